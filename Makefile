@@ -1,0 +1,60 @@
+# `make run` and `make test` do everything from a fresh clone; `make help` lists the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STUDY ?= quick
+# The first interpreter that really is one of the Pythons we run on.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(shell \
+	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+RUN := $(BIN)/catdog-search
+
+.PHONY: help setup run test lint typecheck layers unit ui promote clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# The stamps are what keeps a second `make` from installing again.
+$(VENV)/.installed-run: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing into $(VENV) with $(PYTHON); this takes some minutes"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable '.[tf]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-run
+	$(PIP) --editable '.[tf,dev]'
+	@touch $@
+
+setup: $(VENV)/.installed-run ## Make .venv and install
+
+run: setup ## Run a study, STUDY=quick by default: drawn pictures, no GPU
+	$(RUN) run --study $(STUDY)
+
+test: lint typecheck layers unit ## Lint, types, layers and tests
+
+lint: $(VENV)/.installed-dev ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+typecheck: $(VENV)/.installed-dev ## mypy
+	$(BIN)/mypy
+
+layers: $(VENV)/.installed-dev ## import-linter
+	$(BIN)/lint-imports --no-cache
+
+unit: $(VENV)/.installed-dev ## pytest
+	$(BIN)/pytest
+
+ui: setup ## MLflow's user interface
+	$(RUN) ui
+
+promote: setup ## Register the best trial of STUDY and make it the champion
+	$(RUN) promote --study $(STUDY)
+
+clean: ## Remove what was built and installed; the state in mlruns/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -not -path './mlruns/*' -prune -exec rm -rf {} +

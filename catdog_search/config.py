@@ -1,0 +1,227 @@
+"""What a study file may say: every key typed, bounded and described where it is declared."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import annotated_types
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from catdog_search.errors import StudyFileError
+from catdog_search.space import Knob, Params, Space, did_you_mean
+
+Metric = Literal["val_accuracy", "val_loss"]
+Direction = Literal["maximize", "minimize"]
+
+_DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class CnnParams(_Table):
+    """Params of the family `cnn`: convolution blocks, each halving the side, then a dense head."""
+
+    n_blocks: int = Field(3, ge=1, le=7, description="convolution blocks; each halves the side")
+    filters: int = Field(
+        32, ge=4, le=512, description="filters of the first block; doubled a block, at most 512"
+    )
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = Field(
+        "relu", description="after every convolution and dense layer"
+    )
+    normalization: Literal["none", "batch"] = Field(
+        "none", description="between a convolution and its activation"
+    )
+    dense_units: int = Field(
+        128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="rate before the dense and output layers")
+    augmentation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="strength; 1 mirrors, turns by up to 36°, shifts and zooms by up to 20 %, "
+        "brightness and contrast by up to 30 %",
+    )
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="stock Keras optimizer")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; read by sgd alone")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="constant over the trial")
+    batch_size: int = Field(64, ge=1, le=4096, description="photos a step")
+
+
+FAMILIES: dict[str, type[CnnParams]] = {"cnn": CnnParams}
+
+
+class DataConfig(_Table):
+    """`[data]`: where the photos come from when the command line doesn't say."""
+
+    source: Literal["photos", "synthetic"] = Field(
+        "photos",
+        description="synthetic: always the built-in drawn pictures, unless --data is given",
+    )
+    path: str | None = Field(
+        None, description="folder or zip, read where --data and CATDOG_DATA are absent"
+    )
+    synthetic_n: int = Field(
+        2000, ge=40, le=100_000, description="pictures drawn where there are no photos"
+    )
+
+
+class TrainingConfig(_Table):
+    """`[training]`: the same for every trial."""
+
+    epochs: int = Field(10, ge=1, le=10_000, description="at most so many")
+    patience: int = Field(
+        3, ge=1, le=10_000, description="epochs without improvement before a trial stops early"
+    )
+    min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
+
+
+class SamplerConfig(_Table):
+    """`[sampler]`: who proposes params."""
+
+    name: Literal["tpe", "random"] = Field("tpe", description="Optuna's sampler")
+    n_startup_trials: int = Field(
+        10, ge=1, le=10_000, description="random trials before tpe begins to model"
+    )
+
+
+class PrunerConfig(_Table):
+    """`[pruner]`: who stops trials that look hopeless."""
+
+    name: Literal["median", "none"] = Field("median", description="Optuna's pruner")
+    n_startup_trials: int = Field(5, ge=0, le=10_000, description="trials before any is pruned")
+    n_warmup_epochs: int = Field(2, ge=0, le=10_000, description="epochs before a trial is pruned")
+
+
+class StudyConfig(_Table):
+    """One study file, checked. `space` and `recipes` are read by `studies`."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="letters, digits, '.', '_' and '-', at most 64; names the study and experiment",
+    )
+    purpose: str = Field(min_length=1, max_length=2000, description="what the study is to find out")
+    family: Literal["cnn"] = Field("cnn", description="family of models")
+    image_size: int = Field(ge=8, le=1024, description="side in pixels that photos are resized to")
+    metric: Metric = Field(description="objective; also what early stopping watches")
+    direction: Direction = Field(description="of the metric")
+    trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
+    timeout: float | None = Field(None, gt=0, description="seconds a call may take")
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="every trial's seed comes from it")
+    keep_models: int = Field(3, ge=1, le=1000, description="best trials that keep their model")
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    pruner: PrunerConfig = PrunerConfig()
+    space: Space
+    recipes: Mapping[str, Params] = Field(default_factory=dict)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What makes trials of this study comparable; trials, timeout and purpose don't count."""
+        plain = self.model_dump(
+            exclude={"space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"}
+        )
+        plain["space"] = self.space.as_dict()
+        plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
+        return plain
+
+
+def knobs(family: str) -> dict[str, Knob]:
+    """The parameters that a family understands, by name."""
+    return {name: _knob(info) for name, info in FAMILIES[family].model_fields.items()}
+
+
+def _knob(info: FieldInfo) -> Knob:
+    annotation: Any = info.annotation
+    if info.metadata:
+        annotation = Annotated[annotation, *info.metadata]
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=strict)
+
+    def accepts(value: object) -> bool:
+        try:
+            adapter.validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+    kind = {int: "int", float: "float", bool: "bool"}.get(info.annotation, "choice")  # type: ignore[arg-type]
+    return Knob(kind, allowed_values(info), info.description or "", info.default, accepts)  # type: ignore[arg-type]
+
+
+def allowed_values(info: FieldInfo) -> str:
+    """The allowed values of a field, for people: `a whole number in [1, 7]`."""
+    annotation = info.annotation
+    if typing.get_origin(annotation) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(annotation)))
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    arms = [a for a in (typing.get_args(annotation) or (annotation,)) if a is not type(None)]
+    kind = kinds.get(arms[0], "a table")
+    bounds = _bounds(info)
+    return f"{kind} in {bounds}" if bounds else f"{kind}" if kind != "a text" else _text(info)
+
+
+def _text(info: FieldInfo) -> str:
+    return f"a text: {info.description}"
+
+
+def _bounds(info: FieldInfo) -> str:
+    left, right = "(-∞", "∞)"
+    for limit in info.metadata:
+        match limit:
+            case annotated_types.Ge(ge=x):
+                left = f"[{x:g}"
+            case annotated_types.Gt(gt=x):
+                left = f"({x:g}"
+            case annotated_types.Le(le=x):
+                right = f"{x}]"
+            case annotated_types.Lt(lt=x):
+                right = f"{x})"
+    return "" if (left, right) == ("(-∞", "∞)") else f"{left}, {right}"
+
+
+def check_study(table: Mapping[str, Any], file: str) -> StudyConfig:
+    """Validate the whole of a study file; its space and recipes are already read.
+
+    Raises:
+        StudyFileError: The first thing wrong: file, table, key, what came, what is allowed.
+    """
+    try:
+        config = StudyConfig.model_validate(table)
+    except ValidationError as error:
+        # Unknown keys first: a misspelt key is also reported as a missing one.
+        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise StudyFileError(_one_line(errors[0], file)) from None
+    right = _DIRECTION_OF[config.metric]
+    if config.direction != right:
+        raise StudyFileError(
+            f"{file} direction: {config.direction!r} with metric {config.metric!r} looks for the "
+            f"worst model; it must be {right!r}"
+        )
+    return config
+
+
+def _one_line(error: Mapping[str, Any], file: str) -> str:
+    *tables, key = (str(part) for part in error["loc"])
+    owner: Any = StudyConfig
+    for table in tables:
+        owner = owner.model_fields[table].annotation
+    where = f"{file} [{'.'.join(tables)}]" if tables else file
+    if error["type"] == "extra_forbidden":
+        return f"{where} {key}: unknown; {did_you_mean(key, owner.model_fields)}"
+    allowed = allowed_values(owner.model_fields[key])
+    if error["type"] == "missing":
+        return f"{where} {key}: is missing; it must be {allowed}"
+    return f"{where} {key}: {error['input']!r} is not allowed; it must be {allowed}"
+
+
+def is_better(direction: Direction, value: float, other: float) -> bool:
+    """Whether `value` beats `other`; the one place that knows what a direction means."""
+    return value > other if direction == "maximize" else value < other

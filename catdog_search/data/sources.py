@@ -1,0 +1,212 @@
+"""Where photos come from: a folder, a zip, or the built-in drawn pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import threading
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from catdog_search.config import DataConfig
+from catdog_search.data import synthetic
+from catdog_search.errors import DataError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+)
+N_CLASSES = 2
+DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH or CATDOG_DATA"
+# What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
+READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
+
+
+class Source(Protocol):
+    """Labelled image files, read by key.
+
+    Attributes:
+        kind: `folder`, `zip` or `synthetic`.
+        location: Where it is, for people.
+        class_names: The two names, sorted; index 1 is the positive class.
+        labels: Class index of every file by key, in key order.
+    """
+
+    kind: str
+    location: str
+    class_names: tuple[str, str]
+    labels: dict[str, int]
+
+    def read(self, key: str) -> bytes:
+        """The file's content; safe to call from several threads."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Changes when any file is added, removed or altered; cheap, reads no file whole."""
+        ...
+
+
+class FolderSource:
+    """A folder with two class folders, or with files named `cat.1.jpg`."""
+
+    kind = "folder"
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.location = str(root)
+        files = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        keys = sorted(p.relative_to(root).as_posix() for p in files)
+        self.class_names, self.labels = label_by_path(keys, self.location, root.name)
+
+    def read(self, key: str) -> bytes:
+        """The file's content."""
+        return (self._root / key).read_bytes()
+
+    def fingerprint(self) -> str:
+        """Of paths, sizes and modification times."""
+        stats = ((key, (self._root / key).stat()) for key in self.labels)
+        return _hash_rows((key, s.st_size, s.st_mtime_ns) for key, s in stats)
+
+
+class ZipSource:
+    """A zip laid out as a `FolderSource` may be; it is never unpacked."""
+
+    kind = "zip"
+
+    def __init__(self, path: Path) -> None:
+        self.location = str(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path}: is not a usable zip: {error}") from None
+        # One handle, several threads: seek and read belong together.
+        self._lock = threading.Lock()
+        names = self._zip.namelist()
+        keys = sorted(
+            name
+            for name in names
+            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and "__MACOSX" not in name
+        )
+        self.class_names, self.labels = label_by_path(keys, self.location, "")
+
+    def read(self, key: str) -> bytes:
+        """The entry's content."""
+        with self._lock:
+            return self._zip.read(key)
+
+    def fingerprint(self) -> str:
+        """Of names, sizes and checksums, so that a moved zip is the same one."""
+        infos = (self._zip.getinfo(key) for key in self.labels)
+        return _hash_rows((i.filename, i.file_size, i.CRC) for i in infos)
+
+
+class SyntheticSource:
+    """Drawn cats and dogs, always the same for the same count and seed."""
+
+    kind = "synthetic"
+    class_names = ("cat", "dog")
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self._seed = seed
+        self.location = f"{n} drawn pictures"
+        self.labels = {
+            f"{name}.{index:06d}.ppm": label
+            for label, name in enumerate(self.class_names)
+            for index in range(n // 2 + (n % 2 if label == 0 else 0))
+        }
+
+    def read(self, key: str) -> bytes:
+        """The picture as PPM: its bytes, and so its sha256, depend on no encoder."""
+        index = int(key.split(".")[1])
+        buffer = io.BytesIO()
+        synthetic.draw(self.labels[key], index, self._seed).save(buffer, format="PPM")
+        return buffer.getvalue()
+
+    def fingerprint(self) -> str:
+        """Of the drawing's version, the count and the seed."""
+        return _hash_rows([("synthetic", synthetic.DRAWING_VERSION, self._seed, len(self.labels))])
+
+
+def open_source(path: str) -> Source:
+    """The folder or zip at `path`.
+
+    Raises:
+        DataError: Nothing is there, or it doesn't hold exactly two classes.
+    """
+    location = Path(path).expanduser()
+    if location.is_dir():
+        return FolderSource(location.resolve())
+    if location.is_file():
+        return ZipSource(location.resolve())
+    raise DataError(f"{path}: no such folder or zip of photos")
+
+
+def choose_source(config: DataConfig, given: str | None) -> Source:
+    """Where a study's photos come from.
+
+    In this order: `--data`; drawn pictures where the study file wants them; `CATDOG_DATA`; the
+    study file's path; drawn pictures.
+
+    Args:
+        config: The study file's `[data]`.
+        given: What `--data` says.
+
+    Raises:
+        DataError: Nothing is there, or it doesn't hold exactly two classes.
+    """
+    if given:
+        return open_source(given)
+    path = os.environ.get("CATDOG_DATA") or config.path
+    if config.source == "synthetic" or not path:
+        return SyntheticSource(config.synthetic_n)
+    return open_source(path)
+
+
+def label_by_path(
+    keys: Sequence[str], location: str, root_name: str
+) -> tuple[tuple[str, str], dict[str, int]]:
+    """Find the two classes in the paths: by the folder the files lie in, else by `cat.1.jpg`.
+
+    Args:
+        keys: Paths of image files below the source, sorted.
+        location: The source, for messages.
+        root_name: Name of the folder that files without one lie in.
+
+    Returns:
+        The class names, sorted, and the class index of every key.
+
+    Raises:
+        DataError: There are not exactly two classes.
+    """
+    if not keys:
+        raise DataError(f"{location}: holds no image file ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    folders = [PurePosixPath(key).parent.name or root_name for key in keys]
+    prefixes = [_KAGGLE_NAME.fullmatch(PurePosixPath(key).name) for key in keys]
+    for found in (folders, [m["name"] if m else "" for m in prefixes]):
+        names = sorted(set(found))
+        if len(names) == N_CLASSES and all(names):
+            labels = {key: names.index(name) for key, name in zip(keys, found, strict=True)}
+            return (names[0], names[1]), labels
+    raise DataError(
+        f"{location}: needs exactly {N_CLASSES} classes, as two folders of photos or as names like "
+        f"cat.1.jpg and dog.1.jpg; found folders {_counted(folders)}"
+    )
+
+
+def _counted(names: Sequence[str], most: int = 5) -> str:
+    counts = Counter(names).most_common()
+    listed = ", ".join(f"{name!r} ({n} files)" for name, n in counts[:most])
+    return listed + (f" and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def _hash_rows(rows: Iterable[tuple[object, ...]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode() + b"\n")
+    return digest.hexdigest()

@@ -1,0 +1,39 @@
+"""What can go wrong, by kind. A message says where, what came and what was allowed."""
+
+
+class CatdogError(Exception):
+    """Base of all errors that a user can cause or mend; the command line prints it as one line."""
+
+
+class StudyFileError(CatdogError, ValueError):
+    """A study file says something that can't be done."""
+
+
+class DataError(CatdogError, ValueError):
+    """A source of photos can't be used."""
+
+
+class StateError(CatdogError, RuntimeError):
+    """The state folder, or a study in it, isn't as this call needs it."""
+
+
+class StudyLockedError(StateError):
+    """Another coordinator is running this study."""
+
+
+class BackendError(CatdogError, RuntimeError):
+    """No Keras backend, or not the one asked for."""
+
+
+class TrialFailedError(CatdogError, RuntimeError):
+    """A trial ended in a bug, or its worker died; the study stopped.
+
+    Attributes:
+        trace: Path of the full trace, None where there is none.
+        details: The trace itself, for `--debug`.
+    """
+
+    def __init__(self, message: str, trace: str | None = None, details: str = "") -> None:
+        super().__init__(message)
+        self.trace = trace
+        self.details = details

@@ -1,0 +1,1 @@
+"""Families of models, augmentation, and the exported model that takes raw photos."""

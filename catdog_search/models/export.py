@@ -1,0 +1,47 @@
+"""The two faces of one network: what is trained, and what leaves the house."""
+
+from __future__ import annotations
+
+import keras
+from keras import layers
+
+from catdog_search.models.augmentation import augmentation_layers
+
+
+def training_model(body: keras.Model, augmentation: float, seed: int) -> keras.Model:
+    """`body` behind augmentation.
+
+    Args:
+        body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
+        augmentation: Strength, 0 to 1.
+        seed: Of the augmentation.
+
+    Returns:
+        Uncompiled model: packed uint8 RGB (batch, side, side, 3) -> float32 logits (batch, 1). It
+        shares its weights with `body`.
+    """
+    inputs = keras.Input(body.input_shape[1:], dtype="uint8", name="packed")
+    x = layers.Rescaling(1.0)(inputs)  # to float
+    for layer in augmentation_layers(augmentation, seed):
+        x = layer(x)
+    return keras.Model(inputs, body(x), name="training")
+
+
+def exported_model(body: keras.Model) -> keras.Model:
+    """`body` as others load it: stock Keras layers alone, from a raw photo to a probability.
+
+    The resize is that of `data.decode`.
+
+    Args:
+        body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
+
+    Returns:
+        Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> float32 probability of
+        class 1 (batch, 1). It shares its weights with `body`.
+    """
+    side = body.input_shape[1]
+    inputs = keras.Input((None, None, 3), dtype="uint8", name="photo")
+    x = layers.Rescaling(1.0)(inputs)  # to float first: resizing whole levels would cut them off
+    x = layers.Resizing(side, side, interpolation="bilinear", antialias=True)(x)
+    probability = layers.Activation("sigmoid", dtype="float32", name="probability")(body(x))
+    return keras.Model(inputs, probability, name="catdog")

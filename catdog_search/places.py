@@ -1,0 +1,104 @@
+"""Where things lie on disk: the state folder of studies and the cache of packed photos."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from catdog_search.errors import StateError
+
+CACHE_LIMIT_GB = 20.0
+
+
+@dataclass(frozen=True)
+class State:
+    """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch."""
+
+    root: Path
+
+    @classmethod
+    def at(cls, path: str | None) -> State:
+        """The state folder at `path`, else at `CATDOG_STATE`, else `./mlruns`; made absolute.
+
+        MLflow stores absolute artifact paths, so a relative folder would depend on where the
+        next command is started.
+        """
+        return cls(Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser().resolve())
+
+    @property
+    def mlflow_db(self) -> Path:
+        """MLflow's tracking and registry store."""
+        return self.root / "mlflow.db"
+
+    @property
+    def optuna_db(self) -> Path:
+        """Optuna's storage."""
+        return self.root / "optuna.db"
+
+    @property
+    def artifacts(self) -> Path:
+        """What MLflow's runs and models leave as files."""
+        return self.root / "artifacts"
+
+    def scratch(self, study: str) -> Path:
+        """Folder of a study for locks, worker logs and traces."""
+        return self.root / "scratch" / study
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            StateError: It can't be made or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"state folder {self.root}: {error.strerror}") from None
+        if not os.access(self.root, os.W_OK):
+            raise StateError(f"state folder {self.root}: can't be written")
+
+
+def cache_folder() -> Path:
+    """`CATDOG_CACHE`, else the platform's cache folder."""
+    given = os.environ.get("CATDOG_CACHE")
+    return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
+
+
+def cache_limit_bytes() -> int:
+    """`CATDOG_CACHE_LIMIT_GB` as bytes, by default 20 GB.
+
+    Raises:
+        StateError: It is not a positive number.
+    """
+    given = os.environ.get("CATDOG_CACHE_LIMIT_GB", str(CACHE_LIMIT_GB))
+    try:
+        limit = float(given)
+    except ValueError:
+        limit = 0
+    if not 0 < limit < float("inf"):
+        raise StateError(f"CATDOG_CACHE_LIMIT_GB: {given!r} is not a number above 0")
+    return int(limit * 1e9)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold `path` against other processes; the kernel lets go when the holder dies.
+
+    Args:
+        path: The lock file; made where it is absent, never removed, because removing it while
+            another process waits on it would let two in.
+        wait: Whether to wait for another holder.
+
+    Raises:
+        BlockingIOError: Another process holds it and `wait` is off.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

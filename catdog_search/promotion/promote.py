@@ -1,0 +1,57 @@
+"""Register the best trial's model and give it the alias that others load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catdog_search.errors import StateError
+from catdog_search.places import State
+from catdog_search.search import history
+from catdog_search.search.messages import Best
+from catdog_search.tracking.registry import Registered, register_champion
+from catdog_search.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What was promoted.
+
+    Attributes:
+        best: The trial.
+        registered: Its model version.
+        tracking_uri: MLflow's, without which the model's URI means nothing.
+    """
+
+    best: Best
+    registered: Registered
+    tracking_uri: str
+
+
+def promote(state: State, study: str, model_name: str) -> Promotion:
+    """Register the model of a study's best COMPLETE trial as champion.
+
+    Args:
+        state: Where the study is kept.
+        study: Its name.
+        model_name: Name of the registered model.
+
+    Raises:
+        StateError: There is no such study, no COMPLETE trial, or the model is gone.
+    """
+    view = history.view(state, study)
+    best = view.best
+    if best is None:
+        counts = ", ".join(f"{n} {s}" for s, n in sorted(view.counts.items())) or "no trial"
+        raise StateError(f"study {study!r} has no COMPLETE trial to promote ({counts})")
+    model_id = view.trials[best.number].model_id
+    if model_id is None:
+        raise StateError(f"trial {best.number} of study {study!r} kept no model")
+    store = Store.of(state)
+    tags = {
+        "study": study,
+        "trial": str(best.number),
+        "run_id": best.run_id,
+        "objective": f"{best.value:.6g}",
+        "dataset_digest": view.dataset_digest or "",
+    }
+    return Promotion(best, register_champion(store, model_name, model_id, tags), store.uri)

@@ -1,0 +1,1 @@
+"""Run a study: Optuna proposes, a worker trains, the coordinator records."""

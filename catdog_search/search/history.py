@@ -1,0 +1,152 @@
+"""What a study has done so far, read from Optuna alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from catdog_search.config import Direction
+from catdog_search.places import State
+from catdog_search.search.messages import Best
+from catdog_search.search.storage import load_study
+from catdog_search.space import Params
+
+# User attributes of a trial.
+RUN_ID = "run_id"
+MODEL_ID = "model_id"
+RECIPE = "recipe"
+ATTEMPT = "attempt"
+PARAMS = "params"
+ENDING = "ending"
+ERROR = "error"
+
+# User attributes of a study.
+PARENT_RUN_ID = "parent_run_id"
+TRACKING_URI = "tracking_uri"
+DIGEST = "dataset_digest"
+DROPPED = "dropped_models"  # numbers of the trials whose model is no longer kept
+
+FINISHED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial, for people.
+
+    Attributes:
+        number: Of the trial.
+        state: As Optuna spells it.
+        value: The objective, None unless COMPLETE.
+        epochs: Reported ones.
+        seconds: From start to end; None while it runs.
+        params: All active params, fixed ones included; empty before it started.
+        varied: The searched ones among them.
+        recipe: Name of the recipe, if it is one.
+        run_id: MLflow's.
+        model_id: Of the kept model, if it keeps one.
+        error: Why it FAILed or was PRUNED by a constraint.
+    """
+
+    number: int
+    state: str
+    value: float | None
+    epochs: int
+    seconds: float | None
+    params: Params
+    varied: Params
+    recipe: str | None
+    run_id: str | None
+    model_id: str | None
+    error: str | None
+
+
+@dataclass(frozen=True)
+class StudyView:
+    """A study as it stands.
+
+    Attributes:
+        name: Of the study.
+        direction: Of the objective.
+        trials: By number.
+        parent_run_id: MLflow's; None before the first run.
+        tracking_uri: Where it was last tracked.
+        dataset_digest: Of its dataset.
+    """
+
+    name: str
+    direction: Direction
+    trials: list[TrialRow]
+    parent_run_id: str | None
+    tracking_uri: str | None
+    dataset_digest: str | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials by state."""
+        return dict(Counter(row.state for row in self.trials))
+
+    @property
+    def finished(self) -> int:
+        """Trials that count against the budget."""
+        return sum(row.state in FINISHED for row in self.trials)
+
+    def ranked(self) -> list[TrialRow]:
+        """COMPLETE trials, best first; equal ones by number.
+
+        PRUNED ones are left out: their value is that of the epoch they were stopped at.
+        """
+        complete = [(row.value, row) for row in self.trials if row.value is not None]
+        sign = -1 if self.direction == "maximize" else 1
+        return [row for _, row in sorted(complete, key=lambda r: (sign * r[0], r[1].number))]
+
+    @property
+    def best(self) -> Best | None:
+        """The best COMPLETE trial."""
+        ranked = self.ranked()
+        if not ranked or ranked[0].value is None:
+            return None
+        first = ranked[0]
+        return Best(first.number, ranked[0].value, first.params, first.run_id or "")
+
+
+def view(state: State, name: str) -> StudyView:
+    """Read a study.
+
+    Raises:
+        StateError: There is none of this name.
+    """
+    return view_of(load_study(state, name))
+
+
+def view_of(study: optuna.Study) -> StudyView:
+    """The view of an open study."""
+    attrs = study.user_attrs
+    dropped = set(attrs.get(DROPPED, ()))
+    return StudyView(
+        name=study.study_name,
+        direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
+        trials=[_row(trial, dropped) for trial in study.get_trials(deepcopy=False)],
+        parent_run_id=attrs.get(PARENT_RUN_ID),
+        tracking_uri=attrs.get(TRACKING_URI),
+        dataset_digest=attrs.get(DIGEST),
+    )
+
+
+def _row(trial: FrozenTrial, dropped: set[int]) -> TrialRow:
+    attrs = trial.user_attrs
+    return TrialRow(
+        number=trial.number,
+        state=trial.state.name,
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        epochs=len(trial.intermediate_values),
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        params=attrs.get(PARAMS, {}),
+        varied=dict(trial.params),
+        recipe=attrs.get(RECIPE),
+        run_id=attrs.get(RUN_ID),
+        model_id=None if trial.number in dropped else attrs.get(MODEL_ID),
+        error=attrs.get(ERROR),
+    )

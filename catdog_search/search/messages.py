@@ -1,0 +1,166 @@
+"""What coordinator and worker say to each other, and what the coordinator tells a listener."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from catdog_search.config import StudyConfig
+from catdog_search.data.dataset import Dataset
+from catdog_search.space import Params
+from catdog_search.tracking.store import Store
+from catdog_search.training.result import Ending
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """Coordinator to worker: train this.
+
+    Attributes:
+        number: Of the trial.
+        params: Active values, fixed ones included.
+        seed: Of the trial.
+        run_id: The MLflow run to log to; the coordinator opened it.
+        config: Of the study, without the parts that don't pickle small; checked already.
+        dataset: Packed pixels.
+        store: MLflow's.
+        keep_above: The model is logged if the objective beats this; None logs it anyway.
+    """
+
+    number: int
+    params: Params
+    seed: int
+    run_id: str
+    config: StudyConfig
+    dataset: Dataset
+    store: Store
+    keep_above: float | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Coordinator to worker, after an epoch: whether to go on."""
+
+    keep_going: bool
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Coordinator to worker, at any time: stop at the next batch; there is no trial after this."""
+
+
+@dataclass(frozen=True)
+class Shutdown:
+    """Coordinator to worker, between trials: end."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Worker to coordinator: Keras is imported."""
+
+    backend: str
+    device: str
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class BatchDone:
+    """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0."""
+
+    epoch: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """Worker to coordinator; it waits for a Decision."""
+
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Worker to coordinator: how a trial ended.
+
+    Attributes:
+        ending: As training says, or `bug`.
+        value: The objective; None unless finished.
+        scores: Final metrics of val.
+        best_epoch: Epoch whose weights were kept, from 0.
+        n_weights: Of the network.
+        model_id: Of the logged model; None where none was worth logging.
+        trace: Of a bug.
+    """
+
+    ending: Ending | Literal["bug"]
+    value: float | None = None
+    scores: Mapping[str, float] | None = None
+    best_epoch: int | None = None
+    n_weights: int | None = None
+    model_id: str | None = None
+    trace: str = ""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial so far."""
+
+    number: int
+    value: float
+    params: Params
+    run_id: str
+
+
+@dataclass(frozen=True)
+class StudyOpened:
+    """The study is ready; trials follow."""
+
+    config: StudyConfig
+    finished: int
+    wanted: int
+    best: Best | None
+    tracking_uri: str
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """A trial was handed to the worker.
+
+    Attributes:
+        number: Of the trial.
+        varied: The searched params among its params.
+        recipe: Name of the recipe; None where the sampler proposed it.
+        attempt: 1, or more where earlier ones died.
+    """
+
+    number: int
+    varied: Params
+    recipe: str | None
+    attempt: int
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial ended, `state` as Optuna spells it, or `interrupted`."""
+
+    number: int
+    state: str
+    value: float | None
+    epochs: int
+    seconds: float
+    best: Best | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a user should know."""
+
+    text: str
+
+
+Event = StudyOpened | Ready | TrialStarted | BatchDone | EpochDone | TrialEnded | Notice
+Listener = Callable[[Event], None]

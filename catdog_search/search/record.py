@@ -1,0 +1,216 @@
+"""Record trials in Optuna and MLflow so that both tell the same, also after a kill."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from catdog_search import config as cfg
+from catdog_search.config import StudyConfig
+from catdog_search.data.dataset import Dataset
+from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.search import history
+from catdog_search.search.history import view_of
+from catdog_search.search.messages import Outcome, Ready
+from catdog_search.space import Params
+from catdog_search.tracking.models import delete_model
+from catdog_search.tracking.runs import DatasetCard, RunStatus, StudyRuns, as_text
+
+# How a trial's ending reads in Optuna and in MLflow; diverged is a constraint that the sampler
+# learns from, where a FAIL would be invisible to it.
+_STATES: dict[str, tuple[TrialState, RunStatus]] = {
+    "finished": (TrialState.COMPLETE, "FINISHED"),
+    "told": (TrialState.PRUNED, "FINISHED"),
+    "diverged": (TrialState.PRUNED, "FINISHED"),
+    "bug": (TrialState.FAIL, "FAILED"),
+}
+
+
+class StudyRecord:
+    """The record of one study.
+
+    Args:
+        study: In Optuna.
+        runs: In MLflow.
+        config: Of the study.
+        dataset: That its trials train on.
+        study_file: Text of the study file.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        runs: StudyRuns,
+        config: StudyConfig,
+        dataset: Dataset,
+        study_file: str,
+    ) -> None:
+        self._study_file = study_file
+        self._study = study
+        self._runs = runs
+        self._config = config
+        self._dataset = dataset
+        manifest = dataset.manifest
+        self._source = {"data_kind": manifest.kind, "data_location": manifest.location}
+        if manifest.kind == "synthetic":
+            self._source["data_notice"] = DRAWN_NOTICE
+        self._card = DatasetCard(manifest.kind, dataset.digest, manifest.location)
+        self._environment: dict[str, str] = {}
+        study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
+        study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
+        study.set_user_attr(history.DIGEST, dataset.digest)
+
+    def open(self, ready: Ready) -> None:
+        """Say on the parent run what the study is and where it runs."""
+        self._environment = {"backend": ready.backend, "device": ready.device}
+        config, manifest = self._config, self._dataset.manifest
+        params: dict[str, Any] = {
+            "family": config.family,
+            "image_size": config.image_size,
+            "metric": config.metric,
+            "direction": config.direction,
+            "seed": config.seed,
+            "sampler": config.sampler.name,
+            "pruner": config.pruner.name,
+            "dataset_digest": self._dataset.digest,
+            **{f"training.{k}": v for k, v in config.training.model_dump().items()},
+        }
+        tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
+        tags["commit"] = _commit()
+        files = {
+            f"{config.name}.toml": self._study_file,
+            "versions.json": as_text(ready.versions),
+            "data/counts.json": as_text(manifest.counts()),
+            "data/left_out.json": as_text(manifest.left_out),
+        }
+        self._runs.start_parent(params, tags, files)
+        self._runs.log_dataset(self._runs.parent_id, self._card)
+
+    def begin(self, trial: Trial, params: Params, seed: int) -> tuple[str, int]:
+        """Open the child run of a trial, or of its next attempt.
+
+        Returns:
+            The run id, and which attempt this is, from 1.
+        """
+        attempt = int(trial.user_attrs.get(history.ATTEMPT, 0)) + 1
+        family = cfg.FAMILIES[self._config.family]
+        tags = {
+            "seed": str(seed),
+            "attempt": str(attempt),
+            "dataset_digest": self._dataset.digest,
+            **self._source,
+            **self._environment,
+        }
+        if recipe := trial.user_attrs.get(history.RECIPE):
+            tags["recipe"] = recipe
+        if dead := trial.user_attrs.get(history.RUN_ID):
+            tags["previous_attempt"] = dead
+        run_id = self._runs.open_trial(
+            trial.number, family.model_validate(params).model_dump(), tags
+        )
+        if dead:
+            self._runs.set_tags(dead, {"next_attempt": run_id})
+        self._runs.log_dataset(run_id, self._card)
+        trial.set_user_attr(history.RUN_ID, run_id)
+        trial.set_user_attr(history.ATTEMPT, attempt)
+        trial.set_user_attr(history.PARAMS, params)
+        trial.set_user_attr("seed", seed)
+        return run_id, attempt
+
+    def should_prune(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Store an epoch's value and ask the pruner.
+
+        An earlier attempt may have reported this epoch, and later ones; they are overwritten and
+        kept from the pruner, which judges by the last epoch it sees.
+        """
+        trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+        frozen = copy.copy(trial.storage.get_trial(trial._trial_id))
+        reported = frozen.intermediate_values.items()
+        frozen.intermediate_values = {e: v for e, v in reported if e <= epoch}
+        return self._study.pruner.prune(self._study, frozen)
+
+    def end(self, trial: Trial, run_id: str, outcome: Outcome) -> str:
+        """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it.
+
+        Returns:
+            The state, as Optuna spells it, or `interrupted`.
+        """
+        if outcome.ending == "interrupted":
+            self._runs.finish(run_id, "KILLED", {"trial_state": "KILLED"})
+            return "interrupted"
+        state, _ = _STATES[outcome.ending]
+        if outcome.model_id:
+            trial.set_user_attr(history.MODEL_ID, outcome.model_id)
+        if outcome.scores:
+            trial.set_user_attr("scores", dict(outcome.scores))
+        if outcome.ending == "diverged":
+            trial.set_constraint("diverged", 1.0)
+            trial.set_user_attr(history.ERROR, "diverged: the loss is not finite")
+        if outcome.ending == "bug":
+            trial.set_user_attr(history.ERROR, outcome.trace.strip().splitlines()[-1])
+        trial.set_user_attr(history.ENDING, outcome.ending)
+        value = outcome.value if state == TrialState.COMPLETE else None
+        self._study.tell(trial, value, state)
+        self._close_run(run_id, outcome.ending, state)
+        self._rank()
+        return state.name
+
+    def _close_run(self, run_id: str, ending: str, state: TrialState) -> None:
+        tags = {"trial_state": state.name, "ending": ending}
+        self._runs.finish(run_id, _STATES[ending][1], tags)
+
+    def _rank(self) -> None:
+        """Keep the models of the best trials alone, and name the best one on the parent run."""
+        ranked = view_of(self._study).ranked()
+        for row in ranked[self._config.keep_models :]:
+            if row.model_id:
+                delete_model(self._runs.client, row.model_id)
+                # A finished trial can't be changed, so the study remembers.
+                dropped = self._study.user_attrs.get(history.DROPPED, [])
+                self._study.set_user_attr(history.DROPPED, [*dropped, row.number])
+        if ranked and ranked[0].value is not None and ranked[0].run_id:
+            self._runs.log_best(
+                {"best_value": ranked[0].value},
+                {"best_trial": str(ranked[0].number), "best_run_id": ranked[0].run_id},
+            )
+
+    def settle(self) -> None:
+        """Finish in MLflow what a kill left open, by what Optuna knows of it."""
+        trials = self._study.get_trials(deepcopy=False)
+        by_run = {trial.user_attrs.get(history.RUN_ID): trial for trial in trials}
+        for run in self._runs.children():
+            if run.info.status != "RUNNING":
+                continue
+            trial = by_run.get(run.info.run_id)
+            if trial is not None and trial.state.is_finished():
+                self._close_run(run.info.run_id, trial.user_attrs[history.ENDING], trial.state)
+            else:
+                self._runs.finish(run.info.run_id, "KILLED", {"trial_state": "KILLED"})
+        self._rank()
+
+    def close(self, status: RunStatus) -> None:
+        """Close the parent run, and the child of a trial that a dead worker left open."""
+        self.settle()
+        self._runs.client.set_terminated(self._runs.parent_id, status)
+
+
+def _commit() -> str:
+    """Of the code that runs: its git commit, `+changes` where files differ; else `none`."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        # Only the package's own repository counts, not one that lies around site-packages.
+        if Path(git("rev-parse", "--show-toplevel")) != here.parents[1]:
+            return "none"
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"

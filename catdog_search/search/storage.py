@@ -1,0 +1,120 @@
+"""Optuna's storage, and what a study remembers of itself in it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+
+from catdog_search.config import StudyConfig
+from catdog_search.errors import StateError
+from catdog_search.places import State, file_lock
+from catdog_search.space import did_you_mean
+from catdog_search.tracking.store import enable_wal
+
+FINGERPRINT = "fingerprint"
+UID = "study_uid"
+
+# Optuna logs what our own events say better.
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def open_storage(state: State) -> RDBStorage:
+    """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+    path = state.optuna_db
+    if not path.exists():
+        with file_lock(path.with_suffix(".lock")):
+            if not path.exists():
+                _make(path)
+    return _storage(path)
+
+
+def _make(path: Path) -> None:
+    fresh = path.with_suffix(".new")
+    for leftover in path.parent.glob(f"{fresh.name}*"):
+        leftover.unlink()
+    _storage(fresh).engine.dispose()
+    enable_wal(fresh)
+    fresh.replace(path)
+
+
+def _storage(path: Path) -> RDBStorage:
+    # Waits this many seconds for another writer; sqlite's own default gives up after 5.
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+def existing_studies(state: State) -> list[str]:
+    """Names of the studies in `state`, sorted; makes nothing."""
+    if not state.optuna_db.exists():
+        return []
+    return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
+
+
+def load_study(state: State, name: str) -> optuna.Study:
+    """An existing study, to read.
+
+    Raises:
+        StateError: There is none of this name.
+    """
+    names = existing_studies(state)
+    if name not in names:
+        there = did_you_mean(name, names) if names else "it holds no study"
+        raise StateError(f"no study {name!r} in {state.root}; {there}")
+    return optuna.load_study(study_name=name, storage=_storage(state.optuna_db))
+
+
+def open_study(
+    state: State,
+    config: StudyConfig,
+    digest: str,
+    sampler: optuna.samplers.BaseSampler,
+    pruner: optuna.pruners.BasePruner,
+) -> optuna.Study:
+    """The study of `config`, made or resumed.
+
+    Raises:
+        StateError: It was made with another space, objective or dataset; the differences are named.
+    """
+    study = optuna.create_study(
+        storage=open_storage(state),
+        sampler=sampler,
+        pruner=pruner,
+        study_name=config.name,
+        direction=config.direction,
+        load_if_exists=True,
+    )
+    now = {**config.fingerprint(), "dataset_digest": digest}
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(UID, uuid.uuid4().hex)
+        study.set_user_attr(FINGERPRINT, json.dumps(now))
+    elif changes := list(differences(json.loads(study.user_attrs[FINGERPRINT]), now)):
+        raise StateError(
+            f"study {config.name!r} in {state.root} was made with another setting, so its trials "
+            f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
+            "use another --state"
+        )
+    return study
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """`space.dropout.high was 0.5, now 0.6`, one for every leaf that differs.
+
+    A recipe that is new is no difference: it is tried next.
+    """
+    for key in sorted({*then, *now}):
+        before, after, at = then.get(key), now.get(key), f"{path}{key}"
+        if before == after or (path == "recipes." and key not in then):
+            continue
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{at}.")
+        else:
+            yield f"{at} was {_say(before)}, now {_say(after)}"
+
+
+def _say(value: object) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False)

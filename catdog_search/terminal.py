@@ -1,0 +1,219 @@
+"""A study as it runs, for people: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from catdog_search.config import StudyConfig
+from catdog_search.search.messages import (
+    BatchDone,
+    Best,
+    EpochDone,
+    Event,
+    Notice,
+    Ready,
+    StudyOpened,
+    TrialEnded,
+    TrialStarted,
+)
+from catdog_search.space import Params
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_ROWS = 15
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 05 s` or `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:  # noqa: PLR2004
+        return f"{whole} s"
+    if whole < 3600:  # noqa: PLR2004
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def say_params(params: Params) -> str:
+    """`n_blocks=3 dropout=0.25`."""
+    return " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in params.items()
+    )
+
+
+class PlainDisplay:
+    """One line for everything that happens.
+
+    Args:
+        config: Of the study.
+        write: Prints a line.
+    """
+
+    def __init__(self, config: StudyConfig, write: Callable[[str], None]) -> None:
+        self._config = config
+        self._write = write
+        self._number = 0
+
+    def context(self) -> AbstractContextManager[object]:
+        """Nothing to set up."""
+        return nullcontext()
+
+    def __call__(self, event: Event) -> None:
+        """Print what the event says."""
+        if line := self._line(event):
+            self._write(line)
+
+    def _line(self, event: Event) -> str:
+        line = ""
+        match event:
+            case StudyOpened(finished=finished, wanted=wanted, best=best):
+                line = f"{finished} of {wanted} trials finished{_so_far(best)}"
+            case Ready(backend=backend, device=device):
+                line = f"worker ready: {backend} on {device}"
+            case TrialStarted(number=number):
+                self._number = number
+                line = f"trial {number}{_origin(event)}: {say_params(event.varied)}"
+            case EpochDone():
+                line = f"trial {self._number} {_epoch(event, self._config)}"
+            case TrialEnded():
+                line = f"trial {event.number} {_ended(event)}{_so_far(event.best)}"
+            case Notice(text=text):
+                line = f"note: {text}"
+        return line
+
+
+def _origin(event: TrialStarted) -> str:
+    recipe = f" (recipe {event.recipe})" if event.recipe else ""
+    return recipe + (f" (attempt {event.attempt})" if event.attempt > 1 else "")
+
+
+def _epoch(event: EpochDone, config: StudyConfig) -> str:
+    metrics = event.metrics
+    return (
+        f"epoch {event.epoch + 1}/{config.training.epochs}: "
+        f"{config.metric} {metrics[config.metric]:.4f}, loss {metrics['loss']:.4f}, "
+        f"{metrics['seconds']:.1f} s"
+    )
+
+
+def _ended(event: TrialEnded) -> str:
+    value = f" {event.value:.4f}" if event.value is not None else ""
+    reason = " (diverged)" if event.reason == "diverged" else ""
+    return f"{event.state}{value}{reason} after {event.epochs} epochs, {duration(event.seconds)}"
+
+
+def _so_far(best: Best | None) -> str:
+    return f"; best so far {best.value:.4f} (trial {best.number})" if best else ""
+
+
+@dataclass
+class _Row:
+    number: int
+    params: str
+    state: str = "RUNNING"
+    epoch: str = ""
+    value: str = ""
+    started: float = field(default_factory=time.monotonic)
+    seconds: float | None = None
+
+
+class LiveDisplay:
+    """A table that is drawn anew several times a second.
+
+    Args:
+        config: Of the study.
+        console: Where it is drawn.
+    """
+
+    def __init__(self, config: StudyConfig, console: Console) -> None:
+        self._config = config
+        self._console = console
+        self._rows: list[_Row] = []
+        self._finished = self._wanted = 0
+        self._best: Best | None = None
+        self._device = "starting the worker"
+
+    def context(self) -> AbstractContextManager[object]:
+        """Draws while it is open."""
+        from rich.live import Live
+
+        return Live(
+            get_renderable=self.render,
+            console=self._console,
+            refresh_per_second=4,
+            # A table taller than the screen would scroll away otherwise.
+            vertical_overflow="crop",
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Take in what the event says; the next drawing shows it."""
+        match event:
+            case StudyOpened():
+                self._finished, self._wanted = event.finished, event.wanted
+                self._best = event.best
+            case Ready(backend=backend, device=device):
+                self._device = f"{backend} on {device}"
+            case TrialStarted():
+                params = say_params(event.varied) + _origin(event)
+                self._rows.append(_Row(event.number, params))
+            case BatchDone() | EpochDone() if self._rows:
+                self._progress(self._rows[-1], event)
+            case TrialEnded() if self._rows:
+                self._end(self._rows[-1], event)
+            case Notice(text=text):
+                self._console.print(f"note: {text}")
+
+    def _progress(self, row: _Row, event: BatchDone | EpochDone) -> None:
+        of = self._config.training.epochs
+        if isinstance(event, BatchDone):
+            row.epoch = f"{event.epoch + event.step / event.steps:.1f}/{of}"
+        else:
+            row.epoch = f"{event.epoch + 1}/{of}"
+            row.value = f"{event.metrics[self._config.metric]:.4f}"
+
+    def _end(self, row: _Row, event: TrialEnded) -> None:
+        row.state, row.seconds = event.state, event.seconds
+        row.epoch = str(event.epochs)
+        if event.value is not None:
+            row.value = f"{event.value:.4f}"
+        self._best = event.best
+        self._finished += event.state != "interrupted"
+
+    def render(self) -> RenderableType:
+        """The table as it stands."""
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(title=Text(f"study {self._config.name}"), caption=Text(self._summary()))
+        for name in ("trial", "state", "params", "epoch", self._config.metric, "time"):
+            table.add_column(name, overflow="fold")
+        for row in self._rows[-_ROWS:]:
+            seconds = time.monotonic() - row.started if row.seconds is None else row.seconds
+            best = self._best is not None and row.number == self._best.number
+            cells = (str(row.number), row.state, row.params, row.epoch, row.value)
+            table.add_row(*cells, duration(seconds), style="bold green" if best else None)
+        return table
+
+    def _summary(self) -> str:
+        best = (
+            f"best {self._best.value:.4f} (trial {self._best.number})"
+            if self._best
+            else "no best yet"
+        )
+        parts = [f"{self._finished} of {self._wanted} trials", best, self._device]
+        if (left := self._seconds_left()) is not None:
+            parts.append(f"about {duration(left)} left")
+        return " · ".join(parts)
+
+    def _seconds_left(self) -> float | None:
+        done = [row.seconds for row in self._rows if row.seconds is not None]
+        if not done or self._finished >= self._wanted:
+            return None
+        mean = sum(done) / len(done)
+        running = [time.monotonic() - row.started for row in self._rows if row.seconds is None]
+        return max(mean * (self._wanted - self._finished) - sum(running), 0)

@@ -1,0 +1,72 @@
+"""Models as MLflow keeps them: stock Keras, uint8 in, pinned requirements, no pickle."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow import MlflowClient
+
+_BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[str, Any]) -> str:
+    """Log the exported model of a run; returns its model id.
+
+    Args:
+        run_id: The trial's run.
+        model: Uncompiled, so that no optimizer state is stored with it.
+        backend: Keras backend that it was trained on; any other loads it too.
+        metadata: Plain values kept in the MLmodel file, class names among them.
+    """
+    import mlflow
+
+    # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
+    info = mlflow.models.Model.log(
+        artifact_path=None,
+        name="model",
+        flavor=mlflow.keras,
+        run_id=run_id,
+        model=model,
+        signature=_signature(),
+        # Without them MLflow starts a process that imports the backend again, for 10 s.
+        pip_requirements=_requirements(backend),
+        metadata=dict(metadata),
+    )
+    return str(info.model_id)
+
+
+def delete_model(client: MlflowClient, model_id: str) -> None:
+    """Remove a logged model and its files, unless a registered version stands on it.
+
+    One that is gone already is no error.
+    """
+    import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    try:
+        model = client.get_logged_model(model_id)
+    except mlflow.exceptions.MlflowException:
+        return
+    if "mlflow.modelVersions" in model.tags:
+        return
+    get_artifact_repository(model.artifact_location).delete_artifacts()
+    client.delete_logged_model(model_id)
+
+
+def _signature() -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    photo = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "photo")
+    probability = TensorSpec(np.dtype(np.float32), (-1, 1), "probability")
+    return ModelSignature(Schema([photo]), Schema([probability]))
+
+
+def _requirements(backend: str) -> list[str]:
+    names = ("keras", _BACKEND_PACKAGE[backend], "numpy")
+    return [f"{name}=={importlib.metadata.version(name)}" for name in names]

@@ -1,0 +1,65 @@
+"""MLflow's model registry: versions and the alias others load by."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from catdog_search.errors import StateError
+from catdog_search.tracking.store import Store
+
+CHAMPION = "champion"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model version under its alias.
+
+    Attributes:
+        uri: `models:/<name>@champion`.
+        version: Of the registered model.
+        created: False where this model was registered before.
+        previous: Version that held the alias before, None where none did.
+    """
+
+    uri: str
+    version: int
+    created: bool
+    previous: int | None
+
+
+def register_champion(
+    store: Store, name: str, model_id: str, tags: Mapping[str, str]
+) -> Registered:
+    """Register a logged model and move the alias `champion` to it.
+
+    A model that is registered already gets no second version, so a repeated call changes nothing.
+
+    Raises:
+        StateError: The model or its files are gone, or MLflow refuses the name.
+    """
+    client = store.client()
+    import mlflow
+
+    source = f"models:/{model_id}"
+    try:
+        mlflow.models.get_model_info(source)
+        known = client.search_model_versions(f"name = '{name}'")
+        version = next((v for v in known if v.source == source), None)
+        created = version is None
+        if version is None:
+            with contextlib.redirect_stderr(io.StringIO()):  # it prints what we return
+                version = mlflow.register_model(source, name, tags=dict(tags))
+        previous = client.get_registered_model(name).aliases.get(CHAMPION)
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+    except (mlflow.exceptions.MlflowException, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"model {source} can't be registered as {name!r}: {first}") from error
+    return Registered(
+        uri=f"models:/{name}@{CHAMPION}",
+        version=int(version.version),
+        created=created,
+        previous=None if previous is None else int(previous),
+    )

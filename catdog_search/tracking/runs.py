@@ -1,0 +1,184 @@
+"""A study's runs: one experiment, one parent run across resumes, one child run a trial."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from catdog_search.errors import StateError
+from catdog_search.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PARENT_TAG = "mlflow.parentRunId"
+RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
+_PAGE = 1000
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What MLflow is told of a dataset.
+
+    Attributes:
+        name: For people.
+        digest: Full dataset digest.
+        location: Where the photos were read.
+    """
+
+    name: str
+    digest: str
+    location: str
+
+
+class StudyRuns:
+    """The runs of one study.
+
+    Args:
+        store: Where they are.
+        study: The study's name, also the experiment's.
+        uid: Tells this study from one of the same name in another state folder, or an older one.
+
+    Raises:
+        StateError: The store doesn't open, or the experiment is in MLflow's trash.
+    """
+
+    def __init__(self, store: Store, study: str, uid: str) -> None:
+        self.client: MlflowClient = store.client()
+        self.study = study
+        self._uid = uid
+        self.experiment_id = _experiment(self.client, store, study)
+        self.parent_id = self._find_parent() or self._create_parent()
+
+    def _find_parent(self) -> str | None:
+        runs = self._search(f"tags.study_uid = '{self._uid}' and tags.role = 'study'")
+        return next((run.info.run_id for run in runs), None)
+
+    def _create_parent(self) -> str:
+        tags = {"study": self.study, "study_uid": self._uid, "role": "study"}
+        run = self.client.create_run(self.experiment_id, run_name=self.study, tags=tags)
+        return str(run.info.run_id)
+
+    def _search(self, query: str) -> Iterable[Run]:
+        token = None
+        while True:
+            page = self.client.search_runs(
+                [self.experiment_id], query, max_results=_PAGE, page_token=token
+            )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def children(self) -> Iterable[Run]:
+        """All child runs, those of dead attempts included."""
+        return self._search(f"tags.`{PARENT_TAG}` = '{self.parent_id}'")
+
+    def start_parent(
+        self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]
+    ) -> None:
+        """Say on the parent what the study is and where it runs now.
+
+        Args:
+            params: The same at every resume, or MLflow refuses.
+            tags: Of this call; a later call overwrites them.
+            files: Artifacts by name, as text.
+        """
+        self.client.update_run(self.parent_id, status="RUNNING")
+        self._log(self.parent_id, params, tags)
+        for name, text in files.items():
+            self.client.log_text(self.parent_id, text, name)
+
+    def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """Open the child run of a trial; returns its run id."""
+        run = self.client.create_run(
+            self.experiment_id,
+            run_name=f"trial-{number:04d}",
+            tags={
+                PARENT_TAG: self.parent_id,
+                "study": self.study,
+                "role": "trial",
+                "trial": str(number),
+                "trial_state": "RUNNING",
+            },
+        )
+        run_id = str(run.info.run_id)
+        self._log(run_id, params, tags)
+        return run_id
+
+    def _log(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        from mlflow.entities import Param, RunTag
+
+        self.client.log_batch(
+            run_id,
+            params=[Param(key, str(value)) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in tags.items()],
+        )
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set tags of any run."""
+        self._log(run_id, {}, tags)
+
+    def log_dataset(self, run_id: str, card: DatasetCard) -> None:
+        """Name the dataset in MLflow's own words; it keeps 32 characters of the digest."""
+        from mlflow.data.meta_dataset import MetaDataset
+        from mlflow.data.sources import LocalArtifactDatasetSource
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = LocalArtifactDatasetSource(card.location)
+        dataset = MetaDataset(source, name=card.name, digest=card.digest[:32])._to_mlflow_entity()
+        context = [InputTag("mlflow.data.context", "training")]
+        self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
+
+    def finish(self, run_id: str, status: RunStatus, tags: Mapping[str, str]) -> None:
+        """Close a run."""
+        self._log(run_id, {}, tags)
+        self.client.set_terminated(run_id, status)
+
+    def log_best(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Copy the best trial's numbers to the parent, where nobody pages through children."""
+        log_metrics(self.client, self.parent_id, metrics, step=0)
+        self._log(self.parent_id, {}, tags)
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Log numbers of one step in one call."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+    client.log_batch(run_id, metrics=batch)
+
+
+def as_text(value: object) -> str:
+    """JSON for an artifact."""
+    return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def _experiment(client: MlflowClient, store: Store, name: str) -> str:
+    import mlflow
+
+    location = None if store.artifacts is None else _as_uri(store.artifacts / name)
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except mlflow.exceptions.MlflowException:
+            found = client.get_experiment_by_name(name)  # another process was first
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise StateError(
+            f"experiment {name!r} is in MLflow's trash; bring it back with "
+            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return str(found.experiment_id)
+
+
+def _as_uri(path: Path) -> str:
+    return path.resolve().as_uri()

@@ -1,0 +1,97 @@
+"""MLflow's user interface on the right store."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable
+
+from catdog_search.errors import StateError
+from catdog_search.tracking.store import Store, is_server
+
+# MLflow opens in its mode for language models otherwise.
+_MODE = "?workflowType=machine_learning"
+_START_S = 120
+
+
+def page(base: str, experiment_id: str | None = None) -> str:
+    """URL of the experiments, or of one experiment's runs, in model-training mode."""
+    where = f"experiments/{experiment_id}/runs" if experiment_id else "experiments"
+    return f"{base.rstrip('/')}/#/{where}{_MODE}"
+
+
+def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -> int:
+    """Run MLflow's server until it ends or is interrupted.
+
+    Args:
+        store: To show; one that is a server already is only named.
+        host: Address to listen on.
+        port: Port to listen on.
+        ready: Called with the URL once the server answers.
+
+    Returns:
+        Its exit code; 0 where it was interrupted.
+
+    Raises:
+        StateError: The port is taken, or the server didn't start.
+    """
+    if is_server(store.uri):
+        ready(page(store.uri))
+        return 0
+    store.client()  # makes the store safely, before the server would migrate it in place
+    _check_free(host, port)
+    server = subprocess.Popen(
+        _command(store, host, port),
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # 10 processes otherwise
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _await(server, f"http://{host}:{port}/health")
+        ready(page(f"http://{host}:{port}"))
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def _command(store: Store, host: str, port: int) -> list[str]:
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    if store.artifacts:
+        command += ["--default-artifact-root", store.artifacts.as_uri()]
+    return [*command, "--host", host, "--port", str(port), "--workers", "1"]
+
+
+def _check_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise StateError(
+                f"{host}:{port}: {error.strerror}; choose another with --port"
+            ) from None
+
+
+def _await(server: subprocess.Popen[bytes], health: str) -> None:
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise StateError(f"MLflow's server exited with {server.returncode} before it answered")
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(health, timeout=5).close()  # noqa: S310  our own address
+            return
+        time.sleep(0.3)
+    raise StateError(f"MLflow's server did not answer at {health} within {_START_S} s")

@@ -1,0 +1,1 @@
+"""Train one trial and score it; knows neither Optuna nor MLflow."""

@@ -1,0 +1,41 @@
+"""Scores from probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from sklearn import metrics
+
+THRESHOLD = 0.5
+
+
+def scores(
+    labels: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], prefix: str = "val_"
+) -> dict[str, float]:
+    """How well probabilities tell the classes apart.
+
+    Precision, recall and F1 are those of class 1; where nothing is predicted as class 1 they are 0.
+
+    Args:
+        labels: (n,) or (n, 1), 0 or 1; both classes must occur.
+        probabilities: (n,) or (n, 1), of class 1.
+        prefix: Before every name.
+
+    Returns:
+        accuracy, loss (mean log loss), precision, recall, f1 and auc, each with `prefix`.
+    """
+    y = np.ravel(labels).astype(int)
+    p = np.ravel(probabilities).astype(np.float64)
+    predicted = (p > THRESHOLD).astype(int)
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        y, predicted, average="binary", zero_division=0
+    )
+    named = {
+        "accuracy": metrics.accuracy_score(y, predicted),
+        "loss": metrics.log_loss(y, p),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "auc": metrics.roc_auc_score(y, p),
+    }
+    return {prefix + name: float(value) for name, value in named.items()}

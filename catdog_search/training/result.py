@@ -1,0 +1,73 @@
+"""What goes into a training and what comes out; imports no backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import keras
+
+    from catdog_search.data.dataset import Dataset
+    from catdog_search.data.decode import Pixels
+
+Metrics = Mapping[str, float]
+Report = Callable[[int, Metrics], bool]
+OnBatch = Callable[[int, int, int], bool]
+
+# finished: all epochs or early stopping. told: `report` said stop. interrupted: `on_batch` did.
+Ending = Literal["finished", "told", "interrupted", "diverged"]
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Two splits in memory.
+
+    Attributes:
+        x_train: uint8 RGB (n, side, side, 3).
+        y_train: float32 labels (n, 1), 0 or 1.
+        x_val: As x_train.
+        y_val: As y_train.
+        class_names: Index 1 is positive.
+    """
+
+    x_train: Pixels
+    y_train: npt.NDArray[np.float32]
+    x_val: Pixels
+    y_val: npt.NDArray[np.float32]
+    class_names: tuple[str, str]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> TrainData:
+        """Train and val of a dataset; test stays on disk."""
+        x_train, y_train = dataset.split("train")
+        x_val, y_val = dataset.split("val")
+        return cls(x_train, y_train, x_val, y_val, dataset.manifest.class_names)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """How a training ended.
+
+    Attributes:
+        ending: Why it ended.
+        history: Metrics of every epoch, from epoch 0.
+        best_epoch: Epoch whose weights were kept, by the monitored metric; None where there is no
+            finite one.
+        scores: Final metrics of val with those weights; empty unless finished.
+        val_probabilities: float32 (n_val,), probability of class 1; empty unless finished.
+        model: Exported model with those weights; None unless finished.
+        n_weights: Trainable and other weights of the network.
+    """
+
+    ending: Ending
+    history: list[dict[str, float]]
+    best_epoch: int | None
+    scores: dict[str, float]
+    val_probabilities: npt.NDArray[np.float32]
+    model: keras.Model | None
+    n_weights: int

@@ -1,0 +1,126 @@
+"""Fixtures shared by the tests. Nothing of the user's own folders or settings reaches them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from catdog_search.data.sources import SyntheticSource
+
+os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", "tensorflow")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "dogs-vs-cats-20k.zip"
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_settings(monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> None:
+    """No setting of the machine counts; packed pictures are kept between tests."""
+    for name in ("CATDOG_DATA", "CATDOG_STATE", "MLFLOW_TRACKING_URI", "CATDOG_CACHE_LIMIT_GB"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CATDOG_CACHE", str(shared_cache))
+
+
+@pytest.fixture(scope="session")
+def drawn() -> SyntheticSource:
+    """A hundred drawn pictures."""
+    return SyntheticSource(100)
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, drawn: SyntheticSource) -> Path:
+    """The drawn pictures as two class folders."""
+    root = tmp_path / "photos"
+    for key, label in drawn.labels.items():
+        folder = root / ("Cat", "Dog")[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{key.split('.')[1]}.ppm").write_bytes(drawn.read(key))
+    return root
+
+
+@pytest.fixture
+def photo_zip(tmp_path: Path, drawn: SyntheticSource) -> Path:
+    """The drawn pictures as a zip with names like cat.1.ppm."""
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for key in drawn.labels:
+            file.writestr(f"train/{key}", drawn.read(key))
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_photos() -> Path:
+    """The 20,000 photos, where this machine has them."""
+    if not REAL_PHOTOS.exists():
+        pytest.skip(f"the real photos are not at {REAL_PHOTOS}")
+    return REAL_PHOTOS
+
+
+STUDY = """\
+name = "tiny"
+purpose = "A study for tests."
+family = "cnn"
+image_size = 16
+metric = "val_accuracy"
+direction = "maximize"
+trials = 3
+seed = 5
+
+[data]
+source = "synthetic"
+synthetic_n = 100
+
+[training]
+epochs = 2
+
+[sampler]
+n_startup_trials = 2
+
+[space]
+n_blocks = { low = 1, high = 2 }
+filters = { choices = [4, 8] }
+dense_units = 0
+dropout = { low = 0.0, high = 0.5 }
+learning_rate = { low = 1e-4, high = 1e-2, log = true }
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a small study; keyword arguments replace its text."""
+
+    def write(name: str = "tiny", **replace: str) -> Path:
+        text = STUDY.replace('name = "tiny"', f'name = "{name}"', 1)
+        for old, new in replace.pop("swap", {}).items():  # type: ignore[attr-defined]
+            assert old in text, f"{old!r} is not in the study"
+            text = text.replace(old, new)
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def in_fresh_python() -> Callable[[str], str]:
+    """Runs code in a new interpreter and returns what it prints."""
+
+    def run(code: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    return run

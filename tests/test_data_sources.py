@@ -1,0 +1,119 @@
+"""Sources: where the classes are found, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from catdog_search.config import DataConfig
+from catdog_search.data.sources import (
+    FolderSource,
+    SyntheticSource,
+    ZipSource,
+    choose_source,
+    label_by_path,
+    open_source,
+)
+from catdog_search.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("keys", "names", "labels"),
+    [
+        (["Cat/1.jpg", "Dog/1.jpg"], ("Cat", "Dog"), [0, 1]),
+        (["x/hot/1.jpg", "x/cold/1.jpg"], ("cold", "hot"), [1, 0]),
+        (["train/cat.0.jpg", "train/dog.1.jpg"], ("cat", "dog"), [0, 1]),
+        (["dog.7.jpg", "cat.7.jpg"], ("cat", "dog"), [1, 0]),
+        (["train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg"], ("a", "b"), [0, 1, 0]),
+        # Folders come before names.
+        (["p/cat.1.jpg", "q/dog.1.jpg", "q/cat.2.jpg"], ("p", "q"), [0, 1, 1]),
+    ],
+)
+def test_label_by_path_finds_two_classes(
+    keys: list[str], names: tuple[str, str], labels: list[int]
+) -> None:
+    assert label_by_path(keys, "here", "") == (names, dict(zip(keys, labels, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["a/1.jpg"],
+        ["a/1.jpg", "b/1.jpg", "c/1.jpg"],
+        ["cat.1.jpg", "dog.1.jpg", "cow.1.jpg"],
+        ["1.jpg", "2.jpg"],
+        ["cat.1.jpg", "dog.1.jpg", "readme.jpg"],
+        [],
+    ],
+)
+def test_label_by_path_refuses_all_but_two_classes(keys: list[str]) -> None:
+    with pytest.raises(DataError, match=r"^here: "):
+        label_by_path(keys, "here", "")
+
+
+def test_folder_and_zip_of_the_same_photos_read_the_same(
+    photo_folder: Path, photo_zip: Path
+) -> None:
+    folder, packed = open_source(str(photo_folder)), open_source(str(photo_zip))
+    assert isinstance(folder, FolderSource)
+    assert isinstance(packed, ZipSource)
+    assert sorted(folder.labels.values()) == sorted(packed.labels.values())
+    assert {folder.read(key) for key in folder.labels} == {packed.read(k) for k in packed.labels}
+
+
+def test_folder_fingerprint_changes_with_a_file(photo_folder: Path) -> None:
+    before = FolderSource(photo_folder).fingerprint()
+    assert FolderSource(photo_folder).fingerprint() == before
+    photo = next(photo_folder.rglob("*.ppm"))
+    os.utime(photo, (1, 1))
+    assert FolderSource(photo_folder).fingerprint() != before
+
+
+def test_zip_fingerprint_survives_a_move(photo_zip: Path, tmp_path: Path) -> None:
+    before = ZipSource(photo_zip).fingerprint()
+    assert ZipSource(photo_zip.rename(tmp_path / "moved.zip")).fingerprint() == before
+
+
+def test_zip_leaves_out_what_mac_os_adds(tmp_path: Path) -> None:
+    path = tmp_path / "mac.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("a/1.jpg", "b/1.jpg", "__MACOSX/a/._1.jpg"):
+            file.writestr(name, b"")
+    assert set(ZipSource(path).labels) == {"a/1.jpg", "b/1.jpg"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 cut off"])
+def test_open_source_refuses_a_broken_zip(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.zip"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is not a usable zip"):
+        open_source(str(path))
+
+
+def test_open_source_refuses_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder or zip"):
+        open_source(str(tmp_path / "nothing"))
+
+
+def test_synthetic_is_balanced_and_repeatable() -> None:
+    first, second = SyntheticSource(41), SyntheticSource(41)
+    assert sorted(first.labels.values()).count(0) == 21
+    assert len(first.labels) == 41
+    assert all(first.read(key) == second.read(key) for key in list(first.labels)[:3])
+    assert first.fingerprint() != SyntheticSource(42).fingerprint()
+
+
+def test_choose_source_prefers_what_is_nearer(
+    photo_folder: Path, photo_zip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = DataConfig(path=str(photo_zip))
+    assert choose_source(DataConfig(), None).kind == "synthetic"
+    assert choose_source(photos, None).kind == "zip"
+    monkeypatch.setenv("CATDOG_DATA", str(photo_folder))
+    assert choose_source(photos, None).kind == "folder"
+    assert choose_source(photos, str(photo_zip)).kind == "zip"
+    assert choose_source(DataConfig(source="synthetic"), None).kind == "synthetic"
+    assert choose_source(DataConfig(source="synthetic"), str(photo_zip)).kind == "zip"

@@ -1,0 +1,163 @@
+"""Study files: found, read, and refused with where, what came and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catdog_search import studies
+from catdog_search.config import StudyConfig
+from catdog_search.errors import StudyFileError
+
+SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
+
+
+def base(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "s",
+        "purpose": "p",
+        "image_size": 32,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": 2,
+        "space": {"dropout": {"low": 0.0, "high": 0.5}},
+        **more,
+    }
+
+
+def without(key: str) -> dict[str, Any]:
+    table = base()
+    del table[key]
+    return table
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
+    assert studies.load(str(path)).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        (base(image_sise=3), "f.toml image_sise: unknown; did you mean 'image_size'?"),
+        (without("name"), "f.toml name: is missing"),
+        (without("trials"), "f.toml trials: is missing; it must be a whole number in [1"),
+        (without("space"), "f.toml [space]: is missing or empty"),
+        (base(name="a/b"), "f.toml name: 'a/b' is not allowed; it must be a text: letters"),
+        (base(trials=0), "f.toml trials: 0 is not allowed; it must be a whole number in [1"),
+        (base(trials=True), "f.toml trials: True is not allowed"),
+        (base(trials=2.0), "f.toml trials: 2.0 is not allowed"),
+        (base(timeout=0), "f.toml timeout: 0 is not allowed; it must be a number in (0"),
+        (base(image_size=4), "f.toml image_size: 4 is not allowed"),
+        (base(metric="val_acc"), "metric: 'val_acc' is not allowed; it must be one of val_accu"),
+        (base(metric="accuracy"), "metric: 'accuracy' is not allowed"),
+        (base(direction="minimize"), "looks for the worst model; it must be 'maximize'"),
+        (base(metric="val_loss"), "looks for the worst model; it must be 'minimize'"),
+        (base(family="mlp"), "f.toml family: 'mlp'; allowed: cnn"),
+        (base(space=3), "f.toml space: 3 is not a table"),
+        (base(training=3), "f.toml training: 3 is not allowed; it must be a table"),
+        (base(training={"epoch": 3}), "f.toml [training] epoch: unknown; did you mean 'epochs'?"),
+        (base(training={"epochs": 0}), "f.toml [training] epochs: 0 is not allowed"),
+        (base(training={"min_delta": -1.0}), "f.toml [training] min_delta: -1.0"),
+        (
+            base(sampler={"name": "tp"}),
+            "f.toml [sampler] name: 'tp' is not allowed; it must be one",
+        ),
+        (base(pruner={"n_warmup_steps": 1}), "did you mean 'n_warmup_epochs'?"),
+        (base(data={"source": "web"}), "f.toml [data] source: 'web' is not allowed"),
+        (
+            base(space={"n_blocks": {"low": 2, "high": 6}}),
+            "6 blocks need an image_size of at least",
+        ),
+        (base(recipes={"a": {}}), "f.toml [recipes.a] dropout: is missing"),
+        (base(recipes={"a": {"dropout": 0.7}}), "[recipes.a] dropout: 0.7 is not in the space"),
+        (base(recipes={"a": {"droput": 0.2}}), "did you mean 'dropout'?"),
+        (base(recipes={"a": 3}), "f.toml [recipes.a]: 3 is not a table"),
+    ],
+)
+def test_parse_refuses_and_says_what_is_allowed(table: dict[str, Any], says: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        studies.parse(table, "f.toml")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_parse_takes_a_recipes_whole_number_as_a_rate() -> None:
+    config = studies.parse(base(recipes={"plain": {"dropout": 0}}), "f.toml")
+    assert config.recipes == {"plain": {"dropout": 0.0}}
+
+
+def test_parse_loads_nothing_heavy(in_fresh_python: Callable[[str], str]) -> None:
+    code = (
+        "import sys; from catdog_search import studies; studies.load('quick')\n"
+        "print([m for m in ('keras', 'tensorflow', 'mlflow', 'optuna', 'sklearn', 'matplotlib') "
+        "if m in sys.modules])"
+    )
+    assert in_fresh_python(code) == "[]"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"name = ", "is not TOML"),
+        (b"name = 'a'\nname = 'b'", "is not TOML"),
+        (b"\xff\xfe\x00", "is not TOML"),
+        (b"", "[space]: is missing or empty"),
+    ],
+)
+def test_load_refuses_what_is_not_a_study(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(StudyFileError) as caught:
+        studies.load(str(path))
+    assert says in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_find_names_the_near_one() -> None:
+    with pytest.raises(StudyFileError, match="did you mean 'custom-cnn'"):
+        studies.find("custom-cn")
+
+
+def test_find_refuses_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match="no such study file"):
+        studies.find(str(tmp_path / "x.toml"))
+
+
+def test_available_prefers_the_folder_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, study_file: Callable[..., Path]
+) -> None:
+    (tmp_path / "studies").mkdir()
+    study_file("quick").rename(tmp_path / "studies" / "quick.toml")
+    monkeypatch.chdir(tmp_path)
+    assert studies.load("quick").purpose == "A study for tests."
+    assert "custom-cnn" in studies.available()
+
+
+def fingerprint(**more: Any) -> dict[str, Any]:
+    config: StudyConfig = studies.parse(base(**more), "f.toml")
+    return config.fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"space": {"dropout": {"low": 0.0, "high": 0.4}}},
+        {"image_size": 64},
+        {"metric": "val_loss", "direction": "minimize"},
+        {"seed": 9},
+        {"training": {"epochs": 11}},
+        {"sampler": {"name": "random"}},
+        {"pruner": {"name": "none"}},
+    ],
+)
+def test_fingerprint_changes_with_what_trials_are_compared_by(change: dict[str, Any]) -> None:
+    assert fingerprint(**change) != fingerprint()
+
+
+@pytest.mark.parametrize("change", [{"trials": 9}, {"timeout": 5}, {"purpose": "other"}])
+def test_fingerprint_allows_more_trials_and_time(change: dict[str, Any]) -> None:
+    assert fingerprint(**change) == fingerprint()
