@@ -43,5 +43,8 @@ def exported_model(body: keras.Model) -> keras.Model:
     inputs = keras.Input((None, None, 3), dtype="uint8", name="photo")
     x = layers.Rescaling(1.0)(inputs)  # to float first: resizing whole levels would cut them off
     x = layers.Resizing(side, side, interpolation="bilinear", antialias=True)(x)
-    probability = layers.Activation("sigmoid", dtype="float32", name="probability")(body(x))
+    # Keras's Resizing defaults to training=True and passes it on to the layers after it: called
+    # as model(x), dropout would be active and BatchNormalization would learn.
+    logits = body(x, training=False)
+    probability = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
     return keras.Model(inputs, probability, name="catdog")

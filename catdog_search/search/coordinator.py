@@ -38,9 +38,9 @@ from catdog_search.search.messages import (
     TrialStarted,
 )
 from catdog_search.search.record import StudyRecord
-from catdog_search.search.sampler import make_pruner, make_sampler, trial_seed
+from catdog_search.search.sampler import make_pruner, make_sampler, report_epoch, trial_seed
 from catdog_search.search.storage import UID, open_study
-from catdog_search.search.worker import TRAIN, WorkerHandle, choose_backend
+from catdog_search.search.worker import TRAINING, WorkerHandle, choose_backend
 from catdog_search.tracking.runs import RunStatus, StudyRuns
 from catdog_search.tracking.store import Store
 
@@ -81,7 +81,7 @@ def run_study(  # noqa: PLR0913  one argument for each thing a caller may choose
     trials: int,
     timeout: float | None = None,
     study_file: str = "",
-    train: str = TRAIN,
+    training: str = TRAINING,
 ) -> Report:
     """Run a study until it has `trials` finished trials, or continue it.
 
@@ -93,7 +93,7 @@ def run_study(  # noqa: PLR0913  one argument for each thing a caller may choose
         trials: Finished trials wanted, those of earlier calls and recipes included.
         timeout: Seconds that this call may take; a trial in flight then stays resumable.
         study_file: Text of the study file, kept with the study's run.
-        train: `module:function` that trains a trial.
+        training: Module that trains a trial; a stand-in for tests.
 
     Raises:
         StudyLockedError: Another process is running this study.
@@ -113,7 +113,7 @@ def run_study(  # noqa: PLR0913  one argument for each thing a caller may choose
             make_pruner(config.pruner),
         )
         coordinator = _Coordinator(study, config, dataset, state, listener, stop, study_file)
-        end = coordinator.run(trials, backend, train)
+        end = coordinator.run(trials, backend, training)
         seconds = time.monotonic() - started
         return Report(end, view_of(study), seconds, coordinator.store.uri)
 
@@ -157,11 +157,11 @@ class _Coordinator:
         self._record: StudyRecord | None = None
         self._asked_to_stop = False
 
-    def run(self, trials: int, backend: str, train: str) -> End:
+    def run(self, trials: int, backend: str, training: str) -> End:
         view = view_of(self._study)
         if view.finished < trials:
             # First, so that it imports Keras while MLflow opens.
-            self._worker = WorkerHandle(self._scratch / "worker.log", backend, train)
+            self._worker = WorkerHandle(self._scratch / "worker.log", backend, training)
         end: End | None = None
         try:
             self._record = self._open_record(view)
@@ -240,7 +240,7 @@ class _Coordinator:
                 keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
             )
         )
-        outcome = self._converse(record, trial)
+        outcome = self._converse(trial)
         state = record.end(trial, run_id, outcome)
         view = view_of(self._study)
         self._tell(
@@ -258,7 +258,7 @@ class _Coordinator:
             self._raise_bug(trial.number, outcome.trace)
         return outcome.ending != "interrupted"
 
-    def _converse(self, record: StudyRecord, trial: Trial) -> Outcome:
+    def _converse(self, trial: Trial) -> Outcome:
         """Answer the worker's epochs until it says how the trial ended."""
         assert self._worker is not None
         while True:
@@ -267,7 +267,7 @@ class _Coordinator:
                 return message
             if isinstance(message, EpochDone):
                 value = message.metrics[self._config.metric]
-                keep_going = not record.should_prune(trial, message.epoch, value)
+                keep_going = report_epoch(self._study, trial, message.epoch, value)
                 self._worker.connection.send(Decision(keep_going))
             if isinstance(message, EpochDone | BatchDone):
                 self._tell(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -121,18 +120,6 @@ class StudyRecord:
         trial.set_user_attr(history.PARAMS, params)
         trial.set_user_attr("seed", seed)
         return run_id, attempt
-
-    def should_prune(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Store an epoch's value and ask the pruner.
-
-        An earlier attempt may have reported this epoch, and later ones; they are overwritten and
-        kept from the pruner, which judges by the last epoch it sees.
-        """
-        trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
-        frozen = copy.copy(trial.storage.get_trial(trial._trial_id))
-        reported = frozen.intermediate_values.items()
-        frozen.intermediate_values = {e: v for e, v in reported if e <= epoch}
-        return self._study.pruner.prune(self._study, frozen)
 
     def end(self, trial: Trial, run_id: str, outcome: Outcome) -> str:
         """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it.

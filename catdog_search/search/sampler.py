@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catdog_search.config import PrunerConfig, SamplerConfig
 
@@ -34,6 +35,26 @@ def make_pruner(config: PrunerConfig) -> BasePruner:
     if config.name == "none":
         return NopPruner()
     return MedianPruner(config.n_startup_trials, config.n_warmup_epochs)
+
+
+def report_epoch(study: Study, trial: Trial, epoch: int, value: float) -> bool:
+    """Store an epoch's value and ask the pruner whether to go on.
+
+    An earlier attempt may have reported this epoch, and later ones. `trial.report` would ignore
+    the new value, and the pruner judges by the last epoch that it sees; so the value is
+    overwritten, and later ones are kept from the pruner.
+
+    Args:
+        study: Of the trial.
+        trial: That runs.
+        epoch: From 0.
+        value: The study's metric.
+    """
+    trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+    frozen = copy.copy(trial.storage.get_trial(trial._trial_id))
+    reported = frozen.intermediate_values.items()
+    frozen.intermediate_values = {e: v for e, v in reported if e <= epoch}
+    return not study.pruner.prune(study, frozen)
 
 
 class PerTrialSampler(BaseSampler):

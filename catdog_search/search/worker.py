@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from catdog_search.data.dataset import Dataset
     from catdog_search.training.result import TrainData, TrialResult
 
-TRAIN = "catdog_search.training.loop:train"
+TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -66,15 +66,15 @@ class WorkerHandle:
     Args:
         log: File that takes what the worker and its libraries print.
         backend: Keras backend.
-        train: `module:function` with the signature of `training.loop.train`.
+        training: Module with `train` and `device_name` as `training.loop` has them.
     """
 
-    def __init__(self, log: Path, backend: str, train: str = TRAIN) -> None:
+    def __init__(self, log: Path, backend: str, training: str = TRAINING) -> None:
         self.log = log
         context = mp.get_context("spawn")  # a fork would copy threads and locks half-way
         self.connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(theirs, str(log), backend, train), name="worker", daemon=True
+            target=serve, args=(theirs, str(log), backend, training), name="worker", daemon=True
         )
         self._process.start()
         theirs.close()  # so that a dead worker is the end of the pipe
@@ -102,7 +102,7 @@ class WorkerHandle:
         return f"exited with {code}"
 
 
-def serve(connection: Connection, log: str, backend: str, train: str) -> None:
+def serve(connection: Connection, log: str, backend: str, training: str) -> None:
     """The worker's whole life: import Keras once, then trials until Shutdown or Stop."""
     # Ctrl-C reaches the whole group; the coordinator decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -110,7 +110,7 @@ def serve(connection: Connection, log: str, backend: str, train: str) -> None:
     _redirect_output(log)
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    trainer = _Trainer(connection, backend, train)
+    trainer = _Trainer(connection, backend, training)
     try:
         connection.send(trainer.prepare())
         while isinstance(spec := connection.recv(), TrialSpec):
@@ -138,19 +138,20 @@ def _redirect_output(log: str) -> None:
 class _Trainer:
     """Trains the trials of one worker, keeping what the next one can use."""
 
-    def __init__(self, connection: Connection, backend: str, train: str) -> None:
+    def __init__(self, connection: Connection, backend: str, training: str) -> None:
         self._connection = connection
         self._backend = backend
-        self._train_name = train
+        self._training = training
         self._train: Callable[..., TrialResult] | None = None
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
 
     def prepare(self) -> Ready:
         """Import the training, and with it Keras."""
-        module, function = self._train_name.split(":")
-        self._train = getattr(importlib.import_module(module), function)
-        return Ready(self._backend, _device(self._backend), _versions(self._backend))
+        module = importlib.import_module(self._training)
+        self._train = module.train
+        device = module.device_name(self._backend)
+        return Ready(self._backend, device, _versions(self._backend))
 
     def run(self, spec: TrialSpec) -> Outcome:
         """Train and log one trial; a bug becomes an outcome."""
@@ -244,26 +245,6 @@ class _Trainer:
             "trial": spec.number,
         }
         return log_model(spec.run_id, result.model, self._backend, metadata)
-
-
-def _device(backend: str) -> str:
-    """The device that the backend computes on, for people."""
-    names: list[str]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        details = tf.config.experimental.get_device_details
-        gpus = tf.config.list_physical_devices("GPU")
-        names = [details(gpu).get("device_name", "GPU") for gpu in gpus]
-    elif backend == "jax":
-        import jax
-
-        names = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
-    else:
-        import torch
-
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return ", ".join(names) or f"CPU, {len(os.sched_getaffinity(0))} cores"
 
 
 def _versions(backend: str) -> dict[str, str]:

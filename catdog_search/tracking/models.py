@@ -24,6 +24,8 @@ def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[s
     """
     import mlflow
 
+    # Without this the model goes to the default experiment, whatever its run belongs to.
+    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
     # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
     info = mlflow.models.Model.log(
         artifact_path=None,
@@ -62,8 +64,9 @@ def _signature() -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    photo = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "photo")
-    probability = TensorSpec(np.dtype(np.float32), (-1, 1), "probability")
+    # Without names: a named tensor would reach the model as a dict.
+    photo = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    probability = TensorSpec(np.dtype(np.float32), (-1, 1))
     return ModelSignature(Schema([photo]), Schema([probability]))
 
 

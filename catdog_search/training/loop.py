@@ -13,8 +13,11 @@ from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.space import Params
 from catdog_search.training.callbacks import ReportCallback
+from catdog_search.training.device import device_name
 from catdog_search.training.evaluate import scores
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+
+__all__ = ["device_name", "train"]
 
 # Val in few large batches: it needs no gradients, so they fit.
 VAL_BATCH = 512

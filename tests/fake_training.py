@@ -1,0 +1,95 @@
+"""A stand-in for training, put in at its seam: no Keras, milliseconds, and it fails on demand.
+
+What the n-th training since the file at FAKE_CALLS was made does stands in FAKE_ACTIONS, a JSON
+object like {"2": "crash"}; the others train.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from catdog_search.config import StudyConfig
+from catdog_search.space import Params
+from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+
+
+def device_name(backend: str) -> str:
+    return f"a stand-in for {backend}"
+
+
+def train(
+    params: Params,
+    config: StudyConfig,
+    data: TrainData,
+    report: Report,
+    *,
+    seed: int,
+    on_batch: OnBatch | None = None,
+) -> TrialResult:
+    action = _action()
+    history: list[dict[str, float]] = []
+    for epoch in range(config.training.epochs):
+        for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
+            time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+            if on_batch and not on_batch(epoch, step + 1, 1):
+                return _result("interrupted", history, data)
+        if action == "crash" and epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == "bug":
+            raise ZeroDivisionError("a bug on demand")
+        history.append(_metrics(params, epoch))
+        if action == "diverge":
+            return _result("diverged", history, data)
+        if not report(epoch, history[-1]):
+            return _result("told", history, data)
+    return _result("finished", history, data)
+
+
+def value(params: Params) -> float:
+    """The value that a trial ends with: smooth in its params, best at dropout 0.3."""
+    dropout, blocks = float(params.get("dropout", 0)), float(params.get("n_blocks", 1))
+    return 0.5 + 0.2 * blocks - abs(dropout - 0.3)
+
+
+def _action() -> str | None:
+    if "FAKE_CALLS" not in os.environ:
+        return None
+    calls = Path(os.environ["FAKE_CALLS"])
+    with calls.open("a") as file:
+        file.write("call\n")
+    actions: dict[str, str] = json.loads(os.environ.get("FAKE_ACTIONS", "{}"))
+    return actions.get(str(len(calls.read_text().splitlines())))
+
+
+def _metrics(params: Params, epoch: int) -> dict[str, float]:
+    accuracy = value(params) * (epoch + 1) / (epoch + 1.5)
+    loss = 1 - accuracy / 2
+    return {
+        "loss": loss,
+        "accuracy": accuracy,
+        "val_loss": loss,
+        "val_accuracy": accuracy,
+        "learning_rate": 0.001,
+        "seconds": 0.01,
+    }
+
+
+def _result(ending: Any, history: list[dict[str, float]], data: TrainData) -> TrialResult:
+    finished = ending == "finished"
+    probabilities = np.where(np.arange(len(data.y_val)) % 2, 0.9, 0.1).astype(np.float32)
+    return TrialResult(
+        ending=ending,
+        history=history,
+        best_epoch=len(history) - 1 if history else None,
+        scores={"val_accuracy": history[-1]["val_accuracy"], "val_f1": 0.5} if finished else {},
+        val_probabilities=probabilities if finished else np.empty(0, np.float32),
+        model=None,
+        n_weights=42,
+    )
