@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
+from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
 from catdog_search.errors import StateError
@@ -44,8 +46,13 @@ def _make(path: Path) -> None:
 
 
 def _storage(path: Path) -> RDBStorage:
-    # Waits this many seconds for another writer; sqlite's own default gives up after 5.
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
+    waiting = {"connect_args": {"timeout": 60}}
+    try:
+        return RDBStorage(f"sqlite:///{path}", engine_kwargs=waiting)
+    except (SQLAlchemyError, OptunaError, RuntimeError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"Optuna storage {path}: {first}") from error
 
 
 def existing_studies(state: State) -> list[str]:

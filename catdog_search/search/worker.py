@@ -76,7 +76,11 @@ class WorkerHandle:
         self._process = context.Process(
             target=serve, args=(theirs, str(log), backend, training), name="worker", daemon=True
         )
+        # Ctrl-C reaches the whole group; the coordinator decides what it means. The worker inherits
+        # the mask, so it is deaf from its first moment on.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         self._process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()  # so that a dead worker is the end of the pipe
 
     def shutdown(self, timeout: float = 5) -> None:
@@ -104,8 +108,6 @@ class WorkerHandle:
 
 def serve(connection: Connection, log: str, backend: str, training: str) -> None:
     """The worker's whole life: import Keras once, then trials until Shutdown or Stop."""
-    # Ctrl-C reaches the whole group; the coordinator decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
     _redirect_output(log)
     os.environ["KERAS_BACKEND"] = backend

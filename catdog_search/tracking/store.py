@@ -49,12 +49,13 @@ class Store:
         quiet_mlflow()
         self._prepare()
         import mlflow
+        from sqlalchemy.exc import SQLAlchemyError
 
         try:
             mlflow.set_tracking_uri(self.uri)
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
-        except mlflow.exceptions.MlflowException as error:
+        except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise StateError(f"MLflow store {self.uri}: {first}") from error
         return client

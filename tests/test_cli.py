@@ -1,0 +1,250 @@
+"""The command line: light to start, one line an error, exit codes, live table and plain lines."""
+
+from __future__ import annotations
+
+import io
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from catdog_search import cli, studies
+from catdog_search.search.messages import (
+    BatchDone,
+    Best,
+    EpochDone,
+    Ready,
+    StudyOpened,
+    TrialEnded,
+    TrialStarted,
+)
+from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
+
+COMMANDS = ("run", "studies", "check", "show", "promote", "ui", "doctor")
+HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+def test_help_lists_every_command() -> None:
+    assert sorted(cli.main.commands) == sorted(COMMANDS)
+    listed = call("--help").output
+    assert all(f"  {name} " in listed for name in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_help(command: str) -> None:
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    options = [p for p in cli.main.commands[command].params if p.param_type_name == "option"]
+    assert all(getattr(option, "help", None) for option in options)
+
+
+def test_help_imports_nothing_heavy(in_fresh_python: Callable[[str], str]) -> None:
+    code = f"""
+import sys
+from click.testing import CliRunner
+from catdog_search.cli import main
+assert CliRunner().invoke(main, ["run", "--help"]).exit_code == 0
+print([name for name in {HEAVY!r} if name in sys.modules])
+"""
+    assert in_fresh_python(code) == "[]"
+
+
+def seconds(code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
+    helps = "import sys; sys.argv = ['c', '--help']; from catdog_search.cli import main; main()"
+    # Alternating, and the middle of the ratios: the machine may be busy.
+    ratios = [seconds(helps) / seconds("import click") for _ in range(9)]
+    assert statistics.median(ratios) < 2.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["run"], 2, "Missing option '--study'"),
+        (["run", "--study", "quick", "--trials", "0"], 2, "'--trials'"),
+        (["run", "--study", "quick", "--timeout", "0"], 2, "'--timeout'"),
+        (["runn"], 2, "No such command 'runn'"),
+        (["run", "--study", "quik"], 1, "error: no study named 'quik'; did you mean 'quick'?"),
+        (["run", "--study", "no.toml"], 1, "error: no.toml: no such study file"),
+        (["run", "--study", "quick", "--data", "nowhere"], 1, "error: nowhere: no such folder"),
+        (["check", "quik"], 1, "did you mean 'quick'?"),
+        (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
+        (["promote", "--study", "quick"], 1, "error: no study 'quick' in "),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing_behind(
+    arguments: list[str],
+    code: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CATDOG_STATE", str(tmp_path / "state"))
+    result = call(*arguments)
+    assert result.exit_code == code
+    assert says in result.stderr
+    assert "Traceback" not in result.output
+    if code == 1:
+        assert len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "state").exists()
+
+
+def test_bug_is_one_line_with_the_path_of_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Path:
+        raise ZeroDivisionError("on\ndemand")
+
+    monkeypatch.setattr(studies, "find", broken)
+    result = call("check", "quick")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("bug: ZeroDivisionError: on demand; trace: ")
+    trace = Path(result.stderr.strip().rsplit("trace: ", 1)[1])
+    assert "in broken" in trace.read_text()
+    trace.unlink()
+    shown = call("check", "quick", "--debug")
+    assert "Traceback" in shown.stderr
+
+
+def test_debug_shows_the_trace_of_an_error() -> None:
+    result = call("check", "quik", "--debug")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: no study named")
+
+
+def test_studies_lists_the_shipped_ones() -> None:
+    listed = json.loads(call("studies", "--json").stdout)["studies"]
+    assert {"quick", "custom-cnn"} <= {row["study"] for row in listed}
+    assert all(row["purpose"] in call("studies").output for row in listed)
+
+
+def test_studies_lists_a_broken_one_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "broken.toml").write_text("trials = 'many'")
+    monkeypatch.chdir(tmp_path)
+    result = call("studies")
+    assert result.exit_code == 0
+    assert "can't be read: studies/broken.toml" in result.output
+
+
+def test_check_prints_the_space_and_its_size(study_file: Callable[..., Path]) -> None:
+    result = call("check", str(study_file()))
+    assert result.exit_code == 0
+    assert "0.0001 to 0.01, log" in result.output
+    assert "size: 4 combinations times the continuous dropout, learning_rate" in result.output
+    as_json = json.loads(call("check", str(study_file()), "--json").stdout)
+    assert as_json["combinations"] == 4
+    assert as_json["space"]["filters"] == {"choices": [4, 8]}
+
+
+def test_doctor_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CATDOG_DATA", str(tmp_path / "nowhere"))
+    result = call("doctor", "--state", str(tmp_path / "state"))
+    assert result.exit_code == 1
+    assert "FAIL  data: " in result.output
+    assert "ok    backend: " in result.output
+    assert not (tmp_path / "state").exists()
+    monkeypatch.delenv("CATDOG_DATA")
+    well = json.loads(call("doctor", "--json", "--state", str(tmp_path / "state")).stdout)
+    assert well["ok"]
+
+
+def test_missing_backend_is_said_before_anything_is_made(
+    monkeypatch: pytest.MonkeyPatch, study_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.delenv("KERAS_BACKEND")
+    result = call("run", "--study", str(study_file()), "--state", str(tmp_path / "state"))
+    assert result.exit_code == 1
+    assert "no Keras backend is installed; install one: pip install" in result.stderr
+    assert not (tmp_path / "state").exists()
+
+
+CONFIG = studies.parse(
+    {
+        "name": "s",
+        "purpose": "p",
+        "image_size": 32,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": 3,
+        "space": {"dropout": {"low": 0.0, "high": 0.5}},
+    },
+    "f",
+)
+EPOCH = {"val_accuracy": 0.75, "loss": 0.5, "seconds": 1.5}
+EVENTS: list[Any] = [
+    StudyOpened(CONFIG, 1, 3, Best(0, 0.7, {}, "r"), "uri"),
+    Ready("tensorflow", "CPU, 2 cores", {}),
+    TrialStarted(1, {"dropout": 0.25}, "plain", 2),
+    BatchDone(0, 5, 10),
+    EpochDone(0, EPOCH),
+    TrialEnded(1, "COMPLETE", 0.75, 1, 61.0, Best(1, 0.75, {}, "r"), "finished"),
+    TrialStarted(2, {"dropout": 0.5}, None, 1),
+    TrialEnded(2, "PRUNED", None, 1, 3.0, Best(1, 0.75, {}, "r"), "diverged"),
+]
+
+
+def test_plain_display_says_a_line_an_event() -> None:
+    lines: list[str] = []
+    display = PlainDisplay(CONFIG, lines.append)
+    with display.context():
+        for event in EVENTS:
+            display(event)
+    assert lines == [
+        "1 of 3 trials finished; best so far 0.7000 (trial 0)",
+        "worker ready: tensorflow on CPU, 2 cores",
+        "trial 1 (recipe plain) (attempt 2): dropout=0.25",
+        "trial 1 epoch 1/10: val_accuracy 0.7500, loss 0.5000, 1.5 s",
+        "trial 1 COMPLETE 0.7500 after 1 epochs, 1 min 01 s; best so far 0.7500 (trial 1)",
+        "trial 2: dropout=0.5",
+        "trial 2 PRUNED (diverged) after 1 epochs, 3 s; best so far 0.7500 (trial 1)",
+    ]
+
+
+def drawn_after(events: list[Any]) -> str:
+    console = Console(width=120, record=True, force_terminal=True, file=io.StringIO())
+    display = LiveDisplay(CONFIG, console)
+    for event in events:
+        display(event)
+    console.print(display.render())
+    return console.export_text()
+
+
+def test_live_display_shows_the_trial_in_flight() -> None:
+    text = drawn_after(EVENTS[:4])
+    assert "RUNNING" in text
+    assert "0.5/10" in text
+    assert "1 of 3 trials · best 0.7000 (trial 0) · tensorflow on CPU, 2 cores" in text
+
+
+def test_live_display_tells_the_time_left_and_the_best() -> None:
+    text = drawn_after(EVENTS[:6])
+    assert "COMPLETE" in text
+    assert "2 of 3 trials · best 0.7500 (trial 1)" in text
+    assert "about 1 min 01 s left" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds_", "text"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min 01 s"), (7800, "2 h 10 min")]
+)
+def test_duration_is_for_people(seconds_: float, text: str) -> None:
+    assert duration(seconds_) == text

@@ -1,0 +1,185 @@
+"""The whole way with the real command line and real stores: run, kill, resume, promote, load."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catdog_search.places import State
+from catdog_search.search import history
+from catdog_search.tracking.store import Store
+
+COMMAND = [sys.executable, "-m", "catdog_search"]
+
+
+def call(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def stop_at(arguments: list[str], text: str, number: signal.Signals) -> tuple[int, str]:
+    """Send a signal once the output says `text`; returns the exit code and the output."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if text in line:
+                process.send_signal(number)
+        return process.wait(), "".join(lines)
+
+
+# Loads the champion where this package can't be imported, and prints its answers.
+STRANGER = """
+import json, sys
+
+class NoCatdog:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "catdog_search":
+            raise ImportError("this process has never heard of it")
+
+sys.meta_path.insert(0, NoCatdog())
+import mlflow
+import numpy as np
+
+uri, pictures = sys.argv[1], np.load(sys.argv[2])
+mlflow.set_tracking_uri(uri)
+model = mlflow.keras.load_model("models:/catdog@champion")
+native = model.predict(pictures, verbose=0)
+flavour = mlflow.pyfunc.load_model("models:/catdog@champion")
+print(json.dumps({
+    "native": native.ravel().tolist(),
+    "pyfunc": np.ravel(flavour.predict(pictures)).tolist(),
+    "large": model.predict(np.zeros((1, 150, 90, 3), np.uint8), verbose=0).ravel().tolist(),
+    "classes": flavour.metadata.metadata["class_names"],
+    "known": "catdog_search" in sys.modules,
+}))
+"""
+
+
+def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    state = State.at(str(tmp_path / "state"))
+    study, where = str(study_file()), ["--state", str(state.root)]
+    arguments = ["run", "--study", study, *where]
+
+    code, said = stop_at(arguments, "trial 1 epoch 1", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    first_lines = said.splitlines()[:3]
+    assert any("drawn pictures" in line and "--data" in line for line in first_lines)
+    before = history.view(state, "tiny")
+    assert before.trials[0].state == "COMPLETE"
+
+    code, said = stop_at(arguments, "trial 1 epoch 1", signal.SIGINT)
+    assert code == 130, said
+    assert "interrupted" in said
+
+    done = call(*arguments, "--json")
+    report = json.loads(done.stdout)
+    view = history.view(state, "tiny")
+    assert report["counts"] == {"COMPLETE": 3}
+    assert view.best is not None
+    best = {"number", "value", "params", "run_id"}
+    assert set(report["best"]) == best
+    assert report["best"]["run_id"] == view.best.run_id
+    assert set(report) == {
+        "study",
+        "best",
+        "counts",
+        "seconds",
+        "dataset_digest",
+        "tracking_uri",
+        "parent_run_id",
+    }
+    assert view.trials[1].params == {**before.trials[1].params}
+
+    again = call(*arguments)
+    assert "study tiny is finished: 3 of 3 trials" in again.stdout
+    assert f"best: trial {view.best.number}" in again.stdout
+
+    shown = call("show", "--study", "tiny", *where)
+    assert "3 COMPLETE" in shown.stdout
+
+    promoted = call("promote", "--study", "tiny", *where)
+    assert promoted.stdout.splitlines()[-1] == "models:/catdog@champion"
+    repeated = json.loads(call("promote", "--study", "tiny", *where, "--json").stdout)
+    assert repeated["version"] == 1
+    assert repeated["trial"] == view.best.number
+    assert_model_loads_elsewhere(state, tmp_path)
+    assert_only_kept_models_are_on_disk(state, kept=3)
+
+
+def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
+    import keras
+    import numpy as np
+
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "pictures.npy", pictures)
+    uri = Store.of(state).uri
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, uri, str(tmp_path / "pictures.npy")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr
+    answers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    best = history.view(state, "tiny").best
+    assert best is not None
+    model_id = history.view(state, "tiny").trials[best.number].model_id
+    files = list(state.artifacts.rglob(f"{model_id}/**/model.keras"))
+    assert len(files) == 1
+    here = keras.saving.load_model(files[0]).predict(pictures, verbose=0).ravel()
+    assert answers["native"] == pytest.approx(here.tolist(), abs=1e-5)
+    assert answers["pyfunc"] == pytest.approx(here.tolist(), abs=1e-5)
+    assert 0 <= answers["large"][0] <= 1
+    assert answers["classes"] == ["cat", "dog"]
+    assert not answers["known"]
+
+
+def assert_only_kept_models_are_on_disk(state: State, kept: int) -> None:
+    assert len(list(state.artifacts.rglob("*.keras"))) == kept
+    # Nothing lands in MLflow's default experiment or beside the state folder.
+    assert {p.name for p in state.artifacts.iterdir()} == {"tiny"}
+
+
+def test_only_the_best_models_are_kept(study_file: Callable[..., Path], tmp_path: Path) -> None:
+    state = State.at(str(tmp_path / "state"))
+    path = study_file(
+        swap={"trials = 3": "trials = 3\nkeep_models = 1", "epochs = 2": "epochs = 1"}
+    )
+    call("run", "--study", str(path), "--state", str(state.root))
+    assert_only_kept_models_are_on_disk(state, kept=1)
+    view = history.view(state, "tiny")
+    assert view.best is not None
+    assert [row.number for row in view.trials if row.model_id] == [view.best.number]
+    call("promote", "--study", "tiny", "--state", str(state.root))
+
+
+def test_corrupt_photos_are_said_and_left_out(
+    study_file: Callable[..., Path], photo_folder: Path, tmp_path: Path
+) -> None:
+    (photo_folder / "Dog" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    path = study_file(swap={"trials = 3": "trials = 1", "epochs = 2": "epochs = 1"})
+    arguments = ["--data", str(photo_folder), "--state", str(tmp_path / "state")]
+    done = call("run", "--study", str(path), *arguments)
+    assert "left out: Dog/broken.jpg: " in done.stdout
+    assert "dataset: 100 Cat and Dog: " in done.stdout
+    assert "drawn pictures" not in done.stdout

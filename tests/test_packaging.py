@@ -1,0 +1,104 @@
+"""What is shipped: a wheel with the studies, no URLs in the constraints, a README that holds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from catdog_search import __version__, cli
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"]
+    command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(ROOT)]
+    subprocess.run(command, check=True)
+    return next(out.glob("*.whl"))
+
+
+def test_wheel_carries_the_shipped_studies(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        packed = {n for n in file.namelist() if n.endswith(".toml")}
+    studies = (ROOT / "studies").glob("*.toml")
+    assert packed == {f"catdog_search/shipped_studies/{path.name}" for path in studies}
+
+
+def test_wheel_finds_its_studies_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = "from catdog_search import studies; print(studies.load('quick').name, studies.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    name, file_ = done.stdout.split()
+    assert name == "quick"
+    assert file_.startswith(str(tmp_path / "site"))
+
+
+def test_core_needs_no_backend() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = " ".join(project["dependencies"])
+    assert not re.search(r"tensorflow|jax|torch", core)
+    assert {"tf", "gpu", "jax", "torch", "dev"} <= set(project["optional-dependencies"])
+
+
+def test_constraints_are_exact_and_without_urls() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert len(pins) > 50
+    assert [
+        line for line in pins if not re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+-]+", line)
+    ] == []
+
+
+def test_changelog_knows_the_version_or_what_comes() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {__version__}" in changelog or "## Unreleased" in changelog
+
+
+@pytest.mark.parametrize("command", sorted(cli.main.commands))
+def test_readme_names_every_command_and_option(command: str) -> None:
+    assert f"catdog-search {command}" in README
+    for parameter in cli.main.commands[command].params:
+        for option in parameter.opts:
+            if option.startswith("--") and option != "--help":
+                assert f"`{option}" in README, f"{command} {option}"
+
+
+def test_readme_names_every_make_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):.*##", makefile, flags=re.MULTILINE)
+    assert {"run", "test", "promote", "ui", "help", "clean"} <= set(targets)
+    assert [t for t in targets if f"make {t}" not in README] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_make_clean_never_touches_state() -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    removed = [line for line in done.stdout.splitlines() if "rm -rf" in line]
+    assert removed
+    assert not any(
+        "rm -rf mlruns" in line or " mlruns" in line.split("find")[0] for line in removed
+    )

@@ -1,0 +1,188 @@
+"""MLflow's store: made safely, quiet, and the same through a server."""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from catdog_search.errors import StateError
+from catdog_search.places import State
+from catdog_search.tracking import figures
+from catdog_search.tracking.runs import StudyRuns
+from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.ui import page
+
+
+def is_whole(path: Path) -> bool:
+    """Whether MLflow can use the file as it is."""
+    Store(f"sqlite:///{path}", None).client().search_experiments()
+    with sqlite3.connect(path) as connection:
+        return bool(connection.execute("pragma journal_mode").fetchone()[0] == "wal")
+
+
+def test_ensure_mlflow_db_is_safe_against_four_cold_processes(tmp_path: Path) -> None:
+    context = mp.get_context("spawn")
+    path = tmp_path / "mlflow.db"
+    processes = [context.Process(target=ensure_mlflow_db, args=(path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert is_whole(path)
+
+
+def test_ensure_mlflow_db_survives_a_kill_in_the_middle(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    process = mp.get_context("spawn").Process(target=ensure_mlflow_db, args=(path,))
+    process.start()
+    fresh = tmp_path / "mlflow.new"
+    deadline = time.monotonic() + 60
+    while not (fresh.exists() and fresh.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    assert not path.exists(), "the kill came too late for the test to tell"
+    ensure_mlflow_db(path)
+    assert is_whole(path)
+
+
+def test_store_turns_telemetry_and_pickles_off(
+    tmp_path: Path, in_fresh_python: Callable[[str], str]
+) -> None:
+    code = f"""
+from catdog_search.places import State
+from catdog_search.tracking.store import Store
+state = State.at({str(tmp_path)!r})
+Store.of(state).client()
+from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get(), is_telemetry_disabled())
+"""
+    assert in_fresh_python(code) == "False True"
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("http://127.0.0.1:9", "no answer"),
+        ("file:///tmp/x", "MLflow store file:///tmp/x"),
+        ("nonsense://x", "MLflow store nonsense://x"),
+    ],
+)
+def test_store_that_does_not_open_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str, says: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(StateError) as caught:
+        Store.of(State.at(str(tmp_path))).client()
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_store_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"not a database, but long enough to look like one " * 100)
+    with pytest.raises(StateError, match="MLflow store sqlite"):
+        Store(f"sqlite:///{path}", tmp_path).client()
+
+
+def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
+    store = Store.of(State.at(str(tmp_path)))
+    runs = StudyRuns(store, "s", "uid")
+    runs.client.delete_experiment(runs.experiment_id)
+    with pytest.raises(StateError, match="in MLflow's trash; bring it back with"):
+        StudyRuns(store, "s", "uid")
+    runs.client.restore_experiment(runs.experiment_id)
+    # The same parent for the same study, another one for a new study of the same name.
+    assert StudyRuns(store, "s", "uid").parent_id == runs.parent_id
+    assert StudyRuns(store, "s", "other").parent_id != runs.parent_id
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server that serves artifacts itself."""
+    root = tmp_path_factory.mktemp("server")
+    ensure_mlflow_db(root / "mlflow.db")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
+    command += ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
+    command += ["--artifacts-destination", str(root / "artifacts")]
+    off = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    log = (root / "log").open("w")
+    process = subprocess.Popen(
+        command, env={**os.environ, **off}, stdout=log, stderr=log, start_new_session=True
+    )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 90
+        while True:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            assert time.monotonic() < deadline, (root / "log").read_text()
+            time.sleep(0.2)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        log.close()
+
+
+def test_runs_write_through_a_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    store = Store.of(State.at(str(tmp_path)))
+    assert store == Store(server, None)
+    runs = StudyRuns(store, "s", "uid")
+    run_id = runs.open_trial(3, {"dropout": 0.5}, {"seed": "1"})
+    curves = figures.learning_curves([METRICS], 0, "s")
+    runs.client.log_figure(run_id, curves, "figures/learning_curves.png")
+    runs.finish(run_id, "FINISHED", {"trial_state": "COMPLETE"})
+    child = runs.client.get_run(run_id)
+    assert child.info.run_name == "trial-0003"
+    assert child.data.params == {"dropout": "0.5"}
+    assert [f.path for f in runs.client.list_artifacts(run_id, "figures")] == [
+        "figures/learning_curves.png"
+    ]
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+METRICS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
+
+
+def test_learning_curves_draw_both_splits_and_mark_the_kept_epoch() -> None:
+    history = [{**METRICS, "loss": 1 / (i + 1)} for i in range(4)]
+    figure = figures.learning_curves(history, 2, "study s trial 3")
+    loss, accuracy = figure.axes
+    lines = {line.get_label(): line for line in loss.lines}
+    assert set(lines) == {"train", "val", "kept: epoch 3"}
+    assert list(lines["train"].get_ydata()) == [1, 0.5, 1 / 3, 0.25]
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+
+
+def test_confusion_matrix_counts_by_class() -> None:
+    labels, predicted = np.array([0, 0, 0, 1]), np.array([False, True, False, True])
+    figure = figures.confusion_matrix(labels, predicted, ("cat", "dog"), "val")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
+
+
+def test_page_opens_in_model_training_mode() -> None:
+    assert page("http://h:1/") == "http://h:1/#/experiments?workflowType=machine_learning"
+    assert "/#/experiments/7/runs?workflowType" in page("http://h:1", "7")
