@@ -33,16 +33,23 @@ def call(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def stop_at(arguments: list[str], text: str, number: signal.Signals) -> tuple[int, str]:
-    """Send a signal once the output says `text`; returns the exit code and the output."""
+    """Signal the process group, as a terminal does, once the output says `text`.
+
+    Returns the exit code and the output.
+    """
     with subprocess.Popen(
-        [*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
             lines.append(line)
             if text in line:
-                process.send_signal(number)
+                os.killpg(process.pid, number)
         return process.wait(), "".join(lines)
 
 

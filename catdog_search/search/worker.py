@@ -76,11 +76,11 @@ class WorkerHandle:
         self._process = context.Process(
             target=serve, args=(theirs, str(log), backend, training), name="worker", daemon=True
         )
-        # Ctrl-C reaches the whole group; the coordinator decides what it means. The worker inherits
-        # the mask, so it is deaf from its first moment on.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
+        # ignored here is ignored in the worker from its first moment on.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
         theirs.close()  # so that a dead worker is the end of the pipe
 
     def shutdown(self, timeout: float = 5) -> None:
