@@ -17,6 +17,7 @@ from catdog_search.errors import CatdogError, TrialFailedError
 if TYPE_CHECKING:
     from catdog_search.config import StudyConfig
     from catdog_search.data.dataset import Dataset
+    from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.search.history import StudyView, TrialRow
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -226,7 +227,7 @@ def _run_as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _say_report(report: Report, wanted: int, state: Any) -> None:
+def _say_report(report: Report, wanted: int, state: State) -> None:
     from catdog_search.terminal import duration, say_params
 
     view = report.view
@@ -241,12 +242,23 @@ def _say_report(report: Report, wanted: int, state: Any) -> None:
     if view.best:
         click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
         click.echo(f"  {say_params(view.best.params)}")
-    click.echo(f"look:    catdog-search show --study {view.name}{_state_flag(state)}")
-    click.echo(f"browse:  catdog-search ui{_state_flag(state)}")
-    click.echo(f"promote: catdog-search promote --study {view.name}{_state_flag(state)}")
+    command, flag = _own_command(), _state_flag(state)
+    click.echo(f"look:    {command} show --study {view.name}{flag}")
+    click.echo(f"browse:  {command} ui{flag}")
+    click.echo(f"promote: {command} promote --study {view.name}{flag}")
 
 
-def _state_flag(state: Any) -> str:
+def _own_command() -> str:
+    """How this program can be called from here: by name where that is on the PATH."""
+    import shutil
+
+    called = sys.argv[0]
+    if shutil.which("catdog-search") or not called.endswith("catdog-search"):
+        return "catdog-search"
+    return called
+
+
+def _state_flag(state: State) -> str:
     from catdog_search.places import State
 
     return "" if state == State.at(None) else f" --state {state.root}"

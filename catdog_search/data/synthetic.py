@@ -26,15 +26,15 @@ CAT, DOG = 0, 1
 
 # How hard the pictures are. Chosen so that a small, well set up convolutional network learns the
 # task from about a thousand pictures, while a badly set up one does not.
-SITTING_SHARE = 0.35
-HEAD_RADIUS = (17.0, 29.0)
-SITTING_HEAD_RADIUS = (12.0, 16.0)
-HEAD_TILT = 0.45
-CLUTTER = 5
-OCCLUDED_SHARE = 0.4
-NOISE = 26
-BLUR = 1.2
-ODD_TRAIT = 0.12
+SITTING_SHARE = 0.15
+HEAD_RADIUS = (26.0, 34.0)
+SITTING_HEAD_RADIUS = (17.0, 20.0)
+HEAD_TILT = 0.22
+CLUTTER = 2
+OCCLUDED_SHARE = 0.2
+NOISE = 14
+BLUR = 1.0
+ODD_TRAIT = 0.06
 """Chance of each trait that is more typical of the other kind."""
 
 SUPERSAMPLE = 3
@@ -252,7 +252,7 @@ def _pose(
     tilt = rng.uniform(-HEAD_TILT, HEAD_TILT) * (0.4 if sitting else 1.0)
     mirror = np.array([[rng.choice([-1.0, 1.0])], [1.0]])
     # Room left over between the head and the edge; ears and chin may be cut off a little.
-    room = max(0.0, CANVAS / 2 - 1.05 * radius)
+    room = 0.6 * max(0.0, CANVAS / 2 - 1.05 * radius)
     x, y = CANVAS / 2 + rng.uniform(-room, room, size=2)
     if sitting:
         x, y = 0.5 * x + 0.25 * CANVAS, CANVAS * rng.uniform(0.24, 0.42)
@@ -303,7 +303,7 @@ def _tail(rng: np.random.Generator, pen: Pen, coat: Coat, label: int) -> None:
 def _head(rng: np.random.Generator, pen: Pen, coat: Coat, label: int) -> None:
     wide, high = rng.uniform(0.9, 1.1, size=2)
     pen = replace(pen, axes=pen.axes * np.array([[wide], [high]]))
-    hanging = label == DOG and rng.random() > 0.3
+    hanging = label == DOG and rng.random() > 0.15
     folded = label == CAT and rng.random() < ODD_TRAIT
     if not hanging:
         _pricked_ears(rng, pen, coat, label, folded)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PARENT_TAG = "mlflow.parentRunId"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 _PAGE = 1000
+# What MLflow's table of runs shows as their source.
+_SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class StudyRuns:
         return next((run.info.run_id for run in runs), None)
 
     def _create_parent(self) -> str:
-        tags = {"study": self.study, "study_uid": self._uid, "role": "study"}
+        tags = {"study": self.study, "study_uid": self._uid, "role": "study", **_SOURCE}
         run = self.client.create_run(self.experiment_id, run_name=self.study, tags=tags)
         return str(run.info.run_id)
 
@@ -105,6 +107,7 @@ class StudyRuns:
                 "role": "trial",
                 "trial": str(number),
                 "trial_state": "RUNNING",
+                **_SOURCE,
             },
         )
         run_id = str(run.info.run_id)
