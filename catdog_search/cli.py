@@ -436,10 +436,13 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
 def ui(host: str, port: int, state: str | None) -> None:
     """Open MLflow's user interface on the state folder."""
     from catdog_search.places import State
-    from catdog_search.tracking.store import Store
-    from catdog_search.tracking.ui import serve_ui
+    from catdog_search.tracking.store import Store, is_server
+    from catdog_search.tracking.ui import page, serve_ui
 
     store = Store.of(State.at(state))
+    if is_server(store.uri):
+        click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        return
     click.echo(f"MLflow on {store.uri}; starting takes up to half a minute")
     code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)

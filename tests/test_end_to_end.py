@@ -190,3 +190,30 @@ def test_corrupt_photos_are_said_and_left_out(
     assert "left out: Dog/broken.jpg: " in done.stdout
     assert "dataset: 100 Cat and Dog: " in done.stdout
     assert "drawn pictures" not in done.stdout
+
+
+def test_whole_way_through_a_server(
+    server: str, study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    state = State.at(str(tmp_path / "state"))
+    path = study_file("served", swap={"trials = 3": "trials = 2\nkeep_models = 1"})
+    done = call("run", "--study", str(path), "--state", str(state.root), "--json")
+    report = json.loads(done.stdout)
+    assert (report["counts"], report["tracking_uri"]) == ({"COMPLETE": 2}, server)
+    client = Store.of(state).client()
+    child = client.get_run(report["best"]["run_id"])
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics["objective"] == pytest.approx(report["best"]["value"])
+    figures = {f.path for f in client.list_artifacts(child.info.run_id, "figures")}
+    assert "figures/learning_curves.png" in figures
+    promoted = call("promote", "--study", "served", "--state", str(state.root), "--json")
+    assert json.loads(promoted.stdout)["uri"] == "models:/catdog@champion"
+    import mlflow
+    import numpy as np
+
+    model = mlflow.keras.load_model("models:/catdog@champion")
+    assert model.predict(np.zeros((1, 9, 9, 3), np.uint8), verbose=0).shape == (1, 1)
+    # The state folder holds Optuna's side alone.
+    assert {p.name for p in state.root.iterdir()} == {"optuna.db", "optuna.lock", "scratch"}
+    assert server in call("ui", "--state", str(state.root)).stdout

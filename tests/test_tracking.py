@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing as mp
-import os
-import signal
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -108,58 +103,6 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
     # The same parent for the same study, another one for a new study of the same name.
     assert StudyRuns(store, "s", "uid").parent_id == runs.parent_id
     assert StudyRuns(store, "s", "other").parent_id != runs.parent_id
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server that serves artifacts itself."""
-    root = tmp_path_factory.mktemp("server")
-    ensure_mlflow_db(root / "mlflow.db")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port)]
-    command += ["--backend-store-uri", f"sqlite:///{root / 'mlflow.db'}"]
-    command += ["--artifacts-destination", str(root / "artifacts")]
-    off = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = (root / "log").open("w")
-    process = subprocess.Popen(
-        command, env={**os.environ, **off}, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        uri = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 90
-        while True:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert time.monotonic() < deadline, (root / "log").read_text()
-            time.sleep(0.2)
-        yield uri
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        log.close()
-
-
-def test_runs_write_through_a_server(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    store = Store.of(State.at(str(tmp_path)))
-    assert store == Store(server, None)
-    runs = StudyRuns(store, "s", "uid")
-    run_id = runs.open_trial(3, {"dropout": 0.5}, {"seed": "1"})
-    curves = figures.learning_curves([METRICS], 0, "s")
-    runs.client.log_figure(run_id, curves, "figures/learning_curves.png")
-    runs.finish(run_id, "FINISHED", {"trial_state": "COMPLETE"})
-    child = runs.client.get_run(run_id)
-    assert child.info.run_name == "trial-0003"
-    assert child.data.params == {"dropout": "0.5"}
-    assert [f.path for f in runs.client.list_artifacts(run_id, "figures")] == [
-        "figures/learning_curves.png"
-    ]
-    assert not (tmp_path / "mlflow.db").exists()
 
 
 METRICS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}

@@ -80,6 +80,9 @@ def quiet_mlflow() -> None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    # With a server, MLflow prints links to stdout, which is `--json`'s.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
 
 
 def ensure_mlflow_db(path: Path) -> None:

@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable
 
 from catdog_search.errors import StateError
-from catdog_search.tracking.store import Store, is_server
+from catdog_search.tracking.store import Store
 
 # MLflow opens in its mode for language models otherwise.
 _MODE = "?workflowType=machine_learning"
@@ -30,7 +30,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     """Run MLflow's server until it ends or is interrupted.
 
     Args:
-        store: To show; one that is a server already is only named.
+        store: To show, none that is a server already.
         host: Address to listen on.
         port: Port to listen on.
         ready: Called with the URL once the server answers.
@@ -41,9 +41,6 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     Raises:
         StateError: The port is taken, or the server didn't start.
     """
-    if is_server(store.uri):
-        ready(page(store.uri))
-        return 0
     store.client()  # makes the store safely, before the server would migrate it in place
     _check_free(host, port)
     server = subprocess.Popen(
