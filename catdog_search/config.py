@@ -69,6 +69,9 @@ class DataConfig(_Table):
     synthetic_n: int = Field(
         2000, ge=40, le=100_000, description="pictures drawn where there are no photos"
     )
+    subset: int | None = Field(
+        None, ge=2, description="photos of train to use, a nested and stratified choice"
+    )
 
 
 class TrainingConfig(_Table):

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
@@ -28,7 +29,8 @@ from catdog_search.search.messages import (
 )
 from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
 
-COMMANDS = ("run", "studies", "check", "show", "promote", "ui", "doctor")
+COMMANDS = ("run", "studies", "check", "show", "promote", "ui", "doctor", "data")
+LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
 HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
 
 
@@ -42,12 +44,20 @@ def test_help_lists_every_command() -> None:
     assert all(f"  {name} " in listed for name in COMMANDS)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", LEAVES)
 def test_every_option_of_a_command_has_help(command: str) -> None:
-    result = call(command, "--help")
-    assert result.exit_code == 0
-    options = [p for p in cli.main.commands[command].params if p.param_type_name == "option"]
+    assert call(*command.split(), "--help").exit_code == 0
+    options = [p for p in leaf(command).params if p.param_type_name == "option"]
+    assert options
     assert all(getattr(option, "help", None) for option in options)
+
+
+def leaf(command: str) -> click.Command:
+    found: click.Command = cli.main
+    for name in command.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    return found
 
 
 def test_help_imports_nothing_heavy(in_fresh_python: Callable[[str], str]) -> None:
@@ -85,6 +95,8 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["run", "--study", "no.toml"], 1, "error: no.toml: no such study file"),
         (["run", "--study", "quick", "--data", "nowhere"], 1, "error: nowhere: no such folder"),
         (["check", "quik"], 1, "did you mean 'quick'?"),
+        (["data", "audit", "nowhere"], 1, "error: nowhere: no such folder or zip"),
+        (["data", "download", "--url", "http://h/x"], 2, "--url and --sha256 go together"),
         (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
         (["promote", "--study", "quick"], 1, "error: no study 'quick' in "),
     ],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,11 @@ import pytest
 from PIL import Image
 
 from catdog_search.data import cache, dataset
-from catdog_search.data.decode import UndecodableError, decode
+from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
 from catdog_search.errors import DataError
 
 LIMIT = 10**9
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def test_split_holds_each_photo_under_its_label(drawn: SyntheticSource, tmp_path: Path) -> None:
@@ -105,25 +100,147 @@ def test_cache_never_evicts_what_is_in_use(drawn: SyntheticSource, tmp_path: Pat
     assert loaded.split("train")[0].shape[0] > 0
 
 
-def test_decode_turns_a_photo_upright() -> None:
-    sideways = Image.new("RGB", (40, 20), "red")
-    sideways.paste("blue", (0, 0, 20, 20))  # left half
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise: left becomes top
-    pixels = decode(encoded(sideways, exif=exif), 8)
-    assert pixels[0, 4].tolist() == [0, 0, 255]
-    assert pixels[7, 4].tolist() == [255, 0, 0]
+def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
+    photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    pixels = before.split("train")[0]
+    more = SyntheticSource(140)
+    for key in list(more.labels)[50:70]:
+        (photo_folder / "Cat" / f"more-{key}").write_bytes(more.read(key))
+    examined: list[str] = []
+    real = dataset.examine
+
+    def note(content: bytes, key: str, image_size: int) -> Decoded:
+        examined.append(key)
+        return real(content, key, image_size)
+
+    monkeypatch.setattr(dataset, "examine", note)
+    after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    assert len(examined) == 20
+    assert all(key.startswith("Cat/more-") for key in examined)
+    was = {p.sha256: p.split for p in before.manifest.photos}
+    now = {p.sha256: p.split for p in after.manifest.photos}
+    assert len(now) == 120
+    assert {sha: now[sha] for sha in was} == was
+    # Who holds the earlier dataset goes on with what it was.
+    assert np.array_equal(before.split("train")[0], pixels)
+    assert after.digest != before.digest
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "I;16", "CMYK"])
-def test_decode_makes_rgb_of_every_mode(mode: str) -> None:
-    kind = "TIFF" if mode == "CMYK" else "PNG"
-    pixels = decode(encoded(Image.new(mode, (30, 20)), kind), 8)
-    assert pixels.shape == (8, 8, 3)
+def test_duplicate_added_later_joins_the_split_of_the_first(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    before = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    originals = [p for p in before.manifest.photos if p.split != "train"][:12]
+    for photo in originals:
+        with Image.open(photo_folder / photo.key) as image:
+            image.save(photo_folder / f"{photo.key}.again.jpg", quality=80)
+    after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
+    split = {p.key: p.split for p in after.photos}
+    group = {p.key: p.group for p in after.photos}
+    for photo in originals:
+        again = f"{photo.key}.again.jpg"
+        assert group[again] == group[photo.key] is not None
+        assert split[again] == split[photo.key] == photo.split
 
 
-def test_decode_refuses_a_bomb_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catdog_search.data.decode.MAX_PIXELS", 100)
-    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(UndecodableError, match="20x20 pixels are too many"):
-        decode(encoded(Image.new("RGB", (20, 20))), 8)
+def test_file_that_is_no_image_by_its_name_is_listed(photo_folder: Path, tmp_path: Path) -> None:
+    (photo_folder / "Cat" / "Thumbs.db").write_bytes(b"x")
+    (photo_folder / "readme.txt").write_text("x")
+    (photo_folder / ".DS_Store").write_bytes(b"x")
+    manifest = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
+    reason = "not an image: by its name"
+    assert manifest.left_out == (("Cat/Thumbs.db", reason), ("readme.txt", reason))
+
+
+@pytest.mark.parametrize("n", [2, 10, 33, 60])
+def test_subset_is_stratified_and_nested(drawn: SyntheticSource, tmp_path: Path, n: int) -> None:
+    part = dataset.load(drawn, 8, tmp_path, LIMIT, subset=n)
+    larger = dataset.load(drawn, 8, tmp_path, LIMIT, subset=n + 5)
+    whole = dataset.load(drawn, 8, tmp_path, LIMIT)
+    x, y = part.split("train")
+    assert len(x) == n
+    share = whole.split("train")[1].mean()
+    assert abs(y.mean() - share) <= 1 / n
+    assert set(part.rows("train")) < set(larger.rows("train")) < set(whole.rows("train"))
+    assert part.rows("val") == whole.rows("val")
+
+
+def test_subset_larger_than_train_is_refused(drawn: SyntheticSource, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="subset 100 is more than"):
+        dataset.load(drawn, 8, tmp_path, LIMIT, subset=100)
+
+
+_PACK = """
+import sys
+from pathlib import Path
+from catdog_search.data import dataset
+from catdog_search.data.sources import SyntheticSource
+
+def say(done, total):
+    print(done, flush=True)
+
+loaded = dataset.load(SyntheticSource(1200), 16, Path(sys.argv[1]), 10**9, say)
+print("digest", loaded.digest, loaded.split("val")[0].sum())
+"""
+
+
+def packing(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _PACK, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_packing_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
+    with packing(tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "256\n"
+        process.kill()
+    assert list(tmp_path.rglob("pixels-*.u8")) == []
+    assert list(tmp_path.rglob("manifest.json")) == []
+    loaded = dataset.load(SyntheticSource(1200), 16, tmp_path, LIMIT)
+    assert list(tmp_path.rglob("*.partial")) == []
+    assert len(loaded.manifest.photos) == 1200
+
+
+def test_two_processes_pack_once(tmp_path: Path) -> None:
+    with packing(tmp_path) as first, packing(tmp_path) as second:
+        outputs = [process.communicate()[0] for process in (first, second)]
+    digests = {output.splitlines()[-1] for output in outputs}
+    assert len(digests) == 1
+    assert sorted("256" in output.split() for output in outputs) == [False, True]
+
+
+def test_full_disk_is_one_line_and_leaves_no_cache(tmp_path: Path) -> None:
+    # A limit on the size of files stands in for the end of the disk.
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code + _PACK, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("catdog_search.errors.DataError: cache ")
+    assert "File too large" in last
+    assert [p for p in tmp_path.rglob("*") if p.suffix in (".u8", ".partial", ".json")] == []
+
+
+def test_cache_names_what_it_holds(drawn: SyntheticSource, tmp_path: Path) -> None:
+    for size in (8, 16):
+        dataset.load(drawn, size, tmp_path, LIMIT)
+    (found,) = cache.entries(tmp_path)
+    assert cache.describe(found) == "100 drawn pictures: 8 px, 16 px"
+
+
+def test_damaged_manifest_of_the_cache_is_made_again(
+    drawn: SyntheticSource, tmp_path: Path
+) -> None:
+    loaded = dataset.load(drawn, 8, tmp_path, LIMIT)
+    (loaded.folder / "manifest.json").write_text("{")
+    assert dataset.load(drawn, 8, tmp_path, LIMIT).digest == loaded.digest

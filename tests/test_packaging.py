@@ -7,8 +7,10 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from catdog_search import __version__, cli
@@ -71,13 +73,21 @@ def test_changelog_knows_the_version_or_what_comes() -> None:
     assert f"## {__version__}" in changelog or "## Unreleased" in changelog
 
 
-@pytest.mark.parametrize("command", sorted(cli.main.commands))
-def test_readme_names_every_command_and_option(command: str) -> None:
-    assert f"catdog-search {command}" in README
-    for parameter in cli.main.commands[command].params:
+def leaves(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{above}{name} ")
+        else:
+            yield f"{above}{name}", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(leaves(cli.main)))
+def test_readme_names_every_command_and_option(name: str, command: click.Command) -> None:
+    assert f"catdog-search {name}" in README
+    for parameter in command.params:
         for option in parameter.opts:
             if option.startswith("--") and option != "--help":
-                assert f"`{option}" in README, f"{command} {option}"
+                assert f"`{option}" in README, f"{name} {option}"
 
 
 def test_readme_names_every_make_target() -> None:

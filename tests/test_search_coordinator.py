@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -177,9 +178,11 @@ def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
     assert figures == {"figures/learning_curves.png", "figures/confusion_matrix.png"}
     parent = client.get_run(report.view.parent_run_id)
     assert parent.data.tags["device"] == "a stand-in for tensorflow"
-    assert {"tiny.toml", "versions.json"} <= {
-        f.path for f in client.list_artifacts(parent.info.run_id)
-    }
+    kept = {f.path for f in client.list_artifacts(parent.info.run_id)}
+    assert {"tiny.toml", "versions.json", "data"} <= kept
+    data = {f.path for f in client.list_artifacts(parent.info.run_id, "data")}
+    named = ("audit.json", "left_out.json", "train.png", "val.png")
+    assert data == {f"data/{name}" for name in named}
     assert parent.inputs.dataset_inputs[0].dataset.digest == pictures.digest[:32]
 
 
@@ -209,6 +212,13 @@ def test_changed_photos_are_refused(state: State, pictures: Dataset, shared_cach
     others = dataset.load(SyntheticSource(120), 8, shared_cache, 10**9)
     with pytest.raises(StateError, match="dataset_digest was"):
         run(state, others, 2)
+
+
+def test_changed_subset_is_refused(state: State, pictures: Dataset) -> None:
+    part = dataclasses.replace(pictures, subset=20)
+    assert run(state, part, 1).view.finished == 1
+    with pytest.raises(StateError, match="subset was 20, now absent"):
+        run(state, pictures, 2)
 
 
 def test_new_recipe_is_tried_next(state: State, pictures: Dataset) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data import cache
-from catdog_search.data.decode import Pixels, UndecodableError, decode
-from catdog_search.data.manifest import Manifest, Photo, Split, split_of
+from catdog_search.data.decode import Decoded, Pixels, UndecodableError, examine
+from catdog_search.data.groups import find_groups
+from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits
 from catdog_search.data.sources import READ_ERRORS, Source
 from catdog_search.errors import DataError
 from catdog_search.places import file_lock
@@ -28,22 +31,36 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Dataset:
-    """Packed pixels beside their manifest; cheap to pickle, it opens its file when asked.
+    """Packed pixels beside their manifest; cheap to pickle, it opens its files when asked.
 
     Attributes:
         folder: The cache entry.
         digest: Names the photos, labels and split.
         image_size: Side in pixels.
+        subset: Photos of train to use, a nested and stratified choice; None for all.
     """
 
     folder: Path
     digest: str
     image_size: int
+    subset: int | None = None
 
     @property
     def manifest(self) -> Manifest:
         """Read the manifest."""
-        return Manifest.from_json((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        return _read_manifest(self.folder)
+
+    def rows(self, split: Split) -> list[int]:
+        """Rows of a split in the manifest, those of `subset` alone for train."""
+        manifest = self.manifest
+        if split == "train":
+            return manifest.train_rows(self.subset)
+        return [i for i, photo in enumerate(manifest.photos) if photo.split == split]
+
+    def pixels(self) -> Pixels:
+        """All photos in the manifest's order, memory-mapped: uint8 RGB (n, side, side, 3)."""
+        shape = (len(self.manifest.photos), self.image_size, self.image_size, 3)
+        return np.memmap(_pack(self.folder, self.image_size), np.uint8, "r", shape=shape)
 
     def split(self, split: Split) -> tuple[Pixels, npt.NDArray[np.float32]]:
         """Copy one split into memory.
@@ -51,21 +68,25 @@ class Dataset:
         Returns:
             uint8 RGB (n, image_size, image_size, 3) and labels float32 (n, 1).
         """
-        photos = self.manifest.photos
-        rows = [i for i, photo in enumerate(photos) if photo.split == split]
-        shape = (len(photos), self.image_size, self.image_size, 3)
-        packed = np.memmap(_pack(self.folder, self.image_size), np.uint8, "r", shape=shape)
+        photos, rows = self.manifest.photos, self.rows(split)
         labels = np.array([[photos[i].label] for i in rows], np.float32)
-        return packed[rows], labels
+        return self.pixels()[rows], labels
 
 
 def load(
-    source: Source, image_size: int, folder: Path, limit: int, progress: Progress | None = None
+    source: Source,
+    image_size: int,
+    folder: Path,
+    limit: int,
+    progress: Progress | None = None,
+    *,
+    subset: int | None = None,
 ) -> Dataset:
     """The dataset of `source` at `image_size`, decoded now or taken from the cache.
 
     Safe against other processes and against a kill at any moment: an entry's files appear whole
-    or not at all, and a second process waits for the first.
+    or not at all, and a second process waits for the first. Where files were added to a source
+    that was packed before, known photos keep their split and their pixels.
 
     Args:
         source: Where the photos are.
@@ -73,24 +94,27 @@ def load(
         folder: The cache folder.
         limit: Bytes that the cache may hold.
         progress: Called with (done, total) photos.
+        subset: Photos of train to use; None for all.
 
     Raises:
-        DataError: A split would lack a class, or the disk is full.
+        DataError: A split would lack a class, train has fewer photos than `subset`, or the disk
+            is full.
     """
     entry = cache.entry(folder, source.fingerprint())
     try:
         with file_lock(entry.with_suffix(".lock")):
-            manifest = _prepare(source, image_size, entry, progress)
-            cache.touch(entry)
+            manifest = _prepare(
+                source, image_size, entry, cache.earlier(folder, source.location), progress
+            )
+            cache.remember(folder, source.location, entry)
     except OSError as error:
         raise DataError(f"cache {folder}: {error.strerror or error}") from None
     cache.evict(folder, limit, keep=entry)
-    check_counts(manifest)
-    return Dataset(entry, manifest.digest, image_size)
+    _check_counts(manifest, subset)
+    return Dataset(entry, manifest.digest, image_size, subset)
 
 
-def check_counts(manifest: Manifest) -> None:
-    """Refuse a dataset in which a split lacks a class."""
+def _check_counts(manifest: Manifest, subset: int | None) -> None:
     for split, by_class in manifest.counts().items():
         for name, n in by_class.items():
             if n == 0:
@@ -98,68 +122,150 @@ def check_counts(manifest: Manifest) -> None:
                     f"{manifest.location}: {len(manifest.photos)} usable photos are too few: "
                     f"split {split!r} has no {name!r}; give at least some dozen of each class"
                 )
+    n_train = sum(manifest.counts()["train"].values())
+    if subset is not None and subset > n_train:
+        raise DataError(
+            f"{manifest.location}: subset {subset} is more than train's {n_train} photos"
+        )
 
 
-def _prepare(source: Source, image_size: int, entry: Path, progress: Progress | None) -> Manifest:
+def _prepare(
+    source: Source, image_size: int, entry: Path, earlier: Path | None, progress: Progress | None
+) -> Manifest:
     entry.mkdir(parents=True, exist_ok=True)
-    listed = entry / "manifest.json"
-    pack = _pack(entry, image_size)
-    if listed.exists():
-        manifest = Manifest.from_json(listed.read_text(encoding="utf-8"))
-        expected = len(manifest.photos) * image_size**2 * 3
-        if pack.exists() and pack.stat().st_size == expected:
+    for leftover in entry.glob("*.partial"):  # of a process that was killed; we hold the lock
+        leftover.unlink()
+    pack, listed = _pack(entry, image_size), entry / "manifest.json"
+    if manifest := _manifest_if_whole(entry):
+        if pack.exists() and pack.stat().st_size == len(manifest.photos) * image_size**2 * 3:
             return manifest
+        earlier = entry
     partial = pack.with_suffix(".partial")
     try:
         with partial.open("wb") as out:
-            manifest = _decode_all(source, image_size, out, progress)
+            manifest = _decode_all(source, out, _Known.of(earlier, image_size), progress)
             out.flush()
             os.fsync(out.fileno())
-        listed.with_suffix(".partial").write_text(manifest.to_json(), encoding="utf-8")
+        _write_whole(listed, manifest.to_json())
         # The manifest first: pixels without one would be unreadable, the reverse is decoded again.
-        listed.with_suffix(".partial").replace(listed)
         partial.replace(pack)
     finally:
         partial.unlink(missing_ok=True)
     return manifest
 
 
+def _manifest_if_whole(entry: Path) -> Manifest | None:
+    """None where there is none, or somebody's disk damaged it: it can be made again."""
+    try:
+        return _read_manifest(entry)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def _read_manifest(entry: Path) -> Manifest:
+    path = entry / "manifest.json"
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: Path, changed: int) -> Manifest:
+    """Tens of milliseconds for 20,000 photos, and asked for often."""
+    del changed  # part of the key alone
+    return Manifest.from_json(path.read_text(encoding="utf-8"))
+
+
 def _pack(entry: Path, image_size: int) -> Path:
     return entry / f"pixels-{image_size:04d}.u8"
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What an earlier packing knows, by sha256: photos, and their pixels where they are at hand."""
+
+    image_size: int
+    photos: Mapping[str, Photo]
+    rows: Mapping[str, int]
+    pixels: Pixels | None
+
+    @classmethod
+    def of(cls, entry: Path | None, image_size: int) -> _Known:
+        manifest = None if entry is None else _manifest_if_whole(entry)
+        if entry is None or manifest is None:
+            return cls(image_size, {}, {}, None)
+        pack = _pack(entry, image_size)
+        shape = (len(manifest.photos), image_size, image_size, 3)
+        whole = pack.exists() and pack.stat().st_size == int(np.prod(shape))
+        return cls(
+            image_size,
+            {photo.sha256: photo for photo in manifest.photos},
+            {photo.sha256: row for row, photo in enumerate(manifest.photos)},
+            np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
+        )
+
+    def decoded(self, sha256: str) -> Decoded | None:
+        """What decoding again would give; None where it has to be done."""
+        photo = self.photos.get(sha256)
+        if photo is None or self.pixels is None:
+            return None
+        return Decoded(self.pixels[self.rows[sha256]], photo.phash, photo.flags)
+
+
 def _decode_all(
-    source: Source, image_size: int, out: BinaryIO, progress: Progress | None
+    source: Source, out: BinaryIO, known: _Known, progress: Progress | None
 ) -> Manifest:
     photos: list[Photo] = []
-    left_out: list[tuple[str, str]] = []
+    left_out = [(key, "not an image: by its name") for key in source.others]
     total = len(source.labels)
-    for done, (key, sha256, pixels) in enumerate(_decoded(source, image_size), start=1):
-        if isinstance(pixels, str):
-            left_out.append((key, pixels))
+    for done, (key, sha256, decoded) in enumerate(_decoded(source, known), start=1):
+        if isinstance(decoded, str):
+            left_out.append((key, decoded))
         else:
-            out.write(pixels.tobytes())
-            photos.append(Photo(key, sha256, source.labels[key], split_of(sha256)))
+            out.write(decoded.pixels.tobytes())
+            label = source.labels[key]
+            photos.append(Photo(key, sha256, label, "train", decoded.phash, decoded.flags))
         if progress and (done % _CHUNK == 0 or done == total):
             progress(done, total)
     return Manifest(
-        source.kind, source.location, source.class_names, tuple(photos), tuple(left_out)
+        source.kind,
+        source.location,
+        source.class_names,
+        _grouped_and_split(photos, source.kind, known),
+        tuple(left_out),
     )
 
 
-def _decoded(source: Source, image_size: int) -> Iterator[tuple[str, str, Pixels | str]]:
-    """(key, sha256, pixels or the reason why there are none), in key order."""
+def _grouped_and_split(photos: list[Photo], kind: str, known: _Known) -> tuple[Photo, ...]:
+    shas = [photo.sha256 for photo in photos]
+    # Drawn pictures are made of the same few shapes: alike to a hash, but never duplicates.
+    phashes = [photo.phash if kind != "synthetic" else "" for photo in photos]
+    groups = find_groups(shas, phashes)
+    splits = assign_splits(shas, groups, {s: photo.split for s, photo in known.photos.items()})
+    numbers = {row: number for number, rows in enumerate(groups) for row in rows}
+    return tuple(
+        dataclasses.replace(photo, split=splits[row], group=numbers.get(row))
+        for row, photo in enumerate(photos)
+    )
 
-    def one(key: str) -> tuple[str, str, Pixels | str]:
+
+def _decoded(source: Source, known: _Known) -> Iterator[tuple[str, str, Decoded | str]]:
+    """(key, sha256, what decoding gave or the reason why it failed), in key order."""
+
+    def one(key: str) -> tuple[str, str, Decoded | str]:
         try:
             content = source.read(key)
         except READ_ERRORS as error:
-            return key, "", f"can't be read: {type(error).__name__}: {error}"
+            return key, "", f"unreadable: {type(error).__name__}: {error}"
+        sha256 = hashlib.sha256(content).hexdigest()
         try:
-            pixels: Pixels | str = decode(content, image_size)
+            return key, sha256, known.decoded(sha256) or examine(content, key, known.image_size)
         except UndecodableError as error:
-            pixels = str(error)
-        return key, hashlib.sha256(content).hexdigest(), pixels
+            return key, sha256, str(error)
 
     # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,20 +17,48 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
 _TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
+# Of a class's share in a split against its share in the whole.
+_BALANCED_WITHIN = 0.01
 
 
 def split_of(sha256: str) -> Split:
-    """The split of a photo, from its content alone.
-
-    So it is the same under any name and in any company, and equal files share a split.
+    """The split of a photo that has no duplicates, from its content alone.
 
     Args:
         sha256: Hex digest of the file's bytes.
     """
-    # Not the digest's own first digits: a set chosen by them would be all of one split.
-    salted = hashlib.sha256(f"split:{sha256}".encode()).digest()
-    share = int.from_bytes(salted[:8], "big") / 2**64
+    share = _share(f"split:{sha256}")
     return "train" if share < _TRAIN_BELOW else "val" if share < _VAL_BELOW else "test"
+
+
+def _share(text: str) -> float:
+    """A number in [0, 1) from a salted digest.
+
+    Not from the photo's own first digits: a set chosen by them would be all of one split.
+    """
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def assign_splits(
+    sha256s: Sequence[str], groups: Sequence[Sequence[int]], known: Mapping[str, Split]
+) -> list[Split]:
+    """A split for every photo.
+
+    A photo that is known stays where it is. A group of duplicates goes to one split: that of its
+    first known member, else that of its smallest digest, so that names and order don't matter.
+
+    Args:
+        sha256s: Of the photos.
+        groups: Rows of duplicates.
+        known: Splits of photos from an earlier manifest, by sha256.
+    """
+    splits = [known.get(sha256) or split_of(sha256) for sha256 in sha256s]
+    for rows in groups:
+        settled = [known[sha256s[row]] for row in rows if sha256s[row] in known]
+        together = settled[0] if settled else split_of(min(sha256s[row] for row in rows))
+        for row in rows:
+            splits[row] = known.get(sha256s[row], together)
+    return splits
 
 
 @dataclass(frozen=True)
@@ -42,12 +70,18 @@ class Photo:
         sha256: Of the file's bytes, hex.
         label: Class index, 0 or 1.
         split: Where it belongs for ever.
+        phash: Perceptual hash, 16 hex digits; empty where there is none.
+        flags: What was noticed while it was decoded.
+        group: Number of its group of duplicates; None where it is the only one.
     """
 
     key: str
     sha256: str
     label: int
     split: Split
+    phash: str = ""
+    flags: tuple[str, ...] = ()
+    group: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +93,8 @@ class Manifest:
         location: Where it was read from, for people.
         class_names: Sorted; index 1 is positive.
         photos: The usable ones.
-        left_out: (key, reason) of every file that could not be used.
+        left_out: (key, reason) of every file that could not be used; a reason starts with its
+            kind: `truncated: …`.
     """
 
     kind: str
@@ -82,10 +117,48 @@ class Manifest:
             for split in SPLITS
         }
 
+    def imbalances(self) -> list[str]:
+        """A line for each split whose classes aren't shared as in the whole, within 1 point."""
+        positive = self.class_names[1]
+        whole = sum(photo.label for photo in self.photos) / max(len(self.photos), 1)
+        lines = []
+        for split, by_class in self.counts().items():
+            share = by_class[positive] / max(sum(by_class.values()), 1)
+            if abs(share - whole) > _BALANCED_WITHIN:
+                lines.append(f"{split} holds {share:.1%} {positive}, the whole {whole:.1%}")
+        return lines
+
+    def groups(self) -> dict[int, list[Photo]]:
+        """Duplicates by the number of their group."""
+        found: dict[int, list[Photo]] = {}
+        for photo in self.photos:
+            if photo.group is not None:
+                found.setdefault(photo.group, []).append(photo)
+        return found
+
+    def train_rows(self, subset: int | None) -> list[int]:
+        """Rows of train, or of a stated part of it.
+
+        The part is stratified, chosen by content, and nested: the same first N for a larger N.
+
+        Args:
+            subset: Photos to take; None for all.
+        """
+        rows = [i for i, photo in enumerate(self.photos) if photo.split == "train"]
+        if subset is None:
+            return rows
+        ranked: list[tuple[float, int]] = []
+        for label in range(len(self.class_names)):
+            members = [i for i in rows if self.photos[i].label == label]
+            members.sort(key=lambda i: (_share(f"subset:{self.photos[i].sha256}"), i))
+            # Evenly spread over [0, 1), so that every prefix holds the classes' shares.
+            ranked += [((n + 0.5) / len(members), i) for n, i in enumerate(members)]
+        return sorted(i for _, i in sorted(ranked)[:subset])
+
     def to_json(self) -> str:
         """As text that `from_json` reads back."""
-        plain = dataclasses.asdict(self)
-        plain["photos"] = [[p.key, p.sha256, p.label, p.split] for p in self.photos]
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        plain["photos"] = [dataclasses.astuple(photo) for photo in self.photos]
         return json.dumps(plain)
 
     @classmethod
@@ -96,6 +169,9 @@ class Manifest:
             kind=plain["kind"],
             location=plain["location"],
             class_names=tuple(plain["class_names"]),
-            photos=tuple(Photo(*row) for row in plain["photos"]),
+            photos=tuple(
+                Photo(key, sha256, label, split, phash, tuple(flags), group)
+                for key, sha256, label, split, phash, flags, group in plain["photos"]
+            ),
             left_out=tuple((key, reason) for key, reason in plain["left_out"]),
         )

@@ -16,11 +16,9 @@ from typing import Protocol
 
 from catdog_search.config import DataConfig
 from catdog_search.data import synthetic
+from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.errors import DataError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
-)
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH or CATDOG_DATA"
 # What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
@@ -35,13 +33,15 @@ class Source(Protocol):
         kind: `folder`, `zip` or `synthetic`.
         location: Where it is, for people.
         class_names: The two names, sorted; index 1 is the positive class.
-        labels: Class index of every file by key, in key order.
+        labels: Class index of every image file by key, in key order.
+        others: Files that don't look like images by their names; they are listed, not read.
     """
 
     kind: str
     location: str
     class_names: tuple[str, str]
     labels: dict[str, int]
+    others: list[str]
 
     def read(self, key: str) -> bytes:
         """The file's content; safe to call from several threads."""
@@ -60,8 +60,8 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.location = str(root)
-        files = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        keys = sorted(p.relative_to(root).as_posix() for p in files)
+        files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
+        keys, self.others = _images_and_others(files)
         self.class_names, self.labels = label_by_path(keys, self.location, root.name)
 
     def read(self, key: str) -> bytes:
@@ -87,12 +87,8 @@ class ZipSource:
             raise DataError(f"{path}: is not a usable zip: {error}") from None
         # One handle, several threads: seek and read belong together.
         self._lock = threading.Lock()
-        names = self._zip.namelist()
-        keys = sorted(
-            name
-            for name in names
-            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES and "__MACOSX" not in name
-        )
+        files = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        keys, self.others = _images_and_others(files)
         self.class_names, self.labels = label_by_path(keys, self.location, "")
 
     def read(self, key: str) -> bytes:
@@ -114,6 +110,7 @@ class SyntheticSource:
 
     def __init__(self, n: int, seed: int = 0) -> None:
         self._seed = seed
+        self.others: list[str] = []
         self.location = f"{n} drawn pictures"
         self.labels = {
             f"{name}.{index:06d}.ppm": label
@@ -197,6 +194,14 @@ def label_by_path(
         f"{location}: needs exactly {N_CLASSES} classes, as two folders of photos or as names like "
         f"cat.1.jpg and dog.1.jpg; found folders {_counted(folders)}"
     )
+
+
+def _images_and_others(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sort files by their names; what operating systems hide beside photos is passed over."""
+    seen = [PurePosixPath(file) for file in sorted(files)]
+    shown = [p for p in seen if "__MACOSX" not in p.parts and not p.name.startswith(".")]
+    keys = [str(p) for p in shown if p.suffix.lower() in IMAGE_SUFFIXES]
+    return keys, [str(p) for p in shown if p.suffix.lower() not in IMAGE_SUFFIXES]
 
 
 def _counted(names: Sequence[str], most: int = 5) -> str:

@@ -108,7 +108,7 @@ def run_study(  # noqa: PLR0913  one argument for each thing a caller may choose
         study = open_study(
             state,
             config,
-            dataset.digest,
+            dataset,
             make_sampler(config.sampler, config.seed),
             make_pruner(config.pruner),
         )

@@ -11,6 +11,7 @@ from optuna.trial import Trial, TrialState
 
 from catdog_search import config as cfg
 from catdog_search.config import StudyConfig
+from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.search import history
@@ -77,6 +78,7 @@ class StudyRecord:
             "sampler": config.sampler.name,
             "pruner": config.pruner.name,
             "dataset_digest": self._dataset.digest,
+            "subset": self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
         tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
@@ -84,10 +86,13 @@ class StudyRecord:
         files = {
             f"{config.name}.toml": self._study_file,
             "versions.json": as_text(ready.versions),
-            "data/counts.json": as_text(manifest.counts()),
+            "data/audit.json": as_text(audit.summary(manifest)),
             "data/left_out.json": as_text(manifest.left_out),
         }
         self._runs.start_parent(params, tags, files)
+        for split in ("train", "val"):
+            sheet = audit.contact_sheet(self._dataset, split)
+            self._runs.log_image(self._runs.parent_id, sheet, f"data/{split}.png")
         self._runs.log_dataset(self._runs.parent_id, self._card)
 
     def begin(self, trial: Trial, params: Params, seed: int) -> tuple[str, int]:

@@ -14,6 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
+from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.places import State, file_lock
 from catdog_search.space import did_you_mean
@@ -78,7 +79,7 @@ def load_study(state: State, name: str) -> optuna.Study:
 def open_study(
     state: State,
     config: StudyConfig,
-    digest: str,
+    dataset: Dataset,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
 ) -> optuna.Study:
@@ -95,7 +96,11 @@ def open_study(
         direction=config.direction,
         load_if_exists=True,
     )
-    now = {**config.fingerprint(), "dataset_digest": digest}
+    now = {
+        **config.fingerprint(),
+        "dataset_digest": dataset.digest,
+        "subset": dataset.subset,
+    }
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
         study.set_user_attr(FINGERPRINT, json.dumps(now))

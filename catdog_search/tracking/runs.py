@@ -15,6 +15,7 @@ from catdog_search.tracking.store import Store
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from PIL.Image import Image
 
 PARENT_TAG = "mlflow.parentRunId"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
@@ -137,6 +138,10 @@ class StudyRuns:
         dataset = MetaDataset(source, name=card.name, digest=card.digest[:32])._to_mlflow_entity()
         context = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
+
+    def log_image(self, run_id: str, image: Image, name: str) -> None:
+        """Keep a picture as an artifact."""
+        self.client.log_image(run_id, image, artifact_file=name)
 
     def finish(self, run_id: str, status: RunStatus, tags: Mapping[str, str]) -> None:
         """Close a run."""

@@ -1,0 +1,96 @@
+"""What several commands share: options, output, and loading photos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from catdog_search.data.dataset import Dataset
+    from catdog_search.data.sources import Source
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta["debug"] = True
+
+
+def debug_option(command: F) -> F:
+    """Add `--debug` to a command."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="Show the trace of an error.",
+    )(command)
+
+
+def state_option(command: F) -> F:
+    """Add `--state`, and `--debug`, to a command."""
+    return click.option(
+        "--state",
+        metavar="DIR",
+        help="Folder of stores and artifacts [CATDOG_STATE; default: ./mlruns].",
+    )(debug_option(command))
+
+
+def json_option(command: F) -> F:
+    """Add `--json` to a command."""
+    return click.option(
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
+    )(command)
+
+
+def writer(as_json: bool) -> Callable[[str], None]:
+    """Prints a line: to stderr where stdout is for the one object."""
+
+    def write(line: str) -> None:
+        click.echo(line, err=as_json)
+        # Pipes and logs are for reading along.
+        (sys.stderr if as_json else sys.stdout).flush()
+
+    return write
+
+
+def say_table(rows: list[tuple[str, ...]]) -> None:
+    """Print rows with their columns aligned."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        click.echo("  " + "  ".join([*cells, row[-1]]).rstrip())
+
+
+def load_dataset(
+    source: Source, image_size: int, write: Callable[[str], None], subset: int | None = None
+) -> Dataset:
+    """Load a dataset, saying what it is, what was left out and what the cache holds."""
+    from catdog_search import places
+    from catdog_search.data import cache, dataset
+
+    folder, limit = places.cache_folder(), places.cache_limit_bytes()
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 2048 == 0:
+            write(f"packing {done} of {total} at {image_size} px")
+
+    loaded = dataset.load(source, image_size, folder, limit, progress, subset=subset)
+    manifest = loaded.manifest
+    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
+    names = " and ".join(manifest.class_names)
+    write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")
+    if subset is not None:
+        write(f"subset: {subset} photos of train")
+    for line in manifest.imbalances():
+        write(f"balance: {line}")
+    for key, reason in manifest.left_out[:5]:
+        write(f"left out: {key}: {reason}")
+    if (more := len(manifest.left_out) - 5) > 0:
+        write(f"left out: {more} more; the study's run lists them in data/left_out.json")
+    write(f"cache: {folder}, {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    return loaded

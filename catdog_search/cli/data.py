@@ -1,0 +1,142 @@
+"""`data`: look at photos, prepare them, fetch them, and mind the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from catdog_search.cli.common import debug_option, json_option, load_dataset, writer
+
+AUDIT_SIZE = 64
+
+
+@click.group()
+def data() -> None:
+    """Look at photos, prepare them, fetch them, and mind the cache."""
+
+
+@data.command()
+@click.argument("path", metavar="PATH")
+@click.option(
+    "--picture",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("audit.png"),
+    show_default=True,
+    help="Where to draw the photos of each split and the duplicates.",
+)
+@json_option
+@debug_option
+def audit(path: str, picture: Path, as_json: bool) -> None:
+    """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
+    from catdog_search.data import audit as report
+    from catdog_search.data.sources import open_source
+
+    dataset = load_dataset(open_source(path), AUDIT_SIZE, _only_progress(writer(as_json)))
+    manifest = dataset.manifest
+    try:
+        report.audit_picture(dataset).save(picture, format="PNG")
+    except OSError as error:
+        raise click.UsageError(f"--picture {picture}: {error.strerror}") from None
+    if as_json:
+        left_out = [{"key": key, "reason": reason} for key, reason in manifest.left_out]
+        facts = {**report.summary(manifest), "files_left_out": left_out, "picture": str(picture)}
+        click.echo(json.dumps(facts))
+        return
+    for line in report.lines(manifest):
+        click.echo(line)
+    for key, reason in manifest.left_out:
+        click.echo(f"left out: {key}: {reason}")
+    click.echo(f"picture: {picture}")
+
+
+def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
+    """The audit says the rest itself."""
+
+    def filtered(line: str) -> None:
+        if line.startswith("packing"):
+            write(line)
+
+    return filtered
+
+
+@data.command()
+@click.argument("path", metavar="PATH")
+@click.option(
+    "--image-size",
+    "image_sizes",
+    type=click.IntRange(8, 1024),
+    multiple=True,
+    default=(64,),
+    show_default=True,
+    help="Side in pixels; may be given several times.",
+)
+@debug_option
+def prepare(path: str, image_sizes: tuple[int, ...]) -> None:
+    """Decode every photo once into the cache, so that a study starts at once."""
+    from catdog_search.data.sources import open_source
+
+    source = open_source(path)
+    for image_size in image_sizes:
+        load_dataset(source, image_size, writer(False))
+
+
+@data.command()
+@click.option("--clear", is_flag=True, help="Remove everything in it.")
+@json_option
+@debug_option
+def cache(clear: bool, as_json: bool) -> None:
+    """Show the cache of packed photos, or clear it."""
+    from catdog_search import places
+    from catdog_search.data import cache as packed
+
+    folder, limit = places.cache_folder(), places.cache_limit_bytes()
+    removed = packed.evict(folder, 0) if clear else []
+    entries = packed.entries(folder)
+    total = sum(entry.size for entry in entries)
+    if as_json:
+        rows = [{"path": str(e.path), "bytes": e.size, "used": e.used} for e in entries]
+        facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
+        click.echo(json.dumps({**facts, "removed": len(removed)}))
+        return
+    if clear:
+        click.echo(f"removed {len(removed)} datasets")
+    for entry in entries:
+        click.echo(f"{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
+    click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+
+
+@data.command()
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(),
+    show_default="this folder",
+    help="Folder that the zip goes to.",
+)
+@click.option("--url", help="Another place to fetch the zip from.")
+@click.option("--sha256", help="Checksum that the zip from another place must have.")
+@debug_option
+def download(folder: Path, url: str | None, sha256: str | None) -> None:
+    """Fetch Microsoft's zip of 25,000 cats and dogs (about 800 MB); goes on where it stopped."""
+    from catdog_search.data import download as fetch
+
+    if (url is None) != (sha256 is None):
+        raise click.UsageError("--url and --sha256 go together")
+    address = url or fetch.URL
+    write, shown = writer(False), [-1]
+
+    def progress(done: int, total: int | None) -> None:
+        percent = -1 if not total else done * 100 // total
+        # A line for every 5 per cent, or every 50 MB where the size isn't known.
+        mark = percent // 5 if total else done // 50_000_000
+        if mark != shown[0]:
+            shown[0] = mark
+            write(f"{done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f}, {percent} %" if total else ""))
+
+    target = folder / address.rsplit("/", 1)[-1]
+    fetch.download(address, sha256 or fetch.SHA256, target, progress)
+    write(f"{target}: complete, checksum right; use it with --data {target}")

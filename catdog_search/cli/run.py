@@ -1,0 +1,158 @@
+"""`run`: a study from its file to its last trial."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catdog_search.cli.common import json_option, load_dataset, state_option, writer
+
+if TYPE_CHECKING:
+    from catdog_search.config import StudyConfig
+    from catdog_search.places import State
+    from catdog_search.search.coordinator import Report
+    from catdog_search.terminal import LiveDisplay, PlainDisplay
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.option("--study", required=True, metavar="NAME|FILE", help="Study to run or continue.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    help="Folder or zip of photos [CATDOG_DATA; default: built-in drawn pictures].",
+)
+@click.option(
+    "--subset",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Train on N photos of train, the same first N for every larger N.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Finished trials wanted, earlier calls and recipes included [default: the study file's].",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop after so long; run again to go on.",
+)
+@json_option
+@state_option
+def run(
+    study: str,
+    data: str | None,
+    subset: int | None,
+    trials: int | None,
+    timeout: float | None,
+    as_json: bool,
+    state: str | None,
+) -> None:
+    """Run a study, or continue it where it stopped."""
+    from catdog_search import studies
+    from catdog_search.data.sources import DRAWN_NOTICE, choose_source
+    from catdog_search.places import State
+    from catdog_search.search.coordinator import run_study
+
+    path = studies.find(study)
+    config = studies.load(str(path))
+    wanted = trials or config.trials
+    write = writer(as_json)
+    where = State.at(state)
+    write(f"study {config.name} ({path}): {config.purpose}")
+    source = choose_source(config.data, data)
+    write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
+    dataset = load_dataset(source, config.image_size, write, subset or config.data.subset)
+    write(f"state: {where.root}")
+    display = _display(config, as_json, write)
+    with display.context():
+        report = run_study(
+            config,
+            dataset,
+            where,
+            display,
+            trials=wanted,
+            timeout=timeout or config.timeout,
+            study_file=path.read_text(encoding="utf-8"),
+        )
+    if as_json:
+        click.echo(json.dumps(_run_as_json(report)))
+    else:
+        _say_report(report, wanted, where)
+    if report.end == "interrupt":
+        click.get_current_context().exit(INTERRUPTED)
+
+
+def _display(
+    config: StudyConfig, as_json: bool, write: Callable[[str], None]
+) -> LiveDisplay | PlainDisplay:
+    from rich.console import Console
+
+    from catdog_search.terminal import LiveDisplay, PlainDisplay
+
+    console = Console(stderr=as_json)
+    return LiveDisplay(config, console) if console.is_terminal else PlainDisplay(config, write)
+
+
+def _run_as_json(report: Report) -> dict[str, Any]:
+    view, best = report.view, report.view.best
+    return {
+        "study": view.name,
+        "best": None
+        if best is None
+        else {
+            "number": best.number,
+            "value": best.value,
+            "params": best.params,
+            "run_id": best.run_id,
+        },
+        "counts": view.counts,
+        "seconds": round(report.seconds, 3),
+        "dataset_digest": view.dataset_digest,
+        "tracking_uri": report.tracking_uri,
+        "parent_run_id": view.parent_run_id,
+    }
+
+
+def _say_report(report: Report, wanted: int, state: State) -> None:
+    from catdog_search.terminal import duration, say_params
+
+    view = report.view
+    done = view.finished
+    if report.end == "done":
+        click.echo(f"study {view.name} is finished: {done} of {wanted} trials")
+    else:
+        why = "interrupted" if report.end == "interrupt" else "out of time"
+        click.echo(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
+    counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
+    click.echo(f"trials: {counts}; this call took {duration(report.seconds)}")
+    if view.best:
+        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
+        click.echo(f"  {say_params(view.best.params)}")
+    command, flag = _own_command(), _state_flag(state)
+    click.echo(f"look:    {command} show --study {view.name}{flag}")
+    click.echo(f"browse:  {command} ui{flag}")
+    click.echo(f"promote: {command} promote --study {view.name}{flag}")
+
+
+def _own_command() -> str:
+    """How this program can be called from here: by name where that is on the PATH."""
+    import shutil
+
+    called = sys.argv[0]
+    if shutil.which("catdog-search") or not called.endswith("catdog-search"):
+        return "catdog-search"
+    return called
+
+
+def _state_flag(state: State) -> str:
+    from catdog_search.places import State
+
+    return "" if state == State.at(None) else f" --state {state.root}"

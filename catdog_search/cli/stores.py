@@ -1,0 +1,91 @@
+"""`promote`, `ui`, `doctor`: what is done with the stores."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from catdog_search.cli.common import json_option, state_option
+
+
+@click.command()
+@click.option("--study", required=True, metavar="NAME", help="Study whose best trial to promote.")
+@click.option(
+    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
+)
+@json_option
+@state_option
+def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
+    """Register the best trial's model and make it the champion."""
+    from catdog_search.places import State
+    from catdog_search.promotion.promote import promote as promote_best
+
+    done = promote_best(State.at(state), study, model)
+    registered, best = done.registered, done.best
+    if as_json:
+        facts = {
+            "uri": registered.uri,
+            "version": registered.version,
+            "study": study,
+            "trial": best.number,
+            "value": best.value,
+            "run_id": best.run_id,
+            "tracking_uri": done.tracking_uri,
+        }
+        click.echo(json.dumps(facts))
+        return
+    how = "registered" if registered.created else "was registered before"
+    was = f", before it version {registered.previous}" if registered.previous else ""
+    click.echo(
+        f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
+        f"version {registered.version} of {model!r} is champion{was}"
+    )
+    click.echo(f"tracking URI: {done.tracking_uri}")
+    click.echo(registered.uri)
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5000,
+    show_default=True,
+    help="Port to listen on.",
+)
+@state_option
+def ui(host: str, port: int, state: str | None) -> None:
+    """Open MLflow's user interface on the state folder."""
+    from catdog_search.places import State
+    from catdog_search.tracking.store import Store, is_server
+    from catdog_search.tracking.ui import page, serve_ui
+
+    store = Store.of(State.at(state))
+    if is_server(store.uri):
+        click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        return
+    click.echo(f"MLflow on {store.uri}; starting takes up to half a minute")
+    code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
+    click.get_current_context().exit(code)
+
+
+@click.command()
+@json_option
+@state_option
+def doctor(as_json: bool, state: str | None) -> None:
+    """Look whether everything a study needs is there and well."""
+    import dataclasses
+
+    from catdog_search.doctor import examine
+    from catdog_search.places import State
+
+    checks = []
+    for found in examine(State.at(state)):
+        checks.append(found)
+        if not as_json:
+            click.echo(f"{'ok  ' if found.ok else 'FAIL'}  {found.name}: {found.text}")
+    well = all(found.ok for found in checks)
+    if as_json:
+        click.echo(json.dumps({"ok": well, "checks": [dataclasses.asdict(c) for c in checks]}))
+    click.get_current_context().exit(0 if well else 1)
