@@ -284,6 +284,19 @@ def test_dead_worker_leaves_the_trial_resumable(
     assert_stores_agree(state)
 
 
+def test_worker_that_dies_between_trials_is_said(state: State, pictures: Dataset) -> None:
+    def kill(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            for pid in children_of(os.getpid()):
+                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
+                    os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(TrialFailedError, match="was killed by SIGKILL in trial 1"):
+        run(state, pictures, 2, listener=kill)
+    assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
+    assert_stores_agree(state)
+
+
 def test_second_coordinator_is_refused(state: State, pictures: Dataset) -> None:
     with (
         file_lock(state.scratch("tiny") / "coordinator.lock"),

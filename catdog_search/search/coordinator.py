@@ -218,30 +218,11 @@ class _Coordinator:
 
     def _run_trial(self, record: StudyRecord, trial: Trial) -> bool:
         """Train one trial and record its outcome; False where it was interrupted."""
-        assert self._worker is not None, "there is a worker while there are trials to run"
-        params = self._config.space.sample(trial)
         started = time.monotonic()
-        seed = trial_seed(self._config.seed, trial.number)
-        run_id, attempt = record.begin(trial, params, seed)
-        recipe = trial.user_attrs.get(history.RECIPE)
-        varied = {k: params[k] for k in self._config.space.searched if k in params}
-        self._tell(TrialStarted(trial.number, varied, recipe, attempt))
-        ranked = view_of(self._study).ranked()
-        keep = self._config.keep_models
-        self._worker.connection.send(
-            TrialSpec(
-                number=trial.number,
-                params=params,
-                seed=seed,
-                run_id=run_id,
-                config=self._config,
-                dataset=self._dataset,
-                store=self.store,
-                keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
-            )
-        )
+        spec = self._begin(record, trial)
+        self._send(spec, trial.number)
         outcome = self._converse(trial)
-        state = record.end(trial, run_id, outcome)
+        state = record.end(trial, spec.run_id, outcome)
         view = view_of(self._study)
         self._tell(
             TrialEnded(
@@ -258,9 +239,28 @@ class _Coordinator:
             self._raise_bug(trial.number, outcome.trace)
         return outcome.ending != "interrupted"
 
+    def _begin(self, record: StudyRecord, trial: Trial) -> TrialSpec:
+        params = self._config.space.sample(trial)
+        seed = trial_seed(self._config.seed, trial.number)
+        run_id, attempt = record.begin(trial, params, seed)
+        recipe = trial.user_attrs.get(history.RECIPE)
+        varied = {k: params[k] for k in self._config.space.searched if k in params}
+        self._tell(TrialStarted(trial.number, varied, recipe, attempt))
+        ranked = view_of(self._study).ranked()
+        keep = self._config.keep_models
+        return TrialSpec(
+            number=trial.number,
+            params=params,
+            seed=seed,
+            run_id=run_id,
+            config=self._config,
+            dataset=self._dataset,
+            store=self.store,
+            keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
+        )
+
     def _converse(self, trial: Trial) -> Outcome:
         """Answer the worker's epochs until it says how the trial ended."""
-        assert self._worker is not None
         while True:
             message = self._receive(trial.number)
             if isinstance(message, Outcome):
@@ -268,7 +268,7 @@ class _Coordinator:
             if isinstance(message, EpochDone):
                 value = message.metrics[self._config.metric]
                 keep_going = report_epoch(self._study, trial, message.epoch, value)
-                self._worker.connection.send(Decision(keep_going))
+                self._send(Decision(keep_going), trial.number)
             if isinstance(message, EpochDone | BatchDone):
                 self._tell(message)
 
@@ -294,12 +294,23 @@ class _Coordinator:
                     message: Event | Outcome = connection.recv()
                     return message
         except (EOFError, OSError):
-            where = "before its first trial" if number is None else f"in trial {number}"
-            raise TrialFailedError(
-                f"the worker {self._worker.how_it_died()} {where}; its output is in "
-                f"{self._worker.log}; run the study again to take it up",
-                trace=str(self._worker.log),
-            ) from None
+            raise self._worker_died(number) from None
+
+    def _send(self, message: TrialSpec | Decision, number: int) -> None:
+        assert self._worker is not None, "there is a worker while there are trials to run"
+        try:
+            self._worker.connection.send(message)
+        except OSError:
+            raise self._worker_died(number) from None
+
+    def _worker_died(self, number: int | None) -> TrialFailedError:
+        assert self._worker is not None
+        where = "before its first trial" if number is None else f"in trial {number}"
+        return TrialFailedError(
+            f"the worker {self._worker.how_it_died()} {where}; its output is in "
+            f"{self._worker.log}; run the study again to take it up",
+            trace=str(self._worker.log),
+        )
 
     def _raise_bug(self, number: int, trace: str) -> None:
         path = self._scratch / f"trial-{number:04d}.trace.txt"
