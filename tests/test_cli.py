@@ -187,6 +187,7 @@ def test_missing_backend_is_said_before_anything_is_made(
     result = call("run", "--study", str(study_file()), "--state", str(tmp_path / "state"))
     assert result.exit_code == 1
     assert "no Keras backend is installed; install one: pip install" in result.stderr
+    assert result.stdout == ""  # no photo was read
     assert not (tmp_path / "state").exists()
 
 

@@ -60,7 +60,9 @@ def run(
     from catdog_search.data.sources import DRAWN_NOTICE, choose_source
     from catdog_search.places import State
     from catdog_search.search.coordinator import run_study
+    from catdog_search.search.worker import choose_backend
 
+    choose_backend()  # none is refused here, before minutes of packing
     path = studies.find(study)
     config = studies.load(str(path))
     wanted = trials or config.trials
