@@ -71,6 +71,7 @@ def run(
     write(f"study {config.name} ({path}): {config.purpose}")
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
+    where.create()  # a folder that can't be is refused here too
     dataset = load_dataset(source, config.image_size, write, subset or config.data.subset)
     write(f"state: {where.root}")
     display = _display(config, as_json, write)
