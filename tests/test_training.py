@@ -169,9 +169,20 @@ def test_report_callback_tells_batches_from_one_on() -> None:
     assert seen == [(2, 4, 5)]
 
 
-def test_accuracy_counts_signs_of_logits() -> None:
+def test_accuracy_tells_photo_by_photo_by_the_sign_of_logits() -> None:
     got = accuracy(np.array([[0.0], [1], [1], [0]]), np.array([[-3.0], [2], [-1], [0.5]]))
-    assert float(keras.ops.convert_to_numpy(got)) == 0.5
+    assert keras.ops.convert_to_numpy(got).tolist() == [1, 1, 0, 0]
+
+
+def test_train_weighs_a_smaller_last_batch_by_its_size(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("catdog_search.training.loop.VAL_BATCH", 7)  # of 12: 7 and 5
+    result = train(PARAMS, config(), data, go_on, seed=2)
+    assert result.best_epoch is not None
+    logged = result.history[result.best_epoch]
+    assert logged["val_accuracy"] == pytest.approx(result.scores["val_accuracy"], abs=1e-6)
+    assert logged["val_loss"] == pytest.approx(result.scores["val_loss"], abs=1e-5)
 
 
 def test_scores_of_known_probabilities() -> None:

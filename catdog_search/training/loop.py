@@ -79,10 +79,13 @@ def train(
 
 
 def accuracy(y_true: object, logits: object) -> object:
-    """Share of right answers, from logits; Keras's own wants probabilities."""
-    return ops.mean(
-        ops.cast(ops.equal(ops.greater(logits, 0), ops.greater(y_true, 0.5)), "float32")
-    )
+    """Whether each answer is right, from logits (n, 1); Keras's own wants probabilities.
+
+    One value a photo, and not their mean: Keras would average batches, the last and smaller one
+    with the same weight as the others.
+    """
+    right = ops.equal(ops.greater(logits, 0), ops.greater(y_true, 0.5))
+    return ops.cast(ops.squeeze(right, axis=-1), "float32")
 
 
 def _optimizer(params: CnnParams) -> keras.optimizers.Optimizer:
