@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import annotated_types
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.fields import FieldInfo
 
 from catdog_search.errors import StudyFileError
@@ -23,12 +30,36 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
+AUGMENTATIONS = (
+    "flip",
+    "rotation",
+    "zoom",
+    "translation",
+    "brightness",
+    "contrast",
+    "saturation",
+    "erasing",
+    "mixup",
+)
+_KIND = "|".join(AUGMENTATIONS)
+AugmentationKinds = Annotated[str, StringConstraints(pattern=rf"^({_KIND})(\+({_KIND}))*$")]
+
+
 class CnnParams(_Table):
     """Params of the family `cnn`: convolution blocks, each halving the side, then a dense head."""
 
     n_blocks: int = Field(3, ge=1, le=7, description="convolution blocks; each halves the side")
-    filters: int = Field(
-        32, ge=4, le=512, description="filters of the first block; doubled a block, at most 512"
+    convolutions: int = Field(1, ge=1, le=4, description="convolutions a block")
+    filters: int = Field(32, ge=4, le=512, description="filters of the first block")
+    filter_growth: float = Field(
+        2.0, ge=1, le=4, description="filters of a block over those of the one before; at most 512"
+    )
+    kernel_size: Literal[3, 5, 7] = Field(3, description="side of a convolution, in pixels")
+    block: Literal["plain", "residual", "separable"] = Field(
+        "plain",
+        description="plain: convolutions, then pooling; residual: all but the first convolution "
+        "stand after the pooling, with a shortcut around them; separable: plain with depthwise "
+        "separable convolutions",
     )
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = Field(
         "relu", description="after every convolution and dense layer"
@@ -36,21 +67,53 @@ class CnnParams(_Table):
     normalization: Literal["none", "batch"] = Field(
         "none", description="between a convolution and its activation"
     )
+    head: Literal["flatten", "average", "max"] = Field(
+        "flatten", description="what becomes of the last block's map: all of it, or its mean or max"
+    )
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="rate before the dense and output layers")
+    spatial_dropout: float = Field(
+        0.0, ge=0, lt=1, description="rate after each block, of whole filter maps"
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="decoupled, times the learning rate; spares biases and normalization",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="0.1 teaches 0.95 and 0.05")
     augmentation: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="strength; 1 mirrors, turns by up to 36°, shifts and zooms by up to 20 %, "
-        "brightness and contrast by up to 30 %",
+        description="strength of augmentation_kinds; at 1: turns by up to 36°, zooms and shifts by "
+        "up to 20 %, brightness and contrast by up to 30 %, saturation by up to 50 %, erases "
+        "up to 16 %, mixes as Beta(0.4, 0.4); flip mirrors half of the photos at any strength",
+    )
+    augmentation_kinds: AugmentationKinds = Field(
+        "flip+rotation+zoom+translation+brightness+contrast",
+        description="which: some of " + ", ".join(AUGMENTATIONS) + ", joined by +",
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="stock Keras optimizer")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; read by sgd alone")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="constant over the trial")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="highest of the trial")
+    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        "constant",
+        description="of the learning rate; one-cycle rises for 30 % of the steps, then falls; with "
+        "constant alone training stops early and keeps the best epoch, else the last counts",
+    )
+    epochs: int = Field(0, ge=0, le=10_000, description="at most so many; 0: as [training] says")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="momentum of averaged weights; 0: none; needs a falling rate"
+    )
     batch_size: int = Field(64, ge=1, le=4096, description="photos a step")
+
+    @property
+    def augmentations(self) -> frozenset[str]:
+        """The kinds that are at work."""
+        return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
 
 
 FAMILIES: dict[str, type[CnnParams]] = {"cnn": CnnParams}
@@ -87,18 +150,63 @@ class TrainingConfig(_Table):
 class SamplerConfig(_Table):
     """`[sampler]`: who proposes params."""
 
-    name: Literal["tpe", "random"] = Field("tpe", description="Optuna's sampler")
+    name: Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"] = Field(
+        "tpe",
+        description="Optuna's sampler; gp and cmaes want numbers without conditions, grid no "
+        "continuous dimension and no condition",
+    )
     n_startup_trials: int = Field(
-        10, ge=1, le=10_000, description="random trials before tpe begins to model"
+        10, ge=1, le=10_000, description="random trials before tpe, gp or cmaes begin to model"
     )
 
 
 class PrunerConfig(_Table):
     """`[pruner]`: who stops trials that look hopeless."""
 
-    name: Literal["median", "none"] = Field("median", description="Optuna's pruner")
-    n_startup_trials: int = Field(5, ge=0, le=10_000, description="trials before any is pruned")
-    n_warmup_epochs: int = Field(2, ge=0, le=10_000, description="epochs before a trial is pruned")
+    name: Literal["none", "median", "percentile", "asha", "hyperband", "patient"] = Field(
+        "median", description="Optuna's pruner; patient waits before median may stop a trial"
+    )
+    n_startup_trials: int = Field(
+        5, ge=0, le=10_000, description="trials before any is pruned; median, percentile, patient"
+    )
+    n_warmup_epochs: int = Field(
+        2, ge=0, le=10_000, description="epochs before a trial is pruned; median, percentile"
+    )
+    percentile: float = Field(
+        25.0, gt=0, lt=100, description="per cent of the trials that go on; percentile"
+    )
+    min_epochs: int = Field(
+        1, ge=1, le=10_000, description="epochs before the first decision; asha, hyperband"
+    )
+    reduction_factor: int = Field(
+        3, ge=2, le=100, description="one in so many goes on; asha, hyperband"
+    )
+    patience: int = Field(
+        2, ge=0, le=10_000, description="epochs without improvement that are borne; patient"
+    )
+
+
+class LimitsConfig(_Table):
+    """`[limits]`: what a trial may use. Not part of what makes trials comparable."""
+
+    max_parameters: int | None = Field(
+        None, ge=1, description="weights of a network; larger ones aren't built"
+    )
+    max_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="of the worker's process; a larger estimate isn't built, a larger process is "
+        "ended. By default 90 % of what the machine has free",
+    )
+    max_trial_minutes: float | None = Field(
+        None, gt=0, description="a trial that is estimated to take longer isn't trained"
+    )
+    stall_minutes: float = Field(
+        10, gt=0, description="without a sign of life after which a worker is taken for dead"
+    )
+    trials_per_worker: int = Field(
+        50, ge=1, le=100_000, description="after which a worker gives way to a fresh one"
+    )
 
 
 class StudyConfig(_Table):
@@ -118,18 +226,25 @@ class StudyConfig(_Table):
     trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
     timeout: float | None = Field(None, gt=0, description="seconds a call may take")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="every trial's seed comes from it")
+    seeds: int = Field(
+        1, ge=1, le=1000, description="times each recipe is trained, each time on another seed"
+    )
     keep_models: int = Field(3, ge=1, le=1000, description="best trials that keep their model")
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
+    limits: LimitsConfig = LimitsConfig()
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes trials of this study comparable; trials, timeout and purpose don't count."""
         plain = self.model_dump(
-            exclude={"space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"}
+            exclude={
+                *("space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"),
+                *("limits", "seeds"),
+            }
         )
         plain["space"] = self.space.as_dict()
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}

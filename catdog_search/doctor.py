@@ -15,7 +15,7 @@ from pathlib import Path
 from catdog_search import places
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
-from catdog_search.errors import CatdogError
+from catdog_search.errors import CatdogError, StudyLockedError
 from catdog_search.places import State
 from catdog_search.search.storage import existing_studies
 from catdog_search.search.worker import BACKENDS, choose_backend
@@ -57,6 +57,37 @@ def examine(state: State) -> Iterator[Check]:
             yield Check(name, True, look())
         except CatdogError as error:
             yield Check(name, False, str(error))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that Optuna and MLflow don't agree about.
+
+    Attributes:
+        study: Where.
+        text: What.
+        mend: What mends it.
+        mended: Whether it was mended.
+    """
+
+    study: str
+    text: str
+    mend: str
+    mended: bool
+
+
+def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
+    """Compare the stores study by study; a study that is running is passed over, and said so."""
+    from catdog_search.search.reconcile import reconcile
+
+    for name in existing_studies(state):
+        try:
+            found = reconcile(state, name, repair=repair)
+        except StudyLockedError as error:
+            yield Difference(name, str(error), "nothing to mend", mended=True)
+            continue
+        for finding in found:
+            yield Difference(name, f"study {name}: {finding.text}", finding.mend, mended=repair)
 
 
 def _python() -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -220,6 +221,14 @@ class Space:
         """Whether `sample` could have returned `params`; fixed values may be left out."""
         return not self.problems(params)
 
+    def complete(self, params: Mapping[str, Value]) -> Params:
+        """`params` with the fixed values that are active beside them, as `sample` returns them."""
+        whole: Params = {}
+        for name, dimension in self.dimensions.items():
+            if self.is_active(name, whole):
+                whole[name] = _given(params, name, dimension)
+        return whole
+
     def _fixed(self) -> Params:
         return {n: d.value for n, d in self.dimensions.items() if isinstance(d, Fixed)}
 
@@ -250,6 +259,23 @@ class Space:
             )
         return Size(total, continuous)
 
+    def points(self) -> Iterator[Params]:
+        """Every point of a space without continuous dimensions."""
+        return self._points(tuple(self.dimensions.items()), {})
+
+    def _points(
+        self, dimensions: tuple[tuple[str, Dimension], ...], above: Params
+    ) -> Iterator[Params]:
+        if not dimensions:
+            yield above
+            return
+        (name, dimension), *rest = dimensions
+        if not self.is_active(name, above):
+            yield from self._points(tuple(rest), above)
+            return
+        for value in dimension.values or ():
+            yield from self._points(tuple(rest), {**above, name: value})
+
     def describe(self) -> list[tuple[str, str, str]]:
         """Rows (name, values, condition) for a table."""
         return [(n, d.describe(), _condition(d)) for n, d in self.dimensions.items()]
@@ -265,6 +291,15 @@ class Space:
                 row["when"] = {k: list(v) for k, v in dimension.when.items()}
             out[name] = row
         return out
+
+
+def params_key(params: Mapping[str, Value]) -> str:
+    """The same for the same params."""
+    return json.dumps(dict(params), sort_keys=True)
+
+
+def _given(params: Mapping[str, Value], name: str, dimension: Dimension) -> Value:
+    return dimension.value if isinstance(dimension, Fixed) else params[name]
 
 
 def parse_space(table: Mapping[str, object], knobs: Mapping[str, Knob], where: str) -> Space:

@@ -10,7 +10,15 @@ from typing import Any
 from catdog_search import config as cfg
 from catdog_search.config import StudyConfig
 from catdog_search.errors import StudyFileError
-from catdog_search.space import Knob, Params, Space, did_you_mean, parse_space
+from catdog_search.space import (
+    Choice,
+    Fixed,
+    Knob,
+    Params,
+    Space,
+    did_you_mean,
+    parse_space,
+)
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -79,6 +87,8 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     recipes = _parse_recipes(_subtable(table, "recipes", file), space, knobs, file)
     config = cfg.check_study({**table, "space": space, "recipes": recipes}, file)
     _check_blocks(config, file)
+    _check_sampler(config, file)
+    _check_schedule(config, file)
     return config
 
 
@@ -120,3 +130,49 @@ def _check_blocks(config: StudyConfig, file: str) -> None:
             f"{file} [space] n_blocks: {most} blocks need an image_size of at least {2**most}; "
             f"it is {config.image_size}"
         )
+
+
+def _check_sampler(config: StudyConfig, file: str) -> None:
+    """Some samplers can't propose for every space; Optuna would quietly draw at random there."""
+    name = config.sampler.name
+    if name in ("tpe", "random"):
+        return
+    for dimension, spec in config.space.dimensions.items():
+        at = f"{file} [sampler] name: {name!r} can't search [space] {dimension}"
+        if isinstance(spec, Fixed):
+            continue
+        if spec.when:
+            raise StudyFileError(f"{at}: it is active only now and then; use tpe or random")
+        if name in ("gp", "cmaes") and isinstance(spec, Choice):
+            raise StudyFileError(f"{at}: its choices have no order; use a range, or tpe or random")
+        if name == "grid" and spec.values is None:
+            raise StudyFileError(f"{at}: it is continuous; give it choices or a step")
+
+
+def _check_schedule(config: StudyConfig, file: str) -> None:
+    """Compare like with like: pruners at equal epochs of equal schedules, averages at their end."""
+    for name in ("epochs", "schedule"):
+        values = _values(config, name)
+        if config.pruner.name != "none" and len(values) > 1:
+            raise StudyFileError(
+                f"{file} [pruner] name: {config.pruner.name!r} compares trials epoch by epoch, but "
+                f"[space] {name} differs between them ({', '.join(map(str, values))}); "
+                'use name = "none", or fix it'
+            )
+    averaged = config.space.dimensions.get("ema")
+    if averaged is None or averaged.values == (0.0,):
+        return
+    schedules = averaged.when.get("schedule", _values(config, "schedule"))
+    if "constant" in schedules:
+        raise StudyFileError(
+            f"{file} [space] ema: averages weights towards the end of a falling rate, but schedule "
+            'can be constant, where the best epoch counts; add when = { schedule = "cosine" }'
+        )
+
+
+def _values(config: StudyConfig, name: str) -> tuple[Any, ...]:
+    """What a knob can be, in a study that may leave it at its default."""
+    dimension = config.space.dimensions.get(name)
+    if dimension is None:
+        return (cfg.knobs(config.family)[name].default,)
+    return dimension.values or ()

@@ -15,6 +15,7 @@ from catdog_search.search.messages import (
     EpochDone,
     Event,
     Notice,
+    Planned,
     Ready,
     StudyOpened,
     TrialEnded,
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _ROWS = 15
+# Of trials that came to nothing.
+_REASONS = {
+    "told": "by the pruner",
+    "diverged": "diverged",
+    "oom": "out of memory",
+    "too_large": "too large",
+    "crashed": "its workers died",
+}
 
 
 def duration(seconds: float) -> str:
@@ -46,6 +55,25 @@ def say_params(params: Params) -> str:
     )
 
 
+def say_plan(plan: Planned, trials: int) -> str:
+    """What the trials to come will take, in a line."""
+    estimate = plan.estimate
+    fewest, median, most = estimate.parameters
+    parts = [
+        f"{trials} trials to go",
+        f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
+        f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
+        f"{plan.memory_bytes / 1e9:.3g}",
+    ]
+    if estimate.seconds is not None:
+        whole = duration(estimate.seconds * trials)
+        each = duration(estimate.seconds)
+        parts.append(f"about {each} a trial and {whole} in all, less what is stopped early")
+    if estimate.too_large:
+        parts.append(f"{estimate.too_large:.0%} of the space exceeds a limit")
+    return "; ".join(parts)
+
+
 class PlainDisplay:
     """One line for everything that happens.
 
@@ -57,7 +85,7 @@ class PlainDisplay:
     def __init__(self, config: StudyConfig, write: Callable[[str], None]) -> None:
         self._config = config
         self._write = write
-        self._number = 0
+        self._number = self._wanted = 0
 
     def context(self) -> AbstractContextManager[object]:
         """Nothing to set up."""
@@ -72,9 +100,12 @@ class PlainDisplay:
         line = ""
         match event:
             case StudyOpened(finished=finished, wanted=wanted, best=best):
+                self._wanted = wanted - finished
                 line = f"{finished} of {wanted} trials finished{_so_far(best)}"
             case Ready(backend=backend, device=device):
                 line = f"worker ready: {backend} on {device}"
+            case Planned():
+                line = f"plan: {say_plan(event, self._wanted)}"
             case TrialStarted(number=number):
                 self._number = number
                 line = f"trial {number}{_origin(event)}: {say_params(event.varied)}"
@@ -103,7 +134,7 @@ def _epoch(event: EpochDone, config: StudyConfig) -> str:
 
 def _ended(event: TrialEnded) -> str:
     value = f" {event.value:.4f}" if event.value is not None else ""
-    reason = " (diverged)" if event.reason == "diverged" else ""
+    reason = f" ({_REASONS[event.reason]})" if event.reason in _REASONS else ""
     return f"{event.state}{value}{reason} after {event.epochs} epochs, {duration(event.seconds)}"
 
 
@@ -165,6 +196,8 @@ class LiveDisplay:
                 self._progress(self._rows[-1], event)
             case TrialEnded() if self._rows:
                 self._end(self._rows[-1], event)
+            case Planned():
+                self._console.print(f"plan: {say_plan(event, self._wanted - self._finished)}")
             case Notice(text=text):
                 self._console.print(f"note: {text}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from catdog_search.data import dataset
+from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.places import State
 from catdog_search.tracking.store import ensure_mlflow_db
 
 os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", "tensorflow")
@@ -160,3 +165,36 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         log.close()
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store made once; making it takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    ensure_mlflow_db(path)
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path, empty_mlflow: Path) -> State:
+    root = tmp_path / "state"
+    root.mkdir()
+    shutil.copy(empty_mlflow, root / "mlflow.db")
+    return State.at(str(root))
+
+
+@pytest.fixture(scope="session")
+def pictures(shared_cache: Path) -> Dataset:
+    return dataset.load(SyntheticSource(100), 8, shared_cache, 10**9)
+
+
+@pytest.fixture
+def act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Says what the n-th training from now on does."""
+
+    def plan(**actions: str) -> None:
+        numbered = {key.removeprefix("call_"): action for key, action in actions.items()}
+        monkeypatch.setenv("FAKE_CALLS", str(tmp_path / f"calls-{time.monotonic_ns()}"))
+        monkeypatch.setenv("FAKE_ACTIONS", json.dumps(numbered))
+
+    return plan

@@ -1,15 +1,18 @@
 """A stand-in for training, put in at its seam: no Keras, milliseconds, and it fails on demand.
 
 What the n-th training since the file at FAKE_CALLS was made does stands in FAKE_ACTIONS, a JSON
-object like {"2": "crash"}; the others train.
+object like {"2": "crash"}; the others train. FAKE_LIMIT is what it may take of `load`; above it
+runs out of memory.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,22 @@ def device_name(backend: str) -> str:
     return f"a stand-in for {backend}"
 
 
+def device_memory(backend: str) -> int | None:
+    return None
+
+
+def product_rate() -> float:
+    return 1e11
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError)
+
+
+def set_deterministic(backend: str) -> None:
+    pass
+
+
 def train(
     params: Params,
     config: StudyConfig,
@@ -32,24 +51,75 @@ def train(
     *,
     seed: int,
     on_batch: OnBatch | None = None,
+    checkpoint: Path | None = None,
 ) -> TrialResult:
     action = _action()
+    if "FAKE_LIMIT" in os.environ and load(params) > float(os.environ["FAKE_LIMIT"]):
+        raise MemoryError("more than there is")
     history: list[dict[str, float]] = []
     for epoch in range(config.training.epochs):
         for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
             time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
             if on_batch and not on_batch(epoch, step + 1, 1):
                 return _result("interrupted", history, data)
-        if action == "crash" and epoch == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action == "bug":
-            raise ZeroDivisionError("a bug on demand")
+        if action and epoch == 1:
+            _MISHAPS[action]()
         history.append(_metrics(params, epoch))
         if action == "diverge":
             return _result("diverged", history, data)
         if not report(epoch, history[-1]):
             return _result("told", history, data)
     return _result("finished", history, data)
+
+
+def load(params: Params) -> float:
+    """What a trial takes of the memory."""
+    return float(params["filters"]) * float(params["batch_size"]) * float(params["n_blocks"])
+
+
+def _crash() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _killed_by_the_kernel() -> None:
+    """As it looks from outside: a SIGKILL, and one more in the counter."""
+    counter = Path(os.environ["FAKE_OOM_COUNTER"])
+    counter.write_text("low 0\noom 1\noom_kill 1\n")
+    _crash()
+
+
+def _hog() -> None:
+    held = [np.ones(10**7) for _ in range(5)]  # 400 MB, touched
+    time.sleep(60)
+    del held
+
+
+def _hang() -> None:
+    time.sleep(60)
+
+
+def _out_of_memory() -> None:
+    raise MemoryError("no more")
+
+
+def _bug() -> None:
+    raise ZeroDivisionError("a bug on demand")
+
+
+def _disk_full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+_MISHAPS: dict[str, Callable[[], None]] = {
+    "crash": _crash,
+    "killed_by_the_kernel": _killed_by_the_kernel,
+    "hog": _hog,
+    "hang": _hang,
+    "out_of_memory": _out_of_memory,
+    "bug": _bug,
+    "disk_full": _disk_full,
+    "diverge": lambda: None,
+}
 
 
 def value(params: Params) -> float:

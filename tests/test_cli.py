@@ -206,7 +206,7 @@ CONFIG = studies.parse(
 EPOCH = {"val_accuracy": 0.75, "loss": 0.5, "seconds": 1.5}
 EVENTS: list[Any] = [
     StudyOpened(CONFIG, 1, 3, Best(0, 0.7, {}, "r"), "uri"),
-    Ready("tensorflow", "CPU, 2 cores", {}),
+    Ready("tensorflow", "CPU, 2 cores", {}, 1e11, None),
     TrialStarted(1, {"dropout": 0.25}, "plain", 2),
     BatchDone(0, 5, 10),
     EpochDone(0, EPOCH),

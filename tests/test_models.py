@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import itertools
+import random
 import zipfile
 from pathlib import Path
 
@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog_search.config import CnnParams
+from catdog_search import studies
+from catdog_search.config import AUGMENTATIONS, CnnParams
 from catdog_search.data.decode import decode, resize
-from catdog_search.models.augmentation import augmentation_layers
+from catdog_search.models.augmentation import Augment, Mixup
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
+from catdog_search.models.plan import cost_of_cnn
+from catdog_search.search.chance import Chance
 
 
 def pixels(n: int, side: int, seed: int = 0) -> np.ndarray:
@@ -31,36 +34,57 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-logits))
 
 
-@pytest.mark.parametrize(
-    ("n_blocks", "normalization", "dense_units", "activation"),
-    [
-        (n, norm, dense, act)
-        for (n, norm, dense), act in zip(
-            itertools.product((1, 3), ("none", "batch"), (0, 16)),
-            itertools.cycle(("relu", "leaky_relu", "elu", "gelu", "silu")),
-            strict=False,
-        )
-    ],
-)
-def test_build_cnn_gives_a_logit_a_photo(
-    n_blocks: int, normalization: str, dense_units: int, activation: str
-) -> None:
+@pytest.mark.parametrize("block", ["plain", "residual", "separable"])
+@pytest.mark.parametrize("head", ["flatten", "average", "max"])
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_build_cnn_makes_what_its_params_say(block: str, head: str, normalization: str) -> None:
     params = CnnParams.model_validate(
         {
-            "n_blocks": n_blocks,
+            "n_blocks": 3,
+            "convolutions": 2,
             "filters": 4,
+            "filter_growth": 1.5,
+            "kernel_size": 5,
+            "block": block,
+            "head": head,
             "normalization": normalization,
-            "dense_units": dense_units,
-            "activation": activation,
+            "dense_units": 16 if head == "flatten" else 0,
+            "activation": "silu",
+            "spatial_dropout": 0.1,
         }
     )
     model = build_cnn(params, 16)
-    logits = model(pixels(5, 16))
-    assert tuple(logits.shape) == (5, 1)
+    assert tuple(model(pixels(5, 16)).shape) == (5, 1)
     kinds = [type(layer).__name__ for layer in model.layers]
-    assert kinds.count("Conv2D") == n_blocks
-    assert kinds.count("BatchNormalization") == (n_blocks if normalization == "batch" else 0)
-    assert kinds.count("Dense") == 1 + bool(dense_units)
+    assert kinds.count("SeparableConv2D") == (4 if block == "separable" else 0)
+    assert kinds.count("Conv2D") == (2 if block == "separable" else 6)
+    assert kinds.count("Add") == (3 if block == "residual" else 0)
+    assert kinds.count("MaxPooling2D") == kinds.count("SpatialDropout2D") == 3
+    assert kinds.count("BatchNormalization") == (6 if normalization == "batch" else 0)
+    assert kinds.count("Dense") == (2 if head == "flatten" else 1)
+    convolutions = [la for la in model.layers if "Conv2D" in type(la).__name__]
+    assert [la.filters for la in convolutions] == [4, 4, 6, 6, 9, 9]
+    assert {la.kernel_size for la in convolutions} == {(5, 5)}
+    assert cost_of_cnn(params, 16).parameters == model.count_params()
+
+
+def test_cost_of_cnn_counts_weights_and_arithmetic_by_hand() -> None:
+    cost = cost_of_cnn(CnnParams(n_blocks=1, filters=8, dense_units=0), 4)
+    assert cost.parameters == (27 + 1) * 8 + (2 * 2 * 8 + 1)
+    assert cost.multiply_adds == 27 * 8 * 16 + 2 * 2 * 8
+    assert cost.activations == 4 * 4 * 8 + 1
+    assert cost.training_operations(10) == 10 * 6 * cost.multiply_adds
+
+
+@pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda p: p.stem)
+def test_20_sampled_points_of_every_shipped_study_build(path: Path) -> None:
+    study = studies.load(str(path))
+    chance = Chance(random.Random(0))
+    for _ in range(20):
+        params = CnnParams.model_validate(study.space.sample(chance))
+        body = build_cnn(params, study.image_size)
+        assert body.output_shape == (None, 1)
+        assert body.count_params() == cost_of_cnn(params, study.image_size).parameters
 
 
 def test_build_cnn_makes_the_published_network() -> None:
@@ -80,28 +104,115 @@ def test_build_cnn_refuses_more_blocks_than_the_image_can_halve() -> None:
         build_cnn(CnnParams(n_blocks=5), 16)
 
 
+def augmented(kinds: str, strength: float, x: np.ndarray, seed: int = 1) -> np.ndarray:
+    return as_numpy(Augment(strength, kinds.split("+"), seed)(x.astype(np.float32), training=True))
+
+
 def test_augmentation_of_strength_0_is_nothing() -> None:
-    assert augmentation_layers(0, seed=1) == []
+    body = build_cnn(CnnParams(n_blocks=1, filters=4), 16)
+    model = training_model(body, CnnParams(augmentation=0.0), 1)
+    assert [type(layer).__name__ for layer in model.layers] == [
+        "InputLayer",
+        "Rescaling",
+        "Functional",
+    ]
 
 
 def test_augmentation_changes_training_and_leaves_inference_alone() -> None:
     body = build_cnn(CnnParams(n_blocks=1, filters=4, dense_units=0, dropout=0), 16)
     x = pixels(8, 16)
-    plain = as_numpy(training_model(body, 0.0, 1)(x, training=True))
-    augmented = training_model(body, 1.0, 1)
-    assert np.allclose(as_numpy(augmented(x, training=False)), plain, atol=1e-5)
-    assert not np.allclose(as_numpy(augmented(x, training=True)), plain, atol=1e-2)
+    plain = as_numpy(training_model(body, CnnParams(), 1)(x, training=True))
+    model = training_model(body, CnnParams(augmentation=1.0), 1)
+    assert np.allclose(as_numpy(model(x, training=False)), plain, atol=1e-5)
+    assert not np.allclose(as_numpy(model(x, training=True)), plain, atol=1e-2)
 
 
-def test_augmentation_differs_between_photos_and_calls() -> None:
-    x = np.repeat(pixels(1, 16), 4, axis=0).astype(np.float32)
-    for layer in augmentation_layers(1.0, seed=1):
-        changed = as_numpy(layer(x, training=True))
-        if type(layer).__name__ != "RandomFlip":
-            assert not np.allclose(changed[0], changed[1]), type(layer).__name__
-        x = changed
-    assert x.min() >= 0
-    assert x.max() <= 255
+@pytest.mark.parametrize("kind", [kind for kind in AUGMENTATIONS if kind != "mixup"])
+def test_augmentation_differs_between_photos_and_calls_and_stays_a_photo(kind: str) -> None:
+    x = np.repeat(pixels(1, 16), 12, axis=0).astype(np.float32)
+    layer = Augment(1.0, [kind], 1)
+    first, second = (as_numpy(layer(x, training=True)) for _ in range(2))
+    assert len(np.unique(first.reshape(12, -1), axis=0)) >= (2 if kind == "flip" else 11)
+    assert not np.allclose(first, second)
+    assert min(first.min(), second.min()) >= -1e-3
+    assert max(first.max(), second.max()) <= 255.001
+    assert np.allclose(as_numpy(Augment(1.0, [kind], 1)(x, training=True)), first)
+
+
+def test_augmentation_flip_mirrors_half_of_the_photos_exactly() -> None:
+    x = pixels(400, 8)
+    got = augmented("flip", 0.1, x)
+    same = np.abs(got - x).max(axis=(1, 2, 3)) < 1e-2
+    mirrored = np.abs(got - x[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-2
+    assert (same ^ mirrored).all()
+    assert 160 < mirrored.sum() < 240
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_augmentation_moves_as_far_as_its_strength_says(strength: float) -> None:
+    # Where the bright spot of a dark photo ends tells what was done to it.
+    side, n = 65, 500
+    spot = np.zeros((n, side, side, 3), np.uint8)
+    spot[:, 32, 56] = 255  # 24 to the right of the centre
+
+    def moved(kind: str) -> np.ndarray:
+        got = augmented(kind, strength, spot)[..., 0]
+        rows, columns = np.mgrid[:side, :side] - 32.0
+        total = got.sum(axis=(1, 2))
+        return np.stack([(got * columns).sum((1, 2)), (got * rows).sum((1, 2))]) / total
+
+    columns, rows = moved("rotation")
+    angles = np.degrees(np.arctan2(rows, columns))
+    assert np.abs(angles).max() == pytest.approx(36 * strength, rel=0.05)
+    assert np.abs(angles.mean()) < 2
+    columns, _ = moved("zoom")
+    assert columns.max() / 24 == pytest.approx(1 + 0.2 * strength, rel=0.03)
+    assert columns.min() / 24 == pytest.approx(1 - 0.2 * strength, rel=0.03)
+    shifted = pixels(1, side).repeat(n, axis=0) * 0
+    shifted[:, 32, 32] = 255
+    got = augmented("translation", strength, shifted)[..., 0]
+    lit = got.sum((1, 2)) > 128
+    rows, columns = np.mgrid[:side, :side] - 32.0
+    along = (got * columns).sum((1, 2))[lit] / got.sum((1, 2))[lit]
+    assert np.abs(along).max() == pytest.approx(0.2 * strength * side, rel=0.05)
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_augmentation_recolours_as_far_as_its_strength_says(strength: float) -> None:
+    grey = np.full((500, 4, 4, 3), 128, np.uint8)
+    brighter = augmented("brightness", strength, grey)[:, 0, 0, 0] - 128
+    assert np.abs(brighter).max() == pytest.approx(0.3 * 255 * strength, rel=0.03)
+    halves = grey.copy()
+    halves[:, :2], halves[:, 2:] = 88, 168  # 40 below and above their mean
+    contrast = augmented("contrast", strength, halves)
+    spread = (contrast[:, 3] - contrast[:, 0])[:, 0, 0] / 80
+    assert spread.max() == pytest.approx(1 + 0.3 * strength, rel=0.02)
+    assert spread.min() == pytest.approx(1 - 0.3 * strength, rel=0.02)
+    coloured = grey.copy()
+    coloured[..., 0] = 148
+    saturated = augmented("saturation", strength, coloured)[:, 0, 0]
+    factor = (saturated[:, 0] - saturated[:, 1]) / 20
+    assert factor.max() == pytest.approx(1 + 0.5 * strength, rel=0.02)
+    assert factor.min() == pytest.approx(1 - 0.5 * strength, rel=0.03)
+
+
+def test_augmentation_erases_rectangles_up_to_its_strength() -> None:
+    white = np.full((300, 20, 20, 3), 255, np.uint8)
+    holes = augmented("erasing", 1.0, white)[..., 0] < 200
+    widths = holes.any(axis=1).sum(axis=1)
+    assert widths.max() == pytest.approx(8, abs=1)
+    assert (holes.sum((1, 2)) == widths * holes.any(axis=2).sum(axis=1)).all()
+
+
+def test_mixup_blends_neighbours_in_training_alone() -> None:
+    x = pixels(3, 8).astype(np.float32)
+    share = np.array([[1.0], [0.5], [0.75]], np.float32)
+    layer = Mixup()
+    got = as_numpy(layer([x, share], training=True))
+    assert np.allclose(got[0], x[0])
+    assert np.allclose(got[1], (x[1] + x[0]) / 2, atol=1e-3)
+    assert np.allclose(got[2], 0.75 * x[2] + 0.25 * x[1], atol=1e-3)
+    assert np.allclose(as_numpy(layer([x, share], training=False)), x)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +224,9 @@ def body() -> keras.Model:
 
 def test_export_equals_training_from_packed_pixels_on(body: keras.Model) -> None:
     x = pixels(16, 24)
-    trained = sigmoid(as_numpy(training_model(body, 0.5, 1)(x, training=False)))
+    trained = sigmoid(
+        as_numpy(training_model(body, CnnParams(augmentation=0.5), 1)(x, training=False))
+    )
     assert np.abs(as_numpy(exported_model(body)(x)) - trained).max() < 1e-3
 
 

@@ -2,124 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from tiny_study import (
+    TABLE,
+    assert_stores_agree,
+    children_of,
+    coordinator_process,
+    is_alive,
+    proposals,
+    run,
+)
 
-from catdog_search import studies
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
-from catdog_search.search.coordinator import Report, run_study
-from catdog_search.search.history import StudyView
 from catdog_search.search.messages import Event, TrialEnded, TrialStarted
 from catdog_search.search.storage import load_study
-from catdog_search.tracking.runs import PARENT_TAG
-from catdog_search.tracking.store import Store, ensure_mlflow_db
-
-TABLE: dict[str, Any] = {
-    "name": "tiny",
-    "purpose": "A study for tests.",
-    "image_size": 8,
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "trials": 3,
-    "seed": 5,
-    "training": {"epochs": 3},
-    "sampler": {"n_startup_trials": 2},
-    "pruner": {"name": "none"},
-    "space": {
-        "n_blocks": {"low": 1, "high": 2},
-        "filters": {"choices": [4, 8]},
-        "dropout": {"low": 0.0, "high": 0.5},
-        "dense_units": 0,
-    },
-    "recipes": {"plain": {"n_blocks": 2, "filters": 4, "dropout": 0.0}},
-}
-
-
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store made once; making it takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    ensure_mlflow_db(path)
-    return path
-
-
-@pytest.fixture
-def state(tmp_path: Path, empty_mlflow: Path) -> State:
-    root = tmp_path / "state"
-    root.mkdir()
-    shutil.copy(empty_mlflow, root / "mlflow.db")
-    return State.at(str(root))
-
-
-@pytest.fixture(scope="session")
-def pictures(shared_cache: Path) -> Dataset:
-    return dataset.load(SyntheticSource(100), 8, shared_cache, 10**9)
-
-
-@pytest.fixture
-def act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Says what the n-th training from now on does."""
-
-    def plan(**actions: str) -> None:
-        numbered = {key.removeprefix("call_"): action for key, action in actions.items()}
-        monkeypatch.setenv("FAKE_CALLS", str(tmp_path / f"calls-{time.monotonic_ns()}"))
-        monkeypatch.setenv("FAKE_ACTIONS", json.dumps(numbered))
-
-    return plan
-
-
-def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
-    """Run the study; the test's own keywords go to run_study, `table` changes the study."""
-    config = studies.parse({**TABLE, **options.pop("table", {})}, "tiny.toml")
-    listener = options.pop("listener", lambda event: None)
-    return run_study(
-        config, pictures, state, listener, trials=trials, training="fake_training", **options
-    )
-
-
-def proposals(view: StudyView) -> list[Any]:
-    return [row.params for row in view.trials]
-
-
-def mlflow_children(state: State, view: StudyView) -> list[Any]:
-    client = Store.of(state).client()
-    experiment = client.get_experiment_by_name(view.name)
-    query = f"tags.`{PARENT_TAG}` = '{view.parent_run_id}'"
-    return list(client.search_runs([experiment.experiment_id], query))
-
-
-def assert_stores_agree(state: State) -> None:
-    """Every finished trial has one run that says the same; every other run is closed."""
-    view = history.view(state, "tiny")
-    runs = {run.info.run_id: run for run in mlflow_children(state, view)}
-    for row in view.trials:
-        if row.state in ("COMPLETE", "PRUNED", "FAIL"):
-            run = runs.pop(row.run_id or "")
-            assert run.data.tags["trial"] == str(row.number)
-            assert run.data.tags["trial_state"] == row.state
-            assert run.info.status == ("FAILED" if row.state == "FAIL" else "FINISHED")
-            if row.value is not None:
-                assert run.data.metrics["objective"] == pytest.approx(row.value)
-    assert [run.info.status for run in runs.values() if run.info.status != "KILLED"] == []
+from catdog_search.tracking.store import Store
 
 
 def test_trials_counts_recipes_and_earlier_calls(state: State, pictures: Dataset) -> None:
@@ -175,7 +88,8 @@ def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
     steps = [m.step for m in client.get_metric_history(child.info.run_id, "val_accuracy")]
     assert steps == [0, 1, 2]
     figures = {f.path for f in client.list_artifacts(child.info.run_id, "figures")}
-    assert figures == {"figures/learning_curves.png", "figures/confusion_matrix.png"}
+    drawn = ("learning_curves", "confusion_matrix", "roc_pr", "reliability", "most_wrong")
+    assert figures == {f"figures/{name}.png" for name in drawn}
     parent = client.get_run(report.view.parent_run_id)
     assert parent.data.tags["device"] == "a stand-in for tensorflow"
     kept = {f.path for f in client.list_artifacts(parent.info.run_id)}
@@ -266,37 +180,6 @@ def test_pruned_trial_is_finished_in_mlflow_and_never_best(state: State, picture
     assert_stores_agree(state)
 
 
-def test_dead_worker_leaves_the_trial_resumable(
-    state: State, pictures: Dataset, act: Callable[..., None]
-) -> None:
-    act(call_2="crash")
-    with pytest.raises(TrialFailedError, match="killed by SIGKILL in trial 1"):
-        run(state, pictures, 3)
-    before = history.view(state, "tiny").trials[1]
-    assert before.state == "RUNNING"
-    dead = Store.of(state).client().get_run(before.run_id)
-    assert dead.info.status == "KILLED"
-    after = run(state, pictures, 3).view.trials[1]
-    assert (after.state, after.params) == ("COMPLETE", before.params)
-    again = Store.of(state).client().get_run(after.run_id)
-    assert again.data.tags["previous_attempt"] == before.run_id
-    assert again.data.tags["attempt"] == "2"
-    assert_stores_agree(state)
-
-
-def test_worker_that_dies_between_trials_is_said(state: State, pictures: Dataset) -> None:
-    def kill(event: Event) -> None:
-        if isinstance(event, TrialEnded):
-            for pid in children_of(os.getpid()):
-                if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text():
-                    os.kill(pid, signal.SIGKILL)
-
-    with pytest.raises(TrialFailedError, match="was killed by SIGKILL in trial 1"):
-        run(state, pictures, 2, listener=kill)
-    assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
-    assert_stores_agree(state)
-
-
 def test_second_coordinator_is_refused(state: State, pictures: Dataset) -> None:
     with (
         file_lock(state.scratch("tiny") / "coordinator.lock"),
@@ -339,66 +222,12 @@ def test_timeout_stops_in_time_and_counts_this_call(
     assert_stores_agree(state)
 
 
-_KILL_ME = """
-import json, sys
-from pathlib import Path
-from catdog_search import studies
-from catdog_search.data.dataset import Dataset
-from catdog_search.places import State
-from catdog_search.search.coordinator import run_study
-from catdog_search.search.messages import EpochDone, TrialStarted
-
-def say(event):
-    if isinstance(event, (TrialStarted, EpochDone)):
-        print(type(event).__name__, flush=True)
-
-if __name__ == "__main__":
-    table, folder, digest, state = json.loads(sys.argv[1])
-    run_study(studies.parse(table, "t"), Dataset(Path(folder), digest, 8), State.at(state), say,
-              trials=4, training="fake_training")
-"""
-
-
-@contextlib.contextmanager
-def coordinator_process(state: State, pictures: Dataset) -> Iterator[subprocess.Popen[str]]:
-    arguments = json.dumps([TABLE, str(pictures.folder), pictures.digest, str(state.root)])
-    script = state.root / "coordinator.py"
-    script.write_text(_KILL_ME)
-    tests = str(Path(__file__).parent)
-    process = subprocess.Popen(
-        [sys.executable, str(script), arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
-
-
-def children_of(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(child) for child in listed.split()]
-
-
-def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("kill_after", [1, 3, 7])
 def test_killed_coordinator_is_resumed_and_takes_its_worker_along(
     state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, kill_after: int
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.1")
-    with coordinator_process(state, pictures) as process:
+    with coordinator_process(state, pictures, 4) as process:
         assert process.stdout is not None
         for _ in range(kill_after):
             assert process.stdout.readline()

@@ -8,36 +8,58 @@ from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
 from catdog_search.config import PrunerConfig, SamplerConfig
-from catdog_search.search.sampler import make_pruner, make_sampler, report_epoch, trial_seed
+from catdog_search.errors import StateError
+from catdog_search.search import history
+from catdog_search.search.feasibility import failure_risk
+from catdog_search.search.propose import Proposer, is_exhausted
+from catdog_search.search.pruner import make_pruner, report_epoch
+from catdog_search.search.sampler import PerTrialSampler, make_sampler, trial_seed
+from catdog_search.space import Choice, Fixed, Params, Range, Space, params_key
+
+NUMBERS = Space({"x": Range(-1.0, 1.0), "n": Range(0, 3)})
+MIXED = Space(
+    {
+        "block": Choice(("plain", "residual")),
+        "filters": Choice((8, 16, 32)),
+        "convolutions": Range(2, 3, when={"block": ("residual",)}),
+        "batch_size": Fixed(64),
+    }
+)
 
 
-def optimize(study: optuna.Study, n: int) -> None:
-    def objective(trial: optuna.Trial) -> float:
-        x = trial.suggest_float("x", -1, 1)
-        return x**2 + trial.suggest_int("n", 0, 3) + trial.suggest_categorical("c", [0, 1])
+def optimize(study: optuna.Study, n: int, space: Space = NUMBERS) -> list[Params]:
+    """Propose, and call a value near the middle good; returns all params so far."""
+    assert isinstance(study.sampler, PerTrialSampler)
+    proposer = Proposer(study, study.sampler, space)
+    for _ in range(n):
+        done = [t.user_attrs[history.PARAMS] for t in study.trials if t.state.is_finished()]
+        trial = study.ask()
+        params = proposer.propose(trial, [params_key(p) for p in done])
+        study.tell(trial, sum(abs(v) for v in params.values() if isinstance(v, float)))
+    return [t.user_attrs[history.PARAMS] for t in study.trials]
 
-    study.optimize(objective, n_trials=n)
 
-
-def study_in(storage: optuna.storages.BaseStorage, config: SamplerConfig) -> optuna.Study:
+def study_in(
+    storage: optuna.storages.BaseStorage, config: SamplerConfig, space: Space = NUMBERS
+) -> optuna.Study:
     """As a new process would open it: with a new sampler."""
-    sampler = make_sampler(config, seed=3)
+    sampler = make_sampler(config, space, seed=3)
     return optuna.create_study(
         study_name="s", storage=storage, sampler=sampler, load_if_exists=True
     )
 
 
-@pytest.mark.parametrize("name", ["tpe", "random"])
+@pytest.mark.parametrize("name", ["tpe", "random", "qmc", "cmaes"])
 def test_sampler_resumed_in_pieces_proposes_the_same(name: str) -> None:
     config = SamplerConfig(name=name, n_startup_trials=5)  # type: ignore[arg-type]
     whole = study_in(optuna.storages.InMemoryStorage(), config)
-    optimize(whole, 20)
+    points = optimize(whole, 20)
     storage = optuna.storages.InMemoryStorage()
     for n in (1, 6, 13):
         optimize(study_in(storage, config), n)
     pieces = study_in(storage, config)
-    assert [t.params for t in pieces.trials] == [t.params for t in whole.trials]
-    assert len({t.params["x"] for t in whole.trials}) == 20
+    assert [t.params for t in pieces.trials] == points
+    assert len({p["x"] for p in points}) == 20
 
 
 def test_trial_seed_differs_by_study_and_number() -> None:
@@ -46,10 +68,107 @@ def test_trial_seed_differs_by_study_and_number() -> None:
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("median", "MedianPruner"), ("none", "NopPruner")])
-def test_make_pruner_makes_the_named_one(name: str, kind: str) -> None:
-    pruner = make_pruner(PrunerConfig(name=name))  # type: ignore[arg-type]
+def test_grid_takes_every_point_once() -> None:
+    space = Space({"a": Range(1, 3), "b": Choice((0.1, 0.2)), "c": Fixed(5)})
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(name="grid"), space)
+    points = optimize(study, 6, space)
+    assert len({params_key(p) for p in points}) == 6
+    assert is_exhausted(space, [params_key(p) for p in points])
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_propose_never_repeats_until_the_space_is_exhausted(name: str) -> None:
+    config = SamplerConfig(name=name, n_startup_trials=3)  # type: ignore[arg-type]
+    study = study_in(optuna.storages.InMemoryStorage(), config, MIXED)
+    keys = [params_key(p) for p in optimize(study, 9, MIXED)]
+    assert len(set(keys)) == 9
+    assert set(keys) == {params_key(p) for p in MIXED.points()}
+    assert is_exhausted(MIXED, keys)
+    assert not is_exhausted(MIXED, keys[:-1])
+    with pytest.raises(LookupError):
+        optimize(study, 1, MIXED)
+
+
+def test_propose_stores_what_it_returns_and_returns_what_is_stored() -> None:
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(), MIXED)
+    assert isinstance(study.sampler, PerTrialSampler)
+    proposer = Proposer(study, study.sampler, MIXED)
+    trial = study.ask()
+    params = proposer.propose(trial, [])
+    assert {**study.trials[0].params, "batch_size": 64} == params
+    assert proposer.propose(trial, [params_key(params)]) == params
+
+
+def test_propose_keeps_a_queued_point_though_it_was_tried() -> None:
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(), MIXED)
+    assert isinstance(study.sampler, PerTrialSampler)
+    queued = {"block": "plain", "filters": 16}
+    study.enqueue_trial(queued)
+    whole = MIXED.complete(queued)
+    assert Proposer(study, study.sampler, MIXED).propose(study.ask(), [params_key(whole)]) == whole
+
+
+def test_propose_draws_again_what_will_probably_fail() -> None:
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(name="random"), NUMBERS)
+    assert isinstance(study.sampler, PerTrialSampler)
+    proposer = Proposer(study, study.sampler, NUMBERS)
+    risk = lambda params: float(params["x"] > -0.5)  # noqa: E731
+    drawn = [proposer.propose(study.ask(), [], risk) for _ in range(30)]
+    assert sum(risk(params) for params in drawn) < 6  # of 22 or so without
+    least = proposer.propose(study.ask(), [], lambda params: 0.6 + 0.1 * float(params["x"]))
+    assert least["x"] < 0  # the best of ten that all look bad
+
+
+def test_failure_risk_finds_the_product_that_fails() -> None:
+    space = Space({"filters": Choice((8, 16, 32, 64)), "batch_size": Range(16, 256, log=True)})
+    points = [{"filters": f, "batch_size": b} for f in (8, 16, 32, 64) for b in (16, 64, 256)]
+    fails = [p for p in points if p["filters"] * p["batch_size"] > 2000]
+    fits = [p for p in points if p["filters"] * p["batch_size"] <= 2000]
+    risk = failure_risk(space, fails, fits)
+    assert risk is not None
+    assert [risk(p) > 0.5 for p in (*fails, *fits)] == [True] * len(fails) + [False] * len(fits)
+    assert failure_risk(space, fails[:1], fits) is None
+    assert failure_risk(space, fails, []) is None
+
+
+def test_sampler_whose_package_is_missing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StateError, match="'cmaes' needs the package cmaes"):
+        make_sampler(SamplerConfig(name="cmaes"), NUMBERS, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("median", "MedianPruner"),
+        ("none", "NopPruner"),
+        ("percentile", "PercentilePruner"),
+        ("asha", "SuccessiveHalvingPruner"),
+        ("hyperband", "HyperbandPruner"),
+        ("patient", "PatientPruner"),
+    ],
+)
+def test_every_pruner_stops_bad_trials_and_no_good_ones(name: str, kind: str) -> None:
+    config = PrunerConfig(name=name, n_startup_trials=2, patience=0, percentile=50.0)  # type: ignore[arg-type]
+    pruner = make_pruner(config, epochs=9)
     assert type(pruner).__name__ == kind
+    sampler = make_sampler(SamplerConfig(name="random"), NUMBERS, 1)
+    study = optuna.create_study(direction="maximize", pruner=pruner, sampler=sampler)
+    stopped = []
+    for number in range(30):
+        trial = study.ask()
+        level = 0.9 if number % 3 == 0 else 0.5 - number / 100
+        falls = 0.0 if number % 3 == 0 else 0.01  # an epoch; patient waits for that
+        went_on = all(report_epoch(study, trial, e, level - falls * e) for e in range(9))
+        study.tell(trial, level if went_on else None, state=_over(went_on))
+        if not went_on:
+            stopped.append(level)
+    assert (len(stopped) == 0) == (name == "none")
+    assert 0.9 not in stopped
+
+
+def _over(went_on: bool) -> optuna.trial.TrialState:
+    return optuna.trial.TrialState.COMPLETE if went_on else optuna.trial.TrialState.PRUNED
 
 
 class Recorder(BasePruner):

@@ -15,6 +15,12 @@ from catdog_search.errors import StudyFileError
 SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 
 
+CONDITIONAL = {
+    "optimizer": {"choices": ["adam", "sgd"]},
+    "momentum": {"low": 0.8, "high": 0.95, "when": {"optimizer": "sgd"}},
+}
+
+
 def base(**more: Any) -> dict[str, Any]:
     return {
         "name": "s",
@@ -76,6 +82,33 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         (base(recipes={"a": {"dropout": 0.7}}), "[recipes.a] dropout: 0.7 is not in the space"),
         (base(recipes={"a": {"droput": 0.2}}), "did you mean 'dropout'?"),
         (base(recipes={"a": 3}), "f.toml [recipes.a]: 3 is not a table"),
+        (
+            base(sampler={"name": "grid"}),
+            "f.toml [sampler] name: 'grid' can't search [space] dropout: it is continuous",
+        ),
+        (
+            base(sampler={"name": "gp"}, space={"activation": {"choices": ["relu", "elu"]}}),
+            "'gp' can't search [space] activation: its choices have no order",
+        ),
+        (
+            base(sampler={"name": "cmaes"}, space=CONDITIONAL),
+            "'cmaes' can't search [space] optimizer: its choices have no order",
+        ),
+        (
+            base(sampler={"name": "qmc"}, space=CONDITIONAL),
+            "'qmc' can't search [space] momentum: it is active only now and then",
+        ),
+        (
+            base(space={"schedule": {"choices": ["cosine", "constant"]}}),
+            "f.toml [pruner] name: 'median' compares trials epoch by epoch, but [space] schedule",
+        ),
+        (
+            base(space={"epochs": {"choices": [5, 10]}}),
+            "[space] epochs differs between them (5, 10)",
+        ),
+        (base(space={"ema": 0.9}), "f.toml [space] ema: averages weights towards the end"),
+        (base(space={"augmentation_kinds": "flip+flop"}), "'flip+flop' is not allowed"),
+        (base(limits={"max_memory_gb": 0}), "[limits] max_memory_gb: 0 is not allowed"),
     ],
 )
 def test_parse_refuses_and_says_what_is_allowed(table: dict[str, Any], says: str) -> None:
@@ -158,6 +191,24 @@ def test_fingerprint_changes_with_what_trials_are_compared_by(change: dict[str, 
     assert fingerprint(**change) != fingerprint()
 
 
-@pytest.mark.parametrize("change", [{"trials": 9}, {"timeout": 5}, {"purpose": "other"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"trials": 9},
+        {"timeout": 5},
+        {"purpose": "other"},
+        {"limits": {"max_memory_gb": 3}},
+        {"seeds": 2},
+    ],
+)
 def test_fingerprint_allows_more_trials_and_time(change: dict[str, Any]) -> None:
     assert fingerprint(**change) == fingerprint()
+
+
+def test_mixed_schedules_are_fine_without_a_pruner() -> None:
+    space = {
+        "schedule": {"choices": ["constant", "cosine"]},
+        "ema": {"low": 0.9, "high": 0.99, "when": {"schedule": "cosine"}},
+    }
+    config = studies.parse(base(space=space, pruner={"name": "none"}), "f.toml")
+    assert config.space.searched == ("schedule", "ema")

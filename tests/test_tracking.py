@@ -8,12 +8,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.tracking import figures
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
 from catdog_search.tracking.ui import page
@@ -103,27 +101,6 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
     # The same parent for the same study, another one for a new study of the same name.
     assert StudyRuns(store, "s", "uid").parent_id == runs.parent_id
     assert StudyRuns(store, "s", "other").parent_id != runs.parent_id
-
-
-METRICS = {"loss": 0.5, "accuracy": 0.8, "val_loss": 0.6, "val_accuracy": 0.7}
-
-
-def test_learning_curves_draw_both_splits_and_mark_the_kept_epoch() -> None:
-    history = [{**METRICS, "loss": 1 / (i + 1)} for i in range(4)]
-    figure = figures.learning_curves(history, 2, "study s trial 3")
-    loss, accuracy = figure.axes
-    lines = {line.get_label(): line for line in loss.lines}
-    assert set(lines) == {"train", "val", "kept: epoch 3"}
-    assert list(lines["train"].get_ydata()) == [1, 0.5, 1 / 3, 0.25]
-    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
-
-
-def test_confusion_matrix_counts_by_class() -> None:
-    labels, predicted = np.array([0, 0, 0, 1]), np.array([False, True, False, True])
-    figure = figures.confusion_matrix(labels, predicted, ("cat", "dog"), "val")
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts == ["2\n66.7%", "1\n33.3%", "0\n0.0%", "1\n100.0%"]
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["cat", "dog"]
 
 
 def test_page_opens_in_model_training_mode() -> None:

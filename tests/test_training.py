@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,12 +14,15 @@ import numpy as np
 import pytest
 
 from catdog_search import studies
-from catdog_search.config import StudyConfig
+from catdog_search.config import CnnParams, StudyConfig
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.training.batches import TrainBatches
 from catdog_search.training.callbacks import ReportCallback
+from catdog_search.training.device import is_out_of_memory, product_rate
 from catdog_search.training.evaluate import scores
-from catdog_search.training.loop import accuracy, train
+from catdog_search.training.loop import train
+from catdog_search.training.optimize import Accuracy, learning_rate
 from catdog_search.training.result import TrainData
 
 
@@ -66,7 +73,9 @@ def test_train_reports_every_epoch_in_order(data: TrainData) -> None:
 
     result = train(PARAMS, config(), data, report, seed=1)
     assert [epoch for epoch, _ in seen] == [0, 1, 2]
-    logged = {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds"}
+    scored = ("loss", "accuracy", "precision", "recall", "auc")
+    logged = {*scored, *(f"val_{name}" for name in scored)}
+    logged |= {"learning_rate", "seconds", "images_per_second"}
     assert all(names == logged for _, names in seen)
     assert len(result.history) == 3
 
@@ -129,7 +138,7 @@ def test_train_uses_the_optimizer_and_rate_asked_for(data: TrainData, optimizer:
 
 
 def reporter(report: Any = go_on, on_batch: Any = None) -> ReportCallback:
-    callback = ReportCallback(report, on_batch, "val_loss")
+    callback = ReportCallback(report, on_batch, "val_loss", photos=8, history=[])
     optimizer = SimpleNamespace(learning_rate=np.float32(0.1))
     callback.set_model(SimpleNamespace(optimizer=optimizer, stop_training=False))
     callback.set_params({"steps": 5})
@@ -169,9 +178,11 @@ def test_report_callback_tells_batches_from_one_on() -> None:
     assert seen == [(2, 4, 5)]
 
 
-def test_accuracy_tells_photo_by_photo_by_the_sign_of_logits() -> None:
-    got = accuracy(np.array([[0.0], [1], [1], [0]]), np.array([[-3.0], [2], [-1], [0.5]]))
-    assert keras.ops.convert_to_numpy(got).tolist() == [1, 1, 0, 0]
+def test_metrics_take_logits_and_blended_labels() -> None:
+    metric = Accuracy()
+    labels = np.array([[0.1], [0.9], [1], [0]], np.float32)
+    metric.update_state(labels, np.array([[-3.0], [2], [-1], [0.5]], np.float32))
+    assert float(metric.result()) == 0.5
 
 
 def test_train_weighs_a_smaller_last_batch_by_its_size(
@@ -197,3 +208,198 @@ def test_scores_of_known_probabilities() -> None:
 def test_scores_of_a_model_that_never_says_dog() -> None:
     got = scores(np.array([0.0, 1]), np.array([0.1, 0.2], np.float32))
     assert (got["val_precision"], got["val_recall"], got["val_f1"]) == (0, 0, 0)
+
+
+class PowerCutError(Exception):
+    pass
+
+
+RESUMED = [
+    {},
+    {"dropout": 0.3, "augmentation": 0.5, "normalization": "batch"},
+    {"schedule": "cosine", "ema": 0.9, "dropout": 0.2},
+    {"schedule": "one-cycle", "optimizer": "sgd", "weight_decay": 0.01, "augmentation": 0.6,
+     "augmentation_kinds": "flip+erasing+mixup"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", RESUMED, ids=str)
+@pytest.mark.parametrize("cut", [1, 3])
+def test_train_goes_on_from_its_last_epoch_as_if_nothing_had_happened(
+    data: TrainData, tmp_path: Path, change: dict[str, Any], cut: int
+) -> None:
+    params = {**PARAMS, **change}
+    fit = config(training={"epochs": 4, "patience": 2})
+    whole = train(params, fit, data, go_on, seed=1)
+    path = tmp_path / "c.npz"
+
+    def until_the_cut(epoch: int, metrics: Any) -> bool:
+        if epoch == cut:
+            raise PowerCutError
+        return True
+
+    with pytest.raises(PowerCutError):
+        train(params, fit, data, until_the_cut, seed=1, checkpoint=path)
+    trained: list[int] = []
+    again: list[int] = []
+    resumed = train(
+        params,
+        fit,
+        data,
+        lambda epoch, metrics: again.append(epoch) is None,
+        seed=1,
+        checkpoint=path,
+        on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
+    )
+    assert min(trained) == cut  # the epochs before are reported, but not trained
+    assert again == list(range(len(whole.history)))
+    assert resumed.best_epoch == whole.best_epoch
+    timed = ("seconds", "images_per_second")
+    for a, b in zip(resumed.history, whole.history, strict=True):
+        for name in set(a) - set(timed):
+            assert a[name] == pytest.approx(b[name], abs=1e-4), name
+    assert np.allclose(resumed.val_probabilities, whole.val_probabilities, atol=1e-4)
+
+
+def test_train_that_was_over_is_only_scored_again(data: TrainData, tmp_path: Path) -> None:
+    fit = config(training={"epochs": 50, "patience": 2, "min_delta": 0.99})
+    path = tmp_path / "c.npz"
+    first = train(PARAMS, fit, data, go_on, seed=1, checkpoint=path)
+    steps: list[int] = []
+    second = train(
+        PARAMS, fit, data, go_on, seed=1, checkpoint=path,
+        on_batch=lambda epoch, step, steps_: steps.append(step) is None,
+    )  # fmt: skip
+    assert steps == []
+    assert second.history == first.history
+    assert second.best_epoch == first.best_epoch
+    assert np.array_equal(second.val_probabilities, first.val_probabilities)
+
+
+@pytest.mark.parametrize("broken", [b"", b"PK", b"x" * 3000])
+def test_train_starts_anew_from_a_broken_checkpoint(
+    data: TrainData, tmp_path: Path, broken: bytes
+) -> None:
+    path = tmp_path / "c.npz"
+    path.write_bytes(broken)
+    result = train(PARAMS, config(), data, go_on, seed=1, checkpoint=path)
+    assert (result.ending, len(result.history)) == ("finished", 3)
+
+
+def test_train_ignores_the_checkpoint_of_another_training(data: TrainData, tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    train(PARAMS, config(), data, go_on, seed=1, checkpoint=path)
+    trained: list[int] = []
+    train(
+        PARAMS, config(), data, go_on, seed=2, checkpoint=path,
+        on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
+    )  # fmt: skip
+    assert trained[0] == 0
+
+
+def test_train_with_a_falling_rate_scores_the_last_epoch(data: TrainData) -> None:
+    opposed = TrainData(data.x_train, data.y_train, data.x_val, 1 - data.y_val, ("a", "b"))
+    fit = config(training={"epochs": 12, "patience": 1})
+    params = {**PARAMS, "learning_rate": 0.01, "schedule": "cosine"}
+    result = train(params, fit, opposed, go_on, seed=3)
+    values = [metrics["val_accuracy"] for metrics in result.history]
+    assert len(values) == 12  # no early stopping, though val only gets worse
+    assert result.best_epoch == 11
+    assert values[-1] < max(values)
+    assert result.scores["val_accuracy"] == pytest.approx(values[-1])
+
+
+def test_train_scores_the_averaged_weights(data: TrainData) -> None:
+    params = {**PARAMS, "learning_rate": 0.01, "schedule": "cosine", "ema": 0.9}
+    result = train(params, config(), data, go_on, seed=1)
+    last = result.history[-1]
+    for name in ("val_loss", "val_accuracy", "val_auc"):
+        assert last[name] == pytest.approx(result.scores[name], abs=5e-3), name
+    plain = train({**params, "ema": 0.0}, config(), data, go_on, seed=1)
+    assert plain.scores["val_loss"] != pytest.approx(result.scores["val_loss"], abs=1e-3)
+
+
+def test_train_takes_its_epochs_from_the_params(data: TrainData) -> None:
+    assert len(train({**PARAMS, "epochs": 1}, config(), data, go_on, seed=1).history) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("cosine", [1.0, 0.5, 0.0]), ("one-cycle", [0.04, 0.8117, 0.0])],
+)
+def test_learning_rate_follows_its_schedule(schedule: str, rates: list[float]) -> None:
+    params = CnnParams.model_validate({"schedule": schedule, "learning_rate": 1.0})
+    rate = learning_rate(params, 100)
+    got = [float(keras.ops.convert_to_numpy(rate(step))) for step in (0, 50, 100)]  # type: ignore[operator]
+    assert got == pytest.approx(rates, abs=1e-3)
+    peak = 0 if schedule == "cosine" else 30
+    assert float(keras.ops.convert_to_numpy(rate(peak))) == pytest.approx(1.0)  # type: ignore[operator]
+
+
+def test_batches_hold_every_photo_once_in_an_order_of_the_epochs_own(data: TrainData) -> None:
+    counted = dataclasses.replace(data, y_train=np.arange(len(data.y_train))[:, None])
+    batches = TrainBatches(counted, 7, seed=1)
+    orders = []
+    for _ in range(2):
+        orders.append([int(y[0]) for i in range(len(batches)) for y in batches[i][1]])
+        batches.on_epoch_end()
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(len(data.y_train)))
+    assert orders[0] != orders[1]
+    later = TrainBatches(counted, 7, seed=1, epoch=1)
+    assert [int(y[0]) for i in range(len(later)) for y in later[i][1]] == orders[1]
+
+
+def test_batches_blend_labels_as_they_blend_photos(data: TrainData) -> None:
+    (x, share), y = TrainBatches(data, 8, seed=1, mixup_alpha=0.4)[0]
+    assert x.shape == (8, 16, 16, 3)
+    assert ((share >= 0.5) & (share <= 1)).all()
+    assert ((y >= 0) & (y <= 1)).all()
+    assert ((y > 0) & (y < 1)).sum() > 0
+
+
+def test_deterministic_training_is_the_same_to_the_bit(
+    in_fresh_python: Callable[[str], str],
+) -> None:
+    code = """
+import hashlib, numpy as np
+from catdog_search import studies
+from catdog_search.training.loop import set_deterministic, train
+from catdog_search.training.result import TrainData
+import keras
+set_deterministic(keras.backend.backend())
+random = np.random.default_rng(0)
+x = random.integers(0, 256, (256, 32, 32, 3), np.uint8)
+y = (np.arange(256) % 2)[:, None].astype(np.float32)
+data = TrainData(x[:192], y[:192], x[192:], y[192:], ("a", "b"))
+config = studies.parse({"name": "s", "purpose": "p", "image_size": 32, "metric": "val_loss",
+    "direction": "minimize", "trials": 1, "space": {"dropout": 0.2},
+    "training": {"epochs": 2}}, "f")
+params = {"n_blocks": 3, "filters": 32, "augmentation": 0.5, "dropout": 0.2}
+results = [train(params, config, data, lambda e, m: True, seed=4) for _ in range(2)]
+print([hashlib.sha256(r.val_probabilities.tobytes()).hexdigest() for r in results])
+"""
+    first, second = (ast.literal_eval(in_fresh_python(code)) for _ in range(2))
+    assert len({*first, *second}) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
+        (type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"), True),
+        (RuntimeError("shapes do not match"), False),
+        (KeyError("memory"), False),
+    ],
+)
+def test_is_out_of_memory_knows_every_backends_words(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_memory
+    outer = ValueError("while training")
+    outer.__cause__ = error
+    assert is_out_of_memory(outer) == is_memory
+
+
+def test_product_rate_is_that_of_a_computer() -> None:
+    assert 1e8 < product_rate() < 1e16

@@ -44,14 +44,27 @@ INTERRUPTED = 130
     metavar="SECONDS",
     help="Stop after so long; run again to go on.",
 )
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train each recipe N times, each time on another seed [default: the study file's].",
+)
+@click.option(
+    "--deterministic",
+    is_flag=True,
+    help="The same trial gives the same numbers to the bit, on the same machine; slower.",
+)
 @json_option
 @state_option
-def run(
+def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
     subset: int | None,
     trials: int | None,
     timeout: float | None,
+    seeds: int | None,
+    deterministic: bool,
     as_json: bool,
     state: str | None,
 ) -> None:
@@ -59,13 +72,14 @@ def run(
     from catdog_search import studies
     from catdog_search.data.sources import DRAWN_NOTICE, choose_source
     from catdog_search.places import State
-    from catdog_search.search.coordinator import run_study
+    from catdog_search.search.coordinator import Options, run_study
     from catdog_search.search.worker import choose_backend
 
     choose_backend()  # none is refused here, before minutes of packing
     path = studies.find(study)
     config = studies.load(str(path))
-    wanted = trials or config.trials
+    more = (seeds or config.seeds) - 1  # of each recipe
+    wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)
     where = State.at(state)
     write(f"study {config.name} ({path}): {config.purpose}")
@@ -81,9 +95,13 @@ def run(
             dataset,
             where,
             display,
-            trials=wanted,
-            timeout=timeout or config.timeout,
-            study_file=path.read_text(encoding="utf-8"),
+            Options(
+                trials=wanted,
+                timeout=timeout or config.timeout,
+                seeds=seeds or config.seeds,
+                deterministic=deterministic,
+                study_file=path.read_text(encoding="utf-8"),
+            ),
         )
     if as_json:
         click.echo(json.dumps(_run_as_json(report)))

@@ -71,21 +71,37 @@ def ui(host: str, port: int, state: str | None) -> None:
 
 
 @click.command()
+@click.option("--repair", is_flag=True, help="Mend what differs between the stores.")
 @json_option
 @state_option
-def doctor(as_json: bool, state: str | None) -> None:
-    """Look whether everything a study needs is there and well."""
+def doctor(repair: bool, as_json: bool, state: str | None) -> None:
+    """Look whether all that a study needs is well, and whether Optuna and MLflow agree."""
     import dataclasses
 
-    from catdog_search.doctor import examine
+    from catdog_search.doctor import compare_stores, examine
     from catdog_search.places import State
 
-    checks = []
-    for found in examine(State.at(state)):
-        checks.append(found)
+    where = State.at(state)
+    checks, findings = [], []
+    for check in examine(where):
+        checks.append(check)
         if not as_json:
-            click.echo(f"{'ok  ' if found.ok else 'FAIL'}  {found.name}: {found.text}")
-    well = all(found.ok for found in checks)
+            click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
+    well = all(check.ok for check in checks)
+    for finding in compare_stores(where, repair=repair) if well else ():
+        findings.append(finding)
+        if not as_json:
+            click.echo(f"{'mended' if finding.mended else 'differs'}  {finding.text}")
+            if not finding.mended:
+                click.echo(f"         mend: {finding.mend}")
+    left = [finding for finding in findings if not finding.mended]
     if as_json:
-        click.echo(json.dumps({"ok": well, "checks": [dataclasses.asdict(c) for c in checks]}))
-    click.get_current_context().exit(0 if well else 1)
+        facts = {
+            "ok": well and not left,
+            "checks": [dataclasses.asdict(check) for check in checks],
+            "findings": [dataclasses.asdict(finding) for finding in findings],
+        }
+        click.echo(json.dumps(facts))
+    elif left:
+        click.echo("`catdog-search doctor --repair` mends this")
+    click.get_current_context().exit(0 if well and not left else 1)

@@ -5,26 +5,33 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from catdog_search.models.augmentation import augmentation_layers
+from catdog_search.config import CnnParams
+from catdog_search.models.augmentation import Augment, Mixup
 
 
-def training_model(body: keras.Model, augmentation: float, seed: int) -> keras.Model:
+def training_model(body: keras.Model, params: CnnParams, seed: int) -> keras.Model:
     """`body` behind augmentation.
 
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
-        augmentation: Strength, 0 to 1.
+        params: Say what is augmented, and how strongly.
         seed: Of the augmentation.
 
     Returns:
         Uncompiled model: packed uint8 RGB (batch, side, side, 3) -> float32 logits (batch, 1). It
-        shares its weights with `body`.
+        shares its weights with `body`. With mixup it takes a second input, the share (batch, 1)
+        of each photo that is its own; the rest is its neighbour's in the batch.
     """
-    inputs = keras.Input(body.input_shape[1:], dtype="uint8", name="packed")
-    x = layers.Rescaling(1.0)(inputs)  # to float
-    for layer in augmentation_layers(augmentation, seed):
-        x = layer(x)
-    return keras.Model(inputs, body(x), name="training")
+    packed = keras.Input(body.input_shape[1:], dtype="uint8", name="packed")
+    inputs = [packed]
+    x = layers.Rescaling(1.0)(packed)  # to float
+    kinds = params.augmentations
+    if kinds - {"mixup"}:
+        x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)
+    if "mixup" in kinds:
+        inputs.append(keras.Input((1,), name="share"))
+        x = Mixup()([x, inputs[1]])
+    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, body(x), name="training")
 
 
 def exported_model(body: keras.Model) -> keras.Model:

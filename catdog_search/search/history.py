@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import optuna
@@ -12,22 +13,29 @@ from catdog_search.config import Direction
 from catdog_search.places import State
 from catdog_search.search.messages import Best
 from catdog_search.search.storage import load_study
-from catdog_search.space import Params
+from catdog_search.space import Params, params_key
 
 # User attributes of a trial.
 RUN_ID = "run_id"
 MODEL_ID = "model_id"
 RECIPE = "recipe"
+REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
 ATTEMPT = "attempt"
+CRASHES = "crashes"
 PARAMS = "params"
 ENDING = "ending"
 ERROR = "error"
+SCORES = "scores"
+N_WEIGHTS = "n_weights"
+KEPT = "kept"  # whether it was worth a model and figures when it ended
 
 # User attributes of a study.
 PARENT_RUN_ID = "parent_run_id"
 TRACKING_URI = "tracking_uri"
 DIGEST = "dataset_digest"
-DROPPED = "dropped_models"  # numbers of the trials whose model is no longer kept
+DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
+
+RUNS = "runs"  # ids of runs that were made anew, by trial number as text
 
 FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
@@ -46,8 +54,10 @@ class TrialRow:
         varied: The searched ones among them.
         recipe: Name of the recipe, if it is one.
         run_id: MLflow's.
-        model_id: Of the kept model, if it keeps one.
-        error: Why it FAILed or was PRUNED by a constraint.
+        kept: Whether it keeps its model and figures.
+        model_id: Of the kept model.
+        ending: How it ended: `finished`, `told`, `diverged`, `oom`, `too_large`, `crashed`, `bug`.
+        error: Why, where it FAILed or was PRUNED by a constraint.
     """
 
     number: int
@@ -59,7 +69,9 @@ class TrialRow:
     varied: Params
     recipe: str | None
     run_id: str | None
+    kept: bool
     model_id: str | None
+    ending: str | None
     error: str | None
 
 
@@ -93,6 +105,11 @@ class StudyView:
         """Trials that count against the budget."""
         return sum(row.state in FINISHED for row in self.trials)
 
+    def tried(self) -> dict[str, int]:
+        """Numbers of the trials that are over, by the key of their params; failed ones are not."""
+        over = [row for row in self.trials if row.state in ("COMPLETE", "PRUNED")]
+        return {params_key(row.params): row.number for row in over}
+
     def ranked(self) -> list[TrialRow]:
         """COMPLETE trials, best first; equal ones by number.
 
@@ -124,18 +141,29 @@ def view(state: State, name: str) -> StudyView:
 def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
-    dropped = set(attrs.get(DROPPED, ()))
+    dropped, runs = set(attrs.get(DROPPED, ())), attrs.get(RUNS, {})
     return StudyView(
         name=study.study_name,
         direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
-        trials=[_row(trial, dropped) for trial in study.get_trials(deepcopy=False)],
+        trials=[_row(trial, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(PARENT_RUN_ID),
         tracking_uri=attrs.get(TRACKING_URI),
         dataset_digest=attrs.get(DIGEST),
     )
 
 
-def _row(trial: FrozenTrial, dropped: set[int]) -> TrialRow:
+def note_dropped(study: optuna.Study, number: int) -> None:
+    """Remember that a trial keeps no model; a finished trial can't be changed, the study can."""
+    dropped = study.user_attrs.get(DROPPED, [])
+    study.set_user_attr(DROPPED, [*dropped, number])
+
+
+def note_run(study: optuna.Study, number: int, run_id: str) -> None:
+    """Remember the run that was made anew for a finished trial."""
+    study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
+
+
+def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
     attrs = trial.user_attrs
     return TrialRow(
         number=trial.number,
@@ -146,7 +174,9 @@ def _row(trial: FrozenTrial, dropped: set[int]) -> TrialRow:
         params=attrs.get(PARAMS, {}),
         varied=dict(trial.params),
         recipe=attrs.get(RECIPE),
-        run_id=attrs.get(RUN_ID),
+        run_id=runs.get(str(trial.number), attrs.get(RUN_ID)),
+        kept=attrs.get(KEPT, False) and trial.number not in dropped,
         model_id=None if trial.number in dropped else attrs.get(MODEL_ID),
+        ending=attrs.get(ENDING),
         error=attrs.get(ERROR),
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
+from catdog_search.search.estimate import StudyEstimate
 from catdog_search.space import Params
 from catdog_search.tracking.store import Store
 from catdog_search.training.result import Ending
@@ -22,10 +24,11 @@ class TrialSpec:
         params: Active values, fixed ones included.
         seed: Of the trial.
         run_id: The MLflow run to log to; the coordinator opened it.
-        config: Of the study, without the parts that don't pickle small; checked already.
+        config: Of the study, checked already.
         dataset: Packed pixels.
         store: MLflow's.
         keep_above: The model is logged if the objective beats this; None logs it anyway.
+        checkpoint: Where the training is saved after every epoch.
     """
 
     number: int
@@ -36,6 +39,7 @@ class TrialSpec:
     dataset: Dataset
     store: Store
     keep_above: float | None
+    checkpoint: Path
 
 
 @dataclass(frozen=True)
@@ -51,17 +55,32 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class Start:
+    """Coordinator to worker: look at the device and say Ready; a spare waits for it."""
+
+
+@dataclass(frozen=True)
 class Shutdown:
     """Coordinator to worker, between trials: end."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """Worker to coordinator: Keras is imported."""
+    """Worker to coordinator: Keras is imported, the device there.
+
+    Attributes:
+        backend: Keras's.
+        device: For people.
+        versions: Of Python and the packages that matter, by name.
+        product_rate: Floating-point operations a second of a large matrix product.
+        memory_bytes: Of the device; None where it shares the machine's.
+    """
 
     backend: str
     device: str
     versions: Mapping[str, str]
+    product_rate: float
+    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -81,26 +100,37 @@ class EpochDone:
     metrics: Mapping[str, float]
 
 
+# What training says, and: out of memory; estimated to be too large, and not trained; its workers
+# died; something around the trial is to blame; a bug.
+TrialEnding = Ending | Literal["oom", "too_large", "crashed", "blocked", "bug"]
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """Worker to coordinator: how a trial ended.
+    """How a trial ended.
 
     Attributes:
-        ending: As training says, or `bug`.
+        ending: The kind of end.
         value: The objective; None unless finished.
         scores: Final metrics of val.
         best_epoch: Epoch whose weights were kept, from 0.
         n_weights: Of the network.
-        model_id: Of the logged model; None where none was worth logging.
-        trace: Of a bug.
+        kept: Whether it was worth a model and figures.
+        model_id: Of the logged model.
+        excess: How far a limit was exceeded, above 0; what the sampler is told of a failure.
+        reason: In a line, where it is not finished.
+        trace: Of an error.
     """
 
-    ending: Ending | Literal["bug"]
+    ending: TrialEnding
     value: float | None = None
     scores: Mapping[str, float] | None = None
     best_epoch: int | None = None
     n_weights: int | None = None
+    kept: bool = False
     model_id: str | None = None
+    excess: float = 1.0
+    reason: str = ""
     trace: str = ""
 
 
@@ -123,6 +153,19 @@ class StudyOpened:
     wanted: int
     best: Best | None
     tracking_uri: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the study is estimated to take, now that the device is known.
+
+    Attributes:
+        estimate: Of its trials.
+        memory_bytes: That the worker may use.
+    """
+
+    estimate: StudyEstimate
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -162,5 +205,5 @@ class Notice:
     text: str
 
 
-Event = StudyOpened | Ready | TrialStarted | BatchDone | EpochDone | TrialEnded | Notice
+Event = StudyOpened | Ready | Planned | TrialStarted | BatchDone | EpochDone | TrialEnded | Notice
 Listener = Callable[[Event], None]

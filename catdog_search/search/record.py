@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catdog_search import config as cfg
 from catdog_search.config import StudyConfig
@@ -17,18 +18,26 @@ from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
+from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.runs import DatasetCard, RunStatus, StudyRuns, as_text
+from catdog_search.tracking.trial_files import FIGURES, delete_files
 
-# How a trial's ending reads in Optuna and in MLflow; diverged is a constraint that the sampler
-# learns from, where a FAIL would be invisible to it.
+# How a trial's ending reads in Optuna and in MLflow.
 _STATES: dict[str, tuple[TrialState, RunStatus]] = {
     "finished": (TrialState.COMPLETE, "FINISHED"),
     "told": (TrialState.PRUNED, "FINISHED"),
     "diverged": (TrialState.PRUNED, "FINISHED"),
+    "oom": (TrialState.PRUNED, "FINISHED"),
+    "too_large": (TrialState.PRUNED, "FINISHED"),
+    "crashed": (TrialState.PRUNED, "FINISHED"),
     "bug": (TrialState.FAIL, "FAILED"),
 }
+# Endings that the sampler learns from as constraints; as a FAIL they would be invisible to it.
+CONSTRAINTS = ("diverged", "oom", "too_large", "crashed")
+# Endings that leave the trial to be taken up again.
+_UNFINISHED = ("interrupted", "blocked")
 
 
 class StudyRecord:
@@ -122,9 +131,18 @@ class StudyRecord:
         self._runs.log_dataset(run_id, self._card)
         trial.set_user_attr(history.RUN_ID, run_id)
         trial.set_user_attr(history.ATTEMPT, attempt)
-        trial.set_user_attr(history.PARAMS, params)
         trial.set_user_attr("seed", seed)
         return run_id, attempt
+
+    def count_crash(self, trial: Trial) -> int:
+        """Note that a worker died with this trial; returns how many have."""
+        crashes = int(trial.user_attrs.get(history.CRASHES, 0)) + 1
+        trial.set_user_attr(history.CRASHES, crashes)
+        return crashes
+
+    def abandon(self, run_id: str) -> None:
+        """Close the run of an attempt that is over while its trial isn't."""
+        self._runs.abandon(run_id)
 
     def end(self, trial: Trial, run_id: str, outcome: Outcome) -> str:
         """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it.
@@ -132,39 +150,37 @@ class StudyRecord:
         Returns:
             The state, as Optuna spells it, or `interrupted`.
         """
-        if outcome.ending == "interrupted":
-            self._runs.finish(run_id, "KILLED", {"trial_state": "KILLED"})
+        if outcome.ending in _UNFINISHED:
+            self.abandon(run_id)
             return "interrupted"
         state, _ = _STATES[outcome.ending]
-        if outcome.model_id:
-            trial.set_user_attr(history.MODEL_ID, outcome.model_id)
-        if outcome.scores:
-            trial.set_user_attr("scores", dict(outcome.scores))
-        if outcome.ending == "diverged":
-            trial.set_constraint("diverged", 1.0)
-            trial.set_user_attr(history.ERROR, "diverged: the loss is not finite")
-        if outcome.ending == "bug":
-            trial.set_user_attr(history.ERROR, outcome.trace.strip().splitlines()[-1])
+        attrs = {
+            history.MODEL_ID: outcome.model_id,
+            history.KEPT: outcome.kept,
+            history.SCORES: dict(outcome.scores or {}),
+            history.ERROR: outcome.reason,
+            history.N_WEIGHTS: outcome.n_weights,
+        }
+        for name, value in attrs.items():
+            if value:
+                trial.set_user_attr(name, value)
+        if outcome.ending in CONSTRAINTS:
+            trial.set_constraint(outcome.ending, outcome.excess)
         trial.set_user_attr(history.ENDING, outcome.ending)
-        value = outcome.value if state == TrialState.COMPLETE else None
-        self._study.tell(trial, value, state)
-        self._close_run(run_id, outcome.ending, state)
+        self._study.tell(trial, outcome.value if state == TrialState.COMPLETE else None, state)
+        close_run(self._runs, run_id, self._study.get_trials(deepcopy=False)[trial.number])
         self._rank()
         return state.name
-
-    def _close_run(self, run_id: str, ending: str, state: TrialState) -> None:
-        tags = {"trial_state": state.name, "ending": ending}
-        self._runs.finish(run_id, _STATES[ending][1], tags)
 
     def _rank(self) -> None:
         """Keep the models of the best trials alone, and name the best one on the parent run."""
         ranked = view_of(self._study).ranked()
         for row in ranked[self._config.keep_models :]:
-            if row.model_id:
-                delete_model(self._runs.client, row.model_id)
-                # A finished trial can't be changed, so the study remembers.
-                dropped = self._study.user_attrs.get(history.DROPPED, [])
-                self._study.set_user_attr(history.DROPPED, [*dropped, row.number])
+            if row.kept:
+                if row.model_id:
+                    delete_model(self._runs.client, row.model_id)
+                delete_files(self._runs.client, row.run_id or "", FIGURES)
+                history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
             self._runs.log_best(
                 {"best_value": ranked[0].value},
@@ -174,21 +190,46 @@ class StudyRecord:
     def settle(self) -> None:
         """Finish in MLflow what a kill left open, by what Optuna knows of it."""
         trials = self._study.get_trials(deepcopy=False)
-        by_run = {trial.user_attrs.get(history.RUN_ID): trial for trial in trials}
+        by_run = {row.run_id: trials[row.number] for row in view_of(self._study).trials}
         for run in self._runs.children():
             if run.info.status != "RUNNING":
                 continue
             trial = by_run.get(run.info.run_id)
             if trial is not None and trial.state.is_finished():
-                self._close_run(run.info.run_id, trial.user_attrs[history.ENDING], trial.state)
+                close_run(self._runs, run.info.run_id, trial)
             else:
-                self._runs.finish(run.info.run_id, "KILLED", {"trial_state": "KILLED"})
+                self._runs.abandon(run.info.run_id)
         self._rank()
 
     def close(self, status: RunStatus) -> None:
         """Close the parent run, and the child of a trial that a dead worker left open."""
         self.settle()
         self._runs.client.set_terminated(self._runs.parent_id, status)
+
+
+def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
+    """Close the run of a finished trial as Optuna says."""
+    attrs = trial.user_attrs
+    ending = attrs[history.ENDING]
+    tags = {"trial_state": trial.state.name, "ending": ending}
+    if reason := attrs.get(history.ERROR):
+        tags["error"] = reason
+    runs.finish(run_id, _STATES[ending][1], tags)
+
+
+def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
+    """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
+    attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
+    tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
+    run_id = runs.open_trial(trial.number, attrs.get(history.PARAMS, {}), tags)
+    for epoch, value in sorted(trial.intermediate_values.items()):
+        runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
+    if trial.state == TrialState.COMPLETE and trial.value is not None:
+        scores = {f"final/{k}": v for k, v in attrs.get(history.SCORES, {}).items()}
+        runs.log_values(run_id, {**scores, "objective": trial.value})
+    close_run(runs, run_id, trial)
+    history.note_run(study, trial.number, run_id)
+    return run_id
 
 
 def _commit() -> str:

@@ -1,19 +1,33 @@
-"""Who proposes params and who stops trials; seeded so that a resume proposes the same."""
+"""Who proposes params; seeded so that a resume proposes the same."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial, TrialState
 
-from catdog_search.config import PrunerConfig, SamplerConfig
+from catdog_search.config import SamplerConfig
+from catdog_search.errors import StateError
+from catdog_search.space import Space
+
+_NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 
 
 def trial_seed(study_seed: int, number: int) -> int:
@@ -22,39 +36,45 @@ def trial_seed(study_seed: int, number: int) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def make_sampler(config: SamplerConfig, seed: int) -> BaseSampler:
-    """The sampler of a study file."""
-    if config.name == "random":
-        return PerTrialSampler(lambda s: RandomSampler(seed=s), seed)
-    start = config.n_startup_trials
-    return PerTrialSampler(lambda s: TPESampler(n_startup_trials=start, seed=s), seed)
+def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSampler:
+    """The sampler of a study file.
 
-
-def make_pruner(config: PrunerConfig) -> BasePruner:
-    """The pruner of a study file."""
-    if config.name == "none":
-        return NopPruner()
-    return MedianPruner(config.n_startup_trials, config.n_warmup_epochs)
-
-
-def report_epoch(study: Study, trial: Trial, epoch: int, value: float) -> bool:
-    """Store an epoch's value and ask the pruner whether to go on.
-
-    An earlier attempt may have reported this epoch, and later ones. `trial.report` would ignore
-    the new value, and the pruner judges by the last epoch that it sees; so the value is
-    overwritten, and later ones are kept from the pruner.
-
-    Args:
-        study: Of the trial.
-        trial: That runs.
-        epoch: From 0.
-        value: The study's metric.
+    Raises:
+        StateError: It needs a package that is not installed.
     """
-    trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
-    frozen = copy.copy(trial.storage.get_trial(trial._trial_id))
-    reported = frozen.intermediate_values.items()
-    frozen.intermediate_values = {e: v for e, v in reported if e <= epoch}
-    return not study.pruner.prune(study, frozen)
+    start, name = config.n_startup_trials, config.name
+    package = _NEEDS.get(name)
+    if package and importlib.util.find_spec(package) is None:
+        raise StateError(f"sampler {name!r} needs the package {package}, which is not installed")
+    makers: dict[str, Callable[[int], BaseSampler]] = {
+        "random": lambda s: RandomSampler(seed=s),
+        "tpe": lambda s: TPESampler(n_startup_trials=start, seed=s),
+        # Which points come next is kept in the storage, not in the random stream.
+        "qmc": lambda s: QMCSampler(seed=s),
+        "grid": lambda s: _Grid(_grid(space), seed=s),
+        "gp": lambda s: GPSampler(n_startup_trials=start, seed=s),
+        "cmaes": lambda s: CmaEsSampler(n_startup_trials=start, seed=s),
+    }
+    return PerTrialSampler(makers[name], seed)
+
+
+@contextlib.contextmanager
+def quiet_experiments() -> Iterator[None]:
+    """Keep Optuna from warning, at every trial, that a sampler or pruner may change one day."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+class _Grid(GridSampler):
+    def after_trial(
+        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """Nothing: Optuna's would stop `study.optimize`, which nobody called."""
+
+
+def _grid(space: Space) -> dict[str, list[Any]]:
+    return {name: list(space.dimensions[name].values or ()) for name in space.searched}
 
 
 class PerTrialSampler(BaseSampler):
@@ -72,14 +92,24 @@ class PerTrialSampler(BaseSampler):
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
         self._make = make
         self._seed = seed
+        self._draw = 0
         self._current: tuple[int, BaseSampler] | None = None
 
     def _of(self, trial: FrozenTrial) -> BaseSampler:
         if self._current is None or self._current[0] != trial.number:
-            # One stream for the params, another for the training.
-            seed = trial_seed(self._seed, trial.number) ^ 1
-            self._current = (trial.number, self._make(seed))
+            self._draw = 0
+            self._current = (trial.number, self._fresh(trial.number))
         return self._current[1]
+
+    def _fresh(self, number: int) -> BaseSampler:
+        # One stream for the params, another for the training; a further draw has its own.
+        with quiet_experiments():
+            return self._make(trial_seed(self._seed + self._draw, number) ^ 1)
+
+    def redraw(self, number: int) -> None:
+        """Propose something else for a trial that hasn't taken its params yet."""
+        self._draw += 1
+        self._current = (number, self._fresh(number))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Pass on."""

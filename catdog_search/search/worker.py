@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import importlib
 import importlib.metadata
 import importlib.util
 import multiprocessing as mp
 import os
 import platform
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from catdog_search.config import is_better
 from catdog_search.errors import BackendError
 from catdog_search.search.messages import (
     BatchDone,
@@ -25,17 +25,22 @@ from catdog_search.search.messages import (
     EpochDone,
     Outcome,
     Ready,
-    Shutdown,
+    Start,
     Stop,
     TrialSpec,
 )
 
 if TYPE_CHECKING:
+    import keras
+
     from catdog_search.data.dataset import Dataset
     from catdog_search.training.result import TrainData, TrialResult
 
 TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
+_REASONS = {"diverged": "diverged: the loss is not finite"}
+# What sqlite and MLflow's client say of a full disk and a server that is gone.
+_BLOCKED = ("disk is full", "Max retries exceeded", "Connection refused")
 
 
 def choose_backend() -> str:
@@ -60,61 +65,20 @@ def choose_backend() -> str:
     return installed[0]
 
 
-class WorkerHandle:
-    """The coordinator's end of a worker.
-
-    Args:
-        log: File that takes what the worker and its libraries print.
-        backend: Keras backend.
-        training: Module with `train` and `device_name` as `training.loop` has them.
-    """
-
-    def __init__(self, log: Path, backend: str, training: str = TRAINING) -> None:
-        self.log = log
-        context = mp.get_context("spawn")  # a fork would copy threads and locks half-way
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=serve, args=(theirs, str(log), backend, training), name="worker", daemon=True
-        )
-        # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
-        # ignored here is ignored in the worker from its first moment on.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._process.start()
-        signal.signal(signal.SIGINT, handler)
-        theirs.close()  # so that a dead worker is the end of the pipe
-
-    def shutdown(self, timeout: float = 5) -> None:
-        """End the worker, by force if it doesn't end by itself."""
-        with contextlib.suppress(OSError):  # it may be gone
-            self.connection.send(Shutdown())
-        self._process.join(timeout)
-        self.kill()
-
-    def kill(self) -> None:
-        """End the worker at once."""
-        if self._process.is_alive():
-            self._process.kill()
-        self._process.join()
-        self.connection.close()
-
-    def how_it_died(self) -> str:
-        """For people: `was killed by SIGKILL` or `exited with 1`."""
-        self._process.join(5)
-        code = self._process.exitcode
-        if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"exited with {code}"
-
-
-def serve(connection: Connection, log: str, backend: str, training: str) -> None:
-    """The worker's whole life: import Keras once, then trials until Shutdown or Stop."""
+def serve(
+    connection: Connection, log: str, backend: str, training: str, deterministic: bool
+) -> None:
+    """The worker's whole life: import Keras, wait for Start, then trials until Shutdown or Stop."""
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
     _redirect_output(log)
     os.environ["KERAS_BACKEND"] = backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     trainer = _Trainer(connection, backend, training)
     try:
-        connection.send(trainer.prepare())
+        trainer.prepare(deterministic)
+        if not isinstance(connection.recv(), Start):
+            return  # a spare that wasn't needed
+        connection.send(trainer.ready())
         while isinstance(spec := connection.recv(), TrialSpec):
             connection.send(trainer.run(spec))
     except (EOFError, BrokenPipeError):
@@ -144,16 +108,26 @@ class _Trainer:
         self._connection = connection
         self._backend = backend
         self._training = training
-        self._train: Callable[..., TrialResult] | None = None
+        self._module: Any = None  # the training, once it is imported
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
 
-    def prepare(self) -> Ready:
-        """Import the training, and with it Keras."""
-        module = importlib.import_module(self._training)
-        self._train = module.train
-        device = module.device_name(self._backend)
-        return Ready(self._backend, device, _versions(self._backend))
+    def prepare(self, deterministic: bool) -> None:
+        """Import the training, and with it Keras; the device is left alone."""
+        self._module = importlib.import_module(self._training)
+        if deterministic:
+            self._module.set_deterministic(self._backend)
+
+    def ready(self) -> Ready:
+        """Look at the device."""
+        module = self._module
+        return Ready(
+            backend=self._backend,
+            device=module.device_name(self._backend),
+            versions=_versions(self._backend),
+            product_rate=module.product_rate(),
+            memory_bytes=module.device_memory(self._backend),
+        )
 
     def run(self, spec: TrialSpec) -> Outcome:
         """Train and log one trial; a bug becomes an outcome."""
@@ -161,13 +135,19 @@ class _Trainer:
             return self._run(spec)
         except (EOFError, BrokenPipeError):
             raise
-        except Exception:
-            return Outcome("bug", trace=traceback.format_exc())
+        except Exception as error:
+            return Outcome(
+                self._ending(error), reason=_first_line(error), trace=traceback.format_exc()
+            )
+
+    def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
+        if self._module.is_out_of_memory(error):
+            return "oom"
+        return "blocked" if is_environment(error) else "bug"
 
     def _run(self, spec: TrialSpec) -> Outcome:
         from catdog_search.tracking.runs import log_metrics
 
-        assert self._train is not None, "prepare() comes first"
         client = spec.store.client()
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
@@ -180,8 +160,14 @@ class _Trainer:
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
         data = self._load(spec.dataset)
-        result = self._train(
-            spec.params, spec.config, data, report, seed=spec.seed, on_batch=on_batch
+        result: TrialResult = self._module.train(
+            spec.params,
+            spec.config,
+            data,
+            report,
+            seed=spec.seed,
+            on_batch=on_batch,
+            checkpoint=spec.checkpoint,
         )
         if self._stopped:
             return Outcome("interrupted")
@@ -200,45 +186,49 @@ class _Trainer:
         return self._data[1]
 
     def _log(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> Outcome:
-        """Log figures, scores and a model worth keeping.
+        """Log scores, what val was taken for, and, where they are worth keeping, model and figures.
 
         This comes before the outcome is told, so that COMPLETE means that they are there.
         """
-        from catdog_search.tracking import figures
+        from catdog_search.tracking.figures import Predictions
         from catdog_search.tracking.runs import log_metrics
+        from catdog_search.tracking.trial_files import log_figures, log_val
 
-        title = f"{spec.config.name} trial {spec.number}"
-        curves = figures.learning_curves(result.history, result.best_epoch, title)
-        client.log_figure(spec.run_id, curves, "figures/learning_curves.png")
         if result.ending != "finished":
-            return Outcome(result.ending, best_epoch=result.best_epoch, n_weights=result.n_weights)
-        predicted = result.val_probabilities > 0.5  # noqa: PLR2004  the more probable class
-        matrix = figures.confusion_matrix(
-            data.y_val.ravel(), predicted, data.class_names, f"{title}: val"
-        )
-        client.log_figure(spec.run_id, matrix, "figures/confusion_matrix.png")
+            reason = _REASONS.get(result.ending, "")
+            return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
         value = result.scores[spec.config.metric]
         final = {f"final/{name}": score for name, score in result.scores.items()}
         final |= {"objective": value, "n_weights": float(result.n_weights)}
         log_metrics(client, spec.run_id, final, step=result.best_epoch or 0)
+        log_val(client, spec.run_id, data.y_val, result.val_probabilities)
+        kept = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
+        if kept:
+            title = f"{spec.config.name} trial {spec.number}"
+            predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
+            log_figures(
+                client,
+                spec.run_id,
+                title,
+                result.history,
+                result.best_epoch,
+                predictions,
+                spec.dataset,
+            )
+        model = result.model if kept else None
         return Outcome(
             ending="finished",
             value=value,
             scores=result.scores,
             best_epoch=result.best_epoch,
             n_weights=result.n_weights,
-            model_id=self._log_model(spec, data, result, value),
+            kept=kept,
+            model_id=None if model is None else self._log_model(spec, model, data),
         )
 
-    def _log_model(
-        self, spec: TrialSpec, data: TrainData, result: TrialResult, value: float
-    ) -> str | None:
-        from catdog_search.config import is_better
+    def _log_model(self, spec: TrialSpec, model: keras.Model, data: TrainData) -> str:
         from catdog_search.tracking.models import log_model
 
-        better = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
-        if result.model is None or not better:
-            return None
         metadata = {
             "class_names": list(data.class_names),
             "image_size": spec.config.image_size,
@@ -246,7 +236,24 @@ class _Trainer:
             "study": spec.config.name,
             "trial": spec.number,
         }
-        return log_model(spec.run_id, result.model, self._backend, metadata)
+        return log_model(spec.run_id, model, self._backend, metadata)
+
+
+def is_environment(error: BaseException) -> bool:
+    """Whether a full disk or a server that is gone is to blame, and not the trial."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if isinstance(seen, ConnectionError) or any(words in str(seen) for words in _BLOCKED):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
 
 
 def _versions(backend: str) -> dict[str, str]:

@@ -2,50 +2,112 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from sklearn import metrics
 
-_TRAIN, _VAL = "#7a869a", "#0b66c3"
+TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
+_DARK = "#111827"
+_BINS = 10
+_GALLERY = 24
+_COLUMNS = 8
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a trial took the photos of val for.
+
+    Attributes:
+        labels: (n,) 0 or 1.
+        probabilities: (n,) of class 1.
+    """
+
+    labels: npt.NDArray[Any]
+    probabilities: npt.NDArray[Any]
+
+    @property
+    def predicted(self) -> npt.NDArray[Any]:
+        """The more probable class of each photo."""
+        return (self.probabilities > 0.5).astype(int)  # noqa: PLR2004
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos of val in the order of the predictions.
+
+    Attributes:
+        pixels: uint8 RGB (n, side, side, 3).
+        names: (n,) keys in their source.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    names: Sequence[str]
+
+
+def trial_figures(
+    title: str,
+    history: Sequence[Mapping[str, float]],
+    best_epoch: int | None,
+    predictions: Predictions | None,
+    class_names: Sequence[str],
+    photos: Photos | None,
+) -> dict[str, Figure]:
+    """Every figure of a trial that what is given allows, by file name.
+
+    Args:
+        title: Above each.
+        history: Metrics by epoch.
+        best_epoch: Whose weights were kept, from 0.
+        predictions: Of val; None for a trial that didn't finish.
+        class_names: By index.
+        photos: Of val; None where they are not at hand.
+    """
+    figures = {"learning_curves.png": learning_curves(history, best_epoch, title)}
+    if predictions is not None:
+        figures["confusion_matrix.png"] = confusion_matrix(predictions, class_names, title)
+        figures["roc_pr.png"] = roc_and_precision_recall(predictions, class_names[1], title)
+        figures["reliability.png"] = reliability(predictions, class_names[1], title)
+        if photos is not None:
+            figures["most_wrong.png"] = most_wrong(predictions, photos, class_names, title)
+    return figures
 
 
 def learning_curves(
-    history: Sequence[dict[str, float]], best_epoch: int | None, title: str
+    history: Sequence[Mapping[str, float]], best_epoch: int | None, title: str
 ) -> Figure:
-    """Loss and accuracy of train and val by epoch, the kept epoch marked."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    """Loss and accuracy of train and val and the learning rate by epoch, the kept epoch marked."""
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
     figure.suptitle(title)
     epochs = range(1, len(history) + 1)
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for key, label, colour in ((name, "train", _TRAIN), (f"val_{name}", "val", _VAL)):
-            values = [metrics[key] for metrics in history]
+    panels = figure.subplots(1, 3)
+    for axes, name in zip(panels, ("loss", "accuracy"), strict=False):
+        for key, label, colour in ((name, "train", TRAIN), (f"val_{name}", "val", VAL)):
+            values = [metrics_.get(key, np.nan) for metrics_ in history]
             axes.plot(epochs, values, color=colour, label=label, marker="o", markersize=3)
+        axes.set(ylabel=name)
         if best_epoch is not None:
             kept = f"kept: epoch {best_epoch + 1}"
-            axes.axvline(best_epoch + 1, color="#c2410c", linestyle=":", label=kept)
-        axes.set(xlabel="epoch", ylabel=name)
+            axes.axvline(best_epoch + 1, color=MARK, linestyle=":", label=kept)
+        axes.legend()
+    rates = [metrics_.get("learning_rate", np.nan) for metrics_ in history]
+    panels[2].plot(epochs, rates, color=_DARK, marker="o", markersize=3)
+    panels[2].set(ylabel="learning rate at the epoch's end")
+    for axes in panels:
+        axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend()
     return figure
 
 
-def confusion_matrix(
-    labels: npt.NDArray[Any], predicted: npt.NDArray[Any], class_names: Sequence[str], title: str
-) -> Figure:
-    """How many photos of each class were taken for which.
-
-    Args:
-        labels: (n,) class indices.
-        predicted: (n,) class indices.
-        class_names: By index.
-        title: Above the figure.
-    """
+def confusion_matrix(predictions: Predictions, class_names: Sequence[str], title: str) -> Figure:
+    """How many photos of each class were taken for which."""
     counts = np.zeros((len(class_names), len(class_names)), int)
-    np.add.at(counts, (labels.astype(int), predicted.astype(int)), 1)
+    np.add.at(counts, (predictions.labels.astype(int), predictions.predicted), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -58,5 +120,75 @@ def confusion_matrix(
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names)
     axes.set_yticks(ticks, class_names)
-    axes.set(xlabel="predicted", ylabel="is", title=title)
+    axes.set(xlabel="predicted", ylabel="is", title=f"{title}: val")
     return figure
+
+
+def roc_and_precision_recall(predictions: Predictions, positive: str, title: str) -> Figure:
+    """How the two kinds of error trade against each other as the threshold moves."""
+    labels, probabilities = predictions.labels, predictions.probabilities
+    figure = Figure(figsize=(8.4, 4), layout="constrained")
+    figure.suptitle(f"{title}: val")
+    roc, trade = figure.subplots(1, 2)
+    wrong, found, _ = metrics.roc_curve(labels, probabilities)
+    area = metrics.roc_auc_score(labels, probabilities)
+    roc.plot(wrong, found, color=VAL, label=f"area {area:.4f}")
+    roc.plot([0, 1], [0, 1], color=TRAIN, linestyle=":", label="chance")
+    roc.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC")
+    precision, recall, _ = metrics.precision_recall_curve(labels, probabilities)
+    average = metrics.average_precision_score(labels, probabilities)
+    trade.plot(recall, precision, color=VAL, label=f"average precision {average:.4f}")
+    share = float(np.mean(labels))
+    trade.axhline(share, color=TRAIN, linestyle=":", label=f"chance {share:.2f}")
+    trade.set(xlabel="recall", ylabel="precision", title=f"precision and recall of {positive}")
+    for axes in (roc, trade):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower left" if axes is trade else "lower right")
+    return figure
+
+
+def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
+    """Whether photos called class 1 with 80 % are class 1 in 80 % of the cases."""
+    p, y = predictions.probabilities, predictions.labels
+    bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
+    counts = np.bincount(bins, minlength=_BINS)
+    filled = counts > 0
+    shares = np.bincount(bins, weights=y, minlength=_BINS)[filled] / counts[filled]
+    means = np.bincount(bins, weights=p, minlength=_BINS)[filled] / counts[filled]
+    figure = Figure(figsize=(4.6, 4.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    upper.plot([0, 1], [0, 1], color=TRAIN, linestyle=":", label="calibrated")
+    upper.plot(means, shares, color=VAL, marker="o", label="val")
+    upper.set(ylabel=f"share that is {positive}", title=f"{title}: val", ylim=(-0.02, 1.02))
+    upper.legend(loc="upper left")
+    upper.grid(alpha=0.3)
+    edges = (np.arange(_BINS) + 0.5) / _BINS
+    lower.bar(edges, counts, width=0.9 / _BINS, color=VAL)
+    lower.set(xlabel=f"probability of {positive}", ylabel="photos", xlim=(-0.02, 1.02))
+    return figure
+
+
+def most_wrong(
+    predictions: Predictions, photos: Photos, class_names: Sequence[str], title: str
+) -> Figure:
+    """The photos that were taken for the wrong class with the most confidence, the worst first."""
+    wrongness = np.abs(predictions.probabilities - predictions.labels)
+    order = np.argsort(-wrongness, kind="stable")[:_GALLERY]
+    order = order[wrongness[order] > 0.5]  # noqa: PLR2004  the others are right
+    rows = max(-(-len(order) // _COLUMNS), 1)
+    figure = Figure(figsize=(1.5 * _COLUMNS, 2.0 * rows + 0.4), layout="constrained")
+    figure.suptitle(f"{title}: val, most wrong" if len(order) else f"{title}: val, none is wrong")
+    for axes in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
+        axes.axis("off")
+    for axes, index in zip(figure.axes, order, strict=False):
+        taken = class_names[int(predictions.predicted[index])]
+        sure = max(predictions.probabilities[index], 1 - predictions.probabilities[index])
+        axes.imshow(photos.pixels[index])
+        axes.set_title(f"{_short(photos.names[index])}\n{taken} {sure:.1%}", fontsize=7)
+    return figure
+
+
+def _short(name: str, most: int = 22) -> str:
+    last = name.rsplit("/", 1)[-1]
+    return last if len(last) <= most else f"…{last[1 - most :]}"

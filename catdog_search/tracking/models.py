@@ -59,6 +59,18 @@ def delete_model(client: MlflowClient, model_id: str) -> None:
     client.delete_logged_model(model_id)
 
 
+def model_exists(client: MlflowClient, model_id: str) -> bool:
+    """Whether a logged model is there, with its files."""
+    import mlflow
+
+    try:
+        client.get_logged_model(model_id)
+        mlflow.models.get_model_info(f"models:/{model_id}")
+    except (mlflow.exceptions.MlflowException, OSError):
+        return False
+    return True
+
+
 def _signature() -> Any:
     import numpy as np
     from mlflow.models import ModelSignature

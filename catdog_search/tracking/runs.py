@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
+from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.store import Store
+from catdog_search.tracking.trial_files import delete_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -58,6 +60,18 @@ class StudyRuns:
         self.experiment_id = _experiment(self.client, store, study)
         self.parent_id = self._find_parent() or self._create_parent()
 
+    @classmethod
+    def exist(cls, store: Store, study: str, uid: str) -> bool:
+        """Whether the study has runs; makes nothing but, where it is absent, the store.
+
+        Raises:
+            StateError: The store doesn't open.
+        """
+        client = store.client()
+        found = client.get_experiment_by_name(study)
+        query = f"tags.study_uid = '{uid}' and tags.role = 'study'"
+        return found is not None and len(client.search_runs([found.experiment_id], query)) > 0
+
     def _find_parent(self) -> str | None:
         runs = self._search(f"tags.study_uid = '{self._uid}' and tags.role = 'study'")
         return next((run.info.run_id for run in runs), None)
@@ -81,6 +95,13 @@ class StudyRuns:
     def children(self) -> Iterable[Run]:
         """All child runs, those of dead attempts included."""
         return self._search(f"tags.`{PARENT_TAG}` = '{self.parent_id}'")
+
+    def models_of(self, run_id: str) -> list[str]:
+        """Ids of the models that a run logged, those that it didn't finish included."""
+        found = self.client.search_logged_models(
+            [self.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+        )
+        return [str(model.model_id) for model in found]
 
     def start_parent(
         self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]
@@ -142,6 +163,22 @@ class StudyRuns:
     def log_image(self, run_id: str, image: Image, name: str) -> None:
         """Keep a picture as an artifact."""
         self.client.log_image(run_id, image, artifact_file=name)
+
+    def abandon(self, run_id: str) -> None:
+        """Close the run of an attempt that is over while its trial isn't; its files go."""
+        delete_files(self.client, run_id)
+        for model_id in self.models_of(run_id):
+            delete_model(self.client, model_id)
+        self.finish(run_id, "KILLED", {"trial_state": "KILLED"})
+
+    def log_values(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
+        """Log numbers of one step."""
+        log_metrics(self.client, run_id, metrics, step)
+
+    def overwrite(self, run_id: str, name: str, value: float) -> None:
+        """Make `value` the last one of a metric; MLflow shows that of the highest step."""
+        logged = self.client.get_metric_history(run_id, name)
+        self.log_values(run_id, {name: value}, max((m.step for m in logged), default=0) + 1)
 
     def finish(self, run_id: str, status: RunStatus, tags: Mapping[str, str]) -> None:
         """Close a run."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
+from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.result import Ending, OnBatch, Report
 
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
 _ASK_EVERY_S = 0.2
+# What early stopping remembers, beside the weights.
+_STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
 
 
 class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -23,36 +27,62 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         report: Called with (epoch, metrics) after each epoch; False stops.
         on_batch: Called with (epoch, step, steps) now and then between batches; False stops.
         monitor: The metric that must be there and finite.
+        photos: Of an epoch, for the speed.
+        history: Metrics of the epochs before the first one; they are not reported.
 
     Attributes:
         ending: Why training ended.
         history: Metrics of every epoch.
     """
 
-    def __init__(self, report: Report, on_batch: OnBatch | None, monitor: str) -> None:
+    def __init__(
+        self,
+        report: Report,
+        on_batch: OnBatch | None,
+        monitor: str,
+        photos: int,
+        history: list[dict[str, float]],
+    ) -> None:
         super().__init__()
         self._report = report
         self._on_batch = on_batch
         self._monitor = monitor
-        self._epoch = 0
+        self._photos = photos
+        self._epoch = self._step = 0
         self._asked = self._started = 0.0
+        self._trained: float | None = None
         self.ending: Ending = "finished"
-        self.history: list[dict[str, float]] = []
+        self.history = list(history)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Note the time."""
         del logs
         self._epoch = epoch
         self._started = time.perf_counter()
+        self._trained = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
         """Ask `on_batch`, if it is time."""
         del logs  # reading them would make the host wait for the device
+        self._step = batch + 1
+        self._ask()
+
+    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Note how long the training part of the epoch took."""
+        del logs
+        self._trained = time.perf_counter() - self._started
+
+    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Ask `on_batch`, if it is time."""
+        del batch, logs
+        self._ask()
+
+    def _ask(self) -> None:
         now = time.monotonic()
         if self._on_batch is None or now - self._asked < _ASK_EVERY_S:
             return
         self._asked = now
-        if not self._on_batch(self._epoch, batch + 1, self.params["steps"]):
+        if not self._on_batch(self._epoch, self._step, self.params["steps"]):
             self._stop("interrupted")
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -69,6 +99,8 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         metrics["learning_rate"] = float(rate)
         metrics["seconds"] = time.perf_counter() - self._started
+        if self._trained:
+            metrics["images_per_second"] = self._photos / self._trained
         self.history.append(metrics)
         if not all(math.isfinite(metrics[name]) for name in ("loss", self._monitor)):
             self._stop("diverged")
@@ -78,3 +110,76 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _stop(self, ending: Ending) -> None:
         self.ending = ending
         self.model.stop_training = True
+
+
+class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Saves after every whole epoch; gives early stopping back what it remembered.
+
+    It stands after the other callbacks, whose state it saves.
+
+    Args:
+        save: Keeps a checkpoint.
+        key: Of the training.
+        reporter: Whose history is saved.
+        stopper: Early stopping; None where there is none.
+        resumed: What the training goes on from; None at a beginning.
+    """
+
+    def __init__(
+        self,
+        save: Callable[[Checkpoint], None],
+        key: str,
+        reporter: ReportCallback,
+        stopper: keras.callbacks.EarlyStopping | None,
+        resumed: Checkpoint | None,
+    ) -> None:
+        super().__init__()
+        self._save = save
+        self._key = key
+        self._reporter = reporter
+        self._stopper = stopper
+        self._resumed = resumed
+
+    def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
+        """Early stopping has just forgotten everything: remind it."""
+        del logs
+        if self._stopper is None or self._resumed is None:
+            return
+        for name, value in self._resumed.stopper.items():
+            setattr(self._stopper, name, value)
+        self._stopper.best_weights = self._resumed.best_weights or None
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Save, unless the training is over for another reason than early stopping."""
+        del epoch, logs
+        if self._reporter.ending != "finished":
+            return
+        stopper: dict[str, Any] = {}
+        weights: list[Any] = []
+        if self._stopper is not None:
+            stopper = {name: _plain(getattr(self._stopper, name)) for name in _STOPPER}
+            weights = self._stopper.best_weights or []
+        self._save(
+            Checkpoint(
+                key=self._key,
+                history=self._reporter.history,
+                done=bool(self.model.stop_training),
+                stopper=stopper,
+                variables=[as_array(v) for v in training_variables(self.model)],
+                best_weights=weights,
+            )
+        )
+
+
+def training_variables(model: keras.Model) -> list[keras.Variable]:
+    """All that changes while a compiled and built model trains, random streams included."""
+    return [*model.variables, *model.optimizer.variables]
+
+
+def as_array(variable: keras.Variable) -> Any:
+    """A variable's value as a NumPy array."""
+    return keras.ops.convert_to_numpy(variable.value)
+
+
+def _plain(value: Any) -> Any:
+    return None if value is None else float(value) if isinstance(value, float) else int(value)

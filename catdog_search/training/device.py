@@ -1,8 +1,12 @@
-"""What the backend computes on."""
+"""What the backend computes on, what it does when it is full, and how to make it repeat itself."""
 
 from __future__ import annotations
 
+import math
 import os
+import time
+
+_SIDE, _REPEATS = 1024, 5
 
 
 def device_name(backend: str) -> str:
@@ -28,3 +32,69 @@ def device_name(backend: str) -> str:
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join(names) or f"CPU, {cores} cores"
+
+
+def device_memory(backend: str) -> int | None:
+    """Bytes of the first GPU; None on a CPU, or where the backend doesn't say."""
+    if backend == "torch":
+        import torch
+
+        has = torch.cuda.is_available()
+        return int(torch.cuda.mem_get_info()[1]) if has else None
+    if backend == "jax":
+        import jax
+
+        stats = jax.devices()[0].memory_stats() or {}
+        return stats.get("bytes_limit")
+    return None  # TensorFlow tells what it uses, not what there is
+
+
+def product_rate() -> float:
+    """Floating-point operations a second of a large matrix product, in single precision."""
+    import keras
+    import numpy as np
+
+    a = keras.ops.convert_to_tensor(np.full((_SIDE, _SIDE), 0.5, np.float32))
+    best = math.inf
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        # Reading one number makes the host wait for the device.
+        np.asarray(keras.ops.convert_to_numpy(keras.ops.matmul(a, a)[0, 0]))
+        best = min(best, time.perf_counter() - started)
+    return 2 * _SIDE**3 / best
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any backend, or what caused it, says that memory ran out."""
+    seen: BaseException | None = error
+    while seen is not None:
+        name, text = type(seen).__name__, str(seen)
+        if isinstance(seen, MemoryError) or name in ("ResourceExhaustedError", "OutOfMemoryError"):
+            return True
+        if "RESOURCE_EXHAUSTED" in text or "CUDA out of memory" in text:
+            return True
+        if isinstance(seen, RuntimeError) and "can't allocate memory" in text:  # PyTorch on a CPU
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def set_deterministic(backend: str) -> None:
+    """Make the same training give the same numbers to the bit, on one machine; it costs speed.
+
+    Args:
+        backend: `tensorflow`, `jax` or `torch`; call this before it computes anything.
+    """
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    elif backend == "jax":
+        # Its CPU kernels repeat themselves; this is for GPUs, and read when the first one starts.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    else:
+        import torch
+
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)

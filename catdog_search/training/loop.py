@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from catdog_search.config import CnnParams, StudyConfig
+from catdog_search.models.augmentation import MIXUP_ALPHA
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.space import Params
-from catdog_search.training.callbacks import ReportCallback
-from catdog_search.training.device import device_name
+from catdog_search.training import checkpoint as ckpt
+from catdog_search.training.batches import TrainBatches
+from catdog_search.training.callbacks import (
+    CheckpointCallback,
+    ReportCallback,
+    training_variables,
+)
+from catdog_search.training.checkpoint import Checkpoint
+from catdog_search.training.device import (
+    device_memory,
+    device_name,
+    is_out_of_memory,
+    product_rate,
+    set_deterministic,
+)
 from catdog_search.training.evaluate import scores
+from catdog_search.training.optimize import compile_model
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
-__all__ = ["device_name", "train"]
+# All that a worker asks of the module that trains; a stand-in has the same names.
+__all__ = [
+    "device_memory",
+    "device_name",
+    "is_out_of_memory",
+    "product_rate",
+    "set_deterministic",
+    "train",
+]
 
 # Val in few large batches: it needs no gradients, so they fit.
 VAL_BATCH = 512
@@ -31,71 +57,89 @@ def train(
     *,
     seed: int,
     on_batch: OnBatch | None = None,
+    checkpoint: Path | None = None,
 ) -> TrialResult:
-    """Train and score one trial.
+    """Train and score one trial, or go on with it.
 
-    Training stops early when the metric hasn't improved for `patience` epochs; the best epoch's
-    weights are what is scored and returned.
+    With a constant learning rate training stops early when the metric hasn't improved for
+    `patience` epochs, and the best epoch's weights are scored and returned. With a falling one
+    the last epoch's are, averaged if `ema` says so: the best of the epochs before would be luck.
 
     Args:
         params: Values for the knobs of `config.family`; those absent take their defaults.
         config: Of the study.
         data: Train and val.
-        report: Called with (epoch, metrics) after every epoch; False stops the training.
+        report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
+            False stops the training.
         seed: Of weights, order, dropout and augmentation. The order in which threads add numbers
-            is not fixed by it.
+            is not fixed by it, unless `set_deterministic` was called.
         on_batch: Called with (epoch, step, steps) now and then; False stops at once.
+        checkpoint: Where to save after every epoch, and to go on from.
 
     Raises:
         KeyError: The model doesn't log `config.metric`.
+        OSError: The checkpoint can't be written.
     """
+    keras.utils.clear_session()  # what the trial before this one left in memory
     keras.utils.set_random_seed(seed)
     cnn = CnnParams.model_validate(params)
+    key = _key(cnn, config, data, seed)
+    resumed = ckpt.load(checkpoint, key) if checkpoint else None
+    history = resumed.history if resumed else []
     body = build_cnn(cnn, config.image_size)
-    model = training_model(body, cnn.augmentation, seed)
-    model.compile(optimizer=_optimizer(cnn), loss=_loss(), metrics=[accuracy])
-    reporter = ReportCallback(report, on_batch, config.metric)
-    stopper = _early_stopping(config)
+    if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
+        return _unscored("told", history, body)
+    model = training_model(body, cnn, seed)
+    epochs = cnn.epochs or config.training.epochs
+    alpha = MIXUP_ALPHA * cnn.augmentation if "mixup" in cnn.augmentations else None
+    batches = TrainBatches(data, cnn.batch_size, seed, len(history), alpha)
+    compile_model(model, cnn, epochs * len(batches))
+    stopper = _early_stopping(config) if cnn.schedule == "constant" else None
+    reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
+    callbacks: list[Any] = [stopper, reporter] if stopper else [reporter]
+    if cnn.ema:
+        callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # val sees the averaged weights
+    if checkpoint:
+        target = checkpoint
+        callbacks.append(
+            CheckpointCallback(lambda c: ckpt.save(target, c), key, reporter, stopper, resumed)
+        )
+    if resumed:
+        _restore(model, resumed)
     model.fit(
-        data.x_train,
-        data.y_train,
-        batch_size=cnn.batch_size,
-        epochs=config.training.epochs,
-        validation_data=(data.x_val, data.y_val),
+        batches,
+        shuffle=False,  # they shuffle themselves; Keras would shuffle their order by another stream
+        initial_epoch=len(history),
+        epochs=len(history) if resumed and resumed.done else epochs,
+        validation_data=(_val_inputs(model, data), data.y_val),
         validation_batch_size=VAL_BATCH,
         verbose=0,
-        callbacks=[stopper, reporter],
+        callbacks=callbacks,
     )
-    result = TrialResult(
-        ending=reporter.ending,
-        history=reporter.history,
-        best_epoch=stopper.best_epoch if reporter.history else None,
-        scores={},
-        val_probabilities=np.empty(0, np.float32),
-        model=None,
-        n_weights=int(body.count_params()),
-    )
+    result = _unscored(reporter.ending, reporter.history, body)
+    if reporter.history:
+        best = stopper.best_epoch if stopper else len(reporter.history) - 1
+        result = dataclasses.replace(result, best_epoch=best)
     return _scored(result, body, data) if result.ending == "finished" else result
 
 
-def accuracy(y_true: object, logits: object) -> object:
-    """Whether each answer is right, from logits (n, 1); Keras's own wants probabilities.
-
-    One value a photo, and not their mean: Keras would average batches, the last and smaller one
-    with the same weight as the others.
-    """
-    right = ops.equal(ops.greater(logits, 0), ops.greater(y_true, 0.5))
-    return ops.cast(ops.squeeze(right, axis=-1), "float32")
+def _key(params: CnnParams, config: StudyConfig, data: TrainData, seed: int) -> str:
+    """What a checkpoint must agree in to be this training's."""
+    shapes = [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())]
+    facts = [params.model_dump(), config.training.model_dump(), config.image_size, seed, shapes]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _optimizer(params: CnnParams) -> keras.optimizers.Optimizer:
-    if params.optimizer == "sgd":
-        return keras.optimizers.SGD(params.learning_rate, params.momentum, nesterov=True)
-    return keras.optimizers.Adam(params.learning_rate)
+def _restore(model: keras.Model, checkpoint: Checkpoint) -> None:
+    model.optimizer.build(model.trainable_variables)
+    for variable, value in zip(training_variables(model), checkpoint.variables, strict=True):
+        variable.assign(value)
 
 
-def _loss() -> keras.losses.Loss:
-    return keras.losses.BinaryCrossentropy(from_logits=True)
+def _val_inputs(model: keras.Model, data: TrainData) -> Any:
+    if len(model.inputs) == 1:
+        return data.x_val
+    return [data.x_val, np.ones_like(data.y_val)]
 
 
 def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
@@ -105,6 +149,18 @@ def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
         patience=config.training.patience,
         min_delta=config.training.min_delta,
         restore_best_weights=True,
+    )
+
+
+def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -> TrialResult:
+    return TrialResult(
+        ending=ending,
+        history=history,
+        best_epoch=None,
+        scores={},
+        val_probabilities=np.empty(0, np.float32),
+        model=None,
+        n_weights=int(body.count_params()),
     )
 
 

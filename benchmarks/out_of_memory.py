@@ -1,0 +1,105 @@
+"""How many of 60 trials run out of memory where most of the space does.
+
+Told as a constraint (what this project does) against told as FAIL (which no sampler sees), the
+same space, sampler and seeds; the larger a network that fits, the better its value, so that the
+optimum lies beside what fails.
+
+    python benchmarks/out_of_memory.py
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+from importlib.metadata import version
+
+import optuna
+from optuna.trial import TrialState
+
+from catdog_search import studies
+from catdog_search.search.chance import Chance
+from catdog_search.search.feasibility import failure_risk
+from catdog_search.search.propose import Proposer
+from catdog_search.search.sampler import make_sampler
+from catdog_search.space import Params, params_key
+
+TRIALS, SEEDS = 60, (1, 2, 3, 4)
+LIMIT = 3_000
+TABLE = {
+    "name": "out-of-memory",
+    "purpose": "A space in which most trials run out of memory.",
+    "image_size": 64,
+    "metric": "val_accuracy",
+    "direction": "maximize",
+    "trials": TRIALS,
+    "space": {
+        "n_blocks": {"low": 1, "high": 5},
+        "filters": {"choices": [8, 16, 32, 64, 128, 256]},
+        "batch_size": {"choices": [16, 32, 64, 128, 256]},
+        "dropout": {"low": 0.0, "high": 0.6},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+    },
+}
+
+
+def load(params: Params) -> float:
+    """What a trial asks for, in units of which there are LIMIT."""
+    return float(params["filters"]) * float(params["batch_size"]) * float(params["n_blocks"])
+
+
+def value(params: Params) -> float:
+    """Larger is better, up to the limit."""
+    return min(load(params) / LIMIT, 1) - abs(float(params["dropout"]) - 0.3)
+
+
+def failures(seed: int, as_constraint: bool) -> int:
+    """Run one study without training; how many of its trials ran out."""
+    config = studies.parse({**TABLE, "seed": seed}, "oom")
+    sampler = make_sampler(config.sampler, config.space, seed)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    proposer = Proposer(study, sampler, config.space)
+    tried: list[str] = []
+    failed: list[Params] = []
+    fitted: list[Params] = []
+    for _ in range(TRIALS):
+        trial = study.ask()
+        risk = failure_risk(config.space, failed, fitted) if as_constraint else None
+        params = proposer.propose(trial, tried, risk)
+        fits = load(params) <= LIMIT
+        (fitted if fits else failed).append(params)
+        if fits:
+            study.tell(trial, value(params))
+        elif as_constraint:
+            trial.set_constraint("oom", 1.0)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, state=TrialState.FAIL)
+        if fits or as_constraint:
+            tried.append(params_key(params))
+    return len(failed)
+
+
+def main() -> None:
+    """Print a table, then JSON."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    chance, space = Chance(random.Random(0)), studies.parse(TABLE, "oom").space
+    share = statistics.fmean(load(space.sample(chance)) > LIMIT for _ in range(20_000))
+    counts = {kind: [failures(s, kind == "constraint") for s in SEEDS] for kind in _KINDS}
+    for kind, found in counts.items():
+        print(f"told as {kind:10} {found} of {TRIALS} trials ran out")
+    facts = {
+        "command": "python benchmarks/out_of_memory.py",
+        "trials": TRIALS,
+        "seeds": SEEDS,
+        "share_of_space_that_fails": round(share, 3),
+        "ran_out": counts,
+        "versions": {"optuna": version("optuna"), "catdog-search": version("catdog-search")},
+    }
+    print(json.dumps(facts, indent=2))
+
+
+_KINDS = ("constraint", "FAIL")
+
+if __name__ == "__main__":
+    main()

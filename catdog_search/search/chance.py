@@ -1,0 +1,35 @@
+"""Draw from a space without Optuna."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+
+class Chance:
+    """Draws evenly, for `Space.sample`."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """Draw an integer."""
+        del name, log
+        return self._chance.randrange(low, high + 1, step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        """Draw a float."""
+        del name
+        if log:
+            return min(high, math.exp(self._chance.uniform(math.log(low), math.log(high))))
+        if step is None:
+            return self._chance.uniform(low, high)
+        return low + step * self._chance.randint(0, round((high - low) / step))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Draw one of the choices."""
+        del name
+        return self._chance.choice(list(choices))

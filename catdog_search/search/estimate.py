@@ -1,0 +1,48 @@
+"""What a study will take, from a sample of its space."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import dataclass
+
+from catdog_search.config import StudyConfig
+from catdog_search.search.chance import Chance
+from catdog_search.search.limits import Limits
+
+_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class StudyEstimate:
+    """What a study's trials take, over a sample of its space and its recipes.
+
+    Attributes:
+        parameters: Fewest, median and most weights of a network.
+        memory_bytes: Most that a training step takes, photos and libraries not counted.
+        seconds: Mean of a whole trial, were none stopped early; None where the speed of the device
+            isn't known.
+        too_large: Share of the sample that exceeds a limit.
+    """
+
+    parameters: tuple[int, int, int]
+    memory_bytes: int
+    seconds: float | None
+    too_large: float
+
+
+def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
+    """Estimate a study; the same study gives the same estimate."""
+    chance = Chance(random.Random(config.seed))  # noqa: S311  no secret
+    points = [config.space.sample(chance) for _ in range(_SAMPLE)]
+    points += [config.space.complete(params) for params in config.recipes.values()]
+    fits = [params for params in points if limits.too_large(params) is None]
+    estimates = [limits.estimate(params) for params in fits or points]
+    parameters = sorted(e.parameters for e in estimates)
+    seconds = [e.seconds for e in estimates if e.seconds is not None]
+    return StudyEstimate(
+        parameters=(parameters[0], parameters[len(parameters) // 2], parameters[-1]),
+        memory_bytes=max(e.memory_bytes for e in estimates),
+        seconds=statistics.fmean(seconds) if seconds else None,
+        too_large=1 - len(fits) / len(points),
+    )

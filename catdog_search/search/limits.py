@@ -1,0 +1,193 @@
+"""What a trial may use: estimated before it is built, watched while it runs."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from catdog_search.config import CnnParams, LimitsConfig, StudyConfig
+from catdog_search.models.plan import Cost, cost_of_cnn
+from catdog_search.space import Params
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
+# Of the memory that is free when a study starts; the rest is for the coordinator and the system.
+FREE_SHARE = 0.9
+# Training reaches about this share of the rate of one large matrix product.
+_EFFICIENCY = 0.5
+
+
+@dataclass(frozen=True)
+class TooLarge:
+    """A limit that a trial would exceed.
+
+    Attributes:
+        excess: Above 0: the logarithm of estimate over limit, so that the sampler sees how far.
+        text: What was estimated, and the limit.
+    """
+
+    excess: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a trial is estimated to take.
+
+    Attributes:
+        parameters: Weights.
+        memory_bytes: Peak of a step, without photos and libraries.
+        operations: Floating-point operations of all its epochs.
+        seconds: Of all its epochs; None while the device's speed isn't known.
+    """
+
+    parameters: int
+    memory_bytes: int
+    operations: int
+    seconds: float | None
+
+
+class Limits:
+    """The limits of a study on this machine.
+
+    Args:
+        config: Of the study.
+        photos: Of train.
+        memory_bytes: That a worker may use.
+    """
+
+    def __init__(self, config: StudyConfig, photos: int, memory_bytes: int) -> None:
+        self.memory_bytes = memory_bytes
+        self._config = config
+        self._photos = photos
+        self._rates: list[float] = []
+        self._rough_rate: float | None = None
+        self._device_bytes: int | None = None
+
+    def learn_device(self, product_rate: float, memory_bytes: int | None) -> None:
+        """Take in what the worker measured.
+
+        Args:
+            product_rate: Operations a second of a large matrix product.
+            memory_bytes: Of the device, where it has its own.
+        """
+        self._rough_rate = product_rate * _EFFICIENCY
+        self._device_bytes = memory_bytes
+
+    def learn_speed(self, params: Params, images_per_second: float) -> None:
+        """Take in how fast a trial trains."""
+        _, cost = self._cost(params)
+        self._rates.append(cost.training_operations(1) * images_per_second)
+
+    def _cost(self, params: Params) -> tuple[CnnParams, Cost]:
+        cnn = CnnParams.model_validate(params)
+        return cnn, cost_of_cnn(cnn, self._config.image_size)
+
+    def estimate(self, params: Params) -> Estimate:
+        """What a trial would take."""
+        cnn, cost = self._cost(params)
+        epochs = cnn.epochs or self._config.training.epochs
+        operations = cost.training_operations(self._photos) * epochs
+        rate = statistics.median(self._rates) if self._rates else self._rough_rate
+        return Estimate(
+            parameters=cost.parameters,
+            memory_bytes=cost.memory_bytes(cnn.batch_size, cnn.optimizer),
+            operations=operations,
+            seconds=operations / rate if rate else None,
+        )
+
+    def too_large(self, params: Params) -> TooLarge | None:
+        """The first limit that a trial would exceed; None where it fits."""
+        limits, estimate = self._config.limits, self.estimate(params)
+        memory = min(self._device_bytes or self.memory_bytes, self.memory_bytes)
+        minutes = limits.max_trial_minutes
+        checks: list[tuple[float | None, float | None, str]] = [
+            (
+                estimate.parameters,
+                limits.max_parameters,
+                f"{estimate.parameters} parameters, at most {limits.max_parameters}",
+            ),
+            (
+                estimate.memory_bytes,
+                memory,
+                f"about {estimate.memory_bytes / 1e9:.2f} GB, at most {memory / 1e9:.2f}",
+            ),
+            (
+                estimate.seconds,
+                None if minutes is None else minutes * 60,
+                f"about {(estimate.seconds or 0) / 60:.1f} minutes, at most {minutes}",
+            ),
+        ]
+        for estimated, most, text in checks:
+            if estimated is not None and most is not None and estimated > most:
+                return TooLarge(math.log(estimated / most), f"too large: {text}")
+        return None
+
+
+def memory_limit(limits: LimitsConfig) -> int:
+    """Bytes that a worker may use: as the study says, else most of what is free now."""
+    if limits.max_memory_gb is not None:
+        return int(limits.max_memory_gb * 1e9)
+    return int(FREE_SHARE * _free_bytes())
+
+
+def _free_bytes() -> int:
+    free = int(psutil.virtual_memory().available)
+    for folder in _own_cgroups():
+        values = [_number(folder / name) for name in ("memory.max", "memory.current")]
+        old = [
+            _number(folder / name) for name in ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        ]
+        for limit, used in (values, old):
+            if limit is not None and used is not None:
+                free = min(free, max(limit - used, 0))
+    return free
+
+
+def oom_kills() -> int | None:
+    """How many processes of our cgroup the kernel has killed for memory; None where it won't say.
+
+    Reads `memory.events` (version 2) or `memory.oom_control` (version 1).
+    """
+    for folder in _own_cgroups():
+        for name in ("memory.events", "memory.oom_control"):
+            counters = _counters(folder / name)
+            if "oom_kill" in counters:
+                return counters["oom_kill"]
+    return None
+
+
+def _own_cgroups() -> list[Path]:
+    """Folders of this process's memory cgroup, in either version, as seen from inside or out."""
+    try:
+        lines = OWN_CGROUP.read_text().splitlines()
+    except OSError:
+        return []
+    folders: list[Path] = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = CGROUPS / controllers
+            folders += [root / path.lstrip("/"), root]
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _counters(path: Path) -> Mapping[str, int]:
+    try:
+        pairs = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004
+
+
+def _number(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None  # `max` is no limit

@@ -1,0 +1,238 @@
+"""The coordinator's end of its workers: one that trains, and a spare that has only imported."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from catdog_search.errors import TrialFailedError
+from catdog_search.search.limits import oom_kills
+from catdog_search.search.messages import (
+    Decision,
+    Event,
+    Outcome,
+    Shutdown,
+    Start,
+    Stop,
+    TrialSpec,
+)
+from catdog_search.search.worker import TRAINING, serve
+
+_POLL_S = 0.2
+_MEMORY_EVERY_S = 1.0
+# A spare's import takes processor time from short studies, which never need it.
+SPARE_AFTER_S = 60.0
+# A worker that holds more than this share of its limit between trials gives way to a fresh one.
+_RECYCLE_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How workers are started.
+
+    Attributes:
+        log: File that takes what a worker and its libraries print.
+        backend: Keras backend.
+        training: Module with the names that `training.loop` has.
+        deterministic: Whether the same trial must give the same numbers to the bit.
+        memory_bytes: That a worker may use.
+        stall_s: Seconds without a sign of life after which it is taken for dead.
+        trials: After which it gives way to a fresh one.
+    """
+
+    log: Path
+    backend: str
+    training: str = TRAINING
+    deterministic: bool = False
+    memory_bytes: int = 2**62
+    stall_s: float = 600.0
+    trials: int = 50
+
+
+class WorkerDiedError(Exception):
+    """A worker is gone.
+
+    Attributes:
+        ending: `oom` where memory ran out, else `crashed`.
+        text: What happened, for people: `was killed by SIGKILL`.
+    """
+
+    def __init__(self, ending: Literal["oom", "crashed"], text: str) -> None:
+        super().__init__(text)
+        self.ending = ending
+        self.text = text
+
+
+class Worker:
+    """One worker process. It imports at once, and trains once it is started.
+
+    Args:
+        launch: How.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._oom_kills = oom_kills()
+        context = mp.get_context("spawn")  # a fork would copy threads and locks half-way
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=serve,
+            args=(theirs, str(launch.log), launch.backend, launch.training, launch.deterministic),
+            name="worker",
+            daemon=True,
+        )
+        # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
+        # ignored here is ignored in the worker from its first moment on.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self._process.start()
+        signal.signal(signal.SIGINT, handler)
+        theirs.close()  # so that a dead worker is the end of the pipe
+        self.started = time.monotonic()
+        self._heard = self._looked = self.started
+        self._trials = 0
+        self._full = False
+
+    def send(self, message: Start | TrialSpec | Decision | Stop) -> None:
+        """Send a message.
+
+        Raises:
+            WorkerDiedError: The worker is gone.
+        """
+        if isinstance(message, TrialSpec):
+            self._trials += 1
+        self._heard = time.monotonic()  # from now on it has something to say
+        try:
+            self._connection.send(message)
+        except OSError:
+            raise self._died() from None
+
+    def receive(self) -> Event | Outcome | None:
+        """The next message; None where there is none for a moment.
+
+        Raises:
+            WorkerDiedError: The worker is gone, too large, or silent for too long.
+        """
+        try:
+            if self._connection.poll(_POLL_S):
+                message: Event | Outcome = self._connection.recv()
+                self._heard = time.monotonic()
+                if isinstance(message, Outcome):
+                    self._full = message.ending == "oom"
+                return message
+        except (EOFError, OSError):
+            raise self._died() from None
+        self._watch()
+        return None
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if now - self._heard > self._launch.stall_s:
+            self.kill()
+            raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
+        if now - self._looked < _MEMORY_EVERY_S:
+            return
+        self._looked = now
+        used, most = self.memory_bytes(), self._launch.memory_bytes
+        if used > most:
+            self.kill()
+            text = f"out of memory: the worker held {used / 1e9:.2f} GB, at most {most / 1e9:.2f}"
+            raise WorkerDiedError("oom", text)
+
+    def memory_bytes(self) -> int:
+        """What the process holds in memory; 0 where it is gone."""
+        try:
+            return int(psutil.Process(self._process.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def is_worn(self) -> bool:
+        """Whether the next trial had better have a fresh one."""
+        large = self.memory_bytes() > self._launch.memory_bytes * _RECYCLE_SHARE
+        return self._full or large or self._trials >= self._launch.trials
+
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.is_alive()
+
+    def shutdown(self, timeout: float = 5) -> None:
+        """End the worker, by force if it doesn't end by itself."""
+        with contextlib.suppress(OSError):  # it may be gone
+            self._connection.send(Shutdown())
+        self._process.join(timeout)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the worker at once."""
+        if self._process.is_alive():
+            self._process.kill()
+        self._process.join()
+        self._connection.close()
+
+    def _died(self) -> WorkerDiedError:
+        self._process.join(5)
+        code = self._process.exitcode
+        self.kill()
+        if code is None or code >= 0:
+            return WorkerDiedError("crashed", f"exited with {code}")
+        if -code == signal.SIGKILL and oom_kills() != self._oom_kills:
+            return WorkerDiedError("oom", "out of memory: the kernel killed the worker")
+        return WorkerDiedError("crashed", f"was killed by {signal.Signals(-code).name}")
+
+
+class Pool:
+    """The worker in use and its spare.
+
+    Args:
+        launch: How workers are started.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._spare: Worker | None = Worker(launch)
+        self.current: Worker | None = None
+
+    def begin(self) -> Worker:
+        """Put a worker into use; its Ready is the next thing it says."""
+        fresh, self._spare = self._spare, None
+        if fresh is None or not fresh.is_alive():
+            if fresh is not None:
+                fresh.kill()
+            fresh = Worker(self._launch)
+        self.current = fresh
+        fresh.send(Start())
+        return fresh
+
+    def retire(self) -> None:
+        """End the worker in use, if there is one."""
+        if self.current is not None:
+            self.current.shutdown(timeout=1)
+            self.current = None
+
+    def keep_spare(self) -> None:
+        """Start a spare, once the worker in use has been there for a while."""
+        current = self.current
+        if self._spare is not None or current is None:
+            return
+        if time.monotonic() - current.started > SPARE_AFTER_S:
+            self._spare = Worker(self._launch)
+
+    def close(self, timeout: float) -> None:
+        """End all workers."""
+        for worker in (self.current, self._spare):
+            if worker is not None:
+                worker.shutdown(timeout if worker is self.current else 0)
+        self.current = self._spare = None
+
+
+def start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:
+    """A worker that doesn't even start: nothing to learn from, nothing to repeat."""
+    return TrialFailedError(
+        f"the worker {died.text} before its first trial; its output is in {log}", trace=str(log)
+    )

@@ -1,0 +1,188 @@
+"""Take a trial's params from the sampler, but none that the study has tried already.
+
+Optuna stores a param as soon as it is suggested. Here a whole set is drafted first, and stored
+only when it is new, so that no trial is spent on a repetition.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from typing import Any
+
+from optuna import Study
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import HyperbandPruner
+from optuna.trial import Trial
+
+from catdog_search.search import history
+from catdog_search.search.chance import Chance
+from catdog_search.search.feasibility import Risk
+from catdog_search.search.sampler import PerTrialSampler
+from catdog_search.space import Params, Space, Value, params_key
+
+# Draws of the sampler's own before chance takes over.
+_DRAWS = 10
+# A risk of failure above this calls for another draw.
+_PROBABLE = 0.5
+# Spaces up to this size are listed to find what is left in them.
+_LISTED = 20_000
+_CHANCES = 10_000
+
+
+class Proposer:
+    """Proposes params for the trials of one study.
+
+    Args:
+        study: That is searched.
+        sampler: Its sampler.
+        space: Its space.
+    """
+
+    def __init__(self, study: Study, sampler: PerTrialSampler, space: Space) -> None:
+        self._study = study
+        self._sampler = sampler
+        self._space = space
+
+    def propose(self, trial: Trial, tried: Collection[str], risk: Risk | None = None) -> Params:
+        """Params of a trial: its own if it has them, else new ones.
+
+        Args:
+            trial: Running; without params, queued with some, or taken up from a dead coordinator.
+            tried: Keys of the params that are not to come again, unless they were queued.
+            risk: The probability that params fail.
+
+        Returns:
+            All active params, stored with the trial.
+
+        Raises:
+            LookupError: Nothing is left to try.
+        """
+        frozen = trial.storage.get_trial(trial._trial_id)
+        own = frozen.user_attrs.get(history.PARAMS) or frozen.system_attrs.get("fixed_params")
+        draft = self._draft(trial, own) if own else self._draw(trial, tried, risk)
+        # Before any is stored, so that a kill in between leaves no mixture of two sets.
+        trial.set_user_attr(history.PARAMS, draft.params)
+        draft.store()
+        return draft.params
+
+    def _draft(self, trial: Trial, given: Params) -> _Draft:
+        return _Draft(self._study, trial, self._space, given)
+
+    def _draw(self, trial: Trial, tried: Collection[str], risk: Risk | None) -> _Draft:
+        """The first draw that is new and will probably do; else the new one that fails least."""
+        risky: list[tuple[float, int, _Draft]] = []
+        for attempt in range(_DRAWS):
+            if attempt:
+                self._sampler.redraw(trial.number)
+            draft = self._draft(trial, {})
+            if params_key(draft.params) in tried:
+                continue
+            danger = risk(draft.params) if risk else 0.0
+            if danger <= _PROBABLE:
+                return draft
+            risky.append((danger, attempt, draft))
+        if risky:
+            return min(risky)[2]
+        chance = random.Random(f"{trial.number}:{len(tried)}")  # noqa: S311  no secret
+        return self._draft(trial, _by_chance(self._space, tried, chance))
+
+
+def is_exhausted(space: Space, tried: Collection[str]) -> bool:
+    """Whether every point of a countable space has been tried."""
+    size = space.size()
+    return not size.continuous and len(set(tried)) >= size.combinations
+
+
+def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
+    """A point that is left, each as probable as any other.
+
+    Raises:
+        LookupError: None was found.
+    """
+    size = space.size()
+    if not size.continuous and size.combinations <= _LISTED:
+        left = [p for p in space.points() if params_key(p) not in tried]
+        if left:
+            return chance.choice(left)
+    for _ in range(_CHANCES):
+        params = space.sample(Chance(chance))
+        if params_key(params) not in tried:
+            return params
+    raise LookupError("no point of the space is left to try")
+
+
+class _Draft:
+    """Draws as an Optuna trial does, and keeps what it drew to itself.
+
+    Args:
+        study: Of the trial.
+        trial: That will have the params.
+        space: Of the study.
+        given: Values that are taken as they are.
+
+    Attributes:
+        params: All active ones.
+    """
+
+    def __init__(self, study: Study, trial: Trial, space: Space, given: Params) -> None:
+        self._study = _of_bracket(study, trial)
+        self._trial = trial
+        self._frozen = trial.storage.get_trial(trial._trial_id)
+        self._given = given
+        self._relative: dict[str, Any] | None = None
+        self._drawn: dict[str, tuple[Value, BaseDistribution]] = {}
+        self.params = space.sample(self)
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        """Draw an integer."""
+        return int(self._draw(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        """Draw a float."""
+        return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Draw one of the choices."""
+        return self._draw(name, CategoricalDistribution(choices))
+
+    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
+        sampler = self._study.sampler
+        value: Any
+        if name in self._given:
+            value = self._given[name]
+        else:
+            if self._relative is None:
+                space = sampler.infer_relative_search_space(self._study, self._frozen)
+                self._relative = sampler.sample_relative(self._study, self._frozen, space)
+            value = self._relative.get(name)
+            if value is None or not distribution._contains(distribution.to_internal_repr(value)):
+                value = sampler.sample_independent(self._study, self._frozen, name, distribution)
+        self._drawn[name] = (value, distribution)
+        return value
+
+    def store(self) -> None:
+        """Give the trial what was drawn."""
+        has = self._frozen.params
+        for name, (value, distribution) in self._drawn.items():
+            if name not in has:
+                internal = distribution.to_internal_repr(value)
+                self._trial.storage.set_trial_param(
+                    self._trial._trial_id, name, internal, distribution
+                )
+
+
+def _of_bracket(study: Study, trial: Trial) -> Study:
+    """What the sampler may learn from: under Hyperband, the trials of the same bracket."""
+    if not isinstance(study.pruner, HyperbandPruner):
+        return study
+    frozen = trial.storage.get_trial(trial._trial_id)
+    bracket = study.pruner._get_bracket_id(study, frozen)
+    return study.pruner._create_bracket_study(study, bracket)

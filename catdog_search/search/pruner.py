@@ -1,0 +1,64 @@
+"""Who stops trials that look hopeless."""
+
+from __future__ import annotations
+
+import copy
+
+from optuna import Study
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
+from optuna.trial import Trial
+
+from catdog_search.config import PrunerConfig
+from catdog_search.search.sampler import quiet_experiments
+
+
+def make_pruner(config: PrunerConfig, epochs: int) -> BasePruner:
+    """The pruner of a study file.
+
+    Args:
+        config: Of the study.
+        epochs: Of a whole trial.
+    """
+    startup, warmup = config.n_startup_trials, config.n_warmup_epochs
+    match config.name:
+        case "none":
+            return NopPruner()
+        case "percentile":
+            return PercentilePruner(config.percentile, startup, warmup)
+        case "asha":
+            return SuccessiveHalvingPruner(config.min_epochs, config.reduction_factor)
+        case "hyperband":
+            return HyperbandPruner(config.min_epochs, epochs, config.reduction_factor)
+        case "patient":
+            with quiet_experiments():
+                return PatientPruner(MedianPruner(startup, warmup), config.patience)
+        case "median":
+            return MedianPruner(startup, warmup)
+
+
+def report_epoch(study: Study, trial: Trial, epoch: int, value: float) -> bool:
+    """Store an epoch's value and ask the pruner whether to go on.
+
+    An earlier attempt may have reported this epoch, and later ones. `trial.report` would ignore
+    the new value, and the pruner judges by the last epoch that it sees; so the value is
+    overwritten, and later ones are kept from the pruner.
+
+    Args:
+        study: Of the trial.
+        trial: That runs.
+        epoch: From 0.
+        value: The study's metric.
+    """
+    trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+    frozen = copy.copy(trial.storage.get_trial(trial._trial_id))
+    reported = frozen.intermediate_values.items()
+    frozen.intermediate_values = {e: v for e, v in reported if e <= epoch}
+    return not study.pruner.prune(study, frozen)

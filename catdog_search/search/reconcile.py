@@ -1,0 +1,160 @@
+"""Compare what Optuna and MLflow say of a study, trial by trial, and mend where they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from catdog_search.errors import StudyLockedError
+from catdog_search.places import State, file_lock
+from catdog_search.search import history
+from catdog_search.search.history import TrialRow, view_of
+from catdog_search.search.record import close_run, recreate_run
+from catdog_search.search.storage import UID, load_study
+from catdog_search.tracking.models import model_exists
+from catdog_search.tracking.runs import StudyRuns
+from catdog_search.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be.
+
+    Attributes:
+        study: Where.
+        text: What, for people.
+        mend: What `repair` does about it, for people.
+        repair: Does it.
+    """
+
+    study: str
+    text: str
+    mend: str
+    repair: Callable[[], object]
+
+
+def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
+    """Where the stores disagree about a study.
+
+    Args:
+        state: Where it is kept.
+        name: Of the study.
+        repair: Whether to mend what is found; nothing is changed otherwise.
+
+    Raises:
+        StudyLockedError: The study is running, so that both change while they are read.
+        StateError: There is no such study, or a store doesn't open.
+    """
+    lock = state.scratch(name) / "coordinator.lock"
+    try:
+        with file_lock(lock, wait=False):
+            found = list(_Comparison(state, name).findings())
+            for finding in found if repair else ():
+                finding.repair()
+            return found
+    except BlockingIOError:
+        raise StudyLockedError(f"study {name!r} is running; look again when it rests") from None
+
+
+class _Comparison:
+    def __init__(self, state: State, name: str) -> None:
+        self._study = load_study(state, name)
+        self._store = Store.of(state)
+        self._scratch = state.scratch(name)
+        self._trials = self._study.get_trials(deepcopy=False)
+        self._rows = view_of(self._study).trials
+
+    def findings(self) -> Iterator[Finding]:
+        uid = self._study.user_attrs[UID]
+        if not StudyRuns.exist(self._store, self._study.study_name, uid):
+            if self._trials:
+                yield self._finding(
+                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.uri}",
+                    "make the runs anew from what Optuna knows",
+                    partial(self._recreate_all, uid),
+                )
+            return
+        runs = StudyRuns(self._store, self._study.study_name, uid)
+        by_id = {run.info.run_id: run for run in runs.children()}
+        for row in self._rows:
+            if row.state in history.FINISHED:
+                yield from self._of_finished(runs, row, by_id)
+        yield from self._of_strangers(runs, by_id)
+        yield from self._of_models(runs)
+        yield from self._of_files()
+
+    def _finding(self, text: str, mend: str, repair: Callable[[], object]) -> Finding:
+        return Finding(self._study.study_name, text, mend, repair)
+
+    def _recreate_all(self, uid: str) -> None:
+        runs = StudyRuns(self._store, self._study.study_name, uid)
+        self._study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
+        for trial in self._trials:
+            if trial.state.is_finished():
+                recreate_run(self._study, runs, trial)
+        runs.client.set_terminated(runs.parent_id, "FINISHED")
+
+    def _of_finished(
+        self, runs: StudyRuns, row: TrialRow, by_id: Mapping[str, Any]
+    ) -> Iterator[Finding]:
+        trial: FrozenTrial = self._trials[row.number]
+        run = by_id.get(row.run_id or "")
+        at = f"trial {row.number}"
+        if run is None:
+            yield self._finding(
+                f"{at} is {row.state} in Optuna and has no run in MLflow",
+                "make the run anew from what Optuna knows: params, values by epoch, outcome",
+                partial(recreate_run, self._study, runs, trial),
+            )
+            return
+        run_id, status = run.info.run_id, run.info.status
+        tag = run.data.tags.get("trial_state")
+        if (status, tag) != ("FAILED" if row.state == "FAIL" else "FINISHED", row.state):
+            yield self._finding(
+                f"{at} is {row.state} in Optuna, its run {run_id} is {status}, trial_state {tag}",
+                "close the run as Optuna says",
+                partial(close_run, runs, run_id, trial),
+            )
+        objective = run.data.metrics.get("objective")
+        if row.value is not None and objective != row.value:
+            yield self._finding(
+                f"{at} has the value {row.value} in Optuna and {objective} in MLflow",
+                "write Optuna's value to the run",
+                partial(runs.overwrite, run_id, "objective", row.value),
+            )
+
+    def _of_strangers(self, runs: StudyRuns, by_id: Mapping[str, Any]) -> Iterator[Finding]:
+        """A run that no finished trial owns must be closed."""
+        own = {row.run_id for row in self._rows if row.state in history.FINISHED}
+        for run_id, run in by_id.items():
+            if run_id not in own and run.info.status != "KILLED":
+                yield self._finding(
+                    f"run {run_id} of trial {run.data.tags.get('trial')} is {run.info.status}, "
+                    "and Optuna knows of no trial that ended with it",
+                    "close the run as KILLED and remove its files; `run` takes the trial up again",
+                    partial(runs.abandon, run_id),
+                )
+
+    def _of_models(self, runs: StudyRuns) -> Iterator[Finding]:
+        for row in self._rows:
+            if row.model_id and not model_exists(runs.client, row.model_id):
+                yield self._finding(
+                    f"trial {row.number} should keep the model {row.model_id}, which is gone",
+                    "note that it keeps none, so that nothing looks for it",
+                    partial(history.note_dropped, self._study, row.number),
+                )
+
+    def _of_files(self) -> Iterator[Finding]:
+        over = {row.number for row in self._rows if row.state in history.FINISHED}
+        for path in sorted(self._scratch.glob("trial-*.checkpoint.*")):
+            if int(path.name.split(".")[0].removeprefix("trial-")) in over:
+                yield self._finding(
+                    f"{path} is of a trial that is over",
+                    "remove the file",
+                    partial(Path.unlink, path, missing_ok=True),
+                )

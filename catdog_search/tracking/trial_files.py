@@ -1,0 +1,88 @@
+"""What a trial leaves as files: what val was taken for, and the figures of those worth keeping."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from catdog_search.data.dataset import Dataset
+from catdog_search.tracking.figures import Photos, Predictions, trial_figures
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FIGURES = "figures"
+_PREDICTIONS = "val/predictions.npz"
+_DPI = 90
+
+
+def log_val(
+    client: MlflowClient,
+    run_id: str,
+    labels: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.float32],
+) -> None:
+    """Keep the probabilities of val beside its labels, so that figures can be drawn later.
+
+    Args:
+        client: MLflow's.
+        run_id: The trial's.
+        labels: (n, 1).
+        probabilities: (n,), of class 1.
+    """
+    folder, name = _PREDICTIONS.split("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        np.savez_compressed(
+            path, labels=labels.ravel().astype(np.uint8), probabilities=probabilities
+        )
+        client.log_artifact(run_id, str(path), folder)
+
+
+def load_val(client: MlflowClient, run_id: str) -> Predictions | None:
+    """What `log_val` kept; None where the run has none."""
+    folder = _PREDICTIONS.split("/", maxsplit=1)[0]
+    if not client.list_artifacts(run_id, folder):
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        path = client.download_artifacts(run_id, _PREDICTIONS, temporary)
+        with np.load(path) as file:
+            return Predictions(file["labels"], file["probabilities"])
+
+
+def val_photos(dataset: Dataset) -> Photos:
+    """The photos of val, in the order of the predictions."""
+    rows, photos = dataset.rows("val"), dataset.manifest.photos
+    return Photos(dataset.pixels()[rows], [photos[i].key for i in rows])
+
+
+def log_figures(
+    client: MlflowClient,
+    run_id: str,
+    title: str,
+    history: Sequence[dict[str, float]],
+    best_epoch: int | None,
+    predictions: Predictions,
+    dataset: Dataset,
+) -> None:
+    """Draw and keep every figure of a trial."""
+    names = dataset.manifest.class_names
+    photos = val_photos(dataset)
+    figures = trial_figures(title, history, best_epoch, predictions, names, photos)
+    for name, figure in figures.items():
+        client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI})
+
+
+def delete_files(client: MlflowClient, run_id: str, folder: str | None = None) -> None:
+    """Remove a run's artifacts, or those in one folder; where there are none, nothing happens."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if not client.list_artifacts(run_id, folder):
+        return
+    repository: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
+    repository.delete_artifacts(folder)

@@ -1,0 +1,266 @@
+"""Every outcome of a trial, through the real coordinator, worker and stores."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import TABLE, assert_stores_agree, children_of, run
+
+from catdog_search.data.dataset import Dataset
+from catdog_search.errors import StateError, TrialFailedError
+from catdog_search.places import State
+from catdog_search.search import history, limits, pool
+from catdog_search.search.messages import Event, Notice, TrialEnded
+from catdog_search.search.storage import load_study
+from catdog_search.tracking.store import Store
+
+Act = Callable[..., None]
+
+
+def assert_constraint(state: State, pictures: Dataset, ending: str, **options: Any) -> None:
+    """Trial 1 of two ends as a constraint of this name, and the study goes on."""
+    report = run(state, pictures, 2, **options)
+    assert report.view.counts == {"COMPLETE": 1, "PRUNED": 1}
+    row = report.view.trials[1]
+    assert (row.state, row.ending) == ("PRUNED", ending)
+    assert row.error
+    trial = load_study(state, "tiny").get_trials()[1]
+    assert list(trial.constraints) == [ending]
+    assert trial.constraints[ending] > 0
+    run_ = Store.of(state).client().get_run(row.run_id)
+    assert run_.data.tags["ending"] == ending
+    assert run_.data.tags["error"] == row.error
+    assert_stores_agree(state)
+
+
+def test_framework_out_of_memory_is_a_constraint_and_costs_the_worker(
+    state: State, pictures: Dataset, act: Act
+) -> None:
+    act(call_2="out_of_memory", call_4="nothing")
+    assert_constraint(state, pictures, "oom")
+
+
+def test_kernel_kill_is_told_from_a_crash_by_the_counter(
+    state: State, pictures: Dataset, act: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "cgroup" / "box"
+    own.mkdir(parents=True)
+    (own / "memory.events").write_text("low 0\noom 0\noom_kill 0\n")
+    (tmp_path / "self").write_text("0::/box\n")
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(limits, "OWN_CGROUP", tmp_path / "self")
+    monkeypatch.setenv("FAKE_OOM_COUNTER", str(own / "memory.events"))
+    act(call_2="killed_by_the_kernel")
+    assert_constraint(state, pictures, "oom")
+    assert "kernel" in str(history.view(state, "tiny").trials[1].error)
+
+
+def test_worker_above_its_own_limit_is_out_of_memory(
+    state: State, pictures: Dataset, act: Act
+) -> None:
+    act(call_2="hog")
+    assert_constraint(state, pictures, "oom", table={"limits": {"max_memory_gb": 0.6}})
+    assert "at most 0.60" in str(history.view(state, "tiny").trials[1].error)
+
+
+def test_divergence_is_a_constraint(state: State, pictures: Dataset, act: Act) -> None:
+    act(call_2="diverge")
+    assert_constraint(state, pictures, "diverged")
+
+
+def test_second_crash_is_a_constraint(state: State, pictures: Dataset, act: Act) -> None:
+    act(call_2="crash", call_3="crash")
+    assert_constraint(state, pictures, "crashed")
+
+
+def test_hang_is_a_crash(state: State, pictures: Dataset, act: Act) -> None:
+    act(call_2="hang", call_3="hang")
+    # 3 s: the pictures are packed and the imports done, so nothing else takes so long.
+    assert_constraint(state, pictures, "crashed", table={"limits": {"stall_minutes": 0.05}})
+    assert "no sign of life" in str(history.view(state, "tiny").trials[1].error)
+
+
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        ({"max_parameters": 400}, "parameters, at most 400"),
+        ({"max_memory_gb": 1e-4}, "GB, at most 0.00"),
+        ({"max_trial_minutes": 1e-9}, "minutes, at most 1e-09"),
+    ],
+)
+def test_too_large_trial_is_not_trained(
+    state: State, pictures: Dataset, act: Act, limit: dict[str, float], says: str
+) -> None:
+    act(call_1="bug")
+    report = run(state, pictures, 1, table={"limits": limit})
+    (row,) = report.view.trials
+    assert (row.state, row.ending, row.epochs) == ("PRUNED", "too_large", 0)
+    assert says in str(row.error)
+    assert load_study(state, "tiny").get_trials()[0].constraints["too_large"] > 0
+    assert_stores_agree(state)
+
+
+def test_crash_is_tried_once_more_as_the_same_trial(
+    state: State, pictures: Dataset, act: Act
+) -> None:
+    act(call_2="crash")
+    notices: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+
+    report = run(state, pictures, 3, listener=listen)
+    assert report.view.counts == {"COMPLETE": 3}
+    assert any("trial 1: the worker was killed by SIGKILL; once more" in n for n in notices)
+    trial = load_study(state, "tiny").get_trials()[1]
+    assert trial.user_attrs["attempt"] == 2
+    client = Store.of(state).client()
+    alive = client.get_run(report.view.trials[1].run_id)
+    dead = client.get_run(alive.data.tags["previous_attempt"])
+    assert (dead.info.status, dead.data.tags["next_attempt"]) == ("KILLED", alive.info.run_id)
+    assert dead.data.tags["seed"] == alive.data.tags["seed"]
+    assert dead.data.params == alive.data.params
+    assert_stores_agree(state)
+
+
+def test_crash_beside_a_coordinators_death_is_counted_once(
+    state: State, pictures: Dataset, act: Act
+) -> None:
+    act(call_1="crash", call_2="disk_full", call_3="crash")
+    with pytest.raises(StateError, match="No space left"):
+        run(state, pictures, 1)
+    report = run(state, pictures, 1)
+    assert report.view.trials[0].ending == "crashed"
+
+
+def test_full_disk_stops_the_study_and_keeps_the_trial(
+    state: State, pictures: Dataset, act: Act
+) -> None:
+    act(call_2="disk_full")
+    with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
+        run(state, pictures, 2)
+    assert [row.state for row in history.view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
+    assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
+    assert_stores_agree(state)
+
+
+def test_worker_that_dies_between_trials_costs_nothing(state: State, pictures: Dataset) -> None:
+    def kill(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            for pid in workers():
+                os.kill(pid, signal.SIGKILL)
+
+    assert run(state, pictures, 2, listener=kill).view.counts == {"COMPLETE": 2}
+    trials = load_study(state, "tiny").get_trials()
+    assert [t.user_attrs["attempt"] for t in trials] == [1, 1]
+    assert_stores_agree(state)
+
+
+def test_worker_is_recycled_and_a_spare_waits(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SPARE_AFTER_S", 0.0)
+    monkeypatch.setenv("FAKE_STEP_S", "0.5")
+    seen: list[set[int]] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            seen.append(set(workers()))
+
+    report = run(state, pictures, 3, listener=look, table={"limits": {"trials_per_worker": 1}})
+    assert report.view.counts == {"COMPLETE": 3}
+    assert all(len(pids) == 2 for pids in seen)  # one that trained, one that waits
+    assert len(set.union(*seen)) == 4
+    assert len(seen[0] & seen[1]) == 1  # the spare has become the worker
+
+
+def test_worker_that_never_starts_is_said(state: State, pictures: Dataset) -> None:
+    with pytest.raises(TrialFailedError, match="before its first trial; its output is in") as e:
+        run(state, pictures, 1, training="no_such_module")
+    assert "no_such_module" in Path(str(e.value.trace)).read_text()
+
+
+def workers() -> list[int]:
+    found = []
+    for pid in children_of(os.getpid()):
+        command = Path(f"/proc/{pid}/cmdline")
+        if command.exists() and "spawn_main" in command.read_text():
+            found.append(pid)
+    return found
+
+
+def test_only_the_best_leave_figures_and_nothing_else_stays(
+    state: State, pictures: Dataset
+) -> None:
+    table = {"sampler": {"name": "random"}, "keep_models": 3}
+    report = run(state, pictures, 30, table=table)
+    assert report.view.counts == {"COMPLETE": 30}
+    with_figures = {p.parents[2].name for p in state.artifacts.rglob("learning_curves.png")}
+    best = {str(row.run_id) for row in report.view.ranked()[:3]}
+    assert with_figures == best
+    assert [row.number for row in report.view.trials if row.kept] == sorted(
+        row.number for row in report.view.ranked()[:3]
+    )
+    kept_bytes = 0
+    for row in report.view.trials:
+        files = [p for p in state.artifacts.rglob("*") if p.is_file() and str(row.run_id) in str(p)]
+        assert any(p.name == "predictions.npz" for p in files)
+        if row.run_id not in best:
+            kept_bytes += sum(p.stat().st_size for p in files)
+    assert 0 < kept_bytes < 27 * 2_000
+    left = [p.name for p in state.scratch("tiny").iterdir()]
+    assert sorted(left) == ["coordinator.lock", "worker.log"]
+
+
+def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
+    state: State, pictures: Dataset
+) -> None:
+    table = {
+        "space": {
+            "n_blocks": {"low": 1, "high": 3},
+            "filters": {"choices": [4, 8]},
+            "block": {"choices": ["plain", "residual"]},
+            "convolutions": {"choices": [2, 3], "when": {"block": "residual"}},
+        },
+        "recipes": {},
+    }
+    report = run(state, pictures, 40, table=table)
+    assert report.end == "exhausted"
+    points = [str(sorted(row.params.items())) for row in report.view.trials]
+    assert len(points) == len(set(points)) == 18
+    assert report.view.counts == {"COMPLETE": 18}
+
+
+def test_replicates_are_the_same_params_on_other_seeds(state: State, pictures: Dataset) -> None:
+    report = run(state, pictures, 4, seeds=3)
+    replicates = [row for row in report.view.trials if row.recipe == "plain"]
+    assert len(replicates) == 3
+    assert len({str(row.params) for row in replicates}) == 1
+    trials = load_study(state, "tiny").get_trials()
+    assert len({t.user_attrs["seed"] for t in trials}) == 4
+
+
+def test_most_of_a_failing_space_is_avoided(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = {
+        "n_blocks": {"low": 1, "high": 3},
+        "filters": {"choices": [8, 16, 32, 64, 128]},
+        "batch_size": {"choices": [16, 32, 64, 128, 256]},
+        "dropout": {"low": 0.0, "high": 0.5},
+    }
+    monkeypatch.setenv("FAKE_LIMIT", "1600")  # a quarter of the space fits
+    table = {**TABLE, "space": space, "recipes": {}, "trials": 60, "training": {"epochs": 2}}
+    table["sampler"] = {"n_startup_trials": 10}
+    report = run(state, pictures, 60, table=table)
+    failed = [row for row in report.view.trials if row.ending == "oom"]
+    assert 0 < len(failed) < 20
+    assert report.view.finished == 60
+    assert len({str(row.params) for row in failed}) == len(failed)
+    assert_stores_agree(state)

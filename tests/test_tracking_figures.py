@@ -1,0 +1,80 @@
+"""Figures show the numbers they were given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from catdog_search.tracking import figures
+from catdog_search.tracking.figures import Photos, Predictions
+
+NAMES = ("cat", "dog")
+GOT = Predictions(np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.95, 0.4, 0.8, 0.3]))
+METRICS = {
+    "loss": 1.0,
+    "accuracy": 0.5,
+    "val_loss": 1.1,
+    "val_accuracy": 0.4,
+    "learning_rate": 0.1,
+}
+
+
+def test_learning_curves_draw_both_splits_the_rate_and_the_kept_epoch() -> None:
+    history = [{**METRICS, "loss": 1 / (i + 1), "learning_rate": 0.1 * i} for i in range(4)]
+    loss, accuracy, rate = figures.learning_curves(history, 2, "study s trial 3").axes
+    assert [line.get_label() for line in loss.lines] == ["train", "val", "kept: epoch 3"]
+    assert loss.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
+    assert accuracy.lines[1].get_ydata() == pytest.approx([0.4] * 4)
+    assert list(accuracy.lines[2].get_xdata()) == [3, 3]
+    assert rate.lines[0].get_ydata() == pytest.approx([0, 0.1, 0.2, 0.3])
+
+
+def test_confusion_matrix_counts_by_class() -> None:
+    (axes,) = figures.confusion_matrix(GOT, NAMES, "t").axes
+    cells = [text.get_text().split("\n") for text in axes.texts]
+    assert cells == [["2", "66.7%"], ["1", "33.3%"], ["1", "50.0%"], ["1", "50.0%"]]
+
+
+def test_roc_and_precision_recall_name_their_areas() -> None:
+    roc, trade = figures.roc_and_precision_recall(GOT, "dog", "t").axes
+    # Of the 6 pairs of a dog and a cat, 3 are in the right order.
+    assert roc.lines[0].get_label() == "area 0.5000"
+    assert trade.lines[0].get_label().startswith("average precision 0.")
+    assert trade.lines[1].get_label() == "chance 0.40"
+    assert roc.get_title() == "ROC"
+
+
+def test_reliability_puts_each_photo_in_its_bin() -> None:
+    upper, lower = figures.reliability(GOT, "dog", "t").axes
+    heights = [bar.get_height() for bar in lower.patches]
+    assert heights == [0, 1, 0, 1, 1, 0, 0, 0, 1, 1]
+    assert list(upper.lines[1].get_xdata()) == pytest.approx([0.1, 0.3, 0.4, 0.8, 0.95])
+    assert list(upper.lines[1].get_ydata()) == pytest.approx([0, 1, 0, 1, 0])
+
+
+def test_most_wrong_shows_the_surest_mistakes_first_with_their_names() -> None:
+    photos = Photos(np.zeros((5, 4, 4, 3), np.uint8), [f"train/photo.{i}.jpg" for i in range(5)])
+    figure = figures.most_wrong(GOT, photos, NAMES, "t")
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == ["photo.1.jpg\ndog 95.0%", "photo.4.jpg\ncat 70.0%"]
+
+
+def test_most_wrong_says_when_none_is() -> None:
+    right = Predictions(np.array([0, 1]), np.array([0.1, 0.9]))
+    photos = Photos(np.zeros((2, 4, 4, 3), np.uint8), ["a", "b"])
+    figure = figures.most_wrong(right, photos, NAMES, "t")
+    assert figure.get_suptitle() == "t: val, none is wrong"
+
+
+def test_trial_figures_are_what_there_is_data_for() -> None:
+    photos = Photos(np.zeros((5, 4, 4, 3), np.uint8), list("abcde"))
+    every = figures.trial_figures("t", [METRICS], 0, GOT, NAMES, photos)
+    assert list(every) == [
+        "learning_curves.png",
+        "confusion_matrix.png",
+        "roc_pr.png",
+        "reliability.png",
+        "most_wrong.png",
+    ]
+    assert list(figures.trial_figures("t", [METRICS], 0, GOT, NAMES, None)) == list(every)[:4]
+    assert list(figures.trial_figures("t", [METRICS], None, None, NAMES, photos)) == list(every)[:1]

@@ -1,0 +1,139 @@
+"""A tiny study on real stores, in this process or in one of its own, and what must hold of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from catdog_search import studies
+from catdog_search.data.dataset import Dataset
+from catdog_search.places import State
+from catdog_search.search import history
+from catdog_search.search.coordinator import Options, Report, run_study
+from catdog_search.search.history import StudyView
+from catdog_search.tracking.runs import PARENT_TAG
+from catdog_search.tracking.store import Store
+
+TABLE: dict[str, Any] = {
+    "name": "tiny",
+    "purpose": "A study for tests.",
+    "image_size": 8,
+    "metric": "val_accuracy",
+    "direction": "maximize",
+    "trials": 3,
+    "seed": 5,
+    "training": {"epochs": 3},
+    "sampler": {"n_startup_trials": 2},
+    "pruner": {"name": "none"},
+    "space": {
+        "n_blocks": {"low": 1, "high": 2},
+        "filters": {"choices": [4, 8]},
+        "dropout": {"low": 0.0, "high": 0.5},
+        "dense_units": 0,
+    },
+    "recipes": {"plain": {"n_blocks": 2, "filters": 4, "dropout": 0.0}},
+}
+
+
+def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
+    """Run the study; the test's own keywords go to run_study, `table` changes the study."""
+    config = studies.parse({**TABLE, **options.pop("table", {})}, "tiny.toml")
+    listener = options.pop("listener", lambda event: None)
+    options.setdefault("training", "fake_training")
+    chosen = Options(trials=trials, **options)
+    return run_study(config, pictures, state, listener, chosen)
+
+
+def proposals(view: StudyView) -> list[Any]:
+    return [row.params for row in view.trials]
+
+
+def mlflow_children(state: State, view: StudyView) -> list[Any]:
+    client = Store.of(state).client()
+    experiment = client.get_experiment_by_name(view.name)
+    query = f"tags.`{PARENT_TAG}` = '{view.parent_run_id}'"
+    return list(client.search_runs([experiment.experiment_id], query))
+
+
+def assert_stores_agree(state: State) -> None:
+    """Every finished trial has one run that says the same; every other run is closed."""
+    view = history.view(state, "tiny")
+    runs = {run.info.run_id: run for run in mlflow_children(state, view)}
+    for row in view.trials:
+        if row.state in ("COMPLETE", "PRUNED", "FAIL"):
+            run = runs.pop(row.run_id or "")
+            assert run.data.tags["trial"] == str(row.number)
+            assert run.data.tags["trial_state"] == row.state
+            assert run.info.status == ("FAILED" if row.state == "FAIL" else "FINISHED")
+            if row.value is not None:
+                assert run.data.metrics["objective"] == pytest.approx(row.value)
+    assert [run.info.status for run in runs.values() if run.info.status != "KILLED"] == []
+
+
+_KILL_ME = """
+import json, sys
+from pathlib import Path
+from catdog_search import studies
+from catdog_search.data.dataset import Dataset
+from catdog_search.places import State
+from catdog_search.search.coordinator import Options, run_study
+from catdog_search.search.messages import EpochDone, TrialStarted
+
+def say(event):
+    if isinstance(event, (TrialStarted, EpochDone)):
+        print(type(event).__name__, flush=True)
+
+if __name__ == "__main__":
+    table, folder, digest, state, trials, training = json.loads(sys.argv[1])
+    run_study(studies.parse(table, "t"), Dataset(Path(folder), digest, table["image_size"]),
+              State.at(state), say, Options(trials=trials, training=training))
+"""
+
+
+@contextlib.contextmanager
+def coordinator_process(
+    state: State,
+    pictures: Dataset,
+    trials: int,
+    table: dict[str, Any] | None = None,
+    training: str = "fake_training",
+) -> Iterator[subprocess.Popen[str]]:
+    facts = [table or TABLE, str(pictures.folder), pictures.digest, str(state.root)]
+    arguments = json.dumps([*facts, trials, training])
+    script = state.root / "coordinator.py"
+    script.write_text(_KILL_ME)
+    tests = str(Path(__file__).parent)
+    process = subprocess.Popen(
+        [sys.executable, str(script), arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def children_of(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in listed.split()]
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    try:
+        return stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
