@@ -85,7 +85,7 @@ class PlainDisplay:
     def __init__(self, config: StudyConfig, write: Callable[[str], None]) -> None:
         self._config = config
         self._write = write
-        self._number = self._wanted = 0
+        self._number = self._wanted = self._epochs = 0
 
     def context(self) -> AbstractContextManager[object]:
         """Nothing to set up."""
@@ -107,10 +107,11 @@ class PlainDisplay:
             case Planned():
                 line = f"plan: {say_plan(event, self._wanted)}"
             case TrialStarted(number=number):
-                self._number = number
+                self._number, self._epochs = number, event.epochs
                 line = f"trial {number}{_origin(event)}: {say_params(event.varied)}"
             case EpochDone():
-                line = f"trial {self._number} {_epoch(event, self._config)}"
+                epoch = _epoch(event, self._config.metric, self._epochs)
+                line = f"trial {self._number} {epoch}"
             case TrialEnded():
                 line = f"trial {event.number} {_ended(event)}{_so_far(event.best)}"
             case Notice(text=text):
@@ -123,11 +124,11 @@ def _origin(event: TrialStarted) -> str:
     return recipe + (f" (attempt {event.attempt})" if event.attempt > 1 else "")
 
 
-def _epoch(event: EpochDone, config: StudyConfig) -> str:
+def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
     metrics = event.metrics
     return (
-        f"epoch {event.epoch + 1}/{config.training.epochs}: "
-        f"{config.metric} {metrics[config.metric]:.4f}, loss {metrics['loss']:.4f}, "
+        f"epoch {event.epoch + 1}/{epochs}: "
+        f"{metric} {metrics[metric]:.4f}, loss {metrics['loss']:.4f}, "
         f"{metrics['seconds']:.1f} s"
     )
 
@@ -146,6 +147,7 @@ def _so_far(best: Best | None) -> str:
 class _Row:
     number: int
     params: str
+    epochs: int
     state: str = "RUNNING"
     epoch: str = ""
     value: str = ""
@@ -168,6 +170,8 @@ class LiveDisplay:
         self._finished = self._wanted = 0
         self._best: Best | None = None
         self._device = "starting the worker"
+        self._estimated: float | None = None
+        self._searched = set(config.space.searched)
 
     def context(self) -> AbstractContextManager[object]:
         """Draws while it is open."""
@@ -190,20 +194,31 @@ class LiveDisplay:
             case Ready(backend=backend, device=device):
                 self._device = f"{backend} on {device}"
             case TrialStarted():
-                params = say_params(event.varied) + _origin(event)
-                self._rows.append(_Row(event.number, params))
-            case BatchDone() | EpochDone() if self._rows:
+                self._start(event)
+            case BatchDone() | EpochDone() | TrialEnded() if self._rows:
                 self._progress(self._rows[-1], event)
-            case TrialEnded() if self._rows:
-                self._end(self._rows[-1], event)
             case Planned():
+                self._estimated = event.estimate.seconds
                 self._console.print(f"plan: {say_plan(event, self._wanted - self._finished)}")
             case Notice(text=text):
                 self._console.print(f"note: {text}")
 
-    def _progress(self, row: _Row, event: BatchDone | EpochDone) -> None:
-        of = self._config.training.epochs
-        if isinstance(event, BatchDone):
+    def _start(self, event: TrialStarted) -> None:
+        if self._rows and self._rows[-1].number == event.number:
+            self._rows.pop()  # an attempt that died
+        self._rows.append(_Row(event.number, self._what_differs(event), event.epochs))
+
+    def _what_differs(self, event: TrialStarted) -> str:
+        """The params that are not those of the best trial, which the caption shows whole."""
+        best = self._best.params if self._best else {}
+        differs = {k: v for k, v in event.varied.items() if best.get(k) != v}
+        return (say_params(differs) or "as the best") + _origin(event)
+
+    def _progress(self, row: _Row, event: BatchDone | EpochDone | TrialEnded) -> None:
+        of = row.epochs
+        if isinstance(event, TrialEnded):
+            self._end(row, event)
+        elif isinstance(event, BatchDone):
             row.epoch = f"{event.epoch + event.step / event.steps:.1f}/{of}"
         else:
             row.epoch = f"{event.epoch + 1}/{of}"
@@ -223,7 +238,7 @@ class LiveDisplay:
         from rich.text import Text
 
         table = Table(title=Text(f"study {self._config.name}"), caption=Text(self._summary()))
-        for name in ("trial", "state", "params", "epoch", self._config.metric, "time"):
+        for name in ("trial", "state", "what differs", "epoch", self._config.metric, "time"):
             table.add_column(name, overflow="fold")
         for row in self._rows[-_ROWS:]:
             seconds = time.monotonic() - row.started if row.seconds is None else row.seconds
@@ -241,12 +256,15 @@ class LiveDisplay:
         parts = [f"{self._finished} of {self._wanted} trials", best, self._device]
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {duration(left)} left")
+        if self._best:
+            varied = {k: v for k, v in self._best.params.items() if k in self._searched}
+            parts.append(f"\nbest: {say_params(varied)}")
         return " · ".join(parts)
 
     def _seconds_left(self) -> float | None:
         done = [row.seconds for row in self._rows if row.seconds is not None]
-        if not done or self._finished >= self._wanted:
+        mean = sum(done) / len(done) if done else self._estimated
+        if mean is None or self._finished >= self._wanted:
             return None
-        mean = sum(done) / len(done)
         running = [time.monotonic() - row.started for row in self._rows if row.seconds is None]
         return max(mean * (self._wanted - self._finished) - sum(running), 0)

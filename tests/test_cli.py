@@ -18,10 +18,12 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli, studies
+from catdog_search.search.estimate import StudyEstimate
 from catdog_search.search.messages import (
     BatchDone,
     Best,
     EpochDone,
+    Planned,
     Ready,
     StudyOpened,
     TrialEnded,
@@ -207,12 +209,13 @@ EPOCH = {"val_accuracy": 0.75, "loss": 0.5, "seconds": 1.5}
 EVENTS: list[Any] = [
     StudyOpened(CONFIG, 1, 3, Best(0, 0.7, {}, "r"), "uri"),
     Ready("tensorflow", "CPU, 2 cores", {}, 1e11, None),
-    TrialStarted(1, {"dropout": 0.25}, "plain", 2),
+    Planned(StudyEstimate((1000, 2_000_000, 3_000_000), 10**8, 30.0, 0.25), 4 * 10**9),
+    TrialStarted(1, {"dropout": 0.25}, "plain", 2, 10),
     BatchDone(0, 5, 10),
     EpochDone(0, EPOCH),
-    TrialEnded(1, "COMPLETE", 0.75, 1, 61.0, Best(1, 0.75, {}, "r"), "finished"),
-    TrialStarted(2, {"dropout": 0.5}, None, 1),
-    TrialEnded(2, "PRUNED", None, 1, 3.0, Best(1, 0.75, {}, "r"), "diverged"),
+    TrialEnded(1, "COMPLETE", 0.75, 1, 61.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "finished"),
+    TrialStarted(2, {"dropout": 0.5}, None, 1, 10),
+    TrialEnded(2, "PRUNED", None, 1, 3.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "diverged"),
 ]
 
 
@@ -225,6 +228,9 @@ def test_plain_display_says_a_line_an_event() -> None:
     assert lines == [
         "1 of 3 trials finished; best so far 0.7000 (trial 0)",
         "worker ready: tensorflow on CPU, 2 cores",
+        "plan: 2 trials to go; 0.001 to 3 million weights (median 2); a step takes up to 0.1 GB, "
+        "the worker may take 4; about 30 s a trial and 1 min 00 s in all, less what is stopped "
+        "early; 25% of the space exceeds a limit",
         "trial 1 (recipe plain) (attempt 2): dropout=0.25",
         "trial 1 epoch 1/10: val_accuracy 0.7500, loss 0.5000, 1.5 s",
         "trial 1 COMPLETE 0.7500 after 1 epochs, 1 min 01 s; best so far 0.7500 (trial 1)",
@@ -243,17 +249,31 @@ def drawn_after(events: list[Any]) -> str:
 
 
 def test_live_display_shows_the_trial_in_flight() -> None:
-    text = drawn_after(EVENTS[:4])
+    text = drawn_after(EVENTS[:5])
     assert "RUNNING" in text
     assert "0.5/10" in text
     assert "1 of 3 trials · best 0.7000 (trial 0) · tensorflow on CPU, 2 cores" in text
 
 
 def test_live_display_tells_the_time_left_and_the_best() -> None:
-    text = drawn_after(EVENTS[:6])
+    text = drawn_after(EVENTS[:7])
     assert "COMPLETE" in text
     assert "2 of 3 trials · best 0.7500 (trial 1)" in text
     assert "about 1 min 01 s left" in text
+    assert "best: dropout=0.25" in text
+
+
+def test_live_display_estimates_before_the_first_trial_is_over() -> None:
+    text = drawn_after(EVENTS[:4])
+    assert "about 1 min 00 s left" in text or "about 59 s left" in text
+    assert "plain" in text
+
+
+def test_live_display_replaces_an_attempt_that_died() -> None:
+    again = TrialStarted(1, {"dropout": 0.25}, "plain", 3, 10)
+    text = drawn_after([*EVENTS[:4], again])
+    assert "(attempt 3)" in text
+    assert "(attempt 2)" not in text
 
 
 @pytest.mark.parametrize(

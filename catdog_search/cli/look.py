@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from catdog_search.cli.common import debug_option, json_option, say_table, state_option
-from catdog_search.errors import CatdogError
+from catdog_search.errors import CatdogError, StateError
 
 if TYPE_CHECKING:
+    from catdog_search.config import StudyConfig
+    from catdog_search.places import State
+    from catdog_search.search.drawing import Study
+    from catdog_search.search.estimate import StudyEstimate
     from catdog_search.search.history import StudyView, TrialRow
+
+
+# Of a dataset; the rest is val and test.
+TRAIN_SHARE = 0.7
 
 
 @click.command("studies")
@@ -39,20 +49,31 @@ def list_studies(as_json: bool) -> None:
 
 @click.command()
 @click.argument("study", metavar="NAME|FILE")
+@click.option(
+    "--photos",
+    type=click.IntRange(min=2),
+    default=14_000,
+    show_default=True,
+    help="Photos of train, for the estimate of time.",
+)
 @json_option
 @debug_option
-def check(study: str, as_json: bool) -> None:
-    """Check a study file and print its space and size."""
+def check(study: str, photos: int, as_json: bool) -> None:
+    """Check a study file, print its space and size, and estimate what it takes."""
     from catdog_search import config as cfg
     from catdog_search import studies
 
     path = studies.find(study)
     config = studies.load(str(path))
     size = config.space.size()
+    if config.data.source == "synthetic":
+        photos = round(config.data.synthetic_n * TRAIN_SHARE)
+    estimate = _estimate(config, photos)
     if as_json:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
-        click.echo(json.dumps({"study": config.name, "file": str(path), **space, **fingerprint}))
+        facts = {"study": config.name, "file": str(path), **space, **fingerprint}
+        click.echo(json.dumps({**facts, "estimate": dataclasses.asdict(estimate)}))
         return
     click.echo(f"study {config.name} ({path}): {config.purpose}")
     click.echo(
@@ -72,6 +93,33 @@ def check(study: str, as_json: bool) -> None:
         click.echo(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
     click.echo(f"size: {size.combinations} combinations{continuous}")
+    _say_estimate(config, estimate, photos)
+
+
+def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
+    """What the study would take on this machine's processors, whatever else it has."""
+    from catdog_search.search.estimate import estimate_study, processor_rate
+    from catdog_search.search.limits import Limits, memory_limit
+
+    limits = Limits(config, photos, memory_limit(config.limits))
+    limits.learn_device(processor_rate(), None)
+    return estimate_study(config, limits)
+
+
+def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> None:
+    from catdog_search.terminal import duration
+
+    fewest, median, most = estimate.parameters
+    click.echo(f"weights: {fewest} to {most}, median {median}")
+    click.echo(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
+    if estimate.seconds is not None:
+        whole = duration(estimate.seconds * config.trials)
+        click.echo(
+            f"time: about {duration(estimate.seconds)} a trial and {whole} in all on this "
+            f"machine's processors, for {photos} photos of train, less what is stopped early"
+        )
+    if estimate.too_large:
+        click.echo(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
 
 
 @click.command()
@@ -79,26 +127,104 @@ def check(study: str, as_json: bool) -> None:
 @click.option(
     "--top", type=click.IntRange(min=1), default=10, help="Trials to list.", show_default=True
 )
+@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Show this trial alone.")
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw the figures of the study, or of --trial, into a folder.",
+)
 @json_option
 @state_option
-def show(study: str, top: int, as_json: bool, state: str | None) -> None:
-    """Show a study's best trials and what became of the others."""
+def show(
+    study: str,
+    top: int,
+    trial: int | None,
+    figures: Path | None,
+    as_json: bool,
+    state: str | None,
+) -> None:
+    """Show a study's best trials, what failed, what mattered and what is noise; or one trial."""
     from catdog_search.places import State
     from catdog_search.search import history
+    from catdog_search.search.storage import load_study
 
-    view = history.view(State.at(state), study)
+    where = State.at(state)
+    loaded = load_study(where, study)
+    view = history.view_of(loaded)
+    row = None if trial is None else _row(view, trial)
+    drawn = [] if figures is None else _draw(where, loaded, view, row, figures)
     if as_json:
-        click.echo(json.dumps(_view_as_json(view)))
+        facts = _view_as_json(loaded, view) if row is None else dataclasses.asdict(row)
+        click.echo(json.dumps({**facts, "figures": [str(path) for path in drawn]}))
         return
+    if row is None:
+        _say_study(loaded, view, top)
+    else:
+        _say_trial(view, row)
+    for path in drawn:
+        click.echo(f"figure: {path}")
+
+
+def _row(view: StudyView, number: int) -> TrialRow:
+    if number >= len(view.trials):
+        last = f"0 to {len(view.trials) - 1}" if view.trials else "there is none"
+        raise StateError(f"study {view.name!r} has no trial {number}; {last}")
+    return view.trials[number]
+
+
+def _draw(
+    state: State, loaded: Study, view: StudyView, row: TrialRow | None, folder: Path
+) -> list[Path]:
+    from catdog_search.search import drawing
+
+    try:
+        if row is None:
+            return drawing.draw_study(loaded, view, folder)
+        done = drawing.draw_trial(state, view, row, folder)
+    except OSError as error:
+        raise StateError(f"--figures {folder}: {error.strerror}") from None
+    if done.missing:
+        click.echo(f"note: {done.missing}", err=True)
+    return done.paths
+
+
+def _say_study(loaded: Study, view: StudyView, top: int) -> None:
+    from catdog_search.search import insight
+
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
-    click.echo(f"study {view.name}: {view.direction}; trials: {counts}")
+    click.echo(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
     click.echo(f"dataset digest {view.dataset_digest}; tracked at {view.tracking_uri}")
     rows = [_show_row(row) for row in view.ranked()[:top]]
     if rows:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
-    for row in view.trials:
-        if row.error:
-            click.echo(f"trial {row.number} {row.state}: {row.error}")
+    for ending, numbers in insight.failures(view).items():
+        listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")  # noqa: PLR2004
+        click.echo(f"{ending}: {len(numbers)} (trials {listed})")
+        for error, times in insight.most_common_errors(view, ending):
+            click.echo(f"  {times} x {error}")
+    found = insight.importance(loaded)
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
+    click.echo(f"importance: {shares} ({found.note})" if shares else f"importance: {found.note}")
+    for line in insight.noise(view):
+        click.echo(f"noise: {line}")
+
+
+def _say_trial(view: StudyView, row: TrialRow) -> None:
+    from catdog_search.terminal import duration, say_params
+
+    value = "" if row.value is None else f", {view.metric} {row.value:.4f}"
+    recipe = f" (recipe {row.recipe})" if row.recipe else ""
+    spent = "" if row.seconds is None else f", {duration(row.seconds)}"
+    click.echo(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
+    if row.error:
+        click.echo(f"why: {row.error}")
+    click.echo(f"params: {say_params(row.params)}")
+    for name, score in row.scores.items():
+        click.echo(f"{name}: {score:.4f}")
+    if row.n_weights:
+        click.echo(f"weights: {row.n_weights}")
+    click.echo(f"run {row.run_id}; model {row.model_id or 'not kept'}")
 
 
 def _show_row(row: TrialRow) -> tuple[str, ...]:
@@ -114,15 +240,20 @@ def _show_row(row: TrialRow) -> tuple[str, ...]:
     )
 
 
-def _view_as_json(view: StudyView) -> dict[str, Any]:
-    import dataclasses
+def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
+    from catdog_search.search import insight
 
     best = view.best
     return {
         "study": view.name,
         "direction": view.direction,
+        "metric": view.metric,
         "best": best and dataclasses.asdict(best),
         "counts": view.counts,
+        "failures": insight.failures(view),
+        "importance": dataclasses.asdict(insight.importance(loaded)),
+        "replicates": [dataclasses.asdict(group) for group in insight.replicates(view)],
+        "noise": list(insight.noise(view)),
         "dataset_digest": view.dataset_digest,
         "tracking_uri": view.tracking_uri,
         "parent_run_id": view.parent_run_id,

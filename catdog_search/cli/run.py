@@ -159,6 +159,7 @@ def _say_report(report: Report, wanted: int, state: State) -> None:
         click.echo(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
     click.echo(f"look:    {command} show --study {view.name}{flag}")
+    click.echo(f"draw:    {command} show --study {view.name} --figures figures{flag}")
     click.echo(f"browse:  {command} ui{flag}")
     click.echo(f"promote: {command} promote --study {view.name}{flag}")
 

@@ -114,6 +114,17 @@ def load(
     return Dataset(entry, manifest.digest, image_size, subset)
 
 
+def find(folder: Path, digest: str, image_size: int) -> Dataset | None:
+    """A packed dataset by its digest; None where the cache doesn't hold it."""
+    for entry in cache.entries(folder):
+        if not _pack(entry.path, image_size).exists():
+            continue
+        manifest = _manifest_if_whole(entry.path)
+        if manifest is not None and manifest.digest == digest:
+            return Dataset(entry.path, digest, image_size)
+    return None
+
+
 def _check_counts(manifest: Manifest, subset: int | None) -> None:
     for split, by_class in manifest.counts().items():
         for name, n in by_class.items():

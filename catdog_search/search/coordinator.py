@@ -57,6 +57,8 @@ End = Literal["done", "exhausted", "interrupt", "timeout"]
 
 # Workers that a trial may cost before its params are to blame.
 MAX_CRASHES = 2
+# Workers in a row that may be killed before they train.
+MAX_STARTS = 3
 _PARENT_STATUS: dict[End | None, RunStatus] = {
     "done": "FINISHED",
     "exhausted": "FINISHED",
@@ -279,16 +281,22 @@ class _Coordinator:
 
     def _begin_worker(self, pool: Pool) -> Ready | None:
         """Put a worker into use; None when asked to stop before it was ready."""
-        log = self._scratch / "worker.log"
-        try:
-            worker = pool.begin()
-            while not self._stop.cause:
-                message = worker.receive()
-                if isinstance(message, Ready):
-                    self._limits.learn_device(message.product_rate, message.memory_bytes)
-                    return message
-        except WorkerDiedError as died:
-            raise start_failed(log, died) from None
+        starts = 0
+        while True:
+            starts += 1
+            try:
+                return self._await_ready(pool.begin())
+            except WorkerDiedError as died:
+                pool.retire()
+                if starts >= MAX_STARTS or not died.from_outside:
+                    raise start_failed(self._scratch / "worker.log", died) from None
+
+    def _await_ready(self, worker: Worker) -> Ready | None:
+        while not self._stop.cause:
+            message = worker.receive()
+            if isinstance(message, Ready):
+                self._limits.learn_device(message.product_rate, message.memory_bytes)
+                return message
         return None
 
     def _next_trial(self) -> Trial:
@@ -324,7 +332,8 @@ class _Coordinator:
         run_id, attempt = record.begin(trial, params, seed)
         recipe = trial.user_attrs.get(history.RECIPE)
         varied = {k: params[k] for k in self._config.space.searched if k in params}
-        self._tell(TrialStarted(trial.number, varied, recipe, attempt))
+        epochs = int(params.get("epochs", 0)) or self._config.training.epochs
+        self._tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
         ranked = view.ranked()
         keep = self._config.keep_models
         return TrialSpec(

@@ -33,6 +33,8 @@ KEPT = "kept"  # whether it was worth a model and figures when it ended
 PARENT_RUN_ID = "parent_run_id"
 TRACKING_URI = "tracking_uri"
 DIGEST = "dataset_digest"
+METRIC = "metric"
+N_VAL = "n_val"
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text
@@ -58,6 +60,8 @@ class TrialRow:
         model_id: Of the kept model.
         ending: How it ended: `finished`, `told`, `diverged`, `oom`, `too_large`, `crashed`, `bug`.
         error: Why, where it FAILed or was PRUNED by a constraint.
+        scores: Final metrics of val; empty unless COMPLETE.
+        n_weights: Of its network.
     """
 
     number: int
@@ -73,6 +77,8 @@ class TrialRow:
     model_id: str | None
     ending: str | None
     error: str | None
+    scores: Mapping[str, float]
+    n_weights: int | None
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class StudyView:
         parent_run_id: MLflow's; None before the first run.
         tracking_uri: Where it was last tracked.
         dataset_digest: Of its dataset.
+        metric: The objective's name; None before the first run.
+        n_val: Photos of val; None where it isn't known.
     """
 
     name: str
@@ -94,6 +102,8 @@ class StudyView:
     parent_run_id: str | None
     tracking_uri: str | None
     dataset_digest: str | None
+    metric: str | None
+    n_val: int | None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -149,6 +159,8 @@ def view_of(study: optuna.Study) -> StudyView:
         parent_run_id=attrs.get(PARENT_RUN_ID),
         tracking_uri=attrs.get(TRACKING_URI),
         dataset_digest=attrs.get(DIGEST),
+        metric=attrs.get(METRIC),
+        n_val=attrs.get(N_VAL),
     )
 
 
@@ -179,4 +191,6 @@ def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> Tria
         model_id=None if trial.number in dropped else attrs.get(MODEL_ID),
         ending=attrs.get(ENDING),
         error=attrs.get(ERROR),
+        scores=attrs.get(SCORES, {}),
+        n_weights=attrs.get(N_WEIGHTS),
     )

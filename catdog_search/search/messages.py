@@ -177,12 +177,14 @@ class TrialStarted:
         varied: The searched params among its params.
         recipe: Name of the recipe; None where the sampler proposed it.
         attempt: 1, or more where earlier ones died.
+        epochs: At most so many.
     """
 
     number: int
     varied: Params
     recipe: str | None
     attempt: int
+    epochs: int
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,16 @@ class WorkerDiedError(Exception):
     Attributes:
         ending: `oom` where memory ran out, else `crashed`.
         text: What happened, for people: `was killed by SIGKILL`.
+        from_outside: Whether something else ended it, so that another may fare better.
     """
 
-    def __init__(self, ending: Literal["oom", "crashed"], text: str) -> None:
+    def __init__(
+        self, ending: Literal["oom", "crashed"], text: str, *, from_outside: bool = True
+    ) -> None:
         super().__init__(text)
         self.ending = ending
         self.text = text
+        self.from_outside = from_outside
 
 
 class Worker:
@@ -180,7 +184,7 @@ class Worker:
         code = self._process.exitcode
         self.kill()
         if code is None or code >= 0:
-            return WorkerDiedError("crashed", f"exited with {code}")
+            return WorkerDiedError("crashed", f"exited with {code}", from_outside=False)
         if -code == signal.SIGKILL and oom_kills() != self._oom_kills:
             return WorkerDiedError("oom", "out of memory: the kernel killed the worker")
         return WorkerDiedError("crashed", f"was killed by {signal.Signals(-code).name}")
@@ -232,7 +236,7 @@ class Pool:
 
 
 def start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:
-    """A worker that doesn't even start: nothing to learn from, nothing to repeat."""
+    """Workers don't even start: there is nothing to learn from that."""
     return TrialFailedError(
         f"the worker {died.text} before its first trial; its output is in {log}", trace=str(log)
     )

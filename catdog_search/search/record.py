@@ -73,6 +73,8 @@ class StudyRecord:
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
         study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
         study.set_user_attr(history.DIGEST, dataset.digest)
+        study.set_user_attr(history.METRIC, config.metric)
+        study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
 
     def open(self, ready: Ready) -> None:
         """Say on the parent run what the study is and where it runs."""
@@ -182,9 +184,13 @@ class StudyRecord:
                 delete_files(self._runs.client, row.run_id or "", FIGURES)
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
+            first = ranked[0]
+            scores = {f"best/{name}": score for name, score in first.scores.items()}
             self._runs.log_best(
-                {"best_value": ranked[0].value},
-                {"best_trial": str(ranked[0].number), "best_run_id": ranked[0].run_id},
+                first.number,
+                first.run_id or "",
+                {"best_value": ranked[0].value, **scores},
+                self._config.purpose,
             )
 
     def settle(self) -> None:
@@ -202,8 +208,13 @@ class StudyRecord:
         self._rank()
 
     def close(self, status: RunStatus) -> None:
-        """Close the parent run, and the child of a trial that a dead worker left open."""
+        """Draw the study, close its run, and the child of a trial that a dead worker left open."""
         self.settle()
+        view = view_of(self._study)
+        if view.ranked():
+            from catdog_search.search.summary import summarize  # draws: not needed to start
+
+            summarize(self._study, self._runs, view)
         self._runs.client.set_terminated(self._runs.parent_id, status)
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import keras
 
     from catdog_search.data.dataset import Dataset
-    from catdog_search.training.result import TrainData, TrialResult
+    from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -146,7 +146,7 @@ class _Trainer:
         return "blocked" if is_environment(error) else "bug"
 
     def _run(self, spec: TrialSpec) -> Outcome:
-        from catdog_search.tracking.runs import log_metrics
+        from catdog_search.tracking.runs import log_metrics, system_metrics
 
         client = spec.store.client()
 
@@ -160,6 +160,15 @@ class _Trainer:
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
         data = self._load(spec.dataset)
+        with system_metrics(spec.store, spec.run_id):
+            result = self._train(spec, data, report, on_batch)
+        if self._stopped:
+            return Outcome("interrupted")
+        return self._log(spec, data, result, client)
+
+    def _train(
+        self, spec: TrialSpec, data: TrainData, report: Report, on_batch: OnBatch
+    ) -> TrialResult:
         result: TrialResult = self._module.train(
             spec.params,
             spec.config,
@@ -169,9 +178,7 @@ class _Trainer:
             on_batch=on_batch,
             checkpoint=spec.checkpoint,
         )
-        if self._stopped:
-            return Outcome("interrupted")
-        return self._log(spec, data, result, client)
+        return result
 
     def _keep_going(self, message: object) -> bool:
         if isinstance(message, Stop):
@@ -199,8 +206,9 @@ class _Trainer:
             return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
         value = result.scores[spec.config.metric]
         final = {f"final/{name}": score for name, score in result.scores.items()}
-        final |= {"objective": value, "n_weights": float(result.n_weights)}
-        log_metrics(client, spec.run_id, final, step=result.best_epoch or 0)
+        kept_epoch = float(result.best_epoch or 0)
+        final |= {"objective": value, "n_weights": result.n_weights, "best_epoch": kept_epoch}
+        log_metrics(client, spec.run_id, final, step=0)
         log_val(client, spec.run_id, data.y_val, result.val_probabilities)
         kept = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
         if kept:
@@ -236,7 +244,7 @@ class _Trainer:
             "study": spec.config.name,
             "trial": spec.number,
         }
-        return log_model(spec.run_id, model, self._backend, metadata)
+        return log_model(spec.run_id, model, self._backend, metadata, data.x_val[:1])
 
 
 def is_environment(error: BaseException) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
-from sklearn import metrics
 
 TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 _DARK = "#111827"
@@ -126,6 +125,8 @@ def confusion_matrix(predictions: Predictions, class_names: Sequence[str], title
 
 def roc_and_precision_recall(predictions: Predictions, positive: str, title: str) -> Figure:
     """How the two kinds of error trade against each other as the threshold moves."""
+    from sklearn import metrics  # takes seconds, which only the worker has
+
     labels, probabilities = predictions.labels, predictions.probabilities
     figure = Figure(figsize=(8.4, 4), layout="constrained")
     figure.suptitle(f"{title}: val")

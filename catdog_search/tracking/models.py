@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+    import numpy.typing as npt
     from mlflow import MlflowClient
 
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
-def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[str, Any]) -> str:
+def log_model(
+    run_id: str,
+    model: keras.Model,
+    backend: str,
+    metadata: Mapping[str, Any],
+    example: npt.NDArray[np.uint8],
+) -> str:
     """Log the exported model of a run; returns its model id.
 
     Args:
@@ -21,6 +30,7 @@ def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[s
         model: Uncompiled, so that no optimizer state is stored with it.
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
+        example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
     """
     import mlflow
 
@@ -30,7 +40,9 @@ def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[s
     info = mlflow.models.Model.log(
         artifact_path=None,
         name="model",
-        flavor=mlflow.keras,
+        flavor=_KerasFlavor,
+        flavor_name="keras",
+        input_example=example,
         run_id=run_id,
         model=model,
         signature=_signature(),
@@ -39,6 +51,17 @@ def log_model(run_id: str, model: keras.Model, backend: str, metadata: Mapping[s
         metadata=dict(metadata),
     )
     return str(info.model_id)
+
+
+class _KerasFlavor:
+    """MLflow's Keras flavour, which writes its input example before it has made the folder."""
+
+    @staticmethod
+    def save_model(path: str, **options: Any) -> None:
+        import mlflow
+
+        Path(path).mkdir(parents=True, exist_ok=True)
+        mlflow.keras.save_model(path=path, **options)
 
 
 def delete_model(client: MlflowClient, model_id: str) -> None:

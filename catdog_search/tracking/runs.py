@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import delete_files
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
     from mlflow.entities import Run
     from PIL.Image import Image
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
 PARENT_TAG = "mlflow.parentRunId"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 _PAGE = 1000
+_RANK = "rank"
+_TABLE = "trials.json"
+_SAVE = {"dpi": 90}
+# Logged at the end of a trial, not after each epoch.
+_ONCE = ("objective", "n_weights", "best_epoch")
+# Seconds; a trial that is shorter leaves none.
+_SAMPLE_EVERY_S = 5
 # What MLflow's table of runs shows as their source.
 _SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
 
@@ -122,7 +131,7 @@ class StudyRuns:
         """Open the child run of a trial; returns its run id."""
         run = self.client.create_run(
             self.experiment_id,
-            run_name=f"trial-{number:04d}",
+            run_name=_trial_name(number),
             tags={
                 PARENT_TAG: self.parent_id,
                 "study": self.study,
@@ -185,10 +194,53 @@ class StudyRuns:
         self._log(run_id, {}, tags)
         self.client.set_terminated(run_id, status)
 
-    def log_best(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    def log_best(
+        self, number: int, run_id: str, metrics: Mapping[str, float], purpose: str
+    ) -> None:
         """Copy the best trial's numbers to the parent, where nobody pages through children."""
         log_metrics(self.client, self.parent_id, metrics, step=0)
+        link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
+        best = f"Best: [{_trial_name(number)}]({link}), {metrics['best_value']:.4f}"
+        note = f"{purpose}\n\n{best}"
+        tags = {"best_trial": str(number), "best_run_id": run_id, "mlflow.note.content": note}
         self._log(self.parent_id, {}, tags)
+
+    def rank(self, ranks: Mapping[str, int]) -> None:
+        """Tag children with their rank, from 1; those that have none any more lose it.
+
+        Args:
+            ranks: By run id.
+        """
+        for run in self.children():
+            run_id, was = run.info.run_id, run.data.tags.get(_RANK)
+            # Padded, because the user interface sorts tags as text.
+            now = f"{ranks[run_id]:04d}" if run_id in ranks else None
+            if now is not None and now != was:
+                self._log(run_id, {}, {_RANK: now})
+            elif now is None and was is not None:
+                self.client.delete_tag(run_id, _RANK)
+
+    def log_study(self, figures: Mapping[str, Figure], table: Mapping[str, list[Any]]) -> None:
+        """Keep the study's figures and its table of trials on the parent."""
+        for name, figure in figures.items():
+            self.client.log_figure(self.parent_id, figure, f"figures/{name}", save_kwargs=_SAVE)
+        rows = [list(row) for row in zip(*table.values(), strict=True)]
+        # Not log_table, which would append; the tag is what makes the interface draw a table.
+        text = json.dumps({"columns": list(table), "data": rows})
+        self.client.log_text(self.parent_id, text, _TABLE)
+        as_table = json.dumps([{"path": _TABLE, "type": "table"}])
+        self._log(self.parent_id, {}, {"mlflow.loggedArtifacts": as_table})
+
+
+def metric_history(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
+    """What a trial logged after each epoch, from epoch 0; empty where it logged nothing."""
+    epochs: dict[int, dict[str, float]] = {}
+    for name in client.get_run(run_id).data.metrics:
+        if "/" in name or name in _ONCE:
+            continue
+        for metric in client.get_metric_history(run_id, name):
+            epochs.setdefault(metric.step, {})[name] = metric.value
+    return [epochs[step] for step in sorted(epochs)]
 
 
 def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
@@ -198,6 +250,25 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float],
     now = int(time.time() * 1000)
     batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
     client.log_batch(run_id, metrics=batch)
+
+
+@contextlib.contextmanager
+def system_metrics(store: Store, run_id: str) -> Iterator[None]:
+    """Log what the machine does meanwhile: processors, memory, disk, network, every GPU of it."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(
+        run_id, sampling_interval=_SAMPLE_EVERY_S, tracking_uri=store.uri
+    )
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def _trial_name(number: int) -> str:
+    return f"trial-{number:04d}"
 
 
 def as_text(value: object) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
 THRESHOLD = 0.5
+BINS = 15
 
 
 def scores(
@@ -22,7 +25,8 @@ def scores(
         prefix: Before every name.
 
     Returns:
-        accuracy, loss (mean log loss), precision, recall, f1 and auc, each with `prefix`.
+        accuracy, loss (mean log loss), precision, recall, f1, auc and calibration_error, each with
+        `prefix`.
     """
     y = np.ravel(labels).astype(int)
     p = np.ravel(probabilities).astype(np.float64)
@@ -37,5 +41,20 @@ def scores(
         "recall": recall,
         "f1": f1,
         "auc": metrics.roc_auc_score(y, p),
+        "calibration_error": calibration_error(y, p),
     }
     return {prefix + name: float(value) for name, value in named.items()}
+
+
+def calibration_error(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:
+    """How far probabilities are from shares, on average over photos: 0 to 1.
+
+    The expected calibration error over 15 bins of equal width (Guo et al. 2017, arXiv:1706.04599).
+
+    Args:
+        labels: (n,) 0 or 1.
+        probabilities: (n,) of class 1.
+    """
+    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=probabilities - labels, minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))

@@ -1,0 +1,92 @@
+"""Draw figures on demand, for trials that keep none of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from optuna import Study
+
+from catdog_search import places
+from catdog_search.data import dataset
+from catdog_search.data.dataset import Dataset
+from catdog_search.errors import StateError
+from catdog_search.places import State
+from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.search.storage import FINGERPRINT, load_study
+from catdog_search.search.summary import study_figures
+from catdog_search.tracking.figures import trial_figures
+from catdog_search.tracking.runs import metric_history
+from catdog_search.tracking.store import Store
+from catdog_search.tracking.trial_files import load_val, val_photos
+
+__all__ = ["Study", "draw_study", "draw_trial"]
+
+_DPI = 110
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What was drawn.
+
+    Attributes:
+        paths: Of the figures.
+        missing: What couldn't be, and why; empty where nothing is missing.
+    """
+
+    paths: list[Path]
+    missing: str
+
+
+def draw_study(study: Study, view: StudyView, folder: Path) -> list[Path]:
+    """Draw the figures of a study into a folder.
+
+    Raises:
+        StateError: No trial is COMPLETE.
+        OSError: The folder can't be written.
+    """
+    if not view.ranked():
+        raise StateError(f"study {view.name!r} has no COMPLETE trial to draw")
+    return _save(study_figures(study, view), folder)
+
+
+def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Drawn:
+    """Draw the figures of a trial into a folder, from what MLflow keeps of it.
+
+    Raises:
+        StateError: It has no run, or no epoch.
+        OSError: The folder can't be written.
+    """
+    client = Store.of(state).client()
+    history = metric_history(client, row.run_id) if row.run_id else []
+    if row.run_id is None or not history:
+        raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
+    predictions = load_val(client, row.run_id)
+    packed = _packed(state, view)
+    names = packed.manifest.class_names if packed else ("class 0", "class 1")
+    kept = client.get_run(row.run_id).data.metrics.get("best_epoch")
+    figures = trial_figures(
+        f"{view.name} trial {row.number}",
+        history,
+        None if kept is None else int(kept),
+        predictions,
+        names,
+        val_photos(packed) if packed else None,
+    )
+    missing = "the photos are not in the cache any more, so the most wrong ones are not shown"
+    return Drawn(_save(figures, folder), missing if predictions and not packed else "")
+
+
+def _packed(state: State, view: StudyView) -> Dataset | None:
+    fingerprint = json.loads(load_study(state, view.name).user_attrs[FINGERPRINT])
+    return dataset.find(places.cache_folder(), view.dataset_digest or "", fingerprint["image_size"])
+
+
+def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=_DPI)
+    return [folder / name for name in figures]

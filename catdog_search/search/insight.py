@@ -1,0 +1,127 @@
+"""What a study's trials say together: what mattered, what failed, and how much is noise."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+from optuna.importance import get_param_importances
+from optuna.trial import TrialState
+
+from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.search.sampler import quiet_experiments
+from catdog_search.space import params_key
+
+# Fewer COMPLETE trials say nothing about what matters.
+FEWEST = 6
+_95_PERCENT = 1.96
+
+
+@dataclass(frozen=True)
+class Importance:
+    """How much of the difference between trials each param explains.
+
+    Attributes:
+        shares: By param, largest first, adding up to 1; empty where it can't be told.
+        note: How it was reckoned, or why it can't be.
+    """
+
+    shares: dict[str, float]
+    note: str
+
+
+def importance(study: optuna.Study) -> Importance:
+    """Importance by PED-ANOVA, over COMPLETE trials.
+
+    Source: Watanabe et al. 2023, arXiv:2304.10255.
+    """
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(complete) < FEWEST:
+        return Importance({}, f"needs at least {FEWEST} COMPLETE trials, there are {len(complete)}")
+    with quiet_experiments():
+        try:
+            shares = get_param_importances(study)
+        except (RuntimeError, ValueError) as error:
+            return Importance({}, f"can't be told: {error}")
+    if not any(shares.values()):
+        return Importance({}, "can't be told: no param separates the trials")
+    names = {name for trial in complete for name in trial.params}
+    partly = sorted(names - set(shares))
+    missing = f"; without {', '.join(partly)}, not in every trial" if partly else ""
+    return Importance(shares, f"PED-ANOVA over {len(complete)} trials{missing}")
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Trials of the same params on different seeds.
+
+    Attributes:
+        name: Of the recipe, or the first trial.
+        numbers: Of the trials.
+        mean: Of their values.
+        spread: Sample standard deviation.
+    """
+
+    name: str
+    numbers: list[int]
+    mean: float
+    spread: float
+
+
+def replicates(view: StudyView) -> list[Replicates]:
+    """Groups of COMPLETE trials with the same params, of at least two."""
+    groups: dict[str, list[TrialRow]] = {}
+    for row in view.ranked():
+        groups.setdefault(params_key(row.params), []).append(row)
+    return [_replicates(rows) for rows in groups.values() if len(rows) > 1]
+
+
+def _replicates(rows: list[TrialRow]) -> Replicates:
+    values = [row.value for row in rows if row.value is not None]
+    return Replicates(
+        name=rows[0].recipe or f"trial {min(row.number for row in rows)}",
+        numbers=sorted(row.number for row in rows),
+        mean=statistics.fmean(values),
+        spread=statistics.stdev(values),
+    )
+
+
+def noise(view: StudyView) -> Iterator[str]:
+    """Lines that say how large a difference between trials means nothing."""
+    groups = replicates(view)
+    for group in groups:
+        numbers = ", ".join(map(str, group.numbers))
+        yield (
+            f"{group.name} on {len(group.numbers)} seeds (trials {numbers}): mean "
+            f"{group.mean:.4f}, standard deviation {group.spread:.4f}"
+        )
+    best = view.best
+    if best is None or view.n_val is None or view.metric != "val_accuracy":
+        return
+    half = _95_PERCENT * math.sqrt(best.value * (1 - best.value) / view.n_val)
+    near = [row for row in view.ranked()[1:] if row.value and best.value - row.value < half]
+    yield (
+        f"val has {view.n_val} photos: {best.value:.4f} is good to within ±{half:.4f} (95 %); "
+        f"{len(near)} of {len(view.ranked()) - 1} other trials lie within that of the best"
+    )
+    if not groups:
+        yield "seeds: no params were trained twice; `--seeds N` shows what the seed alone changes"
+
+
+def failures(view: StudyView) -> dict[str, list[int]]:
+    """Numbers of the trials that came to nothing, by reason."""
+    reasons: dict[str, list[int]] = {}
+    for row in view.trials:
+        if row.state in ("PRUNED", "FAIL") and row.ending:
+            reasons.setdefault(row.ending, []).append(row.number)
+    return dict(sorted(reasons.items(), key=lambda item: -len(item[1])))
+
+
+def most_common_errors(view: StudyView, ending: str, most: int = 3) -> list[tuple[str, int]]:
+    """What the trials of one reason said, the most frequent first."""
+    said = Counter(row.error for row in view.trials if row.ending == ending and row.error)
+    return said.most_common(most)

@@ -1,0 +1,60 @@
+"""Put a study's figures, table and ranks where people look for them: on its run in MLflow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from matplotlib.figure import Figure
+
+from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.search.insight import importance
+from catdog_search.tracking.runs import StudyRuns
+from catdog_search.tracking.study_figures import (
+    Point,
+    importance_bars,
+    optimization_history,
+    slices,
+)
+
+
+def summarize(study: optuna.Study, runs: StudyRuns, view: StudyView) -> None:
+    """Bring the parent run and the ranks of its children up to date."""
+    runs.rank({row.run_id: rank for rank, row in enumerate(view.ranked(), 1) if row.run_id})
+    runs.log_study(study_figures(study, view), trials_table(view))
+
+
+def study_figures(study: optuna.Study, view: StudyView) -> dict[str, Figure]:
+    """The figures of a study, by file name."""
+    points = [_point(row) for row in view.trials]
+    metric, title = view.metric or "objective", f"study {view.name}"
+    maximize = view.direction == "maximize"
+    figures = {
+        "history.png": optimization_history(points, metric, maximize=maximize, title=title),
+        "slices.png": slices(points, metric, title),
+    }
+    found = importance(study)
+    if found.shares:
+        figures["importance.png"] = importance_bars(found.shares, found.note, title)
+    return figures
+
+
+def _point(row: TrialRow) -> Point:
+    failed = row.ending not in (None, "finished", "told")
+    return Point(row.number, row.value, failed, row.varied, row.recipe)
+
+
+def trials_table(view: StudyView) -> dict[str, list[Any]]:
+    """Columns of all trials, by number."""
+    names = sorted({name for row in view.trials for name in row.varied})
+    columns: dict[str, list[Any]] = {
+        "trial": [row.number for row in view.trials],
+        "state": [row.state for row in view.trials],
+        "ending": [row.ending for row in view.trials],
+        view.metric or "objective": [row.value for row in view.trials],
+        "epochs": [row.epochs for row in view.trials],
+        "seconds": [row.seconds for row in view.trials],
+        "weights": [row.n_weights for row in view.trials],
+        "recipe": [row.recipe for row in view.trials],
+    }
+    return columns | {name: [row.varied.get(name) for row in view.trials] for name in names}

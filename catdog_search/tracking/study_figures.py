@@ -1,0 +1,117 @@
+"""Figures of a whole study: how it went, what mattered, how each param stands to the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from catdog_search.space import Params, Value
+from catdog_search.tracking.figures import MARK, TRAIN, VAL
+
+_COLUMNS = 4
+# A range of at least this ratio is drawn on a logarithmic axis.
+_LOG_RATIO = 20
+
+
+@dataclass(frozen=True)
+class Point:
+    """One trial, as it is drawn.
+
+    Attributes:
+        number: Of the trial.
+        value: The objective; None unless COMPLETE.
+        failed: Whether it came to nothing, the pruner's verdict apart.
+        varied: The searched params.
+        name: Of its recipe.
+    """
+
+    number: int
+    value: float | None
+    failed: bool
+    varied: Params
+    name: str | None
+
+
+def optimization_history(
+    points: Sequence[Point], metric: str, *, maximize: bool, title: str
+) -> Figure:
+    """The objective of each trial in their order, and the best so far."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    done = [(p.number, p.value) for p in points if p.value is not None]
+    axes.scatter([n for n, _ in done], [v for _, v in done], color=VAL, s=22, label="COMPLETE")
+    if done:
+        best = (np.maximum if maximize else np.minimum).accumulate([v for _, v in done])
+        numbers = [n for n, _ in done]
+        axes.step(numbers, best, where="post", color=MARK, label="best so far")
+        floor = axes.get_ylim()[0]
+        for label, failed, colour in (("stopped", False, TRAIN), ("failed", True, MARK)):
+            others = [p.number for p in points if p.value is None and p.failed == failed]
+            if others:
+                marks = [floor] * len(others)
+                axes.scatter(others, marks, color=colour, marker="x", s=22, label=label)
+        for point in points:
+            if point.name and point.value is not None:
+                place = (point.number, point.value)
+                axes.annotate(point.name, place, (4, 4), textcoords="offset points", fontsize=7)
+        axes.legend(loc="best")
+    axes.set(xlabel="trial", ylabel=metric, title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def importance_bars(shares: Mapping[str, float], note: str, title: str) -> Figure:
+    """How much of the difference between trials each param explains."""
+    names = list(shares)[::-1]
+    figure = Figure(figsize=(7, 1 + 0.36 * max(len(names), 1)), layout="constrained")
+    axes = figure.subplots()
+    values = [shares[name] for name in names]
+    axes.barh(names, values, color=VAL)
+    for row, share in enumerate(values):
+        axes.text(share, row, f" {share:.0%}", va="center", fontsize=8)
+    axes.set(xlabel=f"share of the difference ({note})", title=title)
+    axes.set_xlim(0, max([*values, 0.1]) * 1.15)
+    return figure
+
+
+def slices(points: Sequence[Point], metric: str, title: str) -> Figure:
+    """The objective against each searched param, the later trials darker."""
+    done = [point for point in points if point.value is not None]
+    names = sorted({name for point in done for name in point.varied})
+    rows = max(math.ceil(len(names) / _COLUMNS), 1)
+    figure = Figure(figsize=(3.2 * _COLUMNS, 2.6 * rows), layout="constrained")
+    figure.suptitle(title)
+    panels: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).flat)
+    for axes, name in zip(panels, names, strict=False):
+        having = [point for point in done if name in point.varied]
+        places = _places([point.varied[name] for point in having], axes)
+        values = [point.value or 0.0 for point in having]
+        ages = [point.number for point in having]
+        axes.scatter(places, values, c=ages, cmap="Blues", edgecolors=TRAIN, vmin=-5, s=26)
+        axes.set(xlabel=name)
+        axes.grid(alpha=0.3)
+    for axes in panels[len(names) :]:
+        axes.axis("off")
+    for axes in panels[::_COLUMNS]:
+        axes.set(ylabel=metric)
+    return figure
+
+
+def _places(values: Sequence[Value], axes: Axes) -> list[float]:
+    """Where values stand on an axis, which is made to suit them."""
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    if len(numbers) == len(values) and numbers:
+        if min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO:
+            axes.set_xscale("log")
+        return numbers
+    kinds = sorted({str(value) for value in values})
+    axes.set_xticks(range(len(kinds)), kinds, fontsize=7)
+    axes.set_xlim(-0.5, len(kinds) - 0.5)
+    return [float(kinds.index(str(value))) for value in values]
