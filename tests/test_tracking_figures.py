@@ -55,8 +55,10 @@ def test_reliability_puts_each_photo_in_its_bin() -> None:
 def test_most_wrong_shows_the_surest_mistakes_first_with_their_names() -> None:
     photos = Photos(np.zeros((5, 4, 4, 3), np.uint8), [f"train/photo.{i}.jpg" for i in range(5)])
     figure = figures.most_wrong(GOT, photos, NAMES, "t")
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["photo.1.jpg\ndog 95.0%", "photo.4.jpg\ncat 70.0%"]
+    (axes,) = figure.axes
+    captions = [text.get_text() for text in axes.texts]
+    assert captions == ["photo.1.jpg\ndog 95.0%", "photo.4.jpg\ncat 70.0%"]
+    assert len(axes.images) == 2
 
 
 def test_most_wrong_says_when_none_is() -> None:

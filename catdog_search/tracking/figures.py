@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,9 @@ _DARK = "#111827"
 _BINS = 10
 _GALLERY = 24
 _COLUMNS = 8
+# A photo and its caption, in widths of a photo.
+_CAPTION = 0.3
+_CELL = 1 + _CAPTION
 
 
 @dataclass(frozen=True)
@@ -177,16 +181,21 @@ def most_wrong(
     wrongness = np.abs(predictions.probabilities - predictions.labels)
     order = np.argsort(-wrongness, kind="stable")[:_GALLERY]
     order = order[wrongness[order] > 0.5]  # noqa: PLR2004  the others are right
-    rows = max(-(-len(order) // _COLUMNS), 1)
-    figure = Figure(figsize=(1.5 * _COLUMNS, 2.0 * rows + 0.4), layout="constrained")
+    rows = max(math.ceil(len(order) / _COLUMNS), 1)
+    figure = Figure(figsize=(1.5 * _COLUMNS, 1.5 * _CELL * rows + 0.4))
     figure.suptitle(f"{title}: val, most wrong" if len(order) else f"{title}: val, none is wrong")
-    for axes in figure.subplots(rows, _COLUMNS, squeeze=False).flat:
-        axes.axis("off")
-    for axes, index in zip(figure.axes, order, strict=False):
+    # One panel for all: a panel for each would take half a second.
+    axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
+    for place, index in enumerate(order):
+        row, column = divmod(place, _COLUMNS)
+        top = row * _CELL + _CAPTION
+        axes.imshow(photos.pixels[index], extent=(column, column + 0.95, top + 0.95, top))
         taken = class_names[int(predictions.predicted[index])]
         sure = max(predictions.probabilities[index], 1 - predictions.probabilities[index])
-        axes.imshow(photos.pixels[index])
-        axes.set_title(f"{_short(photos.names[index])}\n{taken} {sure:.1%}", fontsize=7)
+        text = f"{_short(photos.names[index])}\n{taken} {sure:.1%}"
+        axes.text(column + 0.475, top - 0.03, text, ha="center", va="bottom", fontsize=7)
+    axes.set(xlim=(-0.05, _COLUMNS), ylim=(rows * _CELL, 0), aspect="auto")
+    axes.axis("off")
     return figure
 
 
