@@ -265,3 +265,24 @@ def test_stores_are_two_files(state: State, pictures: Dataset) -> None:
     assert state.mlflow_db.exists()
     assert state.optuna_db.exists()
     assert optuna.get_all_study_names(f"sqlite:///{state.optuna_db}") == ["tiny"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_second_signal_stops_at_once_and_the_next_start_is_consistent(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, pause: float
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_S", "20")  # a batch that takes longer than anybody waits
+    with coordinator_process(state, pictures, 3) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "TrialStarted\n"
+        signalled = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        process.send_signal(signal.SIGINT if pause else signal.SIGTERM)
+        process.wait(timeout=15)
+    assert time.monotonic() - signalled < 10
+    assert process.returncode != 0
+    monkeypatch.setenv("FAKE_STEP_S", "0")
+    report = run(state, pictures, 3)
+    assert report.view.counts == {"COMPLETE": 3}
+    assert_stores_agree(state)

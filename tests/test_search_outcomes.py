@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
+from catdog_search.config import LimitsConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.places import State
 from catdog_search.search import history, limits, pool
-from catdog_search.search.messages import Event, Notice, TrialEnded
+from catdog_search.search.messages import Event, Notice, Ready, Start, TrialEnded
 from catdog_search.search.storage import load_study
 from catdog_search.tracking.store import Store
 
@@ -264,3 +265,43 @@ def test_most_of_a_failing_space_is_avoided(
     assert report.view.finished == 60
     assert len({str(row.params) for row in failed}) == len(failed)
     assert_stores_agree(state)
+
+
+@pytest.mark.parametrize(
+    ("launch", "is_worn"),
+    [
+        ({}, False),
+        ({"memory_bytes": 10**6}, True),  # it holds more than half of that
+        ({"trials": 0}, True),
+    ],
+)
+def test_worker_is_worn_by_memory_and_by_trials(
+    tmp_path: Path, launch: dict[str, int], is_worn: bool
+) -> None:
+    worker = pool.Worker(pool.Launch(tmp_path / "log", "tensorflow", "fake_training", **launch))
+    try:
+        worker.send(Start())
+        while not isinstance(worker._connection.recv(), Ready):
+            pass
+        assert worker.is_worn() == is_worn
+    finally:
+        worker.kill()
+
+
+def test_memory_limit_is_most_of_what_the_cgroup_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = tmp_path / "memory" / "box"
+    box.mkdir(parents=True)
+    (box / "memory.limit_in_bytes").write_text("3000000000\n")
+    (box / "memory.usage_in_bytes").write_text("1000000000\n")
+    (box / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n")
+    (tmp_path / "self").write_text("12:cpu:/x\n4:memory:/box\n")
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path)
+    monkeypatch.setattr(limits, "OWN_CGROUP", tmp_path / "self")
+    assert limits.memory_limit(LimitsConfig()) == pytest.approx(0.9 * 2e9)
+    assert limits.memory_limit(LimitsConfig(max_memory_gb=1.5)) == int(1.5e9)
+    assert limits.oom_kills() == 7
+    monkeypatch.setattr(limits, "OWN_CGROUP", tmp_path / "absent")
+    assert limits.oom_kills() is None
+    assert limits.memory_limit(LimitsConfig()) > 0
