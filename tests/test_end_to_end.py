@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from catdog_search.places import State
@@ -153,6 +154,10 @@ def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
     model_id = history.view(state, "tiny").trials[best.number].model_id
     files = list(state.artifacts.rglob(f"{model_id}/**/model.keras"))
     assert len(files) == 1
+    example = json.loads((files[0].parents[1] / "input_example.json").read_text())
+    assert np.asarray(example).shape[-1] == 3
+    required = (files[0].parents[1] / "requirements.txt").read_text().split()
+    assert any(line.startswith("keras==") for line in required)
     here = keras.saving.load_model(files[0]).predict(pictures, verbose=0).ravel()
     assert answers["native"] == pytest.approx(here.tolist(), abs=1e-5)
     assert answers["pyfunc"] == pytest.approx(here.tolist(), abs=1e-5)

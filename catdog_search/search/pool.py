@@ -111,6 +111,7 @@ class Worker:
         """
         if isinstance(message, TrialSpec):
             self._trials += 1
+            self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
         self._heard = time.monotonic()  # from now on it has something to say
         try:
             self._connection.send(message)
@@ -123,6 +124,7 @@ class Worker:
         Raises:
             WorkerDiedError: The worker is gone, too large, or silent for too long.
         """
+        self._watch_memory()
         try:
             if self._connection.poll(_POLL_S):
                 message: Event | Outcome = self._connection.recv()
@@ -132,14 +134,13 @@ class Worker:
                 return message
         except (EOFError, OSError):
             raise self._died() from None
-        self._watch()
-        return None
-
-    def _watch(self) -> None:
-        now = time.monotonic()
-        if now - self._heard > self._launch.stall_s:
+        if time.monotonic() - self._heard > self._launch.stall_s:
             self.kill()
             raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
+        return None
+
+    def _watch_memory(self) -> None:
+        now = time.monotonic()
         if now - self._looked < _MEMORY_EVERY_S:
             return
         self._looked = now

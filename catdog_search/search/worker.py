@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
+# MLflow keeps the example of a model's input as text, twice.
+_EXAMPLE_SIDE = 64
 _REASONS = {"diverged": "diverged: the loss is not finite"}
 # What sqlite and MLflow's client say of a full disk and a server that is gone.
 _BLOCKED = ("disk is full", "Max retries exceeded", "Connection refused")
@@ -244,7 +246,9 @@ class _Trainer:
             "study": spec.config.name,
             "trial": spec.number,
         }
-        return log_model(spec.run_id, model, self._backend, metadata, data.x_val[:1])
+        step = -(-spec.config.image_size // _EXAMPLE_SIDE)
+        example = data.x_val[:1, ::step, ::step]
+        return log_model(spec.run_id, model, self._backend, metadata, example)
 
 
 def is_environment(error: BaseException) -> bool:
