@@ -135,7 +135,6 @@ def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path:
 
 def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
     import keras
-    import numpy as np
 
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
     np.save(tmp_path / "pictures.npy", pictures)
@@ -215,7 +214,6 @@ def test_whole_way_through_a_server(
     promoted = call("promote", "--study", "served", "--state", str(state.root), "--json")
     assert json.loads(promoted.stdout)["uri"] == "models:/catdog@champion"
     import mlflow
-    import numpy as np
 
     model = mlflow.keras.load_model("models:/catdog@champion")
     assert model.predict(np.zeros((1, 9, 9, 3), np.uint8), verbose=0).shape == (1, 1)

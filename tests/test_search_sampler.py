@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import optuna
 import pytest
 from optuna.pruners import BasePruner
@@ -191,3 +194,16 @@ def test_report_epoch_hides_an_earlier_attempts_later_epochs() -> None:
     assert first_attempt == [True, True, False]
     assert second_attempt == [True, True, True]
     assert pruner.shown[3:] == [{0: 0.4}, {0: 0.4, 1: 0.5}, {0: 0.4, 1: 0.5, 2: 0.7}]
+
+
+def test_constraints_beat_failures_on_every_seed_of_the_benchmark() -> None:
+    path = Path(__file__).parents[1] / "benchmarks" / "out_of_memory.py"
+    spec = importlib.util.spec_from_file_location("out_of_memory", path)
+    assert spec is not None
+    assert spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    for seed in benchmark.SEEDS:
+        as_constraint = benchmark.failures(seed, True)
+        assert 0 < as_constraint < benchmark.TRIALS / 3
+        assert benchmark.failures(seed, False) > 1.5 * as_constraint

@@ -28,6 +28,7 @@ from tiny_study import (
     coordinator_process,
     mlflow_children,
     proposals,
+    run,
 )
 
 from catdog_search.data import dataset
@@ -35,8 +36,10 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
 from catdog_search.search import history
+from catdog_search.search.messages import BatchDone, EpochDone, Event
 from catdog_search.search.reconcile import reconcile
 from catdog_search.search.worker import TRAINING
+from catdog_search.tracking.store import Store
 
 # Real networks, and pictures that are no larger than they must be.
 REAL = {**TABLE, "image_size": 16, "space": {**TABLE["space"], "batch_size": 4}}
@@ -124,6 +127,31 @@ def test_storm_over_real_training_leaves_a_whole_study(state: State, shared_cach
     killed = storm(state, pictures, REAL, 4, 5, TRAINING, seed=3, longest_s=12)
     assert killed.total() >= 3
     assert_whole(state, 4)
+
+
+def test_real_training_goes_on_from_its_last_whole_epoch(state: State, shared_cache: Path) -> None:
+    pictures = dataset.load(SyntheticSource(200), 16, shared_cache, 10**9)
+    with coordinator_process(state, pictures, 1, REAL, TRAINING) as process:
+        assert process.stdout is not None
+        heard = [process.stdout.readline().strip() for _ in range(3)]
+        process.kill()
+    assert heard == ["TrialStarted", "EpochDone", "EpochDone"]
+    trained: list[int] = []
+    reported: list[int] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, BatchDone):
+            trained.append(event.epoch)
+        if isinstance(event, EpochDone):
+            reported.append(event.epoch)
+
+    report = run(state, pictures, 1, table=REAL, training=TRAINING, listener=listen)
+    assert report.view.counts == {"COMPLETE": 1}
+    assert reported == [0, 1, 2]  # the new run has the whole curve
+    assert min(trained) >= 1  # and the first epoch was not trained again
+    client = Store.of(state).client()
+    curve = client.get_metric_history(report.view.trials[0].run_id, "val_loss")
+    assert [metric.step for metric in curve] == [0, 1, 2]
 
 
 def main() -> None:

@@ -73,11 +73,13 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.data.sources import DRAWN_NOTICE, choose_source
     from catdog_search.places import State
     from catdog_search.search.coordinator import Options, run_study
+    from catdog_search.search.sampler import require_sampler
     from catdog_search.search.worker import choose_backend
 
     choose_backend()  # none is refused here, before minutes of packing
     path = studies.find(study)
     config = studies.load(str(path))
+    require_sampler(config.sampler)
     more = (seeds or config.seeds) - 1  # of each recipe
     wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)

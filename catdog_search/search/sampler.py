@@ -42,10 +42,8 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSamp
     Raises:
         StateError: It needs a package that is not installed.
     """
+    require_sampler(config)
     start, name = config.n_startup_trials, config.name
-    package = _NEEDS.get(name)
-    if package and importlib.util.find_spec(package) is None:
-        raise StateError(f"sampler {name!r} needs the package {package}, which is not installed")
     makers: dict[str, Callable[[int], BaseSampler]] = {
         "random": lambda s: RandomSampler(seed=s),
         "tpe": lambda s: TPESampler(n_startup_trials=start, seed=s),
@@ -56,6 +54,19 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSamp
         "cmaes": lambda s: CmaEsSampler(n_startup_trials=start, seed=s),
     }
     return PerTrialSampler(makers[name], seed)
+
+
+def require_sampler(config: SamplerConfig) -> None:
+    """Refuse a sampler that can't work here.
+
+    Raises:
+        StateError: It needs a package that is not installed.
+    """
+    package = _NEEDS.get(config.name)
+    if package and importlib.util.find_spec(package) is None:
+        raise StateError(
+            f"sampler {config.name!r} needs the package {package}, which is not installed"
+        )
 
 
 @contextlib.contextmanager
