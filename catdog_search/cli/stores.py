@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from catdog_search.cli.common import json_option, state_option
+
+if TYPE_CHECKING:
+    from catdog_search.doctor import Difference
 
 
 @click.command()
@@ -82,26 +87,32 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     from catdog_search.places import State
 
     where = State.at(state)
-    checks, findings = [], []
+    write = (lambda line: None) if as_json else click.echo
+    checks = []
     for check in examine(where):
         checks.append(check)
-        if not as_json:
-            click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
+        write(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
     well = all(check.ok for check in checks)
-    for finding in compare_stores(where, repair=repair) if well else ():
-        findings.append(finding)
-        if not as_json:
-            click.echo(f"{'mended' if finding.mended else 'differs'}  {finding.text}")
-            if not finding.mended:
-                click.echo(f"         mend: {finding.mend}")
-    left = [finding for finding in findings if not finding.mended]
+    findings = list(compare_stores(where, repair=repair)) if well else []
+    for line in _lines_of(findings):
+        write(line)
+    if well and not findings:
+        write("ok    stores: Optuna and MLflow agree, trial by trial")
+    well = well and all(finding.mended for finding in findings)
     if as_json:
         facts = {
-            "ok": well and not left,
+            "ok": well,
             "checks": [dataclasses.asdict(check) for check in checks],
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
         click.echo(json.dumps(facts))
-    elif left:
-        click.echo("`catdog-search doctor --repair` mends this")
-    click.get_current_context().exit(0 if well and not left else 1)
+    click.get_current_context().exit(0 if well else 1)
+
+
+def _lines_of(findings: list[Difference]) -> Iterator[str]:
+    for finding in findings:
+        yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
+        if not finding.mended:
+            yield f"         mend: {finding.mend}"
+    if any(not finding.mended for finding in findings):
+        yield "`catdog-search doctor --repair` mends this"
