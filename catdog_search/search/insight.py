@@ -18,6 +18,8 @@ from catdog_search.space import params_key
 
 # Fewer COMPLETE trials say nothing about what matters.
 FEWEST = 6
+# Fewer say little: what is drawn together can't be told apart.
+TELLING = 30
 _95_PERCENT = 1.96
 
 
@@ -52,7 +54,8 @@ def importance(study: optuna.Study) -> Importance:
     names = {name for trial in complete for name in trial.params}
     partly = sorted(names - set(shares))
     missing = f"; without {', '.join(partly)}, not in every trial" if partly else ""
-    return Importance(shares, f"PED-ANOVA over {len(complete)} trials{missing}")
+    hint = "; so few are a hint, no more" if len(complete) < TELLING else ""
+    return Importance(shares, f"PED-ANOVA over {len(complete)} trials{missing}{hint}")
 
 
 @dataclass(frozen=True)
