@@ -114,12 +114,12 @@ def assert_whole(state: State, trials: int) -> None:
 def test_storm_of_30_kills_leaves_a_whole_study(
     state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FAKE_STEP_S", "0.3")
-    table = {**TABLE, "trials": 30}
-    killed = storm(state, pictures, table, 30, 30, "fake_training", seed=1, longest_s=3)
+    monkeypatch.setenv("FAKE_STEP_S", "0.25")
+    table = {**TABLE, "trials": 26}
+    killed = storm(state, pictures, table, 26, 30, "fake_training", seed=1, longest_s=2.2)
     assert killed.total() == 30
     assert min(killed["worker"], killed["coordinator"]) >= 5
-    assert_whole(state, 30)
+    assert_whole(state, 26)
 
 
 def test_storm_over_real_training_leaves_a_whole_study(state: State, shared_cache: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing as mp
+import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -106,3 +107,10 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
 def test_page_opens_in_model_training_mode() -> None:
     assert page("http://h:1/") == "http://h:1/#/experiments?workflowType=machine_learning"
     assert "/#/experiments/7/runs?workflowType" in page("http://h:1", "7")
+
+
+def test_client_of_one_state_leaves_no_trace_for_the_next(tmp_path: Path) -> None:
+    first, second = (State(tmp_path / name) for name in ("a", "b"))
+    Store.of(first).client()
+    assert Store.of(second).uri == f"sqlite:///{second.mlflow_db}"
+    assert "MLFLOW_TRACKING_URI" not in os.environ

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,7 +53,8 @@ class Store:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            mlflow.set_tracking_uri(self.uri)
+            with _kept_environment("MLFLOW_TRACKING_URI"):
+                mlflow.set_tracking_uri(self.uri)
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
@@ -65,6 +67,18 @@ class Store:
             _probe(self.uri)
         elif self.uri.startswith("sqlite:///"):
             ensure_mlflow_db(Path(self.uri.removeprefix("sqlite:///")))
+
+
+@contextlib.contextmanager
+def _kept_environment(name: str) -> Iterator[None]:
+    """MLflow writes its URI into the environment, where the next state folder would find it."""
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
 
 
 def is_server(uri: str) -> bool:
