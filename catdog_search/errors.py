@@ -1,5 +1,9 @@
 """What can go wrong, by kind. A message says where, what came and what was allowed."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+
 
 class CatdogError(Exception):
     """Base of all errors that a user can cause or mend; the command line prints it as one line."""
@@ -37,3 +41,11 @@ class TrialFailedError(CatdogError, RuntimeError):
         super().__init__(message)
         self.trace = trace
         self.details = details
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

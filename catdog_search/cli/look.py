@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from catdog_search.search.history import StudyView, TrialRow
 
 
-# Of a dataset; the rest is val and test.
-TRAIN_SHARE = 0.7
-
-
 @click.command("studies")
 @json_option
 @debug_option
@@ -62,12 +58,13 @@ def check(study: str, photos: int, as_json: bool) -> None:
     """Check a study file, print its space and size, and estimate what it takes."""
     from catdog_search import config as cfg
     from catdog_search import studies
+    from catdog_search.data.manifest import TRAIN_BELOW
 
     path = studies.find(study)
     config = studies.load(str(path))
     size = config.space.size()
     if config.data.source == "synthetic":
-        photos = round(config.data.synthetic_n * TRAIN_SHARE)
+        photos = round(config.data.synthetic_n * TRAIN_BELOW)
     estimate = _estimate(config, photos)
     if as_json:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
@@ -98,8 +95,9 @@ def check(study: str, photos: int, as_json: bool) -> None:
 
 def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
     """What the study would take on this machine's processors, whatever else it has."""
-    from catdog_search.search.estimate import estimate_study, processor_rate
+    from catdog_search.search.estimate import estimate_study
     from catdog_search.search.limits import Limits, memory_limit
+    from catdog_search.training.device import processor_rate
 
     limits = Limits(config, photos, memory_limit(config.limits))
     limits.learn_device(processor_rate(), None)

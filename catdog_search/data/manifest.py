@@ -15,7 +15,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
-_TRAIN_BELOW = 0.70
+TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
 # Of a class's share in a split against its share in the whole.
 _BALANCED_WITHIN = 0.01
@@ -28,7 +28,7 @@ def split_of(sha256: str) -> Split:
         sha256: Hex digest of the file's bytes.
     """
     share = _share(f"split:{sha256}")
-    return "train" if share < _TRAIN_BELOW else "val" if share < _VAL_BELOW else "test"
+    return "train" if share < TRAIN_BELOW else "val" if share < _VAL_BELOW else "test"
 
 
 def _share(text: str) -> float:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import optuna
@@ -47,6 +46,7 @@ from catdog_search.search.propose import Proposer, is_exhausted
 from catdog_search.search.pruner import make_pruner, report_epoch
 from catdog_search.search.record import CONSTRAINTS, StudyRecord
 from catdog_search.search.sampler import make_sampler, trial_seed
+from catdog_search.search.scratch import checkpoint_path, checkpoints_of, lock_path
 from catdog_search.search.storage import UID, open_study
 from catdog_search.search.worker import TRAINING, choose_backend, is_environment
 from catdog_search.space import Params, params_key
@@ -142,7 +142,7 @@ def run_study(
 
 @contextmanager
 def _only_coordinator(state: State, name: str) -> Iterator[None]:
-    lock = state.scratch(name) / "coordinator.lock"
+    lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(lock, wait=False))
@@ -232,10 +232,9 @@ class _Coordinator:
 
     def _sweep(self) -> None:
         """Remove checkpoints of trials that are over."""
-        running = {t.number for t in self._trials(TrialState.RUNNING)}
-        for path in self._scratch.glob("trial-*.checkpoint.*"):
-            if not any(path.name.startswith(f"trial-{n:04d}.") for n in running):
-                path.unlink()
+        over = {trial.number for trial in self._trials() if trial.state.is_finished()}
+        for path in checkpoints_of(self._scratch, over):
+            path.unlink()
 
     def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -246,7 +245,7 @@ class _Coordinator:
             (t.user_attrs.get(history.RECIPE), t.user_attrs.get(history.REPLICATE, 0))
             for t in self._trials()
         }
-        tried = view.tried()
+        tried = dict(view.tried)
         for replicate in range(self._options.seeds):
             for name, params in self._config.recipes.items():
                 if (name, replicate) in queued:
@@ -272,7 +271,7 @@ class _Coordinator:
             if self._stop.cause:
                 return self._stop.cause
             waiting = self._trials(TrialState.RUNNING, TrialState.WAITING)
-            if not waiting and is_exhausted(self._config.space, view.tried()):
+            if not waiting and is_exhausted(self._config.space, view.tried):
                 self._notice("every point of the space has been tried")
                 return "exhausted"
             if not self._run_trial(pool, record, self._next_trial(), view):
@@ -308,7 +307,7 @@ class _Coordinator:
     def _run_trial(self, pool: Pool, record: StudyRecord, trial: Trial, view: StudyView) -> bool:
         """Train one trial and record its outcome; False where it was interrupted."""
         started = time.monotonic()
-        params = self._proposer.propose(trial, view.tried(), self._risk(view))
+        params = self._proposer.propose(trial, view.tried, self._risk(view))
         while True:
             spec = self._begin(record, trial, params, view)
             outcome = self._attempt(pool, spec, trial)
@@ -345,11 +344,8 @@ class _Coordinator:
             dataset=self._dataset,
             store=self.store,
             keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
-            checkpoint=self._checkpoint(trial.number),
+            checkpoint=checkpoint_path(self._scratch, trial.number),
         )
-
-    def _checkpoint(self, number: int) -> Path:
-        return self._scratch / f"trial-{number:04d}.checkpoint.npz"
 
     def _attempt(self, pool: Pool, spec: TrialSpec, trial: Trial) -> Outcome:
         """Hand a trial to a worker and answer it until it says how the trial ended."""
@@ -400,7 +396,7 @@ class _Coordinator:
         """Record an outcome, then react to it; False where the trial was interrupted."""
         state = record.end(trial, spec.run_id, outcome)
         if state != "interrupted":
-            self._checkpoint(trial.number).unlink(missing_ok=True)
+            checkpoint_path(self._scratch, trial.number).unlink(missing_ok=True)
         view = view_of(self.study)
         ended = TrialEnded(
             number=trial.number,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
 import statistics
-import time
 from dataclasses import dataclass
 
 from catdog_search.config import StudyConfig
@@ -13,9 +11,6 @@ from catdog_search.search.chance import Chance
 from catdog_search.search.limits import Limits
 
 _SAMPLE = 200
-
-
-_SIDE, _REPEATS = 1024, 3
 
 
 @dataclass(frozen=True)
@@ -34,19 +29,6 @@ class StudyEstimate:
     memory_bytes: int
     seconds: float | None
     too_large: float
-
-
-def processor_rate() -> float:
-    """Floating-point operations a second of a large matrix product on the processors."""
-    import numpy as np
-
-    a = np.full((_SIDE, _SIDE), 0.5, np.float32)
-    best = math.inf
-    for _ in range(_REPEATS):
-        started = time.perf_counter()
-        a @ a
-        best = min(best, time.perf_counter() - started)
-    return 2 * _SIDE**3 / best
 
 
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:

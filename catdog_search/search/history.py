@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -115,6 +116,7 @@ class StudyView:
         """Trials that count against the budget."""
         return sum(row.state in FINISHED for row in self.trials)
 
+    @cached_property
     def tried(self) -> dict[str, int]:
         """Numbers of the trials that are over, by the key of their params; failed ones are not."""
         over = [row for row in self.trials if row.state in ("COMPLETE", "PRUNED")]

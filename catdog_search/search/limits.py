@@ -42,13 +42,11 @@ class Estimate:
     Attributes:
         parameters: Weights.
         memory_bytes: Peak of a step, without photos and libraries.
-        operations: Floating-point operations of all its epochs.
         seconds: Of all its epochs; None while the device's speed isn't known.
     """
 
     parameters: int
     memory_bytes: int
-    operations: int
     seconds: float | None
 
 
@@ -97,7 +95,6 @@ class Limits:
         return Estimate(
             parameters=cost.parameters,
             memory_bytes=cost.memory_bytes(cnn.batch_size, cnn.optimizer),
-            operations=operations,
             seconds=operations / rate if rate else None,
         )
 

@@ -113,7 +113,6 @@ class Outcome:
         ending: The kind of end.
         value: The objective; None unless finished.
         scores: Final metrics of val.
-        best_epoch: Epoch whose weights were kept, from 0.
         n_weights: Of the network.
         kept: Whether it was worth a model and figures.
         model_id: Of the logged model.
@@ -125,7 +124,6 @@ class Outcome:
     ending: TrialEnding
     value: float | None = None
     scores: Mapping[str, float] | None = None
-    best_epoch: int | None = None
     n_weights: int | None = None
     kept: bool = False
     model_id: str | None = None

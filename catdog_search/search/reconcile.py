@@ -15,6 +15,7 @@ from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.history import TrialRow, view_of
 from catdog_search.search.record import close_run, recreate_run
+from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.storage import UID, load_study
 from catdog_search.tracking.models import model_exists
 from catdog_search.tracking.runs import StudyRuns
@@ -50,9 +51,8 @@ def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
         StudyLockedError: The study is running, so that both change while they are read.
         StateError: There is no such study, or a store doesn't open.
     """
-    lock = state.scratch(name) / "coordinator.lock"
     try:
-        with file_lock(lock, wait=False):
+        with file_lock(lock_path(state.scratch(name)), wait=False):
             found = list(_Comparison(state, name).findings())
             for finding in found if repair else ():
                 finding.repair()
@@ -151,10 +151,9 @@ class _Comparison:
 
     def _of_files(self) -> Iterator[Finding]:
         over = {row.number for row in self._rows if row.state in history.FINISHED}
-        for path in sorted(self._scratch.glob("trial-*.checkpoint.*")):
-            if int(path.name.split(".")[0].removeprefix("trial-")) in over:
-                yield self._finding(
-                    f"{path} is of a trial that is over",
-                    "remove the file",
-                    partial(Path.unlink, path, missing_ok=True),
-                )
+        for path in checkpoints_of(self._scratch, over):
+            yield self._finding(
+                f"{path} is of a trial that is over",
+                "remove the file",
+                partial(Path.unlink, path, missing_ok=True),
+            )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError
+from catdog_search.errors import BackendError, causes
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
@@ -230,7 +230,6 @@ class _Trainer:
             ending="finished",
             value=value,
             scores=result.scores,
-            best_epoch=result.best_epoch,
             n_weights=result.n_weights,
             kept=kept,
             model_id=None if model is None else self._log_model(spec, model, data),
@@ -253,13 +252,11 @@ class _Trainer:
 
 def is_environment(error: BaseException) -> bool:
     """Whether a full disk or a server that is gone is to blame, and not the trial."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
         if isinstance(seen, ConnectionError) or any(words in str(seen) for words in _BLOCKED):
             return True
-        seen = seen.__cause__ or seen.__context__
     return False
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from catdog_search.errors import StateError
 from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import delete_files
+from catdog_search.tracking.trial_files import delete_files, keep_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +26,6 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 _PAGE = 1000
 _RANK = "rank"
 _TABLE = "trials.json"
-_SAVE = {"dpi": 90}
 # Logged at the end of a trial, not after each epoch.
 _ONCE = ("objective", "n_weights", "best_epoch")
 # Seconds; a trial that is shorter leaves none.
@@ -78,11 +77,12 @@ class StudyRuns:
         """
         client = store.client()
         found = client.get_experiment_by_name(study)
-        query = f"tags.study_uid = '{uid}' and tags.role = 'study'"
-        return found is not None and len(client.search_runs([found.experiment_id], query)) > 0
+        return found is not None and bool(
+            client.search_runs([found.experiment_id], _parent_query(uid))
+        )
 
     def _find_parent(self) -> str | None:
-        runs = self._search(f"tags.study_uid = '{self._uid}' and tags.role = 'study'")
+        runs = self._search(_parent_query(self._uid))
         return next((run.info.run_id for run in runs), None)
 
     def _create_parent(self) -> str:
@@ -222,8 +222,7 @@ class StudyRuns:
 
     def log_study(self, figures: Mapping[str, Figure], table: Mapping[str, list[Any]]) -> None:
         """Keep the study's figures and its table of trials on the parent."""
-        for name, figure in figures.items():
-            self.client.log_figure(self.parent_id, figure, f"figures/{name}", save_kwargs=_SAVE)
+        keep_figures(self.client, self.parent_id, figures)
         rows = [list(row) for row in zip(*table.values(), strict=True)]
         # Not log_table, which would append; the tag is what makes the interface draw a table.
         text = json.dumps({"columns": list(table), "data": rows})
@@ -265,6 +264,10 @@ def system_metrics(store: Store, run_id: str) -> Iterator[None]:
         yield
     finally:
         monitor.finish()
+
+
+def _parent_query(uid: str) -> str:
+    return f"tags.study_uid = '{uid}' and tags.role = 'study'"
 
 
 def _trial_name(number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.tracking.figures import Photos, Predictions, trial_figures
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from mlflow import MlflowClient
 
 FIGURES = "figures"
@@ -74,6 +75,11 @@ def log_figures(
     names = dataset.manifest.class_names
     photos = val_photos(dataset)
     figures = trial_figures(title, history, best_epoch, predictions, names, photos)
+    keep_figures(client, run_id, figures)
+
+
+def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
+    """Keep figures, by file name, in a run's folder of figures."""
     for name, figure in figures.items():
         client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI})
 

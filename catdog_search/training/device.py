@@ -5,6 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from catdog_search.errors import causes
 
 _SIDE, _REPEATS = 1024, 5
 
@@ -51,23 +57,30 @@ def device_memory(backend: str) -> int | None:
 
 def product_rate() -> float:
     """Floating-point operations a second of a large matrix product, in single precision."""
-    import keras
-    import numpy as np
+    from keras import ops
 
-    a = keras.ops.convert_to_tensor(np.full((_SIDE, _SIDE), 0.5, np.float32))
+    # Reading one number makes the host wait for the device.
+    return _rate(lambda a: ops.convert_to_numpy(ops.matmul(a, a)[0, 0]), ops.convert_to_tensor)
+
+
+def processor_rate() -> float:
+    """As `product_rate`, on the processors and without a backend."""
+    return _rate(lambda a: a @ a, np.asarray)
+
+
+def _rate(multiply: Callable[[Any], object], place: Callable[[Any], Any]) -> float:
+    a = place(np.full((_SIDE, _SIDE), 0.5, np.float32))
     best = math.inf
     for _ in range(_REPEATS):
         started = time.perf_counter()
-        # Reading one number makes the host wait for the device.
-        np.asarray(keras.ops.convert_to_numpy(keras.ops.matmul(a, a)[0, 0]))
+        multiply(a)
         best = min(best, time.perf_counter() - started)
     return 2 * _SIDE**3 / best
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any backend, or what caused it, says that memory ran out."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         name, text = type(seen).__name__, str(seen)
         if isinstance(seen, MemoryError) or name in ("ResourceExhaustedError", "OutOfMemoryError"):
             return True
@@ -75,7 +88,6 @@ def is_out_of_memory(error: BaseException) -> bool:
             return True
         if isinstance(seen, RuntimeError) and "can't allocate memory" in text:  # PyTorch on a CPU
             return True
-        seen = seen.__cause__ or seen.__context__
     return False
 
 

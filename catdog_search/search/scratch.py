@@ -1,0 +1,23 @@
+"""What a study leaves in its scratch folder while it runs: a lock, and checkpoints of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+
+def lock_path(scratch: Path) -> Path:
+    """The lock that a study's coordinator holds."""
+    return scratch / "coordinator.lock"
+
+
+def checkpoint_path(scratch: Path, number: int) -> Path:
+    """Where a trial's training is saved."""
+    return scratch / f"trial-{number:04d}.checkpoint.npz"
+
+
+def checkpoints_of(scratch: Path, numbers: Collection[int]) -> Iterator[Path]:
+    """Checkpoints of these trials, half-written ones included."""
+    for path in sorted(scratch.glob("trial-*.checkpoint.*")):
+        if int(path.name.split(".")[0].removeprefix("trial-")) in numbers:
+            yield path
