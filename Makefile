@@ -12,7 +12,13 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3.13 python3,$(she
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 RUN := $(BIN)/catdog-search
 
-.PHONY: help setup run test lint typecheck layers unit ui promote clean
+# What has to hold on every backend: networks, augmentation, training, and one whole way.
+BACKEND_TESTS := tests/test_models.py tests/test_training.py tests/test_end_to_end.py
+BENCHES := input step trial scale device levers cli memory
+DATA ?=
+
+.PHONY: help setup run test test-backends test-jax test-torch lint typecheck layers unit ui promote \
+	bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +56,26 @@ layers: $(VENV)/.installed-dev ## import-linter
 unit: $(VENV)/.installed-dev ## pytest
 	$(BIN)/pytest --numprocesses 3 --dist worksteal
 
+# Environments of their own, without TensorFlow: an import of it would not go unnoticed.
+.venv-%/.installed: pyproject.toml constraints.txt
+	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --editable '.[$*,dev]'
+	@touch $@
+
+test-backends: test-jax test-torch ## The training tests on JAX and PyTorch, each in its own .venv
+
+test-jax: .venv-jax/.installed ## The training tests on JAX
+	KERAS_BACKEND=jax .venv-jax/bin/pytest --numprocesses 3 --dist worksteal $(BACKEND_TESTS)
+
+test-torch: .venv-torch/.installed ## The training tests on PyTorch
+	KERAS_BACKEND=torch .venv-torch/bin/pytest --numprocesses 3 --dist worksteal $(BACKEND_TESTS)
+
+bench: setup ## All benchmarks, one after another; DATA=photos.zip for real photos
+	@for name in $(BENCHES); do \
+		echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(if $(DATA),--data $(DATA)) || exit 1; \
+	done
+
 ui: setup ## MLflow's user interface
 	$(RUN) ui
 
@@ -57,5 +83,5 @@ promote: setup ## Register the best trial of STUDY and make it the champion
 	$(RUN) promote --study $(STUDY)
 
 clean: ## Remove what was built and installed; the state in mlruns/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-jax .venv-torch build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -not -path './mlruns/*' -prune -exec rm -rf {} +

@@ -5,16 +5,14 @@ python benchmarks/deterministic.py [--n 5]
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import multiprocessing as mp
 import os
-import platform
 import time
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
+
+import common
 
 from catdog_search import places, studies
 from catdog_search.data import dataset
@@ -59,33 +57,25 @@ def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--n", type=int, default=5)
-    n = parser.parse_args().n
+    asked = common.parser(__doc__, n=5).parse_args()
     packed = dataset.load(SyntheticSource(2000), 32, places.cache_folder(), 10**11)
     os.environ["KERAS_BACKEND"] = backend = choose_backend()
     context = mp.get_context("spawn")
     found: dict[bool, list[Any]] = {True: [], False: []}
-    for _ in range(n):
+    for _ in range(asked.n):
         for deterministic in (True, False):
             ours, theirs = context.Pipe()
             process = context.Process(target=child, args=(theirs, packed, deterministic))
             process.start()
             found[deterministic].append(ours.recv())
             process.join()
-    facts: dict[str, Any] = {"command": f"python benchmarks/deterministic.py --n {n}"}
+    rows = []
     for deterministic, name in ((True, "with --deterministic"), (False, "without")):
         accuracies, digests, seconds = zip(*found[deterministic], strict=True)
-        facts[name] = {
-            "distinct_results": len(set(digests)),
-            "val_accuracy": [round(min(accuracies), 4), round(max(accuracies), 4)],
-            "seconds": [round(min(seconds), 1), round(max(seconds), 1)],
-        }
-        print(name, facts[name])
-    facts["n"] = n
-    facts["hardware"] = f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
-    facts["versions"] = {name: version(name) for name in ("keras", backend)}
-    print(json.dumps(facts, indent=2))
+        distinct = {"what": name, "distinct_results": len(set(digests))}
+        times = common.spread(seconds, 1)
+        rows.append(distinct | {"val_accuracy": common.spread(accuracies, 4), "seconds": times})
+    common.report(asked, ("keras", backend), rows)
 
 
 if __name__ == "__main__":

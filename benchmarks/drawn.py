@@ -23,12 +23,13 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import click
+import common
 
 from catdog_search import studies
 from catdog_search.data import dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.space import Params
-from catdog_search.training.loop import device_name, train
+from catdog_search.training.loop import train
 from catdog_search.training.result import TrainData
 
 SMALL: Params = {"n_blocks": 1, "filters": 8, "dense_units": 0, "dropout": 0.0, "batch_size": 32}
@@ -82,7 +83,7 @@ def main(n: int, image_size: int, seeds: int) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")}
     facts = {
         "command": " ".join(["python", *sys.argv]),
-        "hardware": device_name("tensorflow"),
+        "hardware": common.hardware(),
         "python": platform.python_version(),
         "versions": versions,
         "n": seeds,

@@ -1,19 +1,20 @@
 """How many of 60 trials run out of memory where most of the space does.
 
-Told as a constraint (what this project does) against told as FAIL (which no sampler sees), the
-same space, sampler and seeds; the larger a network that fits, the better its value, so that the
-optimum lies beside what fails.
+Three ways, in the same space, with the same sampler and seeds: told as a constraint, with a model
+of what fails before the sampler (what this project does); told as a constraint alone; told as FAIL
+(which no sampler sees). The larger a network that fits, the better its value, so that the optimum
+lies beside what fails.
 
     python benchmarks/out_of_memory.py
 """
 
 from __future__ import annotations
 
-import json
 import random
 import statistics
-from importlib.metadata import version
+from typing import Literal, get_args
 
+import common
 import optuna
 from optuna.trial import TrialState
 
@@ -26,6 +27,7 @@ from catdog_search.space import Params, params_key
 
 TRIALS, SEEDS = 60, (1, 2, 3, 4)
 LIMIT = 3_000
+Told = Literal["constraint, model", "constraint", "FAIL"]
 TABLE = {
     "name": "out-of-memory",
     "purpose": "A space in which most trials run out of memory.",
@@ -53,8 +55,9 @@ def value(params: Params) -> float:
     return min(load(params) / LIMIT, 1) - abs(float(params["dropout"]) - 0.3)
 
 
-def failures(seed: int, as_constraint: bool) -> int:
+def failures(seed: int, told: Told) -> int:
     """Run one study without training; how many of its trials ran out."""
+    as_constraint = told != "FAIL"
     config = studies.parse({**TABLE, "seed": seed}, "oom")
     sampler = make_sampler(config.sampler, config.space, seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
@@ -64,7 +67,7 @@ def failures(seed: int, as_constraint: bool) -> int:
     fitted: list[Params] = []
     for _ in range(TRIALS):
         trial = study.ask()
-        risk = failure_risk(config.space, failed, fitted) if as_constraint else None
+        risk = failure_risk(config.space, failed, fitted) if told == "constraint, model" else None
         params = proposer.propose(trial, tried, risk)
         fits = load(params) <= LIMIT
         (fitted if fits else failed).append(params)
@@ -85,21 +88,14 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     chance, space = Chance(random.Random(0)), studies.parse(TABLE, "oom").space
     share = statistics.fmean(load(space.sample(chance)) > LIMIT for _ in range(20_000))
-    counts = {kind: [failures(s, kind == "constraint") for s in SEEDS] for kind in _KINDS}
-    for kind, found in counts.items():
-        print(f"told as {kind:10} {found} of {TRIALS} trials ran out")
-    facts = {
-        "command": "python benchmarks/out_of_memory.py",
-        "trials": TRIALS,
-        "seeds": SEEDS,
-        "share_of_space_that_fails": round(share, 3),
-        "ran_out": counts,
-        "versions": {"optuna": version("optuna"), "catdog-search": version("catdog-search")},
-    }
-    print(json.dumps(facts, indent=2))
+    asked = common.parser(__doc__, n=len(SEEDS)).parse_args()
+    rows = [
+        {"told_as": told, "ran_out": [failures(seed, told) for seed in range(1, asked.n + 1)]}
+        for told in get_args(Told)
+    ]
+    facts = {"trials": TRIALS, "share_of_space_that_fails": round(share, 3)}
+    common.report(asked, ("optuna", "catdog-search"), rows, **facts)
 
-
-_KINDS = ("constraint", "FAIL")
 
 if __name__ == "__main__":
     main()

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import common
 
 START = """
 import json, resource, sys, time
@@ -50,20 +49,6 @@ def start(photos: str, image_size: int, folder: str) -> dict[str, Any]:
     return measured
 
 
-def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most, rounded to milliseconds or kilobytes."""
-    named = {"median": statistics.median(values), "min": min(values), "max": max(values)}
-    return {name: round(value, 3) for name, value in named.items()}
-
-
-def hardware() -> str:
-    """Cores and processor."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor()}"
-
-
 @click.command()
 @click.argument("photos", type=click.Path(exists=True))
 @click.option("--image-size", "sizes", type=int, multiple=True, default=(64, 160))
@@ -83,7 +68,7 @@ def main(photos: str, sizes: tuple[int, ...], runs: int) -> None:
         for which in ("first", "second"):
             chosen = [r for r in rows if (r["size"], r["start"]) == (size, which)]
             keys = ("load_s", "val_s", "peak_mb")
-            measured = {key: spread([r[key] for r in chosen]) for key in keys}
+            measured = {key: common.spread([r[key] for r in chosen]) for key in keys}
             results.append({"image_size": size, "start": which, **measured})
             load, peak = measured["load_s"], measured["peak_mb"]
             click.echo(
@@ -93,7 +78,7 @@ def main(photos: str, sizes: tuple[int, ...], runs: int) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "imagehash")}
     facts = {
         "command": " ".join(["python", *sys.argv[:1], Path(photos).name, *sys.argv[2:]]),
-        "hardware": hardware(),
+        "hardware": common.hardware(),
         "python": platform.python_version(),
         "versions": versions,
         "n": runs,

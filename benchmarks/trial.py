@@ -9,23 +9,17 @@ fits, in a process of its own that is as warm as the worker; it logs accuracy an
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing as mp
 import os
-import platform
-import statistics
 import tempfile
 import time
-from importlib.metadata import version
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
-from catdog_search import places, studies
-from catdog_search.data import dataset
+import common
+
+from catdog_search import studies
 from catdog_search.data.dataset import Dataset
-from catdog_search.data.sources import SyntheticSource, open_source
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
 from catdog_search.search.messages import Event, TrialEnded
@@ -64,14 +58,11 @@ def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", help="folder or zip of photos; default: 2,000 drawn pictures")
+    parser = common.parser(__doc__, n=3)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--n", type=int, default=3, help="pairs, after one that warms up")
     asked = parser.parse_args()
-    source = open_source(asked.data) if asked.data else SyntheticSource(2000)
-    packed = dataset.load(source, asked.image_size, places.cache_folder(), 10**11)
+    packed = common.packed(asked, asked.image_size)
     os.environ["KERAS_BACKEND"] = choose_backend()
     config = studies.parse(
         {
@@ -105,34 +96,17 @@ def main() -> None:
         options = Options(trials=asked.n + 1, seeds=asked.n + 1)
         run_study(config, packed, State(Path(folder)), listen, options)
     ours.send(False)
-    print(json.dumps(facts(asked, packed, pairs[1:]), indent=2))
-
-
-def facts(
-    asked: argparse.Namespace, packed: Dataset, pairs: list[tuple[float, float]]
-) -> dict[str, Any]:
-    """What is kept of a measurement."""
-    differences = [tracked - plain for tracked, plain in pairs]
-    ratios = [tracked / plain for tracked, plain in pairs]
-    named = {"tracked_s": [p[0] for p in pairs], "bare_s": [p[1] for p in pairs]}
-    command = f"python benchmarks/trial.py --data PHOTOS --epochs {asked.epochs} --n {asked.n}"
-    return {
-        "command": command if asked.data else command.replace("--data PHOTOS ", ""),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
-        "train_photos": len(packed.rows("train")),
-        "image_size": asked.image_size,
-        "epochs": asked.epochs,
-        "n": len(pairs),
-        **{name: [round(v, 3) for v in values] for name, values in named.items()},
-        "difference_s": {"median": round(statistics.median(differences), 3)}
-        | {"spread": [round(min(differences), 3), round(max(differences), 3)]},
-        "ratio": {"median": round(statistics.median(ratios), 4)}
-        | {"spread": [round(min(ratios), 4), round(max(ratios), 4)]},
-        "versions": {
-            name: version(name)
-            for name in ("keras", os.environ["KERAS_BACKEND"], "mlflow", "optuna")
-        },
+    tracked, plain = (list(times) for times in zip(*pairs[1:], strict=True))
+    differences = [a - b for a, b in zip(tracked, plain, strict=True)]
+    row = {
+        "tracked_s": common.spread(tracked),
+        "bare_s": common.spread(plain),
+        "difference_s": common.spread(differences),
+        "ratio": common.ratio(tracked, plain),
     }
+    facts = {"train_photos": len(packed.rows("train")), "image_size": asked.image_size}
+    packages = ("keras", os.environ["KERAS_BACKEND"], "mlflow", "optuna")
+    common.report(asked, packages, [row], epochs=asked.epochs, **facts)
 
 
 if __name__ == "__main__":

@@ -64,9 +64,12 @@ def say_plan(plan: Planned, trials: int) -> str:
         f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
         f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
         f"{plan.memory_bytes / 1e9:.3g}",
+        f"{plan.sharing} trials at once, {plan.execution}"
+        if plan.sharing > 1
+        else str(plan.execution),
     ]
     if estimate.seconds is not None:
-        whole = duration(estimate.seconds * trials)
+        whole = duration(estimate.seconds * trials)  # several at once share one speed
         each = duration(estimate.seconds)
         parts.append(f"about {each} a trial and {whole} in all, less what is stopped early")
     if estimate.too_large:
@@ -85,7 +88,8 @@ class PlainDisplay:
     def __init__(self, config: StudyConfig, write: Callable[[str], None]) -> None:
         self._config = config
         self._write = write
-        self._number = self._wanted = self._epochs = 0
+        self._wanted = 0
+        self._epochs: dict[int, int] = {}  # by trial
 
     def context(self) -> AbstractContextManager[object]:
         """Nothing to set up."""
@@ -103,15 +107,15 @@ class PlainDisplay:
                 self._wanted = wanted - finished
                 line = f"{finished} of {wanted} trials finished{_so_far(best)}"
             case Ready(backend=backend, device=device):
-                line = f"worker ready: {backend} on {device}"
+                line = f"worker ready: {backend} on {device.name}"
             case Planned():
                 line = f"plan: {say_plan(event, self._wanted)}"
             case TrialStarted(number=number):
-                self._number, self._epochs = number, event.epochs
+                self._epochs[number] = event.epochs
                 line = f"trial {number}{_origin(event)}: {say_params(event.varied)}"
             case EpochDone():
-                epoch = _epoch(event, self._config.metric, self._epochs)
-                line = f"trial {self._number} {epoch}"
+                epoch = _epoch(event, self._config.metric, self._epochs[event.number])
+                line = f"trial {event.number} {epoch}"
             case TrialEnded():
                 line = f"trial {event.number} {_ended(event)}{_so_far(event.best)}"
             case Notice(text=text):
@@ -171,6 +175,7 @@ class LiveDisplay:
         self._best: Best | None = None
         self._device = "starting the worker"
         self._estimated: float | None = None
+        self._at_once = 1
         self._searched = set(config.space.searched)
 
     def context(self) -> AbstractContextManager[object]:
@@ -192,20 +197,23 @@ class LiveDisplay:
                 self._finished, self._wanted = event.finished, event.wanted
                 self._best = event.best
             case Ready(backend=backend, device=device):
-                self._device = f"{backend} on {device}"
+                self._device = f"{backend} on {device.name}"
             case TrialStarted():
                 self._start(event)
-            case BatchDone() | EpochDone() | TrialEnded() if self._rows:
-                self._progress(self._rows[-1], event)
+            case BatchDone() | EpochDone() | TrialEnded() if row := self._row(event.number):
+                self._progress(row, event)
             case Planned():
-                self._estimated = event.estimate.seconds
+                self._estimated, self._at_once = event.estimate.seconds, event.sharing
                 self._console.print(f"plan: {say_plan(event, self._wanted - self._finished)}")
             case Notice(text=text):
                 self._console.print(f"note: {text}")
 
+    def _row(self, number: int) -> _Row | None:
+        return next((row for row in reversed(self._rows) if row.number == number), None)
+
     def _start(self, event: TrialStarted) -> None:
-        if self._rows and self._rows[-1].number == event.number:
-            self._rows.pop()  # an attempt that died
+        if died := self._row(event.number):  # an attempt
+            self._rows.remove(died)
         self._rows.append(_Row(event.number, self._what_differs(event), event.epochs))
 
     def _what_differs(self, event: TrialStarted) -> str:
@@ -267,4 +275,4 @@ class LiveDisplay:
         if mean is None or self._finished >= self._wanted:
             return None
         running = [time.monotonic() - row.started for row in self._rows if row.seconds is None]
-        return max(mean * (self._wanted - self._finished) - sum(running), 0)
+        return max(mean * (self._wanted - self._finished) - sum(running), 0) / self._at_once

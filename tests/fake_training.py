@@ -20,15 +20,16 @@ import numpy as np
 
 from catdog_search.config import StudyConfig
 from catdog_search.space import Params
+from catdog_search.training.execution import PLAIN, Device, Execution
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 
-def device_name(backend: str) -> str:
-    return f"a stand-in for {backend}"
+def look_at_device(backend: str) -> Device:
+    return Device(f"a stand-in for {backend}")
 
 
-def device_memory(backend: str) -> int | None:
-    return None
+def share_device(backend: str, workers: int) -> None:
+    pass
 
 
 def product_rate() -> float:
@@ -52,6 +53,7 @@ def train(
     seed: int,
     on_batch: OnBatch | None = None,
     checkpoint: Path | None = None,
+    execution: Execution = PLAIN,
 ) -> TrialResult:
     action = _action()
     if "FAKE_LIMIT" in os.environ and load(params) > float(os.environ["FAKE_LIMIT"]):

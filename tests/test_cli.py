@@ -30,6 +30,7 @@ from catdog_search.search.messages import (
     TrialStarted,
 )
 from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
+from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = ("run", "studies", "check", "show", "promote", "ui", "doctor", "data")
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
@@ -208,11 +209,11 @@ CONFIG = studies.parse(
 EPOCH = {"val_accuracy": 0.75, "loss": 0.5, "seconds": 1.5}
 EVENTS: list[Any] = [
     StudyOpened(CONFIG, 1, 3, Best(0, 0.7, {}, "r"), "uri"),
-    Ready("tensorflow", "CPU, 2 cores", {}, 1e11, None),
-    Planned(StudyEstimate((1000, 2_000_000, 3_000_000), 10**8, 30.0, 0.25), 4 * 10**9),
+    Ready("tensorflow", Device("CPU, 2 cores"), {}, 1e11),
+    Planned(StudyEstimate((1000, 2_000_000, 3_000_000), 10**8, 30.0, 0.25), 4 * 10**9, PLAIN, 1),
     TrialStarted(1, {"dropout": 0.25}, "plain", 2, 10),
-    BatchDone(0, 5, 10),
-    EpochDone(0, EPOCH),
+    BatchDone(1, 0, 5, 10),
+    EpochDone(1, 0, EPOCH),
     TrialEnded(1, "COMPLETE", 0.75, 1, 61.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "finished"),
     TrialStarted(2, {"dropout": 0.5}, None, 1, 10),
     TrialEnded(2, "PRUNED", None, 1, 3.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "diverged"),
@@ -229,7 +230,8 @@ def test_plain_display_says_a_line_an_event() -> None:
         "1 of 3 trials finished; best so far 0.7000 (trial 0)",
         "worker ready: tensorflow on CPU, 2 cores",
         "plan: 2 trials to go; 0.001 to 3 million weights (median 2); a step takes up to 0.1 GB, "
-        "the worker may take 4; about 30 s a trial and 1 min 00 s in all, less what is stopped "
+        "the worker may take 4; pixels streamed, float32, 1 step a call, no XLA; about 30 s a "
+        "trial and 1 min 00 s in all, less what is stopped "
         "early; 25% of the space exceeds a limit",
         "trial 1 (recipe plain) (attempt 2): dropout=0.25",
         "trial 1 epoch 1/10: val_accuracy 0.7500, loss 0.5000, 1.5 s",

@@ -113,9 +113,11 @@ def test_augmentation_of_strength_0_is_nothing() -> None:
     model = training_model(body, CnnParams(augmentation=0.0), 1)
     assert [type(layer).__name__ for layer in model.layers] == [
         "InputLayer",
-        "Rescaling",
+        "Augment",
         "Functional",
     ]
+    x = pixels(3, 16)
+    assert (as_numpy(Augment(0.0, [], 1)(x, training=True)) == x).all()
 
 
 def test_augmentation_changes_training_and_leaves_inference_alone() -> None:

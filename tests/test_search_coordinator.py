@@ -30,9 +30,11 @@ from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
-from catdog_search.search.messages import Event, TrialEnded, TrialStarted
+from catdog_search.search.messages import Event, Planned, TrialEnded, TrialStarted
 from catdog_search.search.storage import load_study
 from catdog_search.tracking.store import Store
+
+Act = Callable[..., None]
 
 
 def test_trials_counts_recipes_and_earlier_calls(state: State, pictures: Dataset) -> None:
@@ -285,4 +287,65 @@ def test_second_signal_stops_at_once_and_the_next_start_is_consistent(
     monkeypatch.setenv("FAKE_STEP_S", "0")
     report = run(state, pictures, 3)
     assert report.view.counts == {"COMPLETE": 3}
+    assert_stores_agree(state)
+
+
+def test_trials_that_share_a_device_train_at_once(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_S", "0.3")
+    events: list[Event] = []
+    report = run(state, pictures, 6, trials_per_gpu=2, listener=events.append)
+    assert report.view.counts == {"COMPLETE": 6}
+    training, most = set[int](), 0
+    for event in events:
+        if isinstance(event, TrialStarted):
+            training.add(event.number)
+        elif isinstance(event, TrialEnded):
+            training.remove(event.number)
+        most = max(most, len(training))
+    assert most == 2
+    assert len({str(params) for params in proposals(report.view)}) == 6
+    plans = [event for event in events if isinstance(event, Planned)]
+    assert [plan.sharing for plan in plans] == [2]
+    alone = [event for event in recorded(state, pictures) if isinstance(event, Planned)]
+    assert plans[0].memory_bytes == pytest.approx(alone[0].memory_bytes / 2, rel=0.2)
+    assert_stores_agree(state)
+
+
+def recorded(state: State, pictures: Dataset) -> list[Event]:
+    """The events of one more trial, alone."""
+    events: list[Event] = []
+    run(state, pictures, 7, listener=events.append)
+    return events
+
+
+def test_trials_at_once_are_all_taken_up_after_a_kill(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_S", "0.5")
+    with coordinator_process(state, pictures, 4, trials_per_gpu=2) as process:
+        assert process.stdout is not None
+        started = 0
+        while started < 2:
+            started += process.stdout.readline().startswith("TrialStarted")
+        process.kill()
+        process.wait()
+    left = history.view(state, "tiny")
+    assert left.counts["RUNNING"] == 2
+    report = run(state, pictures, 4, trials_per_gpu=2)
+    assert report.view.counts == {"COMPLETE": 4}
+    assert [row.params for row in report.view.trials[:2]] == [t.params for t in left.trials[:2]]
+    assert_stores_agree(state)
+
+
+def test_bug_beside_another_trial_leaves_that_one_to_be_taken_up(
+    state: State, pictures: Dataset, act: Act, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_STEP_S", "0.5")
+    act(call_1="bug")
+    with pytest.raises(TrialFailedError):
+        run(state, pictures, 4, trials_per_gpu=2)
+    assert history.view(state, "tiny").counts == {"FAIL": 1, "RUNNING": 1}
+    assert run(state, pictures, 4).view.counts == {"FAIL": 1, "COMPLETE": 3}
     assert_stores_agree(state)

@@ -16,7 +16,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.places import State
 from catdog_search.search import history, limits, pool
-from catdog_search.search.messages import Event, Notice, Ready, Start, TrialEnded
+from catdog_search.search.messages import Event, Launch, Notice, Ready, Start, TrialEnded
 from catdog_search.search.storage import load_study
 from catdog_search.tracking.store import Store
 
@@ -219,6 +219,20 @@ def test_only_the_best_leave_figures_and_nothing_else_stays(
     assert sorted(left) == ["coordinator.lock", "worker.log"]
 
 
+def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
+    state: State, pictures: Dataset
+) -> None:
+    report = run(state, pictures, 2)
+    drawn = sorted(state.artifacts.rglob("figures/*.png"))
+    for path in drawn:
+        path.unlink()
+    assert run(state, pictures, 2).view == report.view
+    again = sorted(state.artifacts.rglob("figures/*.png"))
+    assert again == drawn
+    # Those of two trials, and of the study.
+    assert sum(path.name == "learning_curves.png" for path in again) == 2
+
+
 def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     state: State, pictures: Dataset
 ) -> None:
@@ -278,10 +292,10 @@ def test_most_of_a_failing_space_is_avoided(
 def test_worker_is_worn_by_memory_and_by_trials(
     tmp_path: Path, launch: dict[str, int], is_worn: bool
 ) -> None:
-    worker = pool.Worker(pool.Launch(tmp_path / "log", "tensorflow", "fake_training", **launch))
+    worker = pool.Worker(Launch(tmp_path / "log", "tensorflow", "fake_training", **launch))
     try:
         worker.send(Start())
-        while not isinstance(worker._connection.recv(), Ready):
+        while not isinstance(worker.connection.recv(), Ready):
             pass
         assert worker.is_worn() == is_worn
     finally:

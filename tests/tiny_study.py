@@ -92,9 +92,10 @@ def say(event):
         print(type(event).__name__, flush=True)
 
 if __name__ == "__main__":
-    table, folder, digest, state, trials, training = json.loads(sys.argv[1])
+    table, folder, digest, state, trials, training, at_once = json.loads(sys.argv[1])
+    options = Options(trials=trials, training=training, trials_per_gpu=at_once)
     run_study(studies.parse(table, "t"), Dataset(Path(folder), digest, table["image_size"]),
-              State.at(state), say, Options(trials=trials, training=training))
+              State.at(state), say, options)
 """
 
 
@@ -105,9 +106,10 @@ def coordinator_process(
     trials: int,
     table: dict[str, Any] | None = None,
     training: str = "fake_training",
+    trials_per_gpu: int = 1,
 ) -> Iterator[subprocess.Popen[str]]:
     facts = [table or TABLE, str(pictures.folder), pictures.digest, str(state.root)]
-    arguments = json.dumps([*facts, trials, training])
+    arguments = json.dumps([*facts, trials, training, trials_per_gpu])
     script = state.root / "coordinator.py"
     script.write_text(_KILL_ME)
     tests = str(Path(__file__).parent)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
+    from catdog_search.training.execution import Place, Precision
 
 INTERRUPTED = 130
 
@@ -51,6 +52,34 @@ INTERRUPTED = 130
     help="Train each recipe N times, each time on another seed [default: the study file's].",
 )
 @click.option(
+    "--trials-per-gpu",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Train N trials at once, each within its share of the memory [default: 1].",
+)
+@click.option(
+    "--pixels",
+    type=click.Choice(["device", "stream"]),
+    help="Where the photos lie [default: on a GPU if they fit, else streamed].",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+    help="What training computes in [default: mixed_bfloat16 on a GPU that has it].",
+)
+@click.option(
+    "--steps-per-call",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
+)
+@click.option(
+    "--xla/--no-xla",
+    default=None,
+    help="Compile the training step with XLA [default: on a GPU; JAX always does].",
+)
+@click.option(
     "--deterministic",
     is_flag=True,
     help="The same trial gives the same numbers to the bit, on the same machine; slower.",
@@ -64,6 +93,11 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     trials: int | None,
     timeout: float | None,
     seeds: int | None,
+    trials_per_gpu: int,
+    pixels: Place | None,
+    precision: Precision | None,
+    steps_per_call: int | None,
+    xla: bool | None,
     deterministic: bool,
     as_json: bool,
     state: str | None,
@@ -75,8 +109,11 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.search.coordinator import Options, run_study
     from catdog_search.search.sampler import require_sampler
     from catdog_search.search.worker import choose_backend
+    from catdog_search.training.execution import Wish, check
 
-    choose_backend()  # none is refused here, before minutes of packing
+    # What can't be is refused here, before minutes of packing.
+    wish = Wish(pixels, precision, steps_per_call, xla)
+    check(wish, choose_backend())
     path = studies.find(study)
     config = studies.load(str(path))
     require_sampler(config.sampler)
@@ -101,7 +138,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
                 trials=wanted,
                 timeout=timeout or config.timeout,
                 seeds=seeds or config.seeds,
+                trials_per_gpu=trials_per_gpu,
                 deterministic=deterministic,
+                wish=wish,
                 study_file=path.read_text(encoding="utf-8"),
             ),
         )

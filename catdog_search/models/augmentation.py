@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import keras
-from keras import ops
+from keras import KerasTensor, ops
 
 # At strength 1.
 ROTATION_DEGREES = 36.0
@@ -22,6 +23,11 @@ MIXUP_ALPHA = 0.4
 _WHITE = 255.0
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _GEOMETRY = frozenset({"flip", "rotation", "zoom", "translation"})
+_COLOUR = frozenset({"brightness", "contrast", "saturation"})
+
+# What was drawn for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
+# `contrast` and `saturation` (batch, 1, 1, 1); those that are not done are absent.
+Drawn = dict[str, Any]
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
@@ -30,8 +36,8 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     Each photo draws for itself, evenly between the bounds: mirrored or not, turned by up to
     `strength` times ±36°, zoomed and shifted by ±20 % of its side, all in one bilinear warp that
     mirrors what lies outside; then brightness by ±30 % of white, contrast by ±30 % and saturation
-    by ±50 %; last, a rectangle with sides of up to 40 % is painted grey. In inference the layer
-    does nothing.
+    by ±50 %; last, a rectangle with sides of up to 40 % is painted grey. In inference the photos
+    only become float32.
 
     Args:
         strength: 0 to 1.
@@ -39,31 +45,42 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         seed: Of its random stream.
     """
 
-    def __init__(self, strength: float, kinds: Collection[str], seed: int, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, strength: float, kinds: Collection[str], seed: int) -> None:
+        # A photo's 256 levels would not survive a warp in half precision.
+        super().__init__(dtype="float32", autocast=False)
         self._strength = strength
         self._kinds = frozenset(kinds)
         self._random = keras.random.SeedGenerator(seed)
-        # TensorFlow's warp has no XLA kernel.
-        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Unchanged."""
         return input_shape
 
+    def compute_output_spec(self, photos: KerasTensor, training: bool = False) -> KerasTensor:
+        """Unchanged, but for the type."""
+        del training
+        return KerasTensor(photos.shape, "float32")
+
     def call(self, photos: Any, training: bool = False) -> Any:
-        """Change float RGB photos (batch, side, side, 3), 0 to 255."""
-        if not training:
-            return photos
-        batch, side = ops.shape(photos)[0], photos.shape[1]
+        """Change RGB photos (batch, side, side, 3), 0 to 255; the result is float32."""
+        if not training or not self._kinds:
+            return ops.cast(photos, "float32")
+        return _change(photos, self._drawn(ops.shape(photos)[0], photos.shape[1]))
+
+    def _drawn(self, batch: Any, side: int) -> Drawn:
+        drawn: Drawn = {}
         if self._kinds & _GEOMETRY:
-            photos = ops.image.affine_transform(
-                photos, self._transforms(batch, side), interpolation="bilinear", fill_mode="reflect"
-            )
-        photos = self._recolour(photos, batch)
+            drawn["transforms"] = self._transforms(batch, side)
+        if self._kinds & _COLOUR:
+            drawn["brightness"] = self._draw("brightness", BRIGHTNESS, batch, 1, 1, 1) * _WHITE
+            drawn["contrast"] = 1 + self._draw("contrast", CONTRAST, batch, 1, 1, 1)
+            drawn["saturation"] = 1 + self._draw("saturation", SATURATION, batch, 1, 1, 1)
         if "erasing" in self._kinds:
-            photos = self._erase(photos, batch, side)
-        return photos
+            most = ERASED_SIDE * self._strength * side
+            size = keras.random.uniform((batch, 2), 0, most, seed=self._random)
+            first = keras.random.uniform((batch, 2), 0, 1, seed=self._random) * (side - size)
+            drawn["hole"] = ops.stack([first, first + size], axis=1)
+        return drawn
 
     def _draw(self, kind: str, most: float, batch: Any, *shape: int) -> Any:
         """Numbers (batch, *shape) in ± strength x most; zeros where `kind` is not done."""
@@ -73,7 +90,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return keras.random.uniform((batch, *shape), -bound, bound, seed=self._random)
 
     def _transforms(self, batch: Any, side: int) -> Any:
-        """Rows (batch, 8) that say for each pixel of the result where it comes from."""
+        """Rows (batch, 2, 3) that say for each pixel of the result which column and row it is."""
         turned = self._draw("rotation", math.radians(ROTATION_DEGREES), batch)
         scale = 1 / (1 + self._draw("zoom", ZOOM, batch))
         shift = self._draw("translation", TRANSLATION, batch, 2) * side
@@ -85,30 +102,84 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         x_x, x_y, y_x, y_y = mirror * cos, -mirror * sin, sin, cos
         x_0 = centre - (x_x + x_y) * centre + shift[:, 0]
         y_0 = centre - (y_x + y_y) * centre + shift[:, 1]
-        zero = ops.zeros_like(x_0)
-        return ops.stack([x_x, x_y, x_0, y_x, y_y, y_0, zero, zero], axis=1)
+        columns = ops.stack([x_x, x_y, x_0], axis=1)
+        return ops.stack([columns, ops.stack([y_x, y_y, y_0], axis=1)], axis=1)
 
-    def _recolour(self, photos: Any, batch: Any) -> Any:
-        if not self._kinds & {"brightness", "contrast", "saturation"}:
-            return photos
-        brighter = self._draw("brightness", BRIGHTNESS, batch, 1, 1, 1) * _WHITE
-        if "saturation" in self._kinds:
-            colour = 1 + self._draw("saturation", SATURATION, batch, 1, 1, 1)
-            grey = ops.sum(photos * ops.convert_to_tensor(_GREY), axis=-1, keepdims=True)
-            photos = grey + colour * (photos - grey)
-        contrast = 1 + self._draw("contrast", CONTRAST, batch, 1, 1, 1)
-        mean = ops.mean(photos, axis=(1, 2, 3), keepdims=True)
-        # One multiplication and one addition a number.
-        return ops.clip(contrast * photos + (mean * (1 - contrast) + brighter), 0, _WHITE)
 
-    def _erase(self, photos: Any, batch: Any, side: int) -> Any:
-        most = ERASED_SIDE * self._strength * side
-        size = keras.random.uniform((batch, 2), 0, most, seed=self._random)
-        first = keras.random.uniform((batch, 2), 0, 1, seed=self._random) * (side - size)
-        at = ops.arange(side, dtype="float32")[None, :, None]
-        inside = ops.logical_and(at >= first[:, None, :], at < (first + size)[:, None, :])
-        hole = ops.logical_and(inside[:, :, None, 0], inside[:, None, :, 1])
-        return ops.where(hole[..., None], _WHITE / 2, photos)
+def _change(photos: Any, drawn: Drawn) -> Any:
+    """Do to photos what was drawn for them; on TensorFlow XLA makes one loop of it.
+
+    Compiled it is two thirds faster than TensorFlow's own projective warp alone, and, unlike
+    that, it can stand in a model that XLA compiles as a whole.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return _change_in_steps(photos, drawn)
+    return _compiled_change()(photos, drawn)
+
+
+@functools.cache
+def _compiled_change() -> Callable[[Any, Drawn], Any]:
+    import tensorflow as tf
+
+    compiled: Callable[[Any, Drawn], Any] = tf.function(
+        _change_in_steps, autograph=False, jit_compile=True
+    )
+    return compiled
+
+
+def _change_in_steps(photos: Any, drawn: Drawn) -> Any:
+    side = photos.shape[1]
+    if "transforms" in drawn:
+        photos = _warp(photos, drawn["transforms"], side)
+    photos = ops.cast(photos, "float32")
+    if "contrast" in drawn:
+        photos = _recolour(photos, drawn)
+    if "hole" in drawn:
+        photos = _erase(photos, drawn["hole"], side)
+    return photos
+
+
+def _warp(photos: Any, transforms: Any, side: int) -> Any:
+    """Look every pixel up where its transform says, between four; what lies outside is mirrored."""
+    at = ops.arange(side, dtype="float32")
+    grid = transforms[:, :, :, None, None]  # (batch, 2, 3, 1, 1)
+    where = grid[:, :, 0] * at[None, :] + grid[:, :, 1] * at[:, None] + grid[:, :, 2]
+    # Photo, mirrored photo, photo ... along each axis.
+    where = side - ops.abs(ops.mod(where + 0.5, 2.0 * side) - side) - 0.5
+    where = ops.clip(where, 0, side - 1)
+    low = ops.floor(where)
+    part = (where - low)[..., None]
+    low = ops.cast(low, "int32")
+    high = ops.minimum(low + 1, side - 1)
+    # One list of pixels for the whole batch: one plain lookup a corner, on every backend.
+    pixels = ops.reshape(photos, (-1, 3))
+    first = ops.arange(ops.shape(photos)[0], dtype="int32")[:, None, None] * (side * side)
+
+    def corner(row: Any, column: Any) -> Any:
+        return ops.cast(ops.take(pixels, first + row * side + column, axis=0), "float32")
+
+    along_x, along_y = part[:, 0], part[:, 1]
+    top = corner(low[:, 1], low[:, 0]) * (1 - along_x) + corner(low[:, 1], high[:, 0]) * along_x
+    foot = corner(high[:, 1], low[:, 0]) * (1 - along_x) + corner(high[:, 1], high[:, 0]) * along_x
+    return top * (1 - along_y) + foot * along_y
+
+
+def _recolour(photos: Any, drawn: Drawn) -> Any:
+    grey = ops.sum(photos * ops.convert_to_tensor(_GREY), axis=-1, keepdims=True)
+    photos = grey + drawn["saturation"] * (photos - grey)
+    mean = ops.mean(photos, axis=(1, 2, 3), keepdims=True)
+    contrast = drawn["contrast"]
+    # One multiplication and one addition a number.
+    shift = mean * (1 - contrast) + drawn["brightness"]
+    return ops.clip(contrast * photos + shift, 0, _WHITE)
+
+
+def _erase(photos: Any, hole: Any, side: int) -> Any:
+    """Paint grey what lies in hole (batch, 2, 2): first and last, each of rows and columns."""
+    at = ops.arange(side, dtype="float32")[None, :, None]
+    inside = ops.logical_and(at >= hole[:, :1], at < hole[:, 1:])  # (batch, side, 2)
+    both = ops.logical_and(inside[:, :, None, 0], inside[:, None, :, 1])
+    return ops.where(both[..., None], _WHITE / 2, photos)
 
 
 class Mixup(keras.layers.Layer):  # type: ignore[misc]
@@ -116,6 +187,9 @@ class Mixup(keras.layers.Layer):  # type: ignore[misc]
 
     Source: Zhang et al. 2017, arXiv:1710.09412.
     """
+
+    def __init__(self) -> None:
+        super().__init__(dtype="float32")
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> Any:
         """That of the photos."""

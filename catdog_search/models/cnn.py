@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 from keras import KerasTensor, layers
 
@@ -18,12 +20,13 @@ _HEADS = {
 }
 
 
-def build_cnn(params: CnnParams, image_size: int) -> keras.Model:
+def build_cnn(params: CnnParams, image_size: int, seed: int = 0) -> keras.Model:
     """A convolutional network: plain, residual or separable.
 
     Args:
         params: Its shape; `n_blocks` must leave at least one pixel.
         image_size: Side in pixels, at least 2 ** n_blocks.
+        seed: Of dropout; on PyTorch a layer without one draws from a stream that isn't saved.
 
     Returns:
         Uncompiled model: RGB (batch, image_size, image_size, 3), 0 to 255 -> float32 logits
@@ -37,6 +40,7 @@ def build_cnn(params: CnnParams, image_size: int) -> keras.Model:
         that of David Page's ResNet-9 (DAWNBench 2018); its shortcut is He et al. 2015,
         arXiv:1512.03385. Separable convolutions: Chollet 2016, arXiv:1610.02357.
     """
+    seeds = itertools.count(seed)
     inputs = keras.Input((image_size, image_size, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     for block in plan_cnn(params, image_size):
@@ -49,12 +53,12 @@ def build_cnn(params: CnnParams, image_size: int) -> keras.Model:
                 x = _convolve(x, convolution, params)
             x = layers.Add()([shortcut, x])
         if params.spatial_dropout:
-            x = layers.SpatialDropout2D(params.spatial_dropout)(x)
+            x = layers.SpatialDropout2D(params.spatial_dropout, seed=next(seeds))(x)
     x = _HEADS[params.head]()(x)
     if params.dense_units:
-        x = layers.Dropout(params.dropout)(x)
+        x = layers.Dropout(params.dropout, seed=next(seeds))(x)
         x = layers.Dense(params.dense_units, activation=params.activation)(x)
-    x = layers.Dropout(params.dropout)(x)
+    x = layers.Dropout(params.dropout, seed=next(seeds))(x)
     # The loss wants full precision whatever the blocks compute in.
     logits = layers.Dense(1, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name="cnn")

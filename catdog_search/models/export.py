@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -9,29 +11,53 @@ from catdog_search.config import CnnParams
 from catdog_search.models.augmentation import Augment, Mixup
 
 
-def training_model(body: keras.Model, params: CnnParams, seed: int) -> keras.Model:
+class TrainingModel(keras.Model):  # type: ignore[misc]
+    """A network behind what its photos go through in training; the network is its last layer."""
+
+    @property
+    def body(self) -> keras.Model:
+        """The network."""
+        return self.layers[-1]
+
+    def get_weights(self) -> list[Any]:
+        """Of the network: what early stopping keeps must not hold photos that lie on the device."""
+        weights: list[Any] = self.body.get_weights()
+        return weights
+
+    def set_weights(self, weights: list[Any]) -> None:
+        """Of the network."""
+        self.body.set_weights(weights)
+
+
+def training_model(
+    body: keras.Model, params: CnnParams, seed: int, lookup: keras.layers.Layer | None = None
+) -> TrainingModel:
     """`body` behind augmentation.
 
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
         params: Say what is augmented, and how strongly.
         seed: Of the augmentation.
+        lookup: Rows (batch,) int32 -> packed photos; None where the photos themselves are fed.
 
     Returns:
-        Uncompiled model: packed uint8 RGB (batch, side, side, 3) -> float32 logits (batch, 1). It
-        shares its weights with `body`. With mixup it takes a second input, the share (batch, 1)
-        of each photo that is its own; the rest is its neighbour's in the batch.
+        Uncompiled model: packed uint8 RGB (batch, side, side, 3), or rows of `lookup` ->
+        float32 logits (batch, 1). It shares its weights with `body`. With mixup it takes a second
+        input, the share (batch, 1) of each photo that is its own; the rest is its neighbour's in
+        the batch.
     """
-    packed = keras.Input(body.input_shape[1:], dtype="uint8", name="packed")
-    inputs = [packed]
-    x = layers.Rescaling(1.0)(packed)  # to float
+    if lookup is None:
+        inputs = [keras.Input(body.input_shape[1:], dtype="uint8", name="packed")]
+        x = inputs[0]
+    else:
+        inputs = [keras.Input((), dtype="int32", name="row")]
+        x = lookup(inputs[0])
     kinds = params.augmentations
-    if kinds - {"mixup"}:
-        x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)
+    x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # of no kind: to float alone
     if "mixup" in kinds:
         inputs.append(keras.Input((1,), name="share"))
         x = Mixup()([x, inputs[1]])
-    return keras.Model(inputs[0] if len(inputs) == 1 else inputs, body(x), name="training")
+    return TrainingModel(inputs[0] if len(inputs) == 1 else inputs, body(x), name="training")
 
 
 def exported_model(body: keras.Model) -> keras.Model:

@@ -7,7 +7,7 @@ before anything reacts to it; what a kill leaves half done, the next start settl
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -18,47 +18,30 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
+from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.estimate import estimate_study
-from catdog_search.search.feasibility import Risk, failure_risk
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
-from catdog_search.search.messages import (
-    BatchDone,
-    Decision,
-    EpochDone,
-    Listener,
-    Notice,
-    Outcome,
-    Planned,
-    Ready,
-    Stop,
-    StudyOpened,
-    TrialEnded,
-    TrialSpec,
-    TrialStarted,
-)
-from catdog_search.search.pool import Launch, Pool, Worker, WorkerDiedError, start_failed
+from catdog_search.search.messages import Launch, Listener, Notice, Planned, Ready, StudyOpened
+from catdog_search.search.pool import Pool
 from catdog_search.search.propose import Proposer, is_exhausted
-from catdog_search.search.pruner import make_pruner, report_epoch
-from catdog_search.search.record import CONSTRAINTS, StudyRecord
-from catdog_search.search.sampler import make_sampler, trial_seed
-from catdog_search.search.scratch import checkpoint_path, checkpoints_of, lock_path
+from catdog_search.search.pruner import make_pruner
+from catdog_search.search.record import StudyRecord
+from catdog_search.search.sampler import make_sampler
+from catdog_search.search.scratch import checkpoints_of, lock_path
+from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.storage import UID, open_study
 from catdog_search.search.worker import TRAINING, choose_backend, is_environment
-from catdog_search.space import Params, params_key
+from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
 from catdog_search.tracking.store import Store
+from catdog_search.training.execution import NO_WISH, PLAIN, Wish, check, choose
 
 End = Literal["done", "exhausted", "interrupt", "timeout"]
 
-# Workers that a trial may cost before its params are to blame.
-MAX_CRASHES = 2
-# Workers in a row that may be killed before they train.
-MAX_STARTS = 3
 _PARENT_STATUS: dict[End | None, RunStatus] = {
     "done": "FINISHED",
     "exhausted": "FINISHED",
@@ -93,7 +76,9 @@ class Options:
         trials: Finished trials wanted, those of earlier calls and recipes included.
         timeout: Seconds that the call may take; a trial in flight then stays resumable.
         seeds: Times each recipe is trained, each time on another seed.
+        trials_per_gpu: Trials that train at once; each may use its share of the memory.
         deterministic: Whether the same trial must give the same numbers to the bit.
+        wish: What is forced of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
         training: Module that trains a trial; a stand-in for tests.
     """
@@ -101,7 +86,9 @@ class Options:
     trials: int
     timeout: float | None = None
     seeds: int = 1
+    trials_per_gpu: int = 1
     deterministic: bool = False
+    wish: Wish = NO_WISH
     study_file: str = ""
     training: str = TRAINING
 
@@ -127,6 +114,7 @@ def run_study(
     """
     started = time.monotonic()
     backend = choose_backend()
+    check(options.wish, backend)
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
         try:
@@ -177,11 +165,14 @@ class _Coordinator:
         self.study = open_study(state, config, dataset, sampler, pruner)
         self._proposer = Proposer(self.study, sampler, config.space)
         photos = len(dataset.rows("train"))
-        self._limits = Limits(config, photos, memory_limit(config.limits))
+        self._n_photos = photos + len(dataset.rows("val"))
+        memory = memory_limit(config.limits) // options.trials_per_gpu
+        self._limits = Limits(config, photos, memory)
         self.store = Store.of(state)
         self._pool: Pool | None = None
         self._record: StudyRecord | None = None
-        self._asked_to_stop = False
+        self._execution = PLAIN
+        self._opened = False
 
     def run(self, backend: str) -> End:
         view = view_of(self.study)
@@ -212,6 +203,7 @@ class _Coordinator:
             backend=backend,
             training=self._options.training,
             deterministic=self._options.deterministic,
+            sharing=self._options.trials_per_gpu,
             memory_bytes=self._limits.memory_bytes,
             stall_s=self._config.limits.stall_minutes * 60,
             trials=self._config.limits.trials_per_worker,
@@ -260,171 +252,69 @@ class _Coordinator:
                 tried.setdefault(key, -1)
 
     def _run_trials(self, pool: Pool, record: StudyRecord) -> End:
-        ready = self._begin_worker(pool)
-        if ready is None:
-            return self._stop.cause or "interrupt"
-        record.open(ready)
-        self._tell(ready)
-        estimate = estimate_study(self._config, self._limits)
-        self._tell(Planned(estimate, self._limits.memory_bytes))
-        while (view := view_of(self.study)).finished < self._options.trials:
-            if self._stop.cause:
-                return self._stop.cause
-            waiting = self._trials(TrialState.RUNNING, TrialState.WAITING)
-            if not waiting and is_exhausted(self._config.space, view.tried):
-                self._notice("every point of the space has been tried")
-                return "exhausted"
-            if not self._run_trial(pool, record, self._next_trial(), view):
-                return self._stop.cause or "interrupt"
-        return "done"
-
-    def _begin_worker(self, pool: Pool) -> Ready | None:
-        """Put a worker into use; None when asked to stop before it was ready."""
-        starts = 0
-        while True:
-            starts += 1
-            try:
-                return self._await_ready(pool.begin())
-            except WorkerDiedError as died:
-                pool.retire()
-                if starts >= MAX_STARTS or not died.from_outside:
-                    raise start_failed(self._scratch / "worker.log", died) from None
-
-    def _await_ready(self, worker: Worker) -> Ready | None:
-        while not self._stop.cause:
-            message = worker.receive()
-            if isinstance(message, Ready):
-                self._limits.learn_device(message.product_rate, message.memory_bytes)
-                return message
-        return None
-
-    def _next_trial(self) -> Trial:
-        """One that a dead coordinator left running, else the next that Optuna proposes."""
-        for frozen in self._trials(TrialState.RUNNING):
-            return Trial(self.study, frozen._trial_id)
-        return self.study.ask()
-
-    def _run_trial(self, pool: Pool, record: StudyRecord, trial: Trial, view: StudyView) -> bool:
-        """Train one trial and record its outcome; False where it was interrupted."""
-        started = time.monotonic()
-        params = self._proposer.propose(trial, view.tried, self._risk(view))
-        while True:
-            spec = self._begin(record, trial, params, view)
-            outcome = self._attempt(pool, spec, trial)
-            crashes = record.count_crash(trial) if outcome.ending == "crashed" else 0
-            if outcome.ending != "crashed" or crashes >= MAX_CRASHES:
-                break
-            record.abandon(spec.run_id)
-            self._notice(f"trial {trial.number}: the worker {outcome.reason}; once more")
-        return self._end(record, trial, spec, outcome, time.monotonic() - started)
-
-    def _risk(self, view: StudyView) -> Risk | None:
-        over = [row for row in view.trials if row.state in ("COMPLETE", "PRUNED")]
-        failed = [row.params for row in over if row.ending in CONSTRAINTS]
-        fitted = [row.params for row in over if row.ending not in CONSTRAINTS]
-        return failure_risk(self._config.space, failed, fitted)
-
-    def _begin(
-        self, record: StudyRecord, trial: Trial, params: Params, view: StudyView
-    ) -> TrialSpec:
-        seed = trial_seed(self._config.seed, trial.number)
-        run_id, attempt = record.begin(trial, params, seed)
-        recipe = trial.user_attrs.get(history.RECIPE)
-        varied = {k: params[k] for k in self._config.space.searched if k in params}
-        epochs = int(params.get("epochs", 0)) or self._config.training.epochs
-        self._tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
-        ranked = view.ranked()
-        keep = self._config.keep_models
-        return TrialSpec(
-            number=trial.number,
-            params=params,
-            seed=seed,
-            run_id=run_id,
+        setting = Setting(
             config=self._config,
+            study=self.study,
             dataset=self._dataset,
             store=self.store,
-            keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
-            checkpoint=checkpoint_path(self._scratch, trial.number),
+            scratch=self._scratch,
+            limits=self._limits,
+            proposer=self._proposer,
+            pool=pool,
+            record=record,
+            tell=self._tell,
+            stop=self._stop,
         )
-
-    def _attempt(self, pool: Pool, spec: TrialSpec, trial: Trial) -> Outcome:
-        """Hand a trial to a worker and answer it until it says how the trial ended."""
-        if large := self._limits.too_large(spec.params):
-            return Outcome("too_large", excess=large.excess, reason=large.text)
-        worker = self._healthy_worker(pool)
-        if worker is None:
-            return Outcome("interrupted")
-        try:
-            worker.send(spec)
-            return self._converse(pool, worker, spec, trial)
-        except WorkerDiedError as died:
-            pool.retire()
-            if self._stop.cause:  # it was asked to stop, and is gone: that will do
-                return Outcome("interrupted")
-            return Outcome(died.ending, reason=died.text)
-
-    def _healthy_worker(self, pool: Pool) -> Worker | None:
-        worker = pool.current
-        if worker is not None and worker.is_alive() and not worker.is_worn():
-            return worker
-        pool.retire()
-        if self._begin_worker(pool) is None:
-            return None
-        return pool.current
-
-    def _converse(self, pool: Pool, worker: Worker, spec: TrialSpec, trial: Trial) -> Outcome:
+        slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]
+        # The first worker says what the device is; the others start with their first trial.
+        turns = TurnTaking({slots[0]: slots[0].begin_worker()})
+        while turns.busy:
+            turns.wait()
         while True:
-            if self._stop.cause and not self._asked_to_stop:
-                self._asked_to_stop = True
-                worker.send(Stop())
-            message = worker.receive()
-            if isinstance(message, Outcome):
-                return message
-            if isinstance(message, EpochDone):
-                value = message.metrics[self._config.metric]
-                keep_going = report_epoch(self.study, trial, message.epoch, value)
-                worker.send(Decision(keep_going))
-                if speed := message.metrics.get("images_per_second"):
-                    self._limits.learn_speed(spec.params, speed)
-                pool.keep_spare()
-            if isinstance(message, EpochDone | BatchDone):
-                self._tell(message)
+            for slot in slots:
+                if slot not in turns.busy and (trial := self._next_trial(turns.busy)):
+                    training = {s.params_key for s in turns.busy if s.params_key}
+                    view = view_of(self.study)
+                    turns.begin(slot, slot.run_trial(trial, view, self._execution, training))
+            if not turns.busy:
+                break
+            turns.wait()
+        if self._stop.cause:
+            return self._stop.cause
+        return "done" if view_of(self.study).finished >= self._options.trials else "exhausted"
 
-    def _end(
-        self, record: StudyRecord, trial: Trial, spec: TrialSpec, outcome: Outcome, seconds: float
-    ) -> bool:
-        """Record an outcome, then react to it; False where the trial was interrupted."""
-        state = record.end(trial, spec.run_id, outcome)
-        if state != "interrupted":
-            checkpoint_path(self._scratch, trial.number).unlink(missing_ok=True)
+    def _learn(self, ready: Ready) -> None:
+        """Take in what a worker says of the device; the first one's word is the study's."""
+        sharing = self._options.trials_per_gpu
+        device = ready.device
+        memory = None if device.memory_bytes is None else device.memory_bytes // sharing
+        self._limits.learn_device(ready.product_rate, memory)
+        if self._opened:
+            return
+        self._opened = True
+        pixels = self._dataset.image_size**2 * 3 * self._n_photos
+        self._execution = choose(self._options.wish, ready.backend, device, pixels, sharing)
+        if self._record:
+            self._record.open(ready, self._execution)
+        self._tell(ready)
+        estimate = estimate_study(self._config, self._limits)
+        self._tell(Planned(estimate, self._limits.memory_bytes, self._execution, sharing))
+
+    def _next_trial(self, busy: Collection[Slot]) -> Trial | None:
+        """One that a dead coordinator left running, else the next that Optuna proposes.
+
+        None where the budget is given out, the space has no more, or it is time to stop.
+        """
         view = view_of(self.study)
-        ended = TrialEnded(
-            number=trial.number,
-            state=state,
-            value=outcome.value,
-            epochs=view.trials[trial.number].epochs,
-            seconds=seconds,
-            best=view.best,
-            reason=outcome.ending,
-        )
-        self._tell(ended)
-        if outcome.ending in ("bug", "blocked"):
-            self._raise(trial.number, outcome)
-        return state != "interrupted"
-
-    def _raise(self, number: int, outcome: Outcome) -> None:
-        path = self._scratch / f"trial-{number:04d}.trace.txt"
-        try:
-            path.write_text(outcome.trace, encoding="utf-8")
-        except OSError:
-            path = self._scratch / "worker.log"  # the disk is full; say so, and no more
-        if outcome.ending == "blocked":
-            raise StateError(
-                f"trial {number} was stopped by something around it: {outcome.reason}; "
-                "run again to go on with it"
-            )
-        raise TrialFailedError(
-            f"trial {number} failed and the study stopped: {outcome.reason}; trace: {path}",
-            trace=str(path),
-            details=outcome.trace,
-        )
+        if self._stop.cause or view.finished + len(busy) >= self._options.trials:
+            return None
+        training = {slot.number for slot in busy}
+        for frozen in self._trials(TrialState.RUNNING):
+            if frozen.number not in training:
+                return Trial(self.study, frozen._trial_id)
+        tried = {*view.tried, *(slot.params_key for slot in busy if slot.params_key)}
+        if not self._trials(TrialState.WAITING) and is_exhausted(self._config.space, tried):
+            if not busy:
+                self._notice("every point of the space has been tried")
+            return None
+        return self.study.ask()

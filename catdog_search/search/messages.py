@@ -12,7 +12,33 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.search.estimate import StudyEstimate
 from catdog_search.space import Params
 from catdog_search.tracking.store import Store
+from catdog_search.training.execution import Device, Execution
 from catdog_search.training.result import Ending
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How workers are started.
+
+    Attributes:
+        log: File that takes what a worker and its libraries print.
+        backend: Keras backend.
+        training: Module with the names that `training.loop` has.
+        deterministic: Whether the same trial must give the same numbers to the bit.
+        sharing: Workers that share the device.
+        memory_bytes: That a worker may use.
+        stall_s: Seconds without a sign of life after which it is taken for dead.
+        trials: After which it gives way to a fresh one.
+    """
+
+    log: Path
+    backend: str
+    training: str
+    deterministic: bool = False
+    sharing: int = 1
+    memory_bytes: int = 2**62
+    stall_s: float = 600.0
+    trials: int = 50
 
 
 @dataclass(frozen=True)
@@ -29,6 +55,7 @@ class TrialSpec:
         store: MLflow's.
         keep_above: The model is logged if the objective beats this; None logs it anyway.
         checkpoint: Where the training is saved after every epoch.
+        execution: How it runs on the device.
     """
 
     number: int
@@ -40,6 +67,7 @@ class TrialSpec:
     store: Store
     keep_above: float | None
     checkpoint: Path
+    execution: Execution
 
 
 @dataclass(frozen=True)
@@ -70,23 +98,22 @@ class Ready:
 
     Attributes:
         backend: Keras's.
-        device: For people.
+        device: What it computes on.
         versions: Of Python and the packages that matter, by name.
         product_rate: Floating-point operations a second of a large matrix product.
-        memory_bytes: Of the device; None where it shares the machine's.
     """
 
     backend: str
-    device: str
+    device: Device
     versions: Mapping[str, str]
     product_rate: float
-    memory_bytes: int | None
 
 
 @dataclass(frozen=True)
 class BatchDone:
     """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0."""
 
+    number: int
     epoch: int
     step: int
     steps: int
@@ -96,6 +123,7 @@ class BatchDone:
 class EpochDone:
     """Worker to coordinator; it waits for a Decision."""
 
+    number: int
     epoch: int
     metrics: Mapping[str, float]
 
@@ -159,11 +187,15 @@ class Planned:
 
     Attributes:
         estimate: Of its trials.
-        memory_bytes: That the worker may use.
+        memory_bytes: That a worker may use.
+        execution: How trainings run on the device.
+        sharing: Trials that train at once.
     """
 
     estimate: StudyEstimate
     memory_bytes: int
+    execution: Execution
+    sharing: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import contextlib
 import multiprocessing as mp
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from multiprocessing import connection
 from pathlib import Path
 from typing import Literal
 
@@ -17,13 +18,14 @@ from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
     Decision,
     Event,
+    Launch,
     Outcome,
     Shutdown,
     Start,
     Stop,
     TrialSpec,
 )
-from catdog_search.search.worker import TRAINING, serve
+from catdog_search.search.worker import serve
 
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 1.0
@@ -31,29 +33,6 @@ _MEMORY_EVERY_S = 1.0
 SPARE_AFTER_S = 60.0
 # A worker that holds more than this share of its limit between trials gives way to a fresh one.
 _RECYCLE_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How workers are started.
-
-    Attributes:
-        log: File that takes what a worker and its libraries print.
-        backend: Keras backend.
-        training: Module with the names that `training.loop` has.
-        deterministic: Whether the same trial must give the same numbers to the bit.
-        memory_bytes: That a worker may use.
-        stall_s: Seconds without a sign of life after which it is taken for dead.
-        trials: After which it gives way to a fresh one.
-    """
-
-    log: Path
-    backend: str
-    training: str = TRAINING
-    deterministic: bool = False
-    memory_bytes: int = 2**62
-    stall_s: float = 600.0
-    trials: int = 50
 
 
 class WorkerDiedError(Exception):
@@ -79,16 +58,20 @@ class Worker:
 
     Args:
         launch: How.
+
+    Attributes:
+        connection: To it.
+        started: When, by the monotonic clock.
     """
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._oom_kills = oom_kills()
         context = mp.get_context("spawn")  # a fork would copy threads and locks half-way
-        self._connection, theirs = context.Pipe()
+        self.connection, theirs = context.Pipe()
         self._process = context.Process(
             target=serve,
-            args=(theirs, str(launch.log), launch.backend, launch.training, launch.deterministic),
+            args=(theirs, launch),
             name="worker",
             daemon=True,
         )
@@ -114,7 +97,7 @@ class Worker:
             self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
         self._heard = time.monotonic()  # from now on it has something to say
         try:
-            self._connection.send(message)
+            self.connection.send(message)
         except OSError:
             raise self._died() from None
 
@@ -126,8 +109,8 @@ class Worker:
         """
         self._watch_memory()
         try:
-            if self._connection.poll(_POLL_S):
-                message: Event | Outcome = self._connection.recv()
+            if self.connection.poll():
+                message: Event | Outcome = self.connection.recv()
                 self._heard = time.monotonic()
                 if isinstance(message, Outcome):
                     self._full = message.ending == "oom"
@@ -169,7 +152,7 @@ class Worker:
     def shutdown(self, timeout: float = 5) -> None:
         """End the worker, by force if it doesn't end by itself."""
         with contextlib.suppress(OSError):  # it may be gone
-            self._connection.send(Shutdown())
+            self.connection.send(Shutdown())
         self._process.join(timeout)
         self.kill()
 
@@ -178,7 +161,7 @@ class Worker:
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
-        self._connection.close()
+        self.connection.close()
 
     def _died(self) -> WorkerDiedError:
         self._process.join(5)
@@ -192,7 +175,7 @@ class Worker:
 
 
 class Pool:
-    """The worker in use and its spare.
+    """The workers in use and a spare.
 
     Args:
         launch: How workers are started.
@@ -201,7 +184,7 @@ class Pool:
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
         self._spare: Worker | None = Worker(launch)
-        self.current: Worker | None = None
+        self._in_use: list[Worker] = []
 
     def begin(self) -> Worker:
         """Put a worker into use; its Ready is the next thing it says."""
@@ -210,30 +193,33 @@ class Pool:
             if fresh is not None:
                 fresh.kill()
             fresh = Worker(self._launch)
-        self.current = fresh
+        self._in_use.append(fresh)
         fresh.send(Start())
         return fresh
 
-    def retire(self) -> None:
-        """End the worker in use, if there is one."""
-        if self.current is not None:
-            self.current.shutdown(timeout=1)
-            self.current = None
+    def retire(self, worker: Worker) -> None:
+        """End a worker in use."""
+        self._in_use.remove(worker)
+        worker.shutdown()
 
     def keep_spare(self) -> None:
-        """Start a spare, once the worker in use has been there for a while."""
-        current = self.current
-        if self._spare is not None or current is None:
-            return
-        if time.monotonic() - current.started > SPARE_AFTER_S:
+        """Start a spare, once a worker in use has been there for a while."""
+        now = time.monotonic()
+        if self._spare is None and any(now - w.started > SPARE_AFTER_S for w in self._in_use):
             self._spare = Worker(self._launch)
 
     def close(self, timeout: float) -> None:
         """End all workers."""
-        for worker in (self.current, self._spare):
-            if worker is not None:
-                worker.shutdown(timeout if worker is self.current else 0)
-        self.current = self._spare = None
+        if self._spare is not None:
+            self._spare.shutdown(0)
+        for worker in self._in_use:
+            worker.shutdown(timeout)
+        self._in_use, self._spare = [], None
+
+
+def wait_for(workers: Iterable[Worker]) -> None:
+    """Wait until one of them has something to say, or for a moment."""
+    connection.wait([worker.connection for worker in workers], _POLL_S)
 
 
 def start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:

@@ -21,8 +21,15 @@ from catdog_search.search.messages import Outcome, Ready
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.models import delete_model
-from catdog_search.tracking.runs import DatasetCard, RunStatus, StudyRuns, as_text
-from catdog_search.tracking.trial_files import FIGURES, delete_files
+from catdog_search.tracking.runs import (
+    DatasetCard,
+    RunStatus,
+    StudyRuns,
+    as_text,
+    metric_history,
+)
+from catdog_search.tracking.trial_files import FIGURES, delete_files, load_val, log_figures
+from catdog_search.training.execution import Execution
 
 # How a trial's ending reads in Optuna and in MLflow.
 _STATES: dict[str, tuple[TrialState, RunStatus]] = {
@@ -76,9 +83,13 @@ class StudyRecord:
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
 
-    def open(self, ready: Ready) -> None:
+    def open(self, ready: Ready, execution: Execution) -> None:
         """Say on the parent run what the study is and where it runs."""
-        self._environment = {"backend": ready.backend, "device": ready.device}
+        self._environment = {
+            "backend": ready.backend,
+            "device": ready.device.name,
+            "execution": str(execution),
+        }
         config, manifest = self._config, self._dataset.manifest
         params: dict[str, Any] = {
             "family": config.family,
@@ -206,6 +217,26 @@ class StudyRecord:
             else:
                 self._runs.abandon(run.info.run_id)
         self._rank()
+        self._draw_missing()
+
+    def _draw_missing(self) -> None:
+        """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
+        for row in view_of(self._study).ranked()[: self._config.keep_models]:
+            client, run_id = self._runs.client, row.run_id
+            if not row.kept or run_id is None or client.list_artifacts(run_id, FIGURES):
+                continue
+            if (predictions := load_val(client, run_id)) is None:
+                continue
+            best_epoch = int(client.get_run(run_id).data.metrics["best_epoch"])
+            log_figures(
+                client,
+                run_id,
+                f"{self._config.name} trial {row.number}",
+                metric_history(client, run_id),
+                best_epoch,
+                predictions,
+                self._dataset,
+            )
 
     def close(self, status: RunStatus) -> None:
         """Draw the study, close its run, and the child of a trial that a dead worker left open."""

@@ -23,6 +23,7 @@ from catdog_search.search.messages import (
     BatchDone,
     Decision,
     EpochDone,
+    Launch,
     Outcome,
     Ready,
     Start,
@@ -67,22 +68,21 @@ def choose_backend() -> str:
     return installed[0]
 
 
-def serve(
-    connection: Connection, log: str, backend: str, training: str, deterministic: bool
-) -> None:
+def serve(connection: Connection, launch: Launch) -> None:
     """The worker's whole life: import Keras, wait for Start, then trials until Shutdown or Stop."""
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
-    _redirect_output(log)
-    os.environ["KERAS_BACKEND"] = backend
+    _redirect_output(launch.log)
+    os.environ["KERAS_BACKEND"] = launch.backend
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    trainer = _Trainer(connection, backend, training)
+    trainer = _Trainer(connection, launch.backend, launch.training)
     try:
-        trainer.prepare(deterministic)
+        trainer.prepare(launch)
         if not isinstance(connection.recv(), Start):
             return  # a spare that wasn't needed
         connection.send(trainer.ready())
         while isinstance(spec := connection.recv(), TrialSpec):
             connection.send(trainer.run(spec))
+        trainer.finish()
     except (EOFError, BrokenPipeError):
         return  # the coordinator is gone
 
@@ -94,9 +94,9 @@ def _die_with_coordinator() -> None:
         os._exit(1)
 
 
-def _redirect_output(log: str) -> None:
+def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -113,11 +113,14 @@ class _Trainer:
         self._module: Any = None  # the training, once it is imported
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
+        self._drawing: threading.Thread | None = None
 
-    def prepare(self, deterministic: bool) -> None:
+    def prepare(self, launch: Launch) -> None:
         """Import the training, and with it Keras; the device is left alone."""
         self._module = importlib.import_module(self._training)
-        if deterministic:
+        if launch.sharing > 1:
+            self._module.share_device(self._backend, launch.sharing)
+        if launch.deterministic:
             self._module.set_deterministic(self._backend)
 
     def ready(self) -> Ready:
@@ -125,10 +128,9 @@ class _Trainer:
         module = self._module
         return Ready(
             backend=self._backend,
-            device=module.device_name(self._backend),
+            device=module.look_at_device(self._backend),
             versions=_versions(self._backend),
             product_rate=module.product_rate(),
-            memory_bytes=module.device_memory(self._backend),
         )
 
     def run(self, spec: TrialSpec) -> Outcome:
@@ -154,11 +156,11 @@ class _Trainer:
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
             log_metrics(client, spec.run_id, metrics, epoch)
-            self._connection.send(EpochDone(epoch, metrics))
+            self._connection.send(EpochDone(spec.number, epoch, metrics))
             return self._keep_going(self._connection.recv())
 
         def on_batch(epoch: int, step: int, steps: int) -> bool:
-            self._connection.send(BatchDone(epoch, step, steps))
+            self._connection.send(BatchDone(spec.number, epoch, step, steps))
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
         data = self._load(spec.dataset)
@@ -179,6 +181,7 @@ class _Trainer:
             seed=spec.seed,
             on_batch=on_batch,
             checkpoint=spec.checkpoint,
+            execution=spec.execution,
         )
         return result
 
@@ -195,13 +198,12 @@ class _Trainer:
         return self._data[1]
 
     def _log(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> Outcome:
-        """Log scores, what val was taken for, and, where they are worth keeping, model and figures.
+        """Log scores, what val was taken for, and, where it is worth keeping, the model.
 
         This comes before the outcome is told, so that COMPLETE means that they are there.
         """
-        from catdog_search.tracking.figures import Predictions
         from catdog_search.tracking.runs import log_metrics
-        from catdog_search.tracking.trial_files import log_figures, log_val
+        from catdog_search.tracking.trial_files import log_val
 
         if result.ending != "finished":
             reason = _REASONS.get(result.ending, "")
@@ -214,17 +216,7 @@ class _Trainer:
         log_val(client, spec.run_id, data.y_val, result.val_probabilities)
         kept = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
         if kept:
-            title = f"{spec.config.name} trial {spec.number}"
-            predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
-            log_figures(
-                client,
-                spec.run_id,
-                title,
-                result.history,
-                result.best_epoch,
-                predictions,
-                spec.dataset,
-            )
+            self._draw(spec, data, result, client)
         model = result.model if kept else None
         return Outcome(
             ending="finished",
@@ -234,6 +226,27 @@ class _Trainer:
             kept=kept,
             model_id=None if model is None else self._log_model(spec, model, data),
         )
+
+    def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> None:
+        """Draw the figures while the next trial trains.
+
+        They need nothing but numbers, so that is safe; where it fails, or a kill comes before,
+        the coordinator draws what is missing, from what MLflow keeps.
+        """
+        from catdog_search.tracking.figures import Predictions
+        from catdog_search.tracking.trial_files import log_figures
+
+        title = f"{spec.config.name} trial {spec.number}"
+        predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
+        drawn = (title, result.history, result.best_epoch, predictions, spec.dataset)
+        self.finish()
+        self._drawing = threading.Thread(target=log_figures, args=(client, spec.run_id, *drawn))
+        self._drawing.start()
+
+    def finish(self) -> None:
+        """Wait for the figures that are being drawn."""
+        if self._drawing is not None:
+            self._drawing.join()
 
     def _log_model(self, spec: TrialSpec, model: keras.Model, data: TrainData) -> str:
         from catdog_search.tracking.models import log_model

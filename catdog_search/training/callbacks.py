@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from catdog_search.training.checkpoint import Checkpoint
+from catdog_search.training.pixels import DevicePixels
 from catdog_search.training.result import Ending, OnBatch, Report
 
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
@@ -173,7 +174,9 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 def training_variables(model: keras.Model) -> list[keras.Variable]:
     """All that changes while a compiled and built model trains, random streams included."""
-    return [*model.variables, *model.optimizer.variables]
+    lookups = [layer for layer in model.layers if isinstance(layer, DevicePixels)]
+    photos = {id(layer.photos) for layer in lookups}
+    return [v for v in (*model.variables, *model.optimizer.variables) if id(v) not in photos]
 
 
 def as_array(variable: keras.Variable) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,48 +12,73 @@ from typing import Any
 import numpy as np
 
 from catdog_search.errors import causes
+from catdog_search.training.execution import Device
 
 _SIDE, _REPEATS = 1024, 5
+# Compute capability of the first NVIDIA GPUs with it.
+_HAS_BFLOAT16 = (8, 0)
+# Of an accelerator's memory; every process keeps some of it for itself.
+_SHARED = 0.9
 
 
-def device_name(backend: str) -> str:
-    """The device, for people: `NVIDIA H200` or `CPU, 2 cores`.
+def look_at_device(backend: str) -> Device:
+    """What a backend computes on: its first accelerator, else the processors.
 
     Args:
         backend: `tensorflow`, `jax` or `torch`; it is imported.
     """
-    names: list[str]
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        details = tf.config.experimental.get_device_details
-        gpus = tf.config.list_physical_devices("GPU")
-        names = [details(gpu).get("device_name", "GPU") for gpu in gpus]
-    elif backend == "jax":
-        import jax
-
-        names = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
-    else:
-        import torch
-
-        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    found = {"tensorflow": _tensorflow_device, "jax": _jax_device, "torch": _torch_device}[
+        backend
+    ]()
+    if found is not None:
+        return found
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join(names) or f"CPU, {cores} cores"
+    return Device(f"CPU, {cores} cores")
 
 
-def device_memory(backend: str) -> int | None:
-    """Bytes of the first GPU; None on a CPU, or where the backend doesn't say."""
-    if backend == "torch":
-        import torch
+def _tensorflow_device() -> Device | None:
+    import tensorflow as tf
 
-        has = torch.cuda.is_available()
-        return int(torch.cuda.mem_get_info()[1]) if has else None
-    if backend == "jax":
-        import jax
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    details = tf.config.experimental.get_device_details(gpus[0])
+    capability = details.get("compute_capability", (0, 0))
+    return Device(
+        details.get("device_name", "GPU"), True, _nvidia_memory(), capability >= _HAS_BFLOAT16
+    )
 
-        stats = jax.devices()[0].memory_stats() or {}
-        return stats.get("bytes_limit")
-    return None  # TensorFlow tells what it uses, not what there is
+
+def _nvidia_memory() -> int | None:
+    """Bytes of the first NVIDIA GPU, as its driver says; TensorFlow only tells what it uses."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        return int(done.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def _jax_device() -> Device | None:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return None
+    stats = device.memory_stats() or {}
+    capability = tuple(int(n) for n in str(getattr(device, "compute_capability", "0.0")).split("."))
+    bfloat16 = device.platform == "tpu" or capability >= _HAS_BFLOAT16
+    return Device(device.device_kind, True, stats.get("bytes_limit"), bfloat16)
+
+
+def _torch_device() -> Device | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    memory = int(torch.cuda.mem_get_info()[1])
+    bfloat16 = torch.cuda.get_device_capability() >= _HAS_BFLOAT16
+    return Device(torch.cuda.get_device_name(), True, memory, bfloat16)
 
 
 def product_rate() -> float:
@@ -89,6 +115,32 @@ def is_out_of_memory(error: BaseException) -> bool:
         if isinstance(seen, RuntimeError) and "can't allocate memory" in text:  # PyTorch on a CPU
             return True
     return False
+
+
+def share_device(backend: str, workers: int) -> None:
+    """Keep this process to its share of an accelerator's memory.
+
+    Args:
+        backend: `tensorflow`, `jax` or `torch`; call this before it computes anything.
+        workers: Processes that share the device.
+    """
+    share = _SHARED / workers
+    if backend == "jax":
+        os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:.3f}"
+    elif backend == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.set_per_process_memory_fraction(share)
+    else:
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU")[:1]:
+            if memory := _nvidia_memory():
+                part = tf.config.LogicalDeviceConfiguration(memory_limit=share * memory / 2**20)
+                tf.config.set_logical_device_configuration(gpu, [part])
+            else:
+                tf.config.experimental.set_memory_growth(gpu, True)
 
 
 def set_deterministic(backend: str) -> None:

@@ -25,31 +25,35 @@ from catdog_search.training.callbacks import (
 )
 from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.device import (
-    device_memory,
-    device_name,
     is_out_of_memory,
+    look_at_device,
     product_rate,
     set_deterministic,
+    share_device,
 )
 from catdog_search.training.evaluate import scores
+from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.optimize import compile_model
+from catdog_search.training.pixels import on_device
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 # All that a worker asks of the module that trains; a stand-in has the same names.
 __all__ = [
-    "device_memory",
-    "device_name",
     "is_out_of_memory",
+    "look_at_device",
     "product_rate",
     "set_deterministic",
+    "share_device",
     "train",
 ]
 
 # Val in few large batches: it needs no gradients, so they fit.
 VAL_BATCH = 512
+# The learning rate, the progress and a request to stop are looked at between calls.
+_CALLS_PER_EPOCH = 8
 
 
-def train(
+def train(  # noqa: PLR0913  the seam between search and training
     params: Params,
     config: StudyConfig,
     data: TrainData,
@@ -58,6 +62,7 @@ def train(
     seed: int,
     on_batch: OnBatch | None = None,
     checkpoint: Path | None = None,
+    execution: Execution = PLAIN,
 ) -> TrialResult:
     """Train and score one trial, or go on with it.
 
@@ -75,6 +80,7 @@ def train(
             is not fixed by it, unless `set_deterministic` was called.
         on_batch: Called with (epoch, step, steps) now and then; False stops at once.
         checkpoint: Where to save after every epoch, and to go on from.
+        execution: How it runs; what it learns is the same but for the rounding of numbers.
 
     Raises:
         KeyError: The model doesn't log `config.metric`.
@@ -82,18 +88,22 @@ def train(
     """
     keras.utils.clear_session()  # what the trial before this one left in memory
     keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(execution.precision)
     cnn = CnnParams.model_validate(params)
     key = _key(cnn, config, data, seed)
     resumed = ckpt.load(checkpoint, key) if checkpoint else None
     history = resumed.history if resumed else []
-    body = build_cnn(cnn, config.image_size)
+    body = build_cnn(cnn, config.image_size, seed)
     if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
         return _unscored("told", history, body)
-    model = training_model(body, cnn, seed)
+    lookup = on_device(data) if execution.pixels == "device" else None
+    model = training_model(body, cnn, seed, lookup)
     epochs = cnn.epochs or config.training.epochs
-    alpha = MIXUP_ALPHA * cnn.augmentation if "mixup" in cnn.augmentations else None
-    batches = TrainBatches(data, cnn.batch_size, seed, len(history), alpha)
-    compile_model(model, cnn, epochs * len(batches))
+    batches = _batches(cnn, data, seed, len(history), execution)
+    steps_per_call = min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
+    compile_model(
+        model, cnn, epochs * len(batches), steps_per_call=steps_per_call, xla=execution.xla
+    )
     stopper = _early_stopping(config) if cnn.schedule == "constant" else None
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
     callbacks: list[Any] = [stopper, reporter] if stopper else [reporter]
@@ -120,7 +130,27 @@ def train(
     if reporter.history:
         best = stopper.best_epoch if stopper else len(reporter.history) - 1
         result = dataclasses.replace(result, best_epoch=best)
-    return _scored(result, body, data) if result.ending == "finished" else result
+    if result.ending != "finished":
+        return result
+    return _scored(result, _in_float32(body, cnn, config), data)
+
+
+def _batches(
+    params: CnnParams, data: TrainData, seed: int, epoch: int, execution: Execution
+) -> TrainBatches:
+    alpha = MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None
+    rows = execution.pixels == "device"
+    return TrainBatches(data, params.batch_size, seed, epoch, alpha, rows=rows)
+
+
+def _in_float32(body: keras.Model, params: CnnParams, config: StudyConfig) -> keras.Model:
+    """The same network in full precision: what is scored is what is exported."""
+    if body.compute_dtype == "float32":
+        return body
+    keras.config.set_dtype_policy("float32")
+    full = build_cnn(params, config.image_size)
+    full.set_weights(body.get_weights())
+    return full
 
 
 def _key(params: CnnParams, config: StudyConfig, data: TrainData, seed: int) -> str:
@@ -137,9 +167,11 @@ def _restore(model: keras.Model, checkpoint: Checkpoint) -> None:
 
 
 def _val_inputs(model: keras.Model, data: TrainData) -> Any:
-    if len(model.inputs) == 1:
-        return data.x_val
-    return [data.x_val, np.ones_like(data.y_val)]
+    photos: Any = data.x_val
+    if model.inputs[0].name == "row":
+        n_train = len(data.y_train)
+        photos = np.arange(n_train, n_train + len(data.y_val), dtype=np.int32)
+    return photos if len(model.inputs) == 1 else [photos, np.ones_like(data.y_val)]
 
 
 def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:

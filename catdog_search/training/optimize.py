@@ -14,13 +14,22 @@ from catdog_search.config import CnnParams
 _RISE, _START = 0.3, 1 / 25
 
 
-def compile_model(model: keras.Model, params: CnnParams, total_steps: int) -> None:
+def compile_model(
+    model: keras.Model,
+    params: CnnParams,
+    total_steps: int,
+    *,
+    steps_per_call: int = 1,
+    xla: bool = False,
+) -> None:
     """Compile for training.
 
     Args:
         model: RGB -> logits (batch, 1).
         params: Of the trial.
         total_steps: Of the whole training; a falling rate reaches its end there.
+        steps_per_call: Steps that one call of the host runs.
+        xla: Whether XLA compiles a step; on JAX it does anyway.
     """
     model.compile(
         optimizer=_optimizer(params, total_steps),
@@ -28,6 +37,8 @@ def compile_model(model: keras.Model, params: CnnParams, total_steps: int) -> No
             from_logits=True, label_smoothing=params.label_smoothing
         ),
         metrics=[Accuracy(), Precision(), Recall(), Auc()],
+        steps_per_execution=steps_per_call,
+        jit_compile=xla or keras.backend.backend() == "jax",
     )
 
 

@@ -23,7 +23,7 @@ OnBatch = Callable[[int, int, int], bool]
 Ending = Literal["finished", "told", "interrupted", "diverged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # an array is no key; the object itself can be one
 class TrainData:
     """Two splits in memory.
 

@@ -1,0 +1,168 @@
+"""How much of the device training uses: photos a second, and the share of its product rate.
+
+The device's own rate is that of large matrix products, measured beside every training. The
+arithmetic of a training step is counted: twice the multiplications of a forward pass, and as much
+twice again for what is trained. Three networks of the family `cnn`, ResNet50 by the stages that
+are trained, and one trial against several at once.
+
+    python benchmarks/device.py [--data PHOTOS] [--n 3]
+"""
+
+from __future__ import annotations
+
+import multiprocessing as mp
+import os
+import time
+from typing import Any
+
+import common
+import numpy as np
+from step import ours, subset
+
+from catdog_search.config import CnnParams
+from catdog_search.models.plan import cost_of_cnn
+from catdog_search.search.worker import choose_backend
+from catdog_search.training.execution import Execution, Wish, choose
+from catdog_search.training.result import TrainData
+
+RESIDUAL = {
+    "block": "residual",
+    "normalization": "batch",
+    "head": "average",
+    "dense_units": 0,
+    "dropout": 0.2,
+    "batch_size": 64,
+}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "published, 3 blocks of 32": {},
+    "residual, 4 blocks of 16": {**RESIDUAL, "n_blocks": 4, "filters": 16, "convolutions": 2},
+    "residual, 4 blocks of 32": {**RESIDUAL, "n_blocks": 4, "filters": 32, "convolutions": 3},
+}
+# Stages of ResNet50 by the first letters of their layers' names, the last one first.
+STAGES = ("conv5", "conv4", "conv3", "conv2", "conv1")
+_RESNET_SIZE, _RESNET_BATCH = 96, 32
+
+
+def rate() -> float:
+    """Operations a second of large matrix products, now."""
+    from catdog_search.training.device import product_rate
+
+    return product_rate()
+
+
+def of_network(
+    params: dict[str, Any], data: TrainData, image_size: int, execution: Execution
+) -> tuple[float, float]:
+    """Photos a second, and operations a photo."""
+    defaults = {"n_blocks": 3, "filters": 32, "dense_units": 128}
+    cost = cost_of_cnn(CnnParams.model_validate({**defaults, **params}), image_size)
+    return ours(data, image_size, 2, execution, **params), cost.training_operations(1)
+
+
+def of_resnet(trained: int, steps: int) -> tuple[float, float]:
+    """Photos a second with the last stages trained, and operations a photo."""
+    import keras
+
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy("float32")
+    backbone = keras.applications.ResNet50(
+        include_top=False, weights=None, input_shape=(_RESNET_SIZE, _RESNET_SIZE, 3), pooling="avg"
+    )
+    open_stages = STAGES[:trained]
+    operations = 0.0
+    for layer in backbone.layers:
+        layer.trainable = layer.name.startswith(open_stages) if open_stages else False
+        if isinstance(layer, keras.layers.Conv2D):
+            height, width, channels = layer.output.shape[1:]
+            area = height * width * layer.kernel_size[0] * layer.kernel_size[1]
+            forward = 2 * area * layer.input.shape[-1] * channels
+            operations += forward * (3 if layer.trainable else 1)
+    model = keras.Sequential([backbone, keras.layers.Dense(1)])
+    model.compile("adam", keras.losses.BinaryCrossentropy(from_logits=True))
+    n = _RESNET_BATCH * steps
+    x = np.zeros((n, _RESNET_SIZE, _RESNET_SIZE, 3), np.float32)
+    y = np.zeros((n, 1), np.float32)
+    model.fit(x[:_RESNET_BATCH], y[:_RESNET_BATCH], _RESNET_BATCH, verbose=0)
+    started = time.perf_counter()
+    model.fit(x, y, _RESNET_BATCH, verbose=0)
+    return n / (time.perf_counter() - started), operations
+
+
+def trained_beside(data: TrainData, size: int, execution: Execution, answers: Any) -> None:
+    """One of several processes; all begin to count when all are warm."""
+    answers.put(ours(data, size, 3, execution))
+
+
+def at_once(processes: int, data: TrainData, size: int, execution: Execution) -> float:
+    """Photos a second of several processes together."""
+    context = mp.get_context("spawn")
+    answers = context.Queue()
+    arguments = (data, size, execution, answers)
+    started = [context.Process(target=trained_beside, args=arguments) for _ in range(processes)]
+    for process in started:
+        process.start()
+    total = sum(answers.get() for _ in started)
+    for process in started:
+        process.join()
+    return float(total)
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    parser = common.parser(__doc__, n=3)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--photos", type=int, default=1920)
+    parser.add_argument("--resnet-steps", type=int, default=4)
+    asked = parser.parse_args()
+    backend = os.environ["KERAS_BACKEND"] = choose_backend()
+    from catdog_search.training.device import look_at_device
+
+    device = look_at_device(backend)
+    whole = common.packed(asked, asked.image_size)
+    data, size = subset(whole, asked.photos), asked.image_size
+    execution = choose(Wish(), backend, device, data.x_train.nbytes)
+    kinds: dict[str, Any] = {
+        name: lambda p=params: of_network(p, data, size, execution)
+        for name, params in NETWORKS.items()
+    }
+    for trained in (0, 1, 2, 5):
+        kinds[f"ResNet50 at {_RESNET_SIZE} px, {trained} stages trained"] = lambda t=trained: (
+            of_resnet(t, asked.resnet_steps)
+        )
+    speeds: dict[str, list[float]] = {name: [] for name in kinds}
+    shares: dict[str, list[float]] = {name: [] for name in kinds}
+    rates: list[float] = []
+    for _ in range(asked.n):
+        for name, measure in kinds.items():
+            rates.append(rate())
+            photos_per_second, operations = measure()
+            speeds[name].append(photos_per_second)
+            shares[name].append(photos_per_second * operations / max(rates[-1], rate()))
+    rows: list[dict[str, Any]] = [
+        {
+            "what": name,
+            "photos_per_second": common.spread(speeds[name], 1),
+            "share_of_product_rate": common.spread(shares[name]),
+        }
+        for name in kinds
+    ]
+    together: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(asked.n):
+        for processes, values in together.items():
+            values.append(at_once(processes, data, size, execution))
+    for processes, values in together.items():
+        row = {"what": f"published, {processes} at once, together"}
+        rows.append(row | {"photos_per_second": common.spread(values, 1)})
+    common.report(
+        asked,
+        ("keras", backend),
+        rows,
+        device=device.name,
+        execution=str(execution),
+        product_gflops=common.spread([r / 1e9 for r in rates], 1),
+        image_size=size,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""Photos a second of our training against bare Keras `fit`: same model, batch, arrays, backend.
+
+Plain: `fit` on arrays, accuracy alone, nothing logged, against `training.loop.train` with its
+metrics, reports and order by seed. With full augmentation: Keras's layers in the model and, on
+TensorFlow, in `tf.data` as Keras's guide has them, against our fused warp and colours. Every
+measurement is a training of its own; its first epoch compiles and is not counted.
+
+    python benchmarks/step.py [--data PHOTOS] [--image-size 64] [--photos 3200] [--n 5]
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import common
+import numpy as np
+
+from catdog_search import studies
+from catdog_search.config import AUGMENTATIONS, CnnParams
+from catdog_search.data.dataset import Dataset
+from catdog_search.search.worker import choose_backend
+from catdog_search.training.execution import Execution, Precision
+from catdog_search.training.result import TrainData
+
+# The published network: small steps, so that whatever is beside them shows.
+PARAMS = {"n_blocks": 3, "filters": 32, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
+FULL = "+".join(kind for kind in AUGMENTATIONS if kind != "mixup")
+_VAL = 64
+
+Measure = Callable[[], float]
+
+
+def ours(data: TrainData, image_size: int, epochs: int, execution: Execution, **more: Any) -> float:
+    """Photos a second of whole epochs, val of 64 photos and the report included."""
+    from catdog_search.training.loop import train
+
+    config = studies.parse(
+        {
+            "name": "step",
+            "purpose": "Speed.",
+            "image_size": image_size,
+            "metric": "val_accuracy",
+            "direction": "maximize",
+            "trials": 1,
+            "training": {"epochs": epochs, "patience": epochs},
+            "space": {"dropout": 0.5},
+        },
+        "step",
+    )
+    ends: list[float] = []
+    train(
+        {**PARAMS, **more},
+        config,
+        data,
+        lambda *_: ends.append(time.perf_counter()) is None,
+        seed=1,
+        execution=execution,
+    )
+    return len(data.y_train) * (epochs - 1) / (ends[-1] - ends[0])
+
+
+def layers(strength: float) -> list[Any]:
+    """Keras's own layers for what we do in one warp and one change of colour."""
+    from keras.layers import (
+        RandomBrightness,
+        RandomColorJitter,
+        RandomErasing,
+        RandomFlip,
+        RandomRotation,
+        RandomTranslation,
+        RandomZoom,
+    )
+
+    return [
+        RandomFlip("horizontal"),
+        RandomRotation(0.1 * strength),
+        RandomZoom(0.2 * strength),
+        RandomTranslation(0.2 * strength, 0.2 * strength),
+        RandomBrightness(0.3 * strength),
+        RandomColorJitter(contrast_factor=0.3 * strength, saturation_factor=0.5 * strength),
+        RandomErasing(factor=1.0, scale=(0.0, 0.04 * strength)),
+    ]
+
+
+def bare(data: TrainData, image_size: int, epochs: int, augmented: str = "") -> float:
+    """Photos a second of Keras `fit` as its guides have it; augmented in `model` or `tf.data`."""
+    import keras
+
+    from catdog_search.models.cnn import build_cnn
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(1)
+    keras.config.set_dtype_policy("float32")
+    params = CnnParams.model_validate(PARAMS)
+    body = build_cnn(params, image_size)
+    made = layers(1.0) if augmented else []
+    inputs = keras.Input((image_size, image_size, 3))
+    x = inputs
+    for layer in made if augmented == "model" else []:
+        x = layer(x)
+    model = keras.Model(inputs, body(x))
+    model.compile(
+        optimizer=keras.optimizers.Adam(params.learning_rate),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
+    )
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter())
+    )
+    arguments: dict[str, Any] = {"x": data.x_train, "y": data.y_train, "batch_size": 64}
+    if augmented == "tf.data":
+        arguments = {"x": tf_data(data, keras.Sequential(made))}
+    model.fit(**arguments, epochs=epochs, verbose=0, callbacks=[clock])
+    return len(data.y_train) * (epochs - 1) / (ends[-1] - ends[0])
+
+
+def tf_data(data: TrainData, augment: Any) -> Any:
+    """The pipeline of Keras's guide to augmentation."""
+    import tensorflow as tf
+
+    photos = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
+    batches = photos.shuffle(len(data.y_train)).batch(64)
+    changed = batches.map(
+        lambda x, y: (augment(tf.cast(x, tf.float32), training=True), y), tf.data.AUTOTUNE
+    )
+    return changed.prefetch(tf.data.AUTOTUNE)
+
+
+def subset(whole: Dataset, photos: int) -> TrainData:
+    """The first photos of train, in an order of chance, and 64 of val."""
+    data = TrainData.of(whole)
+    rows = np.random.default_rng(0).permutation(len(data.y_train))[:photos]
+    return TrainData(
+        data.x_train[rows],
+        data.y_train[rows],
+        data.x_val[:_VAL],
+        data.y_val[:_VAL],
+        data.class_names,
+    )
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    parser = common.parser(__doc__, n=5)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--photos", type=int, default=3200, help="an epoch; default: %(default)s")
+    parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
+    parser.add_argument("--pixels", choices=["stream", "device"], default="stream")
+    parser.add_argument("--precision", default="float32", help="ours and, as policy, no other's")
+    parser.add_argument("--steps-per-call", type=int, default=1)
+    parser.add_argument("--xla", action="store_true")
+    asked = parser.parse_args()
+    backend = os.environ["KERAS_BACKEND"] = choose_backend()
+    whole = common.packed(asked, asked.image_size)
+    data, size, epochs = subset(whole, asked.photos), asked.image_size, asked.epochs
+    precision: Precision = asked.precision
+    execution = Execution(asked.pixels, precision, asked.steps_per_call, asked.xla)
+    full = {"augmentation": 1.0, "augmentation_kinds": FULL}
+    kinds: dict[str, Measure] = {
+        "fit, plain": lambda: bare(data, size, epochs),
+        "ours, plain": lambda: ours(data, size, epochs, execution),
+        "fit, layers in the model": lambda: bare(data, size, epochs, "model"),
+        "ours, augmented": lambda: ours(data, size, epochs, execution, **full),
+    }
+    if backend == "tensorflow":
+        kinds["fit, layers in tf.data"] = lambda: bare(data, size, epochs, "tf.data")
+    speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    for turn in range(asked.n):
+        for kind in list(kinds) if turn % 2 == 0 else reversed(kinds):
+            speeds[kind].append(kinds[kind]())
+    beside = {
+        "ours, plain": "fit, plain",
+        "ours, augmented": "ours, plain",
+        "fit, layers in the model": "fit, plain",
+        "fit, layers in tf.data": "fit, plain",
+    }
+    rows = []
+    for kind, values in speeds.items():
+        row: dict[str, Any] = {"what": kind, "photos_per_second": common.spread(values, 1)}
+        if kind in beside:
+            row |= {"against": beside[kind], "ratio": common.ratio(values, speeds[beside[kind]])}
+        rows.append(row)
+    common.report(
+        asked,
+        ("keras", backend),
+        rows,
+        backend=backend,
+        execution=str(execution),
+        image_size=size,
+        photos=len(data.y_train),
+        data_kind=whole.manifest.kind,
+    )
+
+
+if __name__ == "__main__":
+    main()

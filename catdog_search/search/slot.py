@@ -1,0 +1,322 @@
+"""One trial from proposal to recorded outcome, as a generator: several take turns in one thread.
+
+A runner yields where it waits, so that the coordinator, which alone touches the stores, can serve
+the other trials that train at the same time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from optuna import Study
+from optuna.trial import Trial
+
+from catdog_search.config import StudyConfig
+from catdog_search.data.dataset import Dataset
+from catdog_search.errors import StateError, TrialFailedError
+from catdog_search.search import history
+from catdog_search.search.feasibility import Risk, failure_risk
+from catdog_search.search.history import StudyView, view_of
+from catdog_search.search.interrupt import StopRequest
+from catdog_search.search.limits import Limits
+from catdog_search.search.messages import (
+    BatchDone,
+    Decision,
+    EpochDone,
+    Listener,
+    Notice,
+    Outcome,
+    Ready,
+    Stop,
+    TrialEnded,
+    TrialSpec,
+    TrialStarted,
+)
+from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
+from catdog_search.search.propose import Proposer
+from catdog_search.search.pruner import report_epoch
+from catdog_search.search.record import CONSTRAINTS, StudyRecord
+from catdog_search.search.sampler import trial_seed
+from catdog_search.search.scratch import checkpoint_path
+from catdog_search.space import Params, params_key
+from catdog_search.tracking.store import Store
+from catdog_search.training.execution import Execution
+
+# Workers that a trial may cost before its params are to blame.
+MAX_CRASHES = 2
+# Workers in a row that may be killed before they train.
+MAX_STARTS = 3
+
+_T = TypeVar("_T")
+# Yields the worker that is waited for; returns what came of it.
+Turns = Generator[Worker, None, _T]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a call have in common.
+
+    Attributes:
+        config: Of the study.
+        study: In Optuna.
+        dataset: That they train on.
+        store: MLflow's.
+        scratch: The study's folder for what doesn't last.
+        limits: Of this machine.
+        proposer: Of their params.
+        pool: Of their workers.
+        record: Of their outcomes.
+        tell: Told of everything that happens.
+        stop: Says whether to stop.
+    """
+
+    config: StudyConfig
+    study: Study
+    dataset: Dataset
+    store: Store
+    scratch: Path
+    limits: Limits
+    proposer: Proposer
+    pool: Pool
+    record: StudyRecord
+    tell: Listener
+    stop: StopRequest
+
+
+class TurnTaking:
+    """Lets several generators of turns go on, each when the worker it waits for has something.
+
+    Args:
+        begun: By slot.
+
+    Attributes:
+        busy: Slots whose turns aren't over.
+    """
+
+    def __init__(self, begun: Mapping[Slot, Turns[Any]]) -> None:
+        self.busy: dict[Slot, Turns[Any]] = {}
+        self._awaited: dict[Slot, Worker] = {}
+        for slot, turns in begun.items():
+            self.begin(slot, turns)
+
+    def begin(self, slot: Slot, turns: Turns[Any]) -> None:
+        """Take the first turn."""
+        self.busy[slot] = turns
+        self._go_on(slot)
+
+    def wait(self) -> None:
+        """Wait for a moment or a message, then give every slot a turn."""
+        wait_for(self._awaited.values())
+        for slot in list(self.busy):
+            self._go_on(slot)
+
+    def _go_on(self, slot: Slot) -> None:
+        try:
+            self._awaited[slot] = next(self.busy[slot])
+        except StopIteration:
+            del self.busy[slot]
+            self._awaited.pop(slot, None)
+
+
+class Slot:
+    """A place for a worker, with the trial that it trains.
+
+    Args:
+        setting: Of the call.
+        learned: Told what a worker says of itself when it is ready.
+
+    Attributes:
+        params_key: Of the params that are trained here; None between trials.
+        number: Of the trial, likewise.
+    """
+
+    def __init__(self, setting: Setting, learned: Callable[[Ready], None]) -> None:
+        self._set = setting
+        self._learned = learned
+        self._worker: Worker | None = None
+        self._asked_to_stop = False
+        self.params_key: str | None = None
+        self.number: int | None = None
+
+    def begin_worker(self) -> Turns[bool]:
+        """Put a worker into use; False when asked to stop before it was ready.
+
+        Raises:
+            TrialFailedError: None starts.
+        """
+        starts = 0
+        while True:
+            starts += 1
+            try:
+                self._worker = self._set.pool.begin()
+                ready = yield from self._await_ready(self._worker)
+            except WorkerDiedError as died:
+                self._retire()
+                if starts >= MAX_STARTS or not died.from_outside:
+                    raise start_failed(self._set.scratch / "worker.log", died) from None
+            else:
+                if ready is not None:
+                    self._learned(ready)
+                return ready is not None
+
+    def _await_ready(self, worker: Worker) -> Turns[Ready | None]:
+        while not self._set.stop.cause:
+            yield worker
+            message = worker.receive()
+            if isinstance(message, Ready):
+                return message
+        return None
+
+    def _retire(self) -> None:
+        if self._worker is not None:
+            self._set.pool.retire(self._worker)
+            self._worker = None
+
+    def run_trial(
+        self, trial: Trial, view: StudyView, execution: Execution, training: set[str]
+    ) -> Turns[None]:
+        """Train one trial and record its outcome.
+
+        Args:
+            trial: Of the study, RUNNING.
+            view: The study as it stands.
+            execution: How it runs on the device.
+            training: Keys of the params that train elsewhere at this moment.
+
+        Raises:
+            TrialFailedError: The trial hit a bug, which is recorded.
+            StateError: A store or the disk failed; the trial is left to be taken up again.
+        """
+        started = time.monotonic()
+        self.number = trial.number
+        params = self._set.proposer.propose(trial, {*view.tried, *training}, _risk(self._set, view))
+        self.params_key = params_key(params)
+        try:
+            while True:
+                spec = self._begin(trial, params, view, execution)
+                outcome = yield from self._attempt(spec, trial)
+                crashes = self._set.record.count_crash(trial) if outcome.ending == "crashed" else 0
+                if outcome.ending != "crashed" or crashes >= MAX_CRASHES:
+                    break
+                self._set.record.abandon(spec.run_id)
+                text = f"trial {trial.number}: the worker {outcome.reason}; once more"
+                self._set.tell(Notice(text))
+            self._end(trial, spec, outcome, time.monotonic() - started)
+        finally:
+            self.number = self.params_key = None
+
+    def _begin(
+        self, trial: Trial, params: Params, view: StudyView, execution: Execution
+    ) -> TrialSpec:
+        config = self._set.config
+        seed = trial_seed(config.seed, trial.number)
+        run_id, attempt = self._set.record.begin(trial, params, seed)
+        recipe = trial.user_attrs.get(history.RECIPE)
+        varied = {k: params[k] for k in config.space.searched if k in params}
+        epochs = int(params.get("epochs", 0)) or config.training.epochs
+        self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
+        ranked, keep = view.ranked(), config.keep_models
+        return TrialSpec(
+            number=trial.number,
+            params=params,
+            seed=seed,
+            run_id=run_id,
+            config=config,
+            dataset=self._set.dataset,
+            store=self._set.store,
+            keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
+            checkpoint=checkpoint_path(self._set.scratch, trial.number),
+            execution=execution,
+        )
+
+    def _attempt(self, spec: TrialSpec, trial: Trial) -> Turns[Outcome]:
+        """Hand a trial to a worker and answer it until it says how the trial ended."""
+        if large := self._set.limits.too_large(spec.params):
+            return Outcome("too_large", excess=large.excess, reason=large.text)
+        worker = yield from self._healthy_worker()
+        if worker is None:
+            return Outcome("interrupted")
+        try:
+            worker.send(spec)
+            outcome = yield from self._converse(worker, spec, trial)
+        except WorkerDiedError as died:
+            self._retire()
+            if self._set.stop.cause:  # it was asked to stop, and is gone: that will do
+                return Outcome("interrupted")
+            return Outcome(died.ending, reason=died.text)
+        else:
+            return outcome
+
+    def _healthy_worker(self) -> Turns[Worker | None]:
+        worker = self._worker
+        if worker is not None and worker.is_alive() and not worker.is_worn():
+            return worker
+        self._retire()
+        began = yield from self.begin_worker()
+        return self._worker if began else None
+
+    def _converse(self, worker: Worker, spec: TrialSpec, trial: Trial) -> Turns[Outcome]:
+        while True:
+            if self._set.stop.cause and not self._asked_to_stop:
+                self._asked_to_stop = True
+                worker.send(Stop())
+            yield worker
+            message = worker.receive()
+            if isinstance(message, Outcome):
+                return message
+            if isinstance(message, EpochDone):
+                value = message.metrics[self._set.config.metric]
+                keep_going = report_epoch(self._set.study, trial, message.epoch, value)
+                worker.send(Decision(keep_going))
+                if speed := message.metrics.get("images_per_second"):
+                    self._set.limits.learn_speed(spec.params, speed)
+                self._set.pool.keep_spare()
+            if isinstance(message, EpochDone | BatchDone):
+                self._set.tell(message)
+
+    def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome, seconds: float) -> None:
+        """Record an outcome, then react to it."""
+        state = self._set.record.end(trial, spec.run_id, outcome)
+        if state != "interrupted":
+            checkpoint_path(self._set.scratch, trial.number).unlink(missing_ok=True)
+        view = view_of(self._set.study)
+        ended = TrialEnded(
+            number=trial.number,
+            state=state,
+            value=outcome.value,
+            epochs=view.trials[trial.number].epochs,
+            seconds=seconds,
+            best=view.best,
+            reason=outcome.ending,
+        )
+        self._set.tell(ended)
+        if outcome.ending in ("bug", "blocked"):
+            self._raise(trial.number, outcome)
+
+    def _raise(self, number: int, outcome: Outcome) -> None:
+        path = self._set.scratch / f"trial-{number:04d}.trace.txt"
+        try:
+            path.write_text(outcome.trace, encoding="utf-8")
+        except OSError:
+            path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
+        if outcome.ending == "blocked":
+            raise StateError(
+                f"trial {number} was stopped by something around it: {outcome.reason}; "
+                "run again to go on with it"
+            )
+        raise TrialFailedError(
+            f"trial {number} failed and the study stopped: {outcome.reason}; trace: {path}",
+            trace=str(path),
+            details=outcome.trace,
+        )
+
+
+def _risk(setting: Setting, view: StudyView) -> Risk | None:
+    over = [row for row in view.trials if row.state in ("COMPLETE", "PRUNED")]
+    failed = [row.params for row in over if row.ending in CONSTRAINTS]
+    fitted = [row.params for row in over if row.ending not in CONSTRAINTS]
+    return failure_risk(setting.config.space, failed, fitted)

@@ -1,0 +1,131 @@
+"""How a training runs on its device: where pixels lie, in what precision, how much a call does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from catdog_search.errors import BackendError
+
+Place = Literal["device", "stream"]
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+
+# Of a device's memory, shared out among the trials on it; the rest is for the networks.
+_PIXEL_SHARE = 0.4
+# A step of a small network takes an accelerator less time than a call takes the host.
+_STEPS_PER_CALL = 16
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a backend computes on.
+
+    Attributes:
+        name: For people: `NVIDIA H200` or `CPU, 2 cores`.
+        accelerator: Whether it is more than the processors of this machine.
+        memory_bytes: Its own; None where it shares the machine's, or the backend doesn't say.
+        bfloat16: Whether it computes faster in half precision, with the range of float32.
+    """
+
+    name: str
+    accelerator: bool = False
+    memory_bytes: int | None = None
+    bfloat16: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user forces; None leaves it to `choose`.
+
+    Attributes:
+        pixels: `device` or `stream`.
+        precision: As Keras spells its policies.
+        steps_per_call: Steps that one call of the host runs, at least 1.
+        xla: Whether XLA compiles the training step.
+    """
+
+    pixels: Place | None = None
+    precision: Precision | None = None
+    steps_per_call: int | None = None
+    xla: bool | None = None
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a training runs.
+
+    Attributes:
+        pixels: On the `device`, placed there once, so that a step is given the numbers of rows;
+            or a `stream` of batches, prepared while the device computes.
+        precision: Keras's dtype policy; weights, loss and what is exported are float32 anyway.
+        steps_per_call: Most steps that one call of the host runs.
+        xla: Whether XLA compiles the training step.
+    """
+
+    pixels: Place = "stream"
+    precision: Precision = "float32"
+    steps_per_call: int = 1
+    xla: bool = False
+
+    def __str__(self) -> str:
+        where = "pixels on the device" if self.pixels == "device" else "pixels streamed"
+        steps = f"{self.steps_per_call} step{'s' * (self.steps_per_call > 1)} a call"
+        return f"{where}, {self.precision}, {steps}, {'XLA' if self.xla else 'no XLA'}"
+
+
+PLAIN = Execution()
+NO_WISH = Wish()
+
+
+def check(wish: Wish, backend: str) -> None:
+    """Refuse what a backend can't do.
+
+    Raises:
+        BackendError: PyTorch is to run several steps a call or XLA, or JAX is to do without XLA.
+    """
+    if backend == "torch" and (wish.steps_per_call or 1) > 1:
+        raise BackendError("--steps-per-call: Keras runs one step a call on PyTorch; leave it out")
+    if backend == "torch" and wish.xla:
+        raise BackendError("--xla: PyTorch has none; leave it out")
+    if backend == "jax" and wish.xla is False:
+        raise BackendError("--no-xla: JAX always compiles with XLA; leave it out")
+
+
+def choose(
+    wish: Wish, backend: str, device: Device, pixel_bytes: int, sharing: int = 1
+) -> Execution:
+    """How trainings of a study run.
+
+    On processors the pixels stay where they are, since that is the device's memory already, and
+    one step a call costs next to nothing, since a step takes far longer than the call.
+
+    Args:
+        wish: What the user forces.
+        backend: `tensorflow`, `jax` or `torch`.
+        device: Of the backend.
+        pixel_bytes: Of train and val together.
+        sharing: Trials that train on the device at once.
+
+    Raises:
+        BackendError: The backend or the device can't do what is forced.
+    """
+    check(wish, backend)
+    room = device.memory_bytes
+    if wish.pixels == "device" and room is not None and pixel_bytes * sharing > room:
+        raise BackendError(
+            f"--pixels device: {pixel_bytes * sharing / 1e9:.2f} GB of pixels for {sharing} "
+            f"trial(s) at once, {device.name} has {room / 1e9:.2f} GB; stream them"
+        )
+    fits = room is not None and pixel_bytes * sharing <= _PIXEL_SHARE * room
+    automatic = Execution(
+        pixels="device" if device.accelerator and fits else "stream",
+        precision="mixed_bfloat16" if device.bfloat16 else "float32",
+        steps_per_call=_STEPS_PER_CALL if device.accelerator and backend != "torch" else 1,
+        xla=backend == "jax" or (backend == "tensorflow" and device.accelerator),
+    )
+    return Execution(
+        pixels=wish.pixels or automatic.pixels,
+        precision=wish.precision or automatic.precision,
+        steps_per_call=wish.steps_per_call or automatic.steps_per_call,
+        xla=automatic.xla if wish.xla is None else wish.xla,
+    )

@@ -1,0 +1,53 @@
+"""Photos that lie on the device: placed there once, looked up by the number of their row."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from catdog_search.training.result import TrainData
+
+_placed: weakref.WeakKeyDictionary[TrainData, DevicePixels] = weakref.WeakKeyDictionary()
+
+
+class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
+    """Rows (batch,) int32 -> photos (batch, side, side, 3) uint8; train's rows come first.
+
+    Args:
+        data: Whose photos are placed on the device.
+    """
+
+    def __init__(self, data: TrainData) -> None:
+        super().__init__(name="pixels_on_device")
+        photos = np.concatenate([data.x_train, data.x_val])
+        self.photos = self.add_weight(
+            shape=photos.shape,
+            dtype="uint8",
+            initializer=lambda shape, dtype: ops.convert_to_tensor(photos, dtype),
+            trainable=False,
+            name="photos",
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """A photo for each row."""
+        return (*input_shape, *self.photos.shape[1:])
+
+    def compute_output_spec(self, rows: keras.KerasTensor) -> keras.KerasTensor:
+        """A photo for each row."""
+        return keras.KerasTensor(self.compute_output_shape(rows.shape), "uint8")
+
+    def call(self, rows: Any) -> Any:
+        """Look the photos up."""
+        return ops.take(self.photos, rows, axis=0)
+
+
+def on_device(data: TrainData) -> DevicePixels:
+    """The photos of `data` on the device; the same ones for every trial of a process."""
+    if data not in _placed:
+        _placed.clear()  # before the new ones need the room
+        _placed[data] = DevicePixels(data)
+    return _placed[data]
