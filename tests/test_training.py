@@ -18,7 +18,7 @@ from catdog_search.config import CnnParams, StudyConfig
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import BackendError
-from catdog_search.training.batches import TrainBatches
+from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import ReportCallback
 from catdog_search.training.device import is_out_of_memory, product_rate
 from catdog_search.training.evaluate import scores
@@ -44,6 +44,7 @@ def config(**more: Any) -> StudyConfig:
     return studies.parse(table, "f.toml")
 
 
+BACKEND = keras.backend.backend()
 PARAMS = {"n_blocks": 2, "filters": 8, "dense_units": 0, "dropout": 0.0, "batch_size": 8}
 
 
@@ -191,7 +192,9 @@ def test_metrics_take_logits_and_blended_labels() -> None:
 def test_train_weighs_a_smaller_last_batch_by_its_size(
     data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catdog_search.training.loop.VAL_BATCH", 7)  # of 12: 7 and 5
+    monkeypatch.setattr("catdog_search.training.batches._VAL_BATCH", 7)
+    data = dataclasses.replace(data, x_val=data.x_val[:11], y_val=data.y_val[:11])
+    assert [len(ValBatches(data)[i][1]) for i in range(2)] == [6, 5]
     result = train(PARAMS, config(), data, go_on, seed=2)
     assert result.best_epoch is not None
     logged = result.history[result.best_epoch]
@@ -343,16 +346,20 @@ def test_batches_hold_every_photo_once_in_an_order_of_the_epochs_own(data: Train
     counted = dataclasses.replace(data, y_train=np.arange(len(data.y_train))[:, None])
     batches = TrainBatches(counted, 7, seed=1)
     orders = []
-    for _ in range(2):
+    for epoch in range(2):
+        batches.set_epoch(epoch)
         orders.append([int(y[0]) for i in range(len(batches)) for y in batches[i][1]])
-        batches.on_epoch_end()
     n = len(data.y_train)
     assert len(batches) * 7 == len(orders[0]) == 28  # all of one size: filled up from the front
     for order in orders:
         assert sorted(order[:n]) == list(range(n))
         assert order[n:] == order[: 28 - n]
     assert orders[0] != orders[1]
-    later = TrainBatches(counted, 7, seed=1, epoch=1)
+    for _ in range(2):  # a second pass of the same epoch is the same
+        fed = [np.asarray(y) for _, y in feed(batches)] if BACKEND == "tensorflow" else []
+        assert [int(y[0]) for batch in fed for y in batch] == (orders[1] if fed else [])
+    later = TrainBatches(counted, 7, seed=1)
+    later.set_epoch(1)
     assert [int(y[0]) for i in range(len(later)) for y in later[i][1]] == orders[1]
 
 
@@ -413,7 +420,6 @@ def test_product_rate_is_that_of_a_computer() -> None:
     assert 1e8 < product_rate() < 1e16
 
 
-BACKEND = keras.backend.backend()
 EXECUTIONS = [
     Execution(pixels="device"),
     Execution(pixels="device", steps_per_call=2),

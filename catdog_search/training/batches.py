@@ -1,4 +1,4 @@
-"""Photos in batches, in an order that the seed and the epoch alone decide."""
+"""Photos in batches, in an order that the seed and the epoch alone decide, and fed to `fit`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ import keras
 import numpy as np
 
 from catdog_search.training.result import TrainData
+
+# Val in few large batches: it needs no gradients, so they fit.
+_VAL_BATCH = 512
+# TensorFlow prepares so many batches while the device computes. On JAX and PyTorch the host has
+# handed a step over and makes the next batch while an accelerator computes it.
+_AHEAD = 2
 
 
 class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -21,7 +27,6 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
         data: Of the trial.
         batch_size: Photos a batch, or all there are if they are fewer.
         seed: Of the order and of mixup.
-        epoch: The first one.
         mixup_alpha: Of the Beta distribution that shares are drawn from; None for no mixup.
         rows: Whether the model looks the photos up itself: batches hold the numbers of rows.
     """
@@ -31,35 +36,28 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
         data: TrainData,
         batch_size: int,
         seed: int,
-        epoch: int = 0,
         mixup_alpha: float | None = None,
         *,
         rows: bool = False,
     ) -> None:
-        # Not Keras's threads: TensorFlow prefetches a batch, and on JAX and PyTorch the host has
-        # handed a step over and makes the next batch while an accelerator computes.
         super().__init__()
         self._data = data
         self._rows = rows
         self._batch_size = min(batch_size, len(data.y_train))
         self._seed = seed
-        self._epoch = epoch
         self._alpha = mixup_alpha
-        self._shuffle()
+        self.set_epoch(0)
 
-    def _shuffle(self) -> None:
-        random = np.random.default_rng((self._seed, self._epoch))
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle for an epoch, which counts from 0."""
+        self._epoch = epoch
+        random = np.random.default_rng((self._seed, epoch))
         order = random.permutation(len(self._data.y_train)).astype(np.int32)
         n_batches = math.ceil(len(order) / self._batch_size)
         self._order = np.resize(order, n_batches * self._batch_size)
 
     def __len__(self) -> int:
         return len(self._order) // self._batch_size
-
-    def on_epoch_end(self) -> None:
-        """Shuffle for the next epoch."""
-        self._epoch += 1
-        self._shuffle()
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Photos (n, side, side, 3) or rows (n,), with mixup also shares (n, 1); labels (n, 1)."""
@@ -72,3 +70,63 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
         share = random.beta(self._alpha, self._alpha, (len(rows), 1)).astype(np.float32)
         share = np.maximum(share, 1 - share)  # so that the photo's own label stays the larger part
         return (x, share), share * y + (1 - share) * np.roll(y, 1, axis=0)
+
+
+class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Val in its own order, in batches of about one size.
+
+    Args:
+        data: Of the trial.
+        rows: Whether the model looks the photos up itself, behind those of train.
+        shares: Whether the model takes mixup's shares too; val's photos are wholly their own.
+    """
+
+    def __init__(self, data: TrainData, *, rows: bool = False, shares: bool = False) -> None:
+        super().__init__()
+        n_train, n_val = len(data.y_train), len(data.y_val)
+        self._photos: Any = data.x_val
+        if rows:
+            self._photos = np.arange(n_train, n_train + n_val, dtype=np.int32)
+        self._labels = data.y_val
+        self._shares = shares
+        n_batches = math.ceil(n_val / _VAL_BATCH)
+        self._size = math.ceil(n_val / n_batches)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self._labels) / self._size)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        """As those of train."""
+        chosen = slice(index * self._size, (index + 1) * self._size)
+        x, y = self._photos[chosen], self._labels[chosen]
+        return ((x, np.ones_like(y)) if self._shares else x), y
+
+
+def feed(batches: keras.utils.PyDataset) -> Any:
+    """Batches as `fit` and `predict` are given them.
+
+    On TensorFlow as a `tf.data.Dataset` that is not tuned while it runs. What Keras would make of
+    the batches itself is, and at the end of an epoch it waits for the tuner, which sleeps for up
+    to as long as the epoch took: half of the time of a training, or none, by chance.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return batches
+    import tensorflow as tf
+
+    first, last = batches[0], batches[len(batches) - 1]
+    signature = tf.nest.map_structure(_spec, first, last)
+    fed = tf.data.Dataset.from_generator(
+        lambda: (batches[index] for index in range(len(batches))), output_signature=signature
+    )
+    fed = fed.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(_AHEAD)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return fed.with_options(options)
+
+
+def _spec(first: Any, last: Any) -> Any:
+    """The shape of a batch's part; its size is open where the last batch is smaller."""
+    import tensorflow as tf
+
+    size = len(first) if len(first) == len(last) else None
+    return tf.TensorSpec((size, *first.shape[1:]), first.dtype)

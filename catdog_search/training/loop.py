@@ -17,7 +17,7 @@ from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
-from catdog_search.training.batches import TrainBatches
+from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import (
     CheckpointCallback,
     ReportCallback,
@@ -47,8 +47,6 @@ __all__ = [
     "train",
 ]
 
-# Val in few large batches: it needs no gradients, so they fit.
-VAL_BATCH = 512
 # The learning rate, the progress and a request to stop are looked at between calls.
 _CALLS_PER_EPOCH = 8
 
@@ -99,14 +97,15 @@ def train(  # noqa: PLR0913  the seam between search and training
     lookup = on_device(data) if execution.pixels == "device" else None
     model = training_model(body, cnn, seed, lookup)
     epochs = cnn.epochs or config.training.epochs
-    batches = _batches(cnn, data, seed, len(history), execution)
+    batches = _batches(cnn, data, seed, execution)
     steps_per_call = min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
     compile_model(
         model, cnn, epochs * len(batches), steps_per_call=steps_per_call, xla=execution.xla
     )
     stopper = _early_stopping(config) if cnn.schedule == "constant" else None
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
-    callbacks: list[Any] = [stopper, reporter] if stopper else [reporter]
+    order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
+    callbacks: list[Any] = [order, stopper, reporter] if stopper else [order, reporter]
     if cnn.ema:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # val sees the averaged weights
     if checkpoint:
@@ -116,13 +115,13 @@ def train(  # noqa: PLR0913  the seam between search and training
         )
     if resumed:
         _restore(model, resumed)
+    val = ValBatches(data, rows=lookup is not None, shares=len(model.inputs) > 1)
     model.fit(
-        batches,
+        feed(batches),
         shuffle=False,  # they shuffle themselves; Keras would shuffle their order by another stream
         initial_epoch=len(history),
         epochs=len(history) if resumed and resumed.done else epochs,
-        validation_data=(_val_inputs(model, data), data.y_val),
-        validation_batch_size=VAL_BATCH,
+        validation_data=feed(val),
         verbose=0,
         callbacks=callbacks,
     )
@@ -135,12 +134,10 @@ def train(  # noqa: PLR0913  the seam between search and training
     return _scored(result, _in_float32(body, cnn, config), data)
 
 
-def _batches(
-    params: CnnParams, data: TrainData, seed: int, epoch: int, execution: Execution
-) -> TrainBatches:
+def _batches(params: CnnParams, data: TrainData, seed: int, execution: Execution) -> TrainBatches:
     alpha = MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None
     rows = execution.pixels == "device"
-    return TrainBatches(data, params.batch_size, seed, epoch, alpha, rows=rows)
+    return TrainBatches(data, params.batch_size, seed, alpha, rows=rows)
 
 
 def _in_float32(body: keras.Model, params: CnnParams, config: StudyConfig) -> keras.Model:
@@ -166,14 +163,6 @@ def _restore(model: keras.Model, checkpoint: Checkpoint) -> None:
         variable.assign(value)
 
 
-def _val_inputs(model: keras.Model, data: TrainData) -> Any:
-    photos: Any = data.x_val
-    if model.inputs[0].name == "row":
-        n_train = len(data.y_train)
-        photos = np.arange(n_train, n_train + len(data.y_val), dtype=np.int32)
-    return photos if len(model.inputs) == 1 else [photos, np.ones_like(data.y_val)]
-
-
 def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
     return keras.callbacks.EarlyStopping(
         monitor=config.metric,
@@ -197,7 +186,7 @@ def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -
 
 
 def _scored(result: TrialResult, body: keras.Model, data: TrainData) -> TrialResult:
-    logits = np.ravel(body.predict(data.x_val, batch_size=VAL_BATCH, verbose=0))
+    logits = np.ravel(body.predict(feed(ValBatches(data)), verbose=0))
     probabilities = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
     return dataclasses.replace(
         result,
