@@ -91,7 +91,8 @@ def report(
         "results": list(rows),
     }
     for row in rows:
-        print("  ".join(f"{name} {_short(value)}" for name, value in row.items()))
+        shown = {k: v for k, v in row.items() if not k.startswith("curve")}
+        print("  ".join(f"{name} {_short(value)}" for name, value in shown.items()))
     text = json.dumps(whole)
     print(text)
     if asked.save:

@@ -35,7 +35,6 @@ def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
 
     from catdog_search.config import CnnParams
     from catdog_search.models.cnn import build_cnn
-    from catdog_search.models.export import training_model
 
     x, y = packed.split("train")
     val = packed.split("val")
@@ -43,7 +42,7 @@ def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
     while connection.recv():
         started = time.perf_counter()
         keras.utils.clear_session()
-        model = training_model(build_cnn(params, packed.image_size), params, 1)
+        model = build_cnn(params, packed.image_size)
         model.compile(
             keras.optimizers.Adam(params.learning_rate),
             keras.losses.BinaryCrossentropy(from_logits=True),

@@ -109,6 +109,17 @@ class CnnParams(_Table):
         0.0, ge=0, lt=1, description="momentum of averaged weights; 0: none; needs a falling rate"
     )
     batch_size: int = Field(64, ge=1, le=4096, description="photos a step")
+    progressive: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the epochs, the first ones, that train on photos of half the side, "
+        "at a quarter of the arithmetic; val sees whole ones; needs head average or max",
+    )
+
+    def half_side_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs see photos of half the side."""
+        return round(self.progressive * epochs)
 
     @property
     def augmentations(self) -> frozenset[str]:

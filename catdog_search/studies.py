@@ -89,6 +89,7 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     _check_blocks(config, file)
     _check_sampler(config, file)
     _check_schedule(config, file)
+    _check_progressive(config, file)
     return config
 
 
@@ -129,6 +130,21 @@ def _check_blocks(config: StudyConfig, file: str) -> None:
         raise StudyFileError(
             f"{file} [space] n_blocks: {most} blocks need an image_size of at least {2**most}; "
             f"it is {config.image_size}"
+        )
+
+
+def _check_progressive(config: StudyConfig, file: str) -> None:
+    """A network that trains on two sizes must take both."""
+    if not any(_values(config, "progressive")) and "progressive" not in config.space.searched:
+        return
+    at = f"{file} [space] progressive: trains on photos of half the side"
+    if "flatten" in _values(config, "head"):
+        raise StudyFileError(f"{at}, and head can be flatten, which takes one size; use average")
+    most = max(int(v) for v in _values(config, "n_blocks"))
+    if config.image_size % 2 or config.image_size // 2 < 2**most:
+        raise StudyFileError(
+            f"{at}, {config.image_size / 2:g} px, which {most} blocks can't halve; the image_size "
+            f"must be even and at least {2 ** (most + 1)}"
         )
 
 

@@ -110,7 +110,7 @@ def augmented(kinds: str, strength: float, x: np.ndarray, seed: int = 1) -> np.n
 
 def test_augmentation_of_strength_0_is_nothing() -> None:
     body = build_cnn(CnnParams(n_blocks=1, filters=4), 16)
-    model = training_model(body, CnnParams(augmentation=0.0), 1)
+    model = training_model(body, 16, CnnParams(augmentation=0.0), 1)
     assert [type(layer).__name__ for layer in model.layers] == [
         "InputLayer",
         "Augment",
@@ -123,8 +123,8 @@ def test_augmentation_of_strength_0_is_nothing() -> None:
 def test_augmentation_changes_training_and_leaves_inference_alone() -> None:
     body = build_cnn(CnnParams(n_blocks=1, filters=4, dense_units=0, dropout=0), 16)
     x = pixels(8, 16)
-    plain = as_numpy(training_model(body, CnnParams(), 1)(x, training=True))
-    model = training_model(body, CnnParams(augmentation=1.0), 1)
+    plain = as_numpy(training_model(body, 16, CnnParams(), 1)(x, training=True))
+    model = training_model(body, 16, CnnParams(augmentation=1.0), 1)
     assert np.allclose(as_numpy(model(x, training=False)), plain, atol=1e-5)
     assert not np.allclose(as_numpy(model(x, training=True)), plain, atol=1e-2)
 
@@ -227,14 +227,14 @@ def body() -> keras.Model:
 def test_export_equals_training_from_packed_pixels_on(body: keras.Model) -> None:
     x = pixels(16, 24)
     trained = sigmoid(
-        as_numpy(training_model(body, CnnParams(augmentation=0.5), 1)(x, training=False))
+        as_numpy(training_model(body, 24, CnnParams(augmentation=0.5), 1)(x, training=False))
     )
-    assert np.abs(as_numpy(exported_model(body)(x)) - trained).max() < 1e-3
+    assert np.abs(as_numpy(exported_model(body, 24)(x)) - trained).max() < 1e-3
 
 
 @pytest.mark.parametrize(("width", "height"), [(24, 24), (200, 200), (61, 333), (10, 7), (25, 24)])
 def test_export_resizes_as_packing_does(body: keras.Model, width: int, height: int) -> None:
-    exported = exported_model(body)
+    exported = exported_model(body, 24)
     kinds = ("Rescaling", "Resizing")
     resizing = keras.Sequential([la for la in exported.layers if type(la).__name__ in kinds])
     raw = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
@@ -244,7 +244,7 @@ def test_export_resizes_as_packing_does(body: keras.Model, width: int, height: i
 
 
 def test_export_takes_any_size_and_gives_probabilities(body: keras.Model) -> None:
-    exported = exported_model(body)
+    exported = exported_model(body, 24)
     for shape in ((1, 24, 24, 3), (3, 50, 120, 3)):
         p = exported.predict(np.full(shape, 200, np.uint8), verbose=0)
         assert p.shape == (shape[0], 1)
@@ -252,14 +252,14 @@ def test_export_takes_any_size_and_gives_probabilities(body: keras.Model) -> Non
 
 
 def test_export_called_directly_is_in_inference_mode(body: keras.Model) -> None:
-    exported, x = exported_model(body), pixels(8, 24)
+    exported, x = exported_model(body, 24), pixels(8, 24)
     predicted = exported.predict(x, verbose=0)
     assert np.allclose(as_numpy(exported(x)), predicted, atol=1e-6)
     assert np.allclose(exported.predict(x, verbose=0), predicted, atol=1e-6)
 
 
 def test_export_holds_stock_layers_and_no_optimizer(body: keras.Model) -> None:
-    exported = exported_model(body)
+    exported = exported_model(body, 24)
     layers = [*exported.layers, *body.layers]
     assert {type(layer).__module__.split(".")[0] for layer in layers} == {"keras"}
     assert "Lambda" not in {type(layer).__name__ for layer in layers}
@@ -267,7 +267,7 @@ def test_export_holds_stock_layers_and_no_optimizer(body: keras.Model) -> None:
 
 
 def test_export_agrees_on_real_photos(body: keras.Model, real_photos: Path) -> None:
-    exported = exported_model(body)
+    exported = exported_model(body, 24)
     with zipfile.ZipFile(real_photos) as file:
         contents = [file.read(name) for name in file.namelist()[::250]]
 

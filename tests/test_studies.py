@@ -106,6 +106,14 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
             base(space={"epochs": {"choices": [5, 10]}}),
             "[space] epochs differs between them (5, 10)",
         ),
+        (
+            base(space={"progressive": 0.5}),
+            "f.toml [space] progressive: trains on photos of half the side, and head can be",
+        ),
+        (
+            base(image_size=16, space={"progressive": 0.5, "head": "max", "n_blocks": 4}),
+            "f.toml [space] progressive: trains on photos of half the side, 8 px, which 4 blocks",
+        ),
         (base(space={"ema": 0.9}), "f.toml [space] ema: averages weights towards the end"),
         (base(space={"augmentation_kinds": "flip+flop"}), "'flip+flop' is not allowed"),
         (base(limits={"max_memory_gb": 0}), "[limits] max_memory_gb: 0 is not allowed"),

@@ -226,6 +226,7 @@ RESUMED = [
     {"schedule": "cosine", "ema": 0.9, "dropout": 0.2},
     {"schedule": "one-cycle", "optimizer": "sgd", "weight_decay": 0.01, "augmentation": 0.6,
      "augmentation_kinds": "flip+erasing+mixup"},
+    {"schedule": "cosine", "head": "average", "progressive": 0.5, "augmentation": 0.3},
 ]  # fmt: skip
 
 
@@ -486,6 +487,28 @@ def test_pixels_lie_on_the_device_once_and_in_no_checkpoint(
         # The header is uint8 too, but a row of letters.
         assert not [k for k in saved.files if saved[k].dtype == np.uint8 and saved[k].ndim > 1]
         assert any(k.startswith("best_weights/") for k in saved.files)
+
+
+def test_progressive_training_sees_photos_of_half_the_side_first(data: TrainData) -> None:
+    small = dataclasses.replace(
+        data, x_train=data.x_train[:, ::2, ::2], x_val=data.x_val[:, ::2, ::2]
+    )
+    large = dataclasses.replace(
+        small,
+        x_train=small.x_train.repeat(2, axis=1).repeat(2, axis=2),
+        x_val=small.x_val.repeat(2, axis=1).repeat(2, axis=2),
+    )
+    params = {**PARAMS, "schedule": "cosine", "head": "average"}
+    fit = {"training": {"epochs": 4, "patience": 4}}
+    halved = train({**params, "progressive": 0.5}, config(**fit), large, go_on, seed=1)
+    whole = train(params, config(**fit, image_size=8), small, go_on, seed=1)
+    losses = [[metrics["loss"] for metrics in result.history] for result in (halved, whole)]
+    assert losses[0][:2] == pytest.approx(losses[1][:2], abs=1e-4)
+    assert losses[0][2] != pytest.approx(losses[1][2], abs=1e-4)
+    assert halved.history[1]["val_loss"] != pytest.approx(whole.history[1]["val_loss"], abs=1e-4)
+    assert halved.model is not None
+    served = np.ravel(keras.ops.convert_to_numpy(halved.model(large.x_val)))
+    assert np.allclose(served, halved.val_probabilities, atol=1e-4)
 
 
 WISH, CPU = Wish(), Device("CPU, 2 cores")

@@ -30,7 +30,7 @@ def build_cnn(params: CnnParams, image_size: int, seed: int = 0) -> keras.Model:
 
     Returns:
         Uncompiled model: RGB (batch, image_size, image_size, 3), 0 to 255 -> float32 logits
-        (batch, 1).
+        (batch, 1). With `progressive` it takes any side.
 
     Raises:
         ValueError: image_size is smaller than 2 ** n_blocks.
@@ -41,7 +41,8 @@ def build_cnn(params: CnnParams, image_size: int, seed: int = 0) -> keras.Model:
         arXiv:1512.03385. Separable convolutions: Chollet 2016, arXiv:1610.02357.
     """
     seeds = itertools.count(seed)
-    inputs = keras.Input((image_size, image_size, 3), name="pixels")
+    side = None if params.progressive else image_size
+    inputs = keras.Input((side, side, 3), name="pixels")
     x = layers.Rescaling(1 / 127.5, offset=-1)(inputs)
     for block in plan_cnn(params, image_size):
         for convolution in block.before:

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from catdog_search.config import CnnParams
-from catdog_search.models.augmentation import Augment, Mixup
+from catdog_search.models.augmentation import Augment, Mixup, Shrink
 
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
@@ -30,12 +30,17 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 
 
 def training_model(
-    body: keras.Model, params: CnnParams, seed: int, lookup: keras.layers.Layer | None = None
+    body: keras.Model,
+    image_size: int,
+    params: CnnParams,
+    seed: int,
+    lookup: keras.layers.Layer | None = None,
 ) -> TrainingModel:
     """`body` behind augmentation.
 
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
+        image_size: Side of the packed photos.
         params: Say what is augmented, and how strongly.
         seed: Of the augmentation.
         lookup: Rows (batch,) int32 -> packed photos; None where the photos themselves are fed.
@@ -47,11 +52,13 @@ def training_model(
         the batch.
     """
     if lookup is None:
-        inputs = [keras.Input(body.input_shape[1:], dtype="uint8", name="packed")]
+        inputs = [keras.Input((image_size, image_size, 3), dtype="uint8", name="packed")]
         x = inputs[0]
     else:
         inputs = [keras.Input((), dtype="int32", name="row")]
         x = lookup(inputs[0])
+    if params.progressive:
+        x = Shrink()(x)
     kinds = params.augmentations
     x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # of no kind: to float alone
     if "mixup" in kinds:
@@ -60,22 +67,22 @@ def training_model(
     return TrainingModel(inputs[0] if len(inputs) == 1 else inputs, body(x), name="training")
 
 
-def exported_model(body: keras.Model) -> keras.Model:
+def exported_model(body: keras.Model, image_size: int) -> keras.Model:
     """`body` as others load it: stock Keras layers alone, from a raw photo to a probability.
 
     The resize is that of `data.decode`.
 
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
+        image_size: The side that it is given.
 
     Returns:
         Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> float32 probability of
         class 1 (batch, 1). It shares its weights with `body`.
     """
-    side = body.input_shape[1]
     inputs = keras.Input((None, None, 3), dtype="uint8", name="photo")
     x = layers.Rescaling(1.0)(inputs)  # to float first: resizing whole levels would cut them off
-    x = layers.Resizing(side, side, interpolation="bilinear", antialias=True)(x)
+    x = layers.Resizing(image_size, image_size, interpolation="bilinear", antialias=True)(x)
     # Keras's Resizing defaults to training=True and passes it on to the layers after it: called
     # as model(x), dropout would be active and BatchNormalization would learn.
     logits = body(x, training=False)

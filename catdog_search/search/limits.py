@@ -77,10 +77,14 @@ class Limits:
         self._rough_rate = product_rate * _EFFICIENCY
         self._device_bytes = memory_bytes
 
-    def learn_speed(self, params: Params, images_per_second: float) -> None:
-        """Take in how fast a trial trains."""
-        _, cost = self._cost(params)
-        self._rates.append(cost.training_operations(1) * images_per_second)
+    def learn_speed(self, params: Params, epoch: int, images_per_second: float) -> None:
+        """Take in how fast an epoch of a trial trained."""
+        cnn, cost = self._cost(params)
+        if epoch >= cnn.half_side_epochs(self._epochs(cnn)):
+            self._rates.append(cost.training_operations(1) * images_per_second)
+
+    def _epochs(self, cnn: CnnParams) -> int:
+        return cnn.epochs or self._config.training.epochs
 
     def _cost(self, params: Params) -> tuple[CnnParams, Cost]:
         cnn = CnnParams.model_validate(params)
@@ -89,8 +93,10 @@ class Limits:
     def estimate(self, params: Params) -> Estimate:
         """What a trial would take."""
         cnn, cost = self._cost(params)
-        epochs = cnn.epochs or self._config.training.epochs
-        operations = cost.training_operations(self._photos) * epochs
+        epochs = self._epochs(cnn)
+        # Half the side is a quarter of the arithmetic.
+        whole = epochs - 0.75 * cnn.half_side_epochs(epochs)
+        operations = cost.training_operations(self._photos) * whole
         rate = statistics.median(self._rates) if self._rates else self._rough_rate
         return Estimate(
             parameters=cost.parameters,

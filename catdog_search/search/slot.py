@@ -273,7 +273,7 @@ class Slot:
                 keep_going = report_epoch(self._set.study, trial, message.epoch, value)
                 worker.send(Decision(keep_going))
                 if speed := message.metrics.get("images_per_second"):
-                    self._set.limits.learn_speed(spec.params, speed)
+                    self._set.limits.learn_speed(spec.params, message.epoch, speed)
                 self._set.pool.keep_spare()
             if isinstance(message, EpochDone | BatchDone):
                 self._set.tell(message)

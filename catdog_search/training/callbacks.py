@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from catdog_search.models.augmentation import Shrink
 from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.pixels import DevicePixels
 from catdog_search.training.result import Ending, OnBatch, Report
@@ -170,6 +171,28 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
                 best_weights=weights,
             )
         )
+
+
+class ProgressiveCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Trains the first epochs on photos of half the side.
+
+    Args:
+        shrink: The layer that halves it.
+        epochs: How many.
+    """
+
+    def __init__(self, shrink: Shrink, epochs: int) -> None:
+        super().__init__()
+        self._shrink = shrink
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Compile the training step anew where the side changes."""
+        del logs
+        halves = epoch < self._epochs
+        if halves != self._shrink.halves:
+            self._shrink.halves = halves
+            self.model.make_train_function(force=True)
 
 
 def training_variables(model: keras.Model) -> list[keras.Variable]:

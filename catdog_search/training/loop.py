@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from catdog_search.config import CnnParams, StudyConfig
-from catdog_search.models.augmentation import MIXUP_ALPHA
+from catdog_search.models.augmentation import MIXUP_ALPHA, Shrink
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.space import Params
@@ -20,6 +20,7 @@ from catdog_search.training import checkpoint as ckpt
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import (
     CheckpointCallback,
+    ProgressiveCallback,
     ReportCallback,
     training_variables,
 )
@@ -95,7 +96,7 @@ def train(  # noqa: PLR0913  the seam between search and training
     if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
         return _unscored("told", history, body)
     lookup = on_device(data) if execution.pixels == "device" else None
-    model = training_model(body, cnn, seed, lookup)
+    model = training_model(body, config.image_size, cnn, seed, lookup)
     epochs = cnn.epochs or config.training.epochs
     batches = _batches(cnn, data, seed, execution)
     steps_per_call = min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
@@ -106,6 +107,8 @@ def train(  # noqa: PLR0913  the seam between search and training
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
     order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
     callbacks: list[Any] = [order, stopper, reporter] if stopper else [order, reporter]
+    if shrinks := [layer for layer in model.layers if isinstance(layer, Shrink)]:
+        callbacks.insert(0, ProgressiveCallback(shrinks[0], cnn.half_side_epochs(epochs)))
     if cnn.ema:
         callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # val sees the averaged weights
     if checkpoint:
@@ -131,7 +134,7 @@ def train(  # noqa: PLR0913  the seam between search and training
         result = dataclasses.replace(result, best_epoch=best)
     if result.ending != "finished":
         return result
-    return _scored(result, _in_float32(body, cnn, config), data)
+    return _scored(result, _in_float32(body, cnn, config), data, config.image_size)
 
 
 def _batches(params: CnnParams, data: TrainData, seed: int, execution: Execution) -> TrainBatches:
@@ -185,12 +188,14 @@ def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -
     )
 
 
-def _scored(result: TrialResult, body: keras.Model, data: TrainData) -> TrialResult:
+def _scored(
+    result: TrialResult, body: keras.Model, data: TrainData, image_size: int
+) -> TrialResult:
     logits = np.ravel(body.predict(feed(ValBatches(data)), verbose=0))
     probabilities = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
     return dataclasses.replace(
         result,
         scores=scores(data.y_val, probabilities),
         val_probabilities=probabilities,
-        model=exported_model(body),
+        model=exported_model(body, image_size),
     )
