@@ -14,7 +14,7 @@ RUN := $(BIN)/catdog-search
 
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py tests/test_end_to_end.py
-BENCHES := input step trial scale device levers cli memory
+BENCHES := input step xla trial scale device levers cli memory
 DATA ?=
 
 .PHONY: help setup run test test-backends test-jax test-torch lint typecheck layers unit ui promote \

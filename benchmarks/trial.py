@@ -2,7 +2,9 @@
 
 The trial is measured from the moment it is proposed to the moment its outcome is recorded: run in
 MLflow, metrics of every epoch, checkpoints, scores, figures, model. Bare `fit` builds, compiles and
-fits, in a process of its own that is as warm as the worker; it logs accuracy and nothing else.
+fits, in a process of its own that is as warm as the worker; it logs accuracy and nothing else. On
+TensorFlow it is fed through `tf.data` without tuning, as we are: tuned, as Keras does it with
+arrays, it waits for the tuner for up to half of the time, by chance (`benchmarks/step.py`).
 
     python benchmarks/trial.py --data PHOTOS [--epochs 5] [--n 3]
 """
@@ -15,6 +17,7 @@ import tempfile
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import common
 
@@ -27,6 +30,21 @@ from catdog_search.search.worker import choose_backend
 
 # The published network, plain: the shorter a step, the more the rest of a trial weighs.
 PARAMS = {"n_blocks": 3, "filters": 32, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
+
+
+def arrays(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> dict[str, Any]:
+    """Arrays as an argument of `fit`."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return {"x": x, "y": y, "batch_size": batch_size} if shuffle else {"x": (x, y)}
+    import tensorflow as tf
+
+    photos = tf.data.Dataset.from_tensor_slices((x, y))
+    photos = photos.shuffle(len(y)) if shuffle else photos
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return {"x": photos.batch(batch_size).prefetch(2).with_options(options)}
 
 
 def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
@@ -49,9 +67,11 @@ def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
             metrics=[keras.metrics.BinaryAccuracy(threshold=0.0)],
         )
         model.fit(
-            x, y, params.batch_size, epochs, verbose=0, validation_data=val,
-            validation_batch_size=512,
-        )  # fmt: skip
+            **arrays(x, y, params.batch_size, shuffle=True),
+            epochs=epochs,
+            verbose=0,
+            validation_data=arrays(*val, 512)["x"],
+        )
         connection.send(time.perf_counter() - started)
 
 

@@ -89,7 +89,7 @@ def test_hang_is_a_crash(state: State, pictures: Dataset, act: Act) -> None:
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        ({"max_parameters": 400}, "parameters, at most 400"),
+        ({"max_parameters": 50}, "parameters, at most 50"),
         ({"max_memory_gb": 1e-4}, "GB, at most 0.00"),
         ({"max_trial_minutes": 1e-9}, "minutes, at most 1e-09"),
     ],
@@ -98,8 +98,9 @@ def test_too_large_trial_is_not_trained(
     state: State, pictures: Dataset, act: Act, limit: dict[str, float], says: str
 ) -> None:
     act(call_1="bug")
-    report = run(state, pictures, 1, table={"limits": limit})
-    (row,) = report.view.trials
+    report = run(state, pictures, 3, table={"limits": limit})
+    assert (report.end, report.view.counts) == ("done", {"PRUNED": 3})
+    row = report.view.trials[0]
     assert (row.state, row.ending, row.epochs) == ("PRUNED", "too_large", 0)
     assert says in str(row.error)
     assert load_study(state, "tiny").get_trials()[0].constraints["too_large"] > 0

@@ -10,7 +10,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -60,8 +60,7 @@ class FolderSource:
     def __init__(self, root: Path) -> None:
         self._root = root
         self.location = str(root)
-        files = [p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()]
-        keys, self.others = _images_and_others(files)
+        keys, self.others = _images_and_others(list(_files_below(root)))
         self.class_names, self.labels = label_by_path(keys, self.location, root.name)
 
     def read(self, key: str) -> bytes:
@@ -70,7 +69,8 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Of paths, sizes and modification times."""
-        stats = ((key, (self._root / key).stat()) for key in self.labels)
+        # Text, not Path: 20,000 files take a tenth of a second instead of half of one.
+        stats = ((key, os.stat(f"{self._root}/{key}")) for key in self.labels)
         return _hash_rows((key, s.st_size, s.st_mtime_ns) for key, s in stats)
 
 
@@ -194,6 +194,16 @@ def label_by_path(
         f"{location}: needs exactly {N_CLASSES} classes, as two folders of photos or as names like "
         f"cat.1.jpg and dog.1.jpg; found folders {_counted(folders)}"
     )
+
+
+def _files_below(root: Path) -> Iterator[str]:
+    """Paths of all files below a folder, relative to it; links to folders are not followed."""
+    for folder, _, names in os.walk(root):
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:
+            if os.path.isfile(f"{folder}/{name}"):  # as in fingerprint
+                yield f"{prefix}{name}"
 
 
 def _images_and_others(files: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -267,21 +267,29 @@ class _Coordinator:
         )
         slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]
         # The first worker says what the device is; the others start with their first trial.
-        turns = TurnTaking({slots[0]: slots[0].begin_worker()})
+        turns = TurnTaking()
+        turns.begin(slots[0], slots[0].begin_worker())
         while turns.busy:
             turns.wait()
-        while True:
-            for slot in slots:
-                if slot not in turns.busy and (trial := self._next_trial(turns.busy)):
-                    training = {s.params_key for s in turns.busy if s.params_key}
-                    view = view_of(self.study)
-                    turns.begin(slot, slot.run_trial(trial, view, self._execution, training))
-            if not turns.busy:
-                break
-            turns.wait()
+        # A trial may be over at once, where it is too large to be trained.
+        has_more = True
+        while has_more or turns.busy:
+            has_more = self._give_out(slots, turns) if has_more else turns.wait()
         if self._stop.cause:
             return self._stop.cause
         return "done" if view_of(self.study).finished >= self._options.trials else "exhausted"
+
+    def _give_out(self, slots: list[Slot], turns: TurnTaking) -> bool:
+        """Give every idle slot a trial; returns whether any was begun."""
+        begun = False
+        for slot in slots:
+            if slot in turns.busy or (trial := self._next_trial(turns.busy)) is None:
+                continue
+            training = {s.params_key for s in turns.busy if s.params_key}
+            view = view_of(self.study)
+            turns.begin(slot, slot.run_trial(trial, view, self._execution, training))
+            begun = True
+        return begun
 
     def _learn(self, ready: Ready) -> None:
         """Take in what a worker says of the device; the first one's word is the study's."""

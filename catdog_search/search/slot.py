@@ -7,7 +7,7 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,29 +90,30 @@ class Setting:
 class TurnTaking:
     """Lets several generators of turns go on, each when the worker it waits for has something.
 
-    Args:
-        begun: By slot.
-
     Attributes:
         busy: Slots whose turns aren't over.
     """
 
-    def __init__(self, begun: Mapping[Slot, Turns[Any]]) -> None:
+    def __init__(self) -> None:
         self.busy: dict[Slot, Turns[Any]] = {}
         self._awaited: dict[Slot, Worker] = {}
-        for slot, turns in begun.items():
-            self.begin(slot, turns)
 
     def begin(self, slot: Slot, turns: Turns[Any]) -> None:
         """Take the first turn."""
         self.busy[slot] = turns
         self._go_on(slot)
 
-    def wait(self) -> None:
-        """Wait for a moment or a message, then give every slot a turn."""
+    def wait(self) -> bool:
+        """Wait for a moment or a message, then give every slot a turn.
+
+        Returns:
+            Whether a slot came free.
+        """
         wait_for(self._awaited.values())
+        before = len(self.busy)
         for slot in list(self.busy):
             self._go_on(slot)
+        return len(self.busy) < before
 
     def _go_on(self, slot: Slot) -> None:
         try:

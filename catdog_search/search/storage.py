@@ -69,11 +69,12 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
-    names = existing_studies(state)
-    if name not in names:
+    storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
+    names = sorted(optuna.get_all_study_names(storage)) if storage else []
+    if storage is None or name not in names:
         there = did_you_mean(name, names) if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
-    return optuna.load_study(study_name=name, storage=_storage(state.optuna_db))
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def open_study(

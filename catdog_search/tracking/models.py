@@ -49,6 +49,8 @@ def log_model(
         # Without them MLflow starts a process that imports the backend again, for 10 s.
         pip_requirements=_requirements(backend),
         metadata=dict(metadata),
+        # It would load the model again to predict the example: half a second of every kept trial.
+        validate_serving_input=False,
     )
     return str(info.model_id)
 
@@ -57,9 +59,10 @@ class _KerasFlavor:
     """MLflow's Keras flavour, which writes its input example before it has made the folder."""
 
     @staticmethod
-    def save_model(path: str, **options: Any) -> None:
+    def save_model(path: str, *, validate_serving_input: bool, **options: Any) -> None:
         import mlflow
 
+        del validate_serving_input  # Model.log's own, which it hands on
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **options)
 

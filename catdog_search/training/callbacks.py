@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from catdog_search.models.augmentation import Shrink
 from catdog_search.training.checkpoint import Checkpoint
+from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.pixels import DevicePixels
 from catdog_search.training.result import Ending, OnBatch, Report
 
@@ -18,6 +20,7 @@ from catdog_search.training.result import Ending, OnBatch, Report
 _ASK_EVERY_S = 0.2
 # What early stopping remembers, beside the weights.
 _STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
+_VAL_METRICS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_auc")
 
 
 class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -67,19 +70,14 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Ask `on_batch`, if it is time."""
         del logs  # reading them would make the host wait for the device
         self._step = batch + 1
-        self._ask()
+        self.ask()
 
-    def on_test_begin(self, logs: Mapping[str, float] | None = None) -> None:
+    def on_val_begin(self) -> None:
         """Note how long the training part of the epoch took."""
-        del logs
         self._trained = time.perf_counter() - self._started
 
-    def on_test_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+    def ask(self) -> None:
         """Ask `on_batch`, if it is time."""
-        del batch, logs
-        self._ask()
-
-    def _ask(self) -> None:
         now = time.monotonic()
         if self._on_batch is None or now - self._asked < _ASK_EVERY_S:
             return
@@ -112,6 +110,64 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def _stop(self, ending: Ending) -> None:
         self.ending = ending
         self.model.stop_training = True
+
+
+class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
+    """Scores val after every epoch, and keeps what it was taken for.
+
+    Keras's own validation forgets the logits, so the scores at the end would take another pass:
+    1.5 s of a trial of two minutes. It stands before the callbacks that read val's metrics.
+
+    Args:
+        val: As `predict` is given it.
+        labels: Of val (n, 1).
+        reporter: Told that training rests, and asked whether to stop.
+        stopper: Knows the best epoch; None where the last one counts.
+        averager: Puts the averaged weights in place while val is looked at; None for no averages.
+
+    Attributes:
+        logits: Of val (n,), by epoch; those of the last two, and of the best while there is one.
+    """
+
+    def __init__(
+        self,
+        val: Any,
+        labels: Any,
+        reporter: ReportCallback,
+        stopper: keras.callbacks.EarlyStopping | None,
+        averager: keras.callbacks.SwapEMAWeights | None,
+    ) -> None:
+        super().__init__()
+        self._val = val
+        self._labels = labels
+        self._reporter = reporter
+        self._stopper = stopper
+        self._averager = averager
+        self._asking = keras.callbacks.LambdaCallback(
+            on_predict_batch_end=lambda batch, logs: reporter.ask()
+        )
+        self.logits: dict[int, Any] = {}
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Add val's scores to the logs of the epoch."""
+        self._reporter.on_val_begin()
+        best = epoch if self._stopper is None else self._stopper.best_epoch
+        self.logits = {e: kept for e, kept in self.logits.items() if e >= min(best, epoch - 1)}
+        if self._averager:  # by hand: its hook for the end of `predict` doesn't swap back
+            self._averager.on_test_begin()
+        found = self.model.predict(self._val, verbose=0, callbacks=[self._asking])
+        if self._averager:
+            self._averager.on_test_end()
+        self.logits[epoch] = np.ravel(found).astype(np.float32)
+        if logs is not None:
+            logs.update(_val_metrics(self._labels, self.logits[epoch]))
+
+
+def _val_metrics(labels: Any, logits: Any) -> dict[str, float]:
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(_VAL_METRICS, math.nan)
+    named = scores(labels, probabilities_of(logits))
+    return {name: named[name] for name in _VAL_METRICS}
 
 
 class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]

@@ -46,6 +46,12 @@ def scores(
     return {prefix + name: float(value) for name, value in named.items()}
 
 
+def probabilities_of(logits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Float32 probabilities of class 1 (n,) from logits of any shape."""
+    wide = np.ravel(logits).astype(np.float64)
+    return np.asarray(1 / (1 + np.exp(-wide)), np.float32)
+
+
 def calibration_error(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:
     """How far probabilities are from shares, on average over photos: 0 to 1.
 

@@ -22,6 +22,7 @@ from catdog_search.training.callbacks import (
     CheckpointCallback,
     ProgressiveCallback,
     ReportCallback,
+    ValCallback,
     training_variables,
 )
 from catdog_search.training.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ from catdog_search.training.device import (
     set_deterministic,
     share_device,
 )
-from catdog_search.training.evaluate import scores
+from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import on_device
@@ -106,11 +107,13 @@ def train(  # noqa: PLR0913  the seam between search and training
     stopper = _early_stopping(config) if cnn.schedule == "constant" else None
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
     order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
-    callbacks: list[Any] = [order, stopper, reporter] if stopper else [order, reporter]
+    averager = keras.callbacks.SwapEMAWeights() if cnn.ema else None
+    val = feed(ValBatches(data, rows=lookup is not None, shares=len(model.inputs) > 1))
+    scorer = ValCallback(val, data.y_val, reporter, stopper, averager)
+    callbacks: list[Any] = [averager, order, scorer, stopper, reporter]
+    callbacks = [callback for callback in callbacks if callback]
     if shrinks := [layer for layer in model.layers if isinstance(layer, Shrink)]:
         callbacks.insert(0, ProgressiveCallback(shrinks[0], cnn.half_side_epochs(epochs)))
-    if cnn.ema:
-        callbacks.insert(0, keras.callbacks.SwapEMAWeights())  # val sees the averaged weights
     if checkpoint:
         target = checkpoint
         callbacks.append(
@@ -118,13 +121,11 @@ def train(  # noqa: PLR0913  the seam between search and training
         )
     if resumed:
         _restore(model, resumed)
-    val = ValBatches(data, rows=lookup is not None, shares=len(model.inputs) > 1)
     model.fit(
         feed(batches),
         shuffle=False,  # they shuffle themselves; Keras would shuffle their order by another stream
         initial_epoch=len(history),
         epochs=len(history) if resumed and resumed.done else epochs,
-        validation_data=feed(val),
         verbose=0,
         callbacks=callbacks,
     )
@@ -134,7 +135,10 @@ def train(  # noqa: PLR0913  the seam between search and training
         result = dataclasses.replace(result, best_epoch=best)
     if result.ending != "finished":
         return result
-    return _scored(result, _in_float32(body, cnn, config), data, config.image_size)
+    full = _in_float32(body, cnn, config)
+    best_epoch = -1 if result.best_epoch is None else result.best_epoch
+    logits = scorer.logits.get(best_epoch) if full is body else None
+    return _scored(result, full, data, config.image_size, logits)
 
 
 def _batches(params: CnnParams, data: TrainData, seed: int, execution: Execution) -> TrainBatches:
@@ -189,10 +193,12 @@ def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -
 
 
 def _scored(
-    result: TrialResult, body: keras.Model, data: TrainData, image_size: int
+    result: TrialResult, body: keras.Model, data: TrainData, image_size: int, logits: Any
 ) -> TrialResult:
-    logits = np.ravel(body.predict(feed(ValBatches(data)), verbose=0))
-    probabilities = (1 / (1 + np.exp(-logits.astype(np.float64)))).astype(np.float32)
+    """Score val, by its logits where they are those of these weights."""
+    if logits is None:
+        logits = body.predict(feed(ValBatches(data)), verbose=0)
+    probabilities = probabilities_of(logits)
     return dataclasses.replace(
         result,
         scores=scores(data.y_val, probabilities),

@@ -12,6 +12,8 @@ from catdog_search.config import CnnParams
 # One-cycle: the rate starts at a 25th of its height and rises for 30 % of the steps
 # (Smith 2018, arXiv:1803.09820).
 _RISE, _START = 0.3, 1 / 25
+# Of the histogram that scores are reckoned from; a half is an edge between two.
+_BINS = 200
 
 
 def compile_model(
@@ -36,7 +38,7 @@ def compile_model(
         loss=keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=params.label_smoothing
         ),
-        metrics=[Accuracy(), Precision(), Recall(), Auc()],
+        metrics=[Scores()],
         steps_per_execution=steps_per_call,
         jit_compile=xla or keras.backend.backend() == "jax",
     )
@@ -73,38 +75,52 @@ def learning_rate(
     )
 
 
-class _OnLogits:
-    """Makes a metric of hard labels and probabilities take soft labels and logits."""
+class Scores(keras.metrics.Metric):  # type: ignore[misc]
+    """Accuracy, precision, recall and AUC from one histogram of probabilities by class.
 
-    def update_state(self, y_true: Any, logits: Any, sample_weight: Any = None) -> Any:
+    Keras's own four cost 4 % of a step of a small network (2 cores, TensorFlow, 64 photos of
+    64 px: 632 against 660 photos a second); this is one product of two small matrices. AUC is that
+    of the histogram, as Keras's is that of its thresholds; the final score is exact.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="scores")
+        self._counts = self.add_weight(
+            shape=(2, _BINS), initializer="zeros", dtype="float32", name="counts"
+        )
+
+    def update_state(self, y_true: Any, logits: Any, sample_weight: Any = None) -> None:
         """Add a batch; labels (n, 1) in 0 to 1, mixed ones count as the nearer class."""
-        labels = ops.cast(ops.greater(y_true, 0.5), "float32")
-        return super().update_state(labels, ops.sigmoid(logits), sample_weight)  # type: ignore[misc]
+        del sample_weight  # there is none in this house
+        positive = ops.cast(ops.greater(ops.reshape(y_true, (-1,)), 0.5), "float32")
+        probabilities = ops.sigmoid(ops.cast(ops.reshape(logits, (-1,)), "float32"))
+        bins = ops.clip(ops.cast(probabilities * _BINS, "int32"), 0, _BINS - 1)
+        by_class = ops.stack([1 - positive, positive])  # (2, n)
+        self._counts.assign_add(ops.matmul(by_class, ops.one_hot(bins, _BINS, dtype="float32")))
+
+    def result(self) -> dict[str, Any]:
+        """All four; class 1 is what is looked for, from a probability of a half on."""
+        negatives, positives = ops.sum(self._counts, axis=1)[0], ops.sum(self._counts, axis=1)[1]
+        # Taken for positive where the threshold is each bin's lower edge.
+        above = ops.flip(ops.cumsum(ops.flip(self._counts, axis=1), axis=1), axis=1)
+        false_positives, true_positives = above[0, _BINS // 2], above[1, _BINS // 2]
+        true_negatives = negatives - false_positives
+        none = ops.zeros((2, 1))
+        curve = ops.concatenate([above, none], axis=1)  # from everything taken to nothing
+        widths = curve[0, :-1] - curve[0, 1:]
+        area = ops.sum(widths * (curve[1, :-1] + curve[1, 1:]) / 2)
+        return {
+            "accuracy": _share(true_positives + true_negatives, negatives + positives),
+            "precision": _share(true_positives, true_positives + false_positives),
+            "recall": _share(true_positives, positives),
+            "auc": _share(area, negatives * positives),
+        }
+
+    def reset_state(self) -> None:
+        """Forget everything."""
+        self._counts.assign(ops.zeros((2, _BINS)))
 
 
-class Accuracy(_OnLogits, keras.metrics.BinaryAccuracy):  # type: ignore[misc]
-    """Share of right answers."""
-
-    def __init__(self) -> None:
-        super().__init__(name="accuracy")
-
-
-class Precision(_OnLogits, keras.metrics.Precision):  # type: ignore[misc]
-    """Share of class 1 among what is taken for it."""
-
-    def __init__(self) -> None:
-        super().__init__(name="precision")
-
-
-class Recall(_OnLogits, keras.metrics.Recall):  # type: ignore[misc]
-    """Share of class 1 that is found."""
-
-    def __init__(self) -> None:
-        super().__init__(name="recall")
-
-
-class Auc(_OnLogits, keras.metrics.AUC):  # type: ignore[misc]
-    """Area under the ROC curve, from 200 thresholds; the final score is exact."""
-
-    def __init__(self) -> None:
-        super().__init__(name="auc")
+def _share(part: Any, whole: Any) -> Any:
+    """0 where there is nothing to have a share of."""
+    return ops.divide_no_nan(part, whole)
