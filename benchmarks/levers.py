@@ -46,7 +46,6 @@ LEVERS: dict[str, dict[str, Any]] = {
     "one-cycle": {"schedule": "one-cycle"},
     "one-cycle, EMA": {"schedule": "one-cycle", "ema": 0.98},
     "one-cycle, progressive": {"schedule": "one-cycle", "progressive": PROGRESSIVE},
-    "one-cycle, no augmentation": {"schedule": "one-cycle", "augmentation": 0.0},
 }
 
 
@@ -82,7 +81,7 @@ def measure(
 def main() -> None:
     """Measure in turns and print."""
     parser = common.parser(__doc__, n=3)
-    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--image-size", type=int, default=48)
     parser.add_argument("--photos", type=int, default=5000, help="of train; default: %(default)s")
     parser.add_argument("--epochs", type=int, default=6)
     asked = parser.parse_args()
