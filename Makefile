@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 RUN := $(BIN)/catdog-search
 
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
-BACKEND_TESTS := tests/test_models.py tests/test_training.py tests/test_end_to_end.py
+BACKEND_TESTS := tests/test_models.py tests/test_training.py \
+	tests/test_training_execution.py tests/test_end_to_end.py
 BENCHES := input step xla trial scale device levers cli memory
 DATA ?=
 

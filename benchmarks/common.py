@@ -16,7 +16,8 @@ from typing import Any
 
 from sklearn.utils import resample
 
-from catdog_search import places
+from catdog_search import places, studies
+from catdog_search.config import StudyConfig
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import Source, SyntheticSource, open_source
@@ -42,6 +43,33 @@ def source(asked: argparse.Namespace) -> Source:
 def packed(asked: argparse.Namespace, image_size: int) -> Dataset:
     """The photos asked for, packed."""
     return dataset.load(source(asked), image_size, places.cache_folder(), 10**11)
+
+
+def study(name: str, image_size: int, epochs: int, **more: Any) -> StudyConfig:
+    """A study for a benchmark: all of its epochs are trained, and no trial is stopped."""
+    table = {
+        "name": name,
+        "purpose": "A benchmark.",
+        "image_size": image_size,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": 1,
+        "training": {"epochs": epochs, "patience": epochs},
+        "pruner": {"name": "none"},
+        "space": {"dropout": 0.5},
+    }
+    return studies.parse({**table, **more}, name)
+
+
+def untuned(x: Any, y: Any, batch_size: int, *, shuffle: bool) -> Any:
+    """Arrays as a `tf.data.Dataset` that is not tuned while it runs."""
+    import tensorflow as tf
+
+    photos = tf.data.Dataset.from_tensor_slices((x, y))
+    photos = photos.shuffle(len(y)) if shuffle else photos
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return photos.batch(batch_size).prefetch(2).with_options(options)
 
 
 def hardware() -> str:
@@ -77,10 +105,8 @@ def report(
     **facts: Any,
 ) -> None:
     """Print a table and one line of JSON: command, hardware, versions, n, results."""
-    arguments = [Path(a).name if Path(a).exists() else a for a in sys.argv[1:]]
-    if asked.save:
-        at = sys.argv[1:].index("--save") if "--save" in sys.argv else -1
-        arguments = arguments[:at] + arguments[at + 2 :] if at >= 0 else arguments
+    unsaved = [a for a in sys.argv[1:] if a not in ("--save", str(asked.save))]
+    arguments = [Path(a).name if Path(a).exists() else a for a in unsaved]
     whole = {
         "command": " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments]),
         "hardware": hardware(),

@@ -14,7 +14,7 @@ from typing import Any
 
 import common
 
-from catdog_search import places, studies
+from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
@@ -27,16 +27,6 @@ PARAMS = {
     "dropout": 0.3,
     "augmentation": 0.5,
 }
-TABLE = {
-    "name": "deterministic",
-    "purpose": "The same training again and again.",
-    "image_size": 32,
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "trials": 1,
-    "training": {"epochs": 6, "patience": 6},
-    "space": {"dropout": 0.3},
-}
 
 
 def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
@@ -47,7 +37,7 @@ def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
     if deterministic:
         set_deterministic(os.environ["KERAS_BACKEND"])
     data = TrainData.of(packed)
-    config = studies.parse(TABLE, "deterministic")
+    config = common.study("deterministic", 32, 6)
     started = time.perf_counter()
     result = train(PARAMS, config, data, lambda epoch, metrics: True, seed=1)
     seconds = time.perf_counter() - started

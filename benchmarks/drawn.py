@@ -25,7 +25,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import click
 import common
 
-from catdog_search import studies
 from catdog_search.data import dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.space import Params
@@ -43,17 +42,7 @@ CONFIGURATIONS: dict[str, tuple[Params, int]] = {
 
 def scored(params: Params, epochs: int, data: TrainData, image_size: int, seed: int) -> float:
     """Accuracy on val of one training."""
-    table = {
-        "name": "drawn",
-        "purpose": "benchmark",
-        "image_size": image_size,
-        "metric": "val_accuracy",
-        "direction": "maximize",
-        "trials": 1,
-        "space": params,
-        "training": {"epochs": epochs, "patience": epochs},
-    }
-    config = studies.parse(table, "benchmark")
+    config = common.study("drawn", image_size, epochs, space=params)
     return train(params, config, data, lambda *_: True, seed=seed).scores["val_accuracy"]
 
 

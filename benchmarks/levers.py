@@ -17,7 +17,7 @@ from typing import Any
 
 import common
 
-from catdog_search import places, studies
+from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.result import TrainData
@@ -57,19 +57,7 @@ def measure(
 
     if "progressive" in lever:
         epochs = round(epochs * _EPOCHS_BOUGHT)
-    config = studies.parse(
-        {
-            "name": "levers",
-            "purpose": "Accuracy over seconds.",
-            "image_size": image_size,
-            "metric": "val_accuracy",
-            "direction": "maximize",
-            "trials": 1,
-            "training": {"epochs": epochs, "patience": epochs},
-            "space": {"dropout": 0.2},
-        },
-        "levers",
-    )
+    config = common.study("levers", image_size, epochs)
     result = train({**PARAMS, **lever}, config, data, lambda *_: True, seed=seed)
     seconds, curve = 0.0, []
     for metrics in result.history:

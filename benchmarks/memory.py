@@ -12,7 +12,6 @@ from pathlib import Path
 import common
 import psutil
 
-from catdog_search import studies
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
 from catdog_search.search.messages import EpochDone, Event, TrialEnded
@@ -43,20 +42,8 @@ def main() -> None:
     asked = parser.parse_args()
     backend = choose_backend()
     packed = common.packed(asked, asked.image_size)
-    config = studies.parse(
-        {
-            "name": "memory",
-            "purpose": "One trial.",
-            "image_size": asked.image_size,
-            "metric": "val_accuracy",
-            "direction": "maximize",
-            "trials": 1,
-            "training": {"epochs": 1, "patience": 1},
-            "pruner": {"name": "none"},
-            "space": {**PARAMS, "activation": {"choices": ["relu", "elu"]}},
-        },
-        "memory",
-    )
+    space = {**PARAMS, "activation": {"choices": ["relu", "elu"]}}
+    config = common.study("memory", asked.image_size, 1, space=space)
     seen: dict[str, float] = {}
 
     def listen(event: Event) -> None:

@@ -29,12 +29,11 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
 from catdog_search.search import history
-from catdog_search.search.feasibility import failure_risk
 from catdog_search.search.history import view_of
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import make_pruner, report_epoch
-from catdog_search.search.record import CONSTRAINTS
 from catdog_search.search.sampler import make_sampler
+from catdog_search.search.slot import risk_in
 from catdog_search.search.storage import open_study
 
 EPOCHS = 12
@@ -73,10 +72,7 @@ def ask_and_tell(study: optuna.Study, config: StudyConfig, proposer: Proposer) -
     started = time.perf_counter()
     view = view_of(study)
     trial = study.ask()
-    over = [row for row in view.trials if row.state in ("COMPLETE", "PRUNED")]
-    failed = [row.params for row in over if row.ending in CONSTRAINTS]
-    fitted = [row.params for row in over if row.ending not in CONSTRAINTS]
-    proposer.propose(trial, view.tried, failure_risk(config.space, failed, fitted))
+    proposer.propose(trial, view.tried, risk_in(view, config.space))
     asked = time.perf_counter()
     for epoch in range(EPOCHS):
         report_epoch(study, trial, epoch, 0.9)  # good enough not to be pruned

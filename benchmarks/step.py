@@ -19,7 +19,6 @@ from typing import Any
 import common
 import numpy as np
 
-from catdog_search import studies
 from catdog_search.config import AUGMENTATIONS, CnnParams
 from catdog_search.data.dataset import Dataset
 from catdog_search.search.worker import choose_backend
@@ -38,19 +37,7 @@ def ours(data: TrainData, image_size: int, epochs: int, execution: Execution, **
     """Photos a second of whole epochs, val of 64 photos and the report included."""
     from catdog_search.training.loop import train
 
-    config = studies.parse(
-        {
-            "name": "step",
-            "purpose": "Speed.",
-            "image_size": image_size,
-            "metric": "val_accuracy",
-            "direction": "maximize",
-            "trials": 1,
-            "training": {"epochs": epochs, "patience": epochs},
-            "space": {"dropout": 0.5},
-        },
-        "step",
-    )
+    config = common.study("step", image_size, epochs)
     ends: list[float] = []
     train(
         {**PARAMS, **more},
@@ -119,25 +106,22 @@ def bare(
     )
     arguments: dict[str, Any] = {"x": data.x_train, "y": data.y_train, "batch_size": 64}
     if augmented == "tf.data":
-        arguments = {"x": tf_data(data, keras.Sequential(made))}
+        arguments = {"x": augmented_tf_data(data, keras.Sequential(made))}
     if untuned:
-        arguments = {"x": tf_data(data, None)}
+        arguments = {"x": common.untuned(data.x_train, data.y_train, 64, shuffle=True)}
     model.fit(**arguments, epochs=epochs, verbose=0, callbacks=[clock])
     return len(data.y_train) * (epochs - 1) / (ends[-1] - ends[0])
 
 
-def tf_data(data: TrainData, augment: Any) -> Any:
-    """The pipeline of Keras's guide to augmentation; without one, plain and not tuned."""
+def augmented_tf_data(data: TrainData, augment: Any) -> Any:
+    """The pipeline of Keras's guide to augmentation."""
     import tensorflow as tf
 
     photos = tf.data.Dataset.from_tensor_slices((data.x_train, data.y_train))
-    batches = photos.shuffle(len(data.y_train)).batch(64)
-    if augment is None:
-        options = tf.data.Options()
-        options.autotune.enabled = False
-        return batches.prefetch(2).with_options(options)
-    changed = batches.map(
-        lambda x, y: (augment(tf.cast(x, tf.float32), training=True), y), tf.data.AUTOTUNE
+    changed = (
+        photos.shuffle(len(data.y_train))
+        .batch(64)
+        .map(lambda x, y: (augment(tf.cast(x, tf.float32), training=True), y), tf.data.AUTOTUNE)
     )
     return changed.prefetch(tf.data.AUTOTUNE)
 

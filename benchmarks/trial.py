@@ -21,7 +21,6 @@ from typing import Any
 
 import common
 
-from catdog_search import studies
 from catdog_search.data.dataset import Dataset
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
@@ -38,13 +37,7 @@ def arrays(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> dict[st
 
     if keras.backend.backend() != "tensorflow":
         return {"x": x, "y": y, "batch_size": batch_size} if shuffle else {"x": (x, y)}
-    import tensorflow as tf
-
-    photos = tf.data.Dataset.from_tensor_slices((x, y))
-    photos = photos.shuffle(len(y)) if shuffle else photos
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    return {"x": photos.batch(batch_size).prefetch(2).with_options(options)}
+    return {"x": common.untuned(x, y, batch_size, shuffle=shuffle)}
 
 
 def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
@@ -83,20 +76,12 @@ def main() -> None:
     asked = parser.parse_args()
     packed = common.packed(asked, asked.image_size)
     os.environ["KERAS_BACKEND"] = choose_backend()
-    config = studies.parse(
-        {
-            "name": "trial",
-            "purpose": "Trials that are all alike.",
-            "image_size": asked.image_size,
-            "metric": "val_accuracy",
-            "direction": "maximize",
-            "trials": asked.n + 1,
-            "training": {"epochs": asked.epochs, "patience": asked.epochs},
-            "pruner": {"name": "none"},
-            "space": {**PARAMS, "activation": {"choices": ["relu", "elu"]}},
-            "recipes": {"same": {"activation": "relu"}},
-        },
+    config = common.study(
         "trial",
+        asked.image_size,
+        asked.epochs,
+        space={**PARAMS, "activation": {"choices": ["relu", "elu"]}},
+        recipes={"same": {"activation": "relu"}},
     )
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()

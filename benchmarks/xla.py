@@ -14,7 +14,6 @@ import time
 import common
 from step import FULL, PARAMS, subset
 
-from catdog_search import studies
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Execution
 from catdog_search.training.result import TrainData
@@ -24,19 +23,7 @@ def measure(data: TrainData, image_size: int, xla: bool) -> tuple[float, float]:
     """Seconds until the first epoch's end, and photos a second in the second epoch."""
     from catdog_search.training.loop import train
 
-    config = studies.parse(
-        {
-            "name": "xla",
-            "purpose": "Compile time against gain.",
-            "image_size": image_size,
-            "metric": "val_accuracy",
-            "direction": "maximize",
-            "trials": 1,
-            "training": {"epochs": 2, "patience": 2},
-            "space": {"dropout": 0.5},
-        },
-        "xla",
-    )
+    config = common.study("xla", image_size, 2)
     ends = [time.perf_counter()]
     params = {**PARAMS, "augmentation": 1.0, "augmentation_kinds": FULL}
     train(

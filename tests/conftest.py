@@ -14,13 +14,16 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.decode import decode
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
 from catdog_search.tracking.store import ensure_mlflow_db
+from catdog_search.training.result import TrainData
 
 os.environ["KERAS_BACKEND"] = os.environ.get("KERAS_BACKEND", "tensorflow")
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -45,6 +48,15 @@ def own_settings(monkeypatch: pytest.MonkeyPatch, shared_cache: Path) -> None:
 def drawn() -> SyntheticSource:
     """A hundred drawn pictures."""
     return SyntheticSource(100)
+
+
+@pytest.fixture(scope="module")
+def data(drawn: SyntheticSource) -> TrainData:
+    """Two dozen drawn pictures to train on, half of them val too."""
+    keys = [*list(drawn.labels)[:12], *list(drawn.labels)[-12:]]
+    x = np.stack([decode(drawn.read(key), 16) for key in keys])
+    y = np.array([[drawn.labels[key]] for key in keys], np.float32)
+    return TrainData(x, y, x[::2], y[::2], ("cat", "dog"))
 
 
 @pytest.fixture

@@ -12,52 +12,16 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from tiny_training import BACKEND, PARAMS, config, go_on
 
-from catdog_search import studies
-from catdog_search.config import CnnParams, StudyConfig
-from catdog_search.data.decode import decode
-from catdog_search.data.sources import SyntheticSource
-from catdog_search.errors import BackendError
+from catdog_search.config import CnnParams
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import ReportCallback
 from catdog_search.training.device import is_out_of_memory, product_rate
 from catdog_search.training.evaluate import scores
-from catdog_search.training.execution import Device, Execution, Wish, choose
 from catdog_search.training.loop import train
 from catdog_search.training.optimize import Scores, learning_rate
-from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
-
-
-def config(**more: Any) -> StudyConfig:
-    table = {
-        "name": "s",
-        "purpose": "p",
-        "image_size": 16,
-        "metric": "val_accuracy",
-        "direction": "maximize",
-        "trials": 1,
-        "space": {"dropout": 0.0},
-        "training": {"epochs": 3, "patience": 3},
-        **more,
-    }
-    return studies.parse(table, "f.toml")
-
-
-BACKEND = keras.backend.backend()
-PARAMS = {"n_blocks": 2, "filters": 8, "dense_units": 0, "dropout": 0.0, "batch_size": 8}
-
-
-@pytest.fixture(scope="module")
-def data(drawn: SyntheticSource) -> TrainData:
-    keys = [*list(drawn.labels)[:12], *list(drawn.labels)[-12:]]
-    x = np.stack([decode(drawn.read(key), 16) for key in keys])
-    y = np.array([[drawn.labels[key]] for key in keys], np.float32)
-    return TrainData(x, y, x[::2], y[::2], ("cat", "dog"))
-
-
-def go_on(epoch: int, metrics: Any) -> bool:
-    return True
 
 
 def test_train_learns_its_own_pictures(data: TrainData) -> None:
@@ -436,136 +400,3 @@ def test_is_out_of_memory_knows_every_backends_words(error: Exception, is_memory
 
 def test_product_rate_is_that_of_a_computer() -> None:
     assert 1e8 < product_rate() < 1e16
-
-
-EXECUTIONS = [
-    Execution(pixels="device"),
-    Execution(pixels="device", steps_per_call=2),
-    Execution(steps_per_call=2),
-    Execution(xla=True),
-    Execution(pixels="device", steps_per_call=2, xla=True),
-]
-
-
-@pytest.mark.parametrize("mixup", [False, True])
-@pytest.mark.parametrize(
-    "execution",
-    [e for e in EXECUTIONS if BACKEND != "torch" or not (e.xla or e.steps_per_call > 1)],
-    ids=str,
-)
-def test_train_learns_the_same_however_it_runs(
-    data: TrainData, execution: Execution, mixup: bool
-) -> None:
-    # 96 photos in batches of 6 are 16 steps: two of them a call.
-    many = TrainData(*(np.concatenate([a] * 4) for a in (data.x_train, data.y_train)),
-                     data.x_val, data.y_val, data.class_names)  # fmt: skip
-    params = {**PARAMS, "batch_size": 6, "augmentation": 0.3}
-    params["augmentation_kinds"] = "mixup" if mixup else "flip+zoom"
-    if execution.xla and BACKEND == "tensorflow" and not mixup:
-        params["augmentation"] = 0.0  # its random numbers are others under XLA
-    plain = train(params, config(), many, go_on, seed=1)
-    other = train(params, config(), many, go_on, seed=1, execution=execution)
-    for one, two in zip(plain.history, other.history, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], abs=2e-3)
-        assert two["val_loss"] == pytest.approx(one["val_loss"], abs=2e-3)
-    assert np.allclose(plain.val_probabilities, other.val_probabilities, atol=5e-3)
-
-
-def test_train_in_half_precision_scores_and_exports_in_full(data: TrainData) -> None:
-    half = Execution(precision="mixed_bfloat16")
-    fit = config(training={"epochs": 25, "patience": 25})
-    params = {**PARAMS, "learning_rate": 0.01}
-    policies: list[str] = []
-    result = train(params, fit, data, lambda *_: policies.append(policy()) is None, seed=1,
-                   execution=half)  # fmt: skip
-    assert set(policies) == {"mixed_bfloat16"}
-    assert result.scores["val_accuracy"] > 0.9
-    assert result.model is not None
-    body = result.model.get_layer("cnn")
-    assert {layer.compute_dtype for layer in body.layers} == {"float32"}
-    served = np.ravel(keras.ops.convert_to_numpy(result.model(data.x_val)))
-    assert np.allclose(served, result.val_probabilities, atol=1e-5)
-    assert train(params, config(), data, go_on, seed=1).model.compute_dtype == "float32"  # type: ignore[union-attr]
-
-
-def policy() -> str:
-    return str(keras.config.dtype_policy().name)
-
-
-def test_pixels_lie_on_the_device_once_and_in_no_checkpoint(
-    data: TrainData, tmp_path: Path
-) -> None:
-    path = tmp_path / "c.npz"
-    pixels = on_device(data)
-    train(PARAMS, config(), data, go_on, seed=1, checkpoint=path,
-          execution=Execution(pixels="device"))  # fmt: skip
-    assert on_device(data) is pixels
-    with np.load(path) as saved:
-        # The header is uint8 too, but a row of letters.
-        assert not [k for k in saved.files if saved[k].dtype == np.uint8 and saved[k].ndim > 1]
-        assert any(k.startswith("best_weights/") for k in saved.files)
-
-
-def test_progressive_training_sees_photos_of_half_the_side_first(data: TrainData) -> None:
-    small = dataclasses.replace(
-        data, x_train=data.x_train[:, ::2, ::2], x_val=data.x_val[:, ::2, ::2]
-    )
-    large = dataclasses.replace(
-        small,
-        x_train=small.x_train.repeat(2, axis=1).repeat(2, axis=2),
-        x_val=small.x_val.repeat(2, axis=1).repeat(2, axis=2),
-    )
-    params = {**PARAMS, "schedule": "cosine", "head": "average"}
-    fit = {"training": {"epochs": 4, "patience": 4}}
-    halved = train({**params, "progressive": 0.5}, config(**fit), large, go_on, seed=1)
-    whole = train(params, config(**fit, image_size=8), small, go_on, seed=1)
-    losses = [[metrics["loss"] for metrics in result.history] for result in (halved, whole)]
-    assert losses[0][:2] == pytest.approx(losses[1][:2], abs=1e-4)
-    assert losses[0][2] != pytest.approx(losses[1][2], abs=1e-4)
-    assert halved.history[1]["val_loss"] != pytest.approx(whole.history[1]["val_loss"], abs=1e-4)
-    assert halved.model is not None
-    served = np.ravel(keras.ops.convert_to_numpy(halved.model(large.x_val)))
-    assert np.allclose(served, halved.val_probabilities, atol=1e-4)
-
-
-WISH, CPU = Wish(), Device("CPU, 2 cores")
-GPU = Device("GPU", True, 80 * 10**9, True)
-
-
-@pytest.mark.parametrize(
-    ("wish", "backend", "device", "pixel_gb", "sharing", "expected"),
-    [
-        (WISH, "tensorflow", CPU, 1, 1, Execution()),
-        (WISH, "jax", CPU, 1, 1, Execution(xla=True)),
-        (WISH, "torch", CPU, 1, 1, Execution()),
-        (WISH, "jax", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
-        (WISH, "torch", GPU, 1, 1, Execution("device", "mixed_bfloat16", 1, False)),
-        (WISH, "tensorflow", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", GPU, 40, 1, Execution("stream", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", GPU, 10, 4, Execution("stream", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", Device("GPU", True, None), 1, 1, Execution("stream", "float32", 16, True)),
-        (Wish(pixels="device"), "tensorflow", CPU, 1, 1, Execution("device")),
-        (Wish("stream", "float32", 4), "jax", GPU, 1, 1, Execution("stream", "float32", 4, True)),
-        (Wish(xla=False), "tensorflow", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16)),
-    ],
-)
-def test_execution_is_chosen_by_the_device(
-    wish: Wish, backend: str, device: Device, pixel_gb: int, sharing: int, expected: Execution
-) -> None:
-    assert choose(wish, backend, device, pixel_gb * 10**9, sharing) == expected
-
-
-@pytest.mark.parametrize(
-    ("wish", "backend", "pixel_gb", "words"),
-    [
-        (Wish(steps_per_call=2), "torch", 1, "--steps-per-call: Keras runs one step a call"),
-        (Wish(xla=True), "torch", 1, "--xla: PyTorch has none"),
-        (Wish(xla=False), "jax", 1, "--no-xla: JAX always compiles"),
-        (Wish(pixels="device"), "jax", 90, "90.00 GB of pixels for 1 trial.* GPU has 80.00 GB"),
-    ],
-)
-def test_execution_that_cannot_be_is_refused(
-    wish: Wish, backend: str, pixel_gb: int, words: str
-) -> None:
-    with pytest.raises(BackendError, match=words):
-        choose(wish, backend, GPU, pixel_gb * 10**9)

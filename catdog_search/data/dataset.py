@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -71,14 +70,7 @@ class Dataset:
         """
         photos, rows = self.manifest.photos, self.rows(split)
         labels = np.array([[photos[i].label] for i in rows], np.float32)
-        mapped = self.pixels()
-        copy = np.empty((len(rows), *mapped.shape[1:]), np.uint8)
-        for start in range(0, len(rows), _CHUNK):
-            chunk = slice(start, start + _CHUNK)
-            copy[chunk] = mapped[rows[chunk]]
-            # What was read stays in the page cache, and no longer counts as this process's.
-            mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-        return copy, labels
+        return self.pixels()[rows], labels
 
 
 def load(

@@ -69,7 +69,7 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Of paths, sizes and modification times."""
-        # Text, not Path: 20,000 files take a tenth of a second instead of half of one.
+        # Text, not Path: it is the same call without making an object for each of 20,000 files.
         stats = ((key, os.stat(f"{self._root}/{key}")) for key in self.labels)
         return _hash_rows((key, s.st_size, s.st_mtime_ns) for key, s in stats)
 

@@ -109,8 +109,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
 def _change(photos: Any, drawn: Drawn) -> Any:
     """Do to photos what was drawn for them; on TensorFlow XLA makes one loop of it.
 
-    Compiled it is two thirds faster than TensorFlow's own projective warp alone, and, unlike
-    that, it can stand in a model that XLA compiles as a whole.
+    Unlike TensorFlow's own projective warp it can stand in a model that XLA compiles as a whole.
     """
     if keras.backend.backend() != "tensorflow":
         return _change_in_steps(photos, drawn)

@@ -165,7 +165,6 @@ class _Coordinator:
         self.study = open_study(state, config, dataset, sampler, pruner)
         self._proposer = Proposer(self.study, sampler, config.space)
         photos = len(dataset.rows("train"))
-        self._n_photos = photos + len(dataset.rows("val"))
         memory = memory_limit(config.limits) // options.trials_per_gpu
         self._limits = Limits(config, photos, memory)
         self.store = Store.of(state)
@@ -283,11 +282,13 @@ class _Coordinator:
         """Give every idle slot a trial; returns whether any was begun."""
         begun = False
         for slot in slots:
-            if slot in turns.busy or (trial := self._next_trial(turns.busy)) is None:
+            if slot in turns.busy:
                 continue
-            training = {s.params_key for s in turns.busy if s.params_key}
             view = view_of(self.study)
-            turns.begin(slot, slot.run_trial(trial, view, self._execution, training))
+            tried = {*view.tried, *(s.params_key for s in turns.busy if s.params_key)}
+            if (trial := self._next_trial(view, tried, turns.busy)) is None:
+                continue
+            turns.begin(slot, slot.run_trial(trial, view, self._execution, tried))
             begun = True
         return begun
 
@@ -300,7 +301,8 @@ class _Coordinator:
         if self._opened:
             return
         self._opened = True
-        pixels = self._dataset.image_size**2 * 3 * self._n_photos
+        photos = len(self._dataset.rows("train")) + len(self._dataset.rows("val"))
+        pixels = self._dataset.image_size**2 * 3 * photos
         self._execution = choose(self._options.wish, ready.backend, device, pixels, sharing)
         if self._record:
             self._record.open(ready, self._execution)
@@ -308,19 +310,17 @@ class _Coordinator:
         estimate = estimate_study(self._config, self._limits)
         self._tell(Planned(estimate, self._limits.memory_bytes, self._execution, sharing))
 
-    def _next_trial(self, busy: Collection[Slot]) -> Trial | None:
+    def _next_trial(self, view: StudyView, tried: set[str], busy: Collection[Slot]) -> Trial | None:
         """One that a dead coordinator left running, else the next that Optuna proposes.
 
         None where the budget is given out, the space has no more, or it is time to stop.
         """
-        view = view_of(self.study)
         if self._stop.cause or view.finished + len(busy) >= self._options.trials:
             return None
         training = {slot.number for slot in busy}
         for frozen in self._trials(TrialState.RUNNING):
             if frozen.number not in training:
                 return Trial(self.study, frozen._trial_id)
-        tried = {*view.tried, *(slot.params_key for slot in busy if slot.params_key)}
         if not self._trials(TrialState.WAITING) and is_exhausted(self._config.space, tried):
             if not busy:
                 self._notice("every point of the space has been tried")

@@ -19,9 +19,9 @@ from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.storage import FINGERPRINT, load_study
 from catdog_search.search.summary import study_figures
 from catdog_search.tracking.figures import trial_figures
-from catdog_search.tracking.runs import metric_history
+from catdog_search.tracking.runs import recorded
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import load_val, val_photos
+from catdog_search.tracking.trial_files import val_photos
 
 __all__ = ["Study", "draw_study", "draw_trial"]
 
@@ -61,23 +61,21 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
         OSError: The folder can't be written.
     """
     client = Store.of(state).client()
-    history = metric_history(client, row.run_id) if row.run_id else []
-    if row.run_id is None or not history:
+    seen = recorded(client, row.run_id) if row.run_id else None
+    if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
-    predictions = load_val(client, row.run_id)
     packed = _packed(state, view)
     names = packed.manifest.class_names if packed else ("class 0", "class 1")
-    kept = client.get_run(row.run_id).data.metrics.get("best_epoch")
     figures = trial_figures(
         f"{view.name} trial {row.number}",
-        history,
-        None if kept is None else int(kept),
-        predictions,
+        seen.history,
+        seen.best_epoch,
+        seen.predictions,
         names,
         val_photos(packed) if packed else None,
     )
     missing = "the photos are not in the cache any more, so the most wrong ones are not shown"
-    return Drawn(_save(figures, folder), missing if predictions and not packed else "")
+    return Drawn(_save(figures, folder), missing if seen.predictions and not packed else "")
 
 
 def _packed(state: State, view: StudyView) -> Dataset | None:

@@ -26,9 +26,9 @@ from catdog_search.tracking.runs import (
     RunStatus,
     StudyRuns,
     as_text,
-    metric_history,
+    recorded,
 )
-from catdog_search.tracking.trial_files import FIGURES, delete_files, load_val, log_figures
+from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
 from catdog_search.training.execution import Execution
 
 # How a trial's ending reads in Optuna and in MLflow.
@@ -225,18 +225,11 @@ class StudyRecord:
             client, run_id = self._runs.client, row.run_id
             if not row.kept or run_id is None or client.list_artifacts(run_id, FIGURES):
                 continue
-            if (predictions := load_val(client, run_id)) is None:
-                continue
-            best_epoch = int(client.get_run(run_id).data.metrics["best_epoch"])
-            log_figures(
-                client,
-                run_id,
-                f"{self._config.name} trial {row.number}",
-                metric_history(client, run_id),
-                best_epoch,
-                predictions,
-                self._dataset,
-            )
+            seen = recorded(client, run_id)
+            if seen.predictions is not None:
+                title = f"{self._config.name} trial {row.number}"
+                kept = (seen.history, seen.best_epoch, seen.predictions)
+                log_figures(client, run_id, title, *kept, self._dataset)
 
     def close(self, status: RunStatus) -> None:
         """Draw the study, close its run, and the child of a trial that a dead worker left open."""

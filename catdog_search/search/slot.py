@@ -42,7 +42,7 @@ from catdog_search.search.pruner import report_epoch
 from catdog_search.search.record import CONSTRAINTS, StudyRecord
 from catdog_search.search.sampler import trial_seed
 from catdog_search.search.scratch import checkpoint_path
-from catdog_search.space import Params, params_key
+from catdog_search.space import Params, Space, params_key
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import Execution
 
@@ -178,7 +178,7 @@ class Slot:
             self._worker = None
 
     def run_trial(
-        self, trial: Trial, view: StudyView, execution: Execution, training: set[str]
+        self, trial: Trial, view: StudyView, execution: Execution, tried: set[str]
     ) -> Turns[None]:
         """Train one trial and record its outcome.
 
@@ -186,7 +186,7 @@ class Slot:
             trial: Of the study, RUNNING.
             view: The study as it stands.
             execution: How it runs on the device.
-            training: Keys of the params that train elsewhere at this moment.
+            tried: Keys of the params that are over or train elsewhere at this moment.
 
         Raises:
             TrialFailedError: The trial hit a bug, which is recorded.
@@ -194,7 +194,8 @@ class Slot:
         """
         started = time.monotonic()
         self.number = trial.number
-        params = self._set.proposer.propose(trial, {*view.tried, *training}, _risk(self._set, view))
+        risk = risk_in(view, self._set.config.space)
+        params = self._set.proposer.propose(trial, tried, risk)
         self.params_key = params_key(params)
         try:
             while True:
@@ -316,8 +317,9 @@ class Slot:
         )
 
 
-def _risk(setting: Setting, view: StudyView) -> Risk | None:
+def risk_in(view: StudyView, space: Space) -> Risk | None:
+    """How probable failure is, by what a study's trials came to; None where they can't tell."""
     over = [row for row in view.trials if row.state in ("COMPLETE", "PRUNED")]
     failed = [row.params for row in over if row.ending in CONSTRAINTS]
     fitted = [row.params for row in over if row.ending not in CONSTRAINTS]
-    return failure_risk(setting.config.space, failed, fitted)
+    return failure_risk(space, failed, fitted)

@@ -49,7 +49,7 @@ def log_model(
         # Without them MLflow starts a process that imports the backend again, for 10 s.
         pip_requirements=_requirements(backend),
         metadata=dict(metadata),
-        # It would load the model again to predict the example: half a second of every kept trial.
+        # It would load the model again to predict the example, for every kept trial.
         validate_serving_input=False,
     )
     return str(info.model_id)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
+from catdog_search.tracking.figures import Predictions
 from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import delete_files, keep_figures
+from catdog_search.tracking.trial_files import delete_files, keep_figures, load_val
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,6 +230,28 @@ class StudyRuns:
         self.client.log_text(self.parent_id, text, _TABLE)
         as_table = json.dumps([{"path": _TABLE, "type": "table"}])
         self._log(self.parent_id, {}, {"mlflow.loggedArtifacts": as_table})
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What MLflow keeps of a trial that its figures are drawn from.
+
+    Attributes:
+        history: Metrics of every epoch.
+        best_epoch: Whose weights were kept; None where no epoch's were.
+        predictions: Of val; None where the run has none.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int | None
+    predictions: Predictions | None
+
+
+def recorded(client: MlflowClient, run_id: str) -> Recorded:
+    """Read what a trial's figures are drawn from."""
+    kept = client.get_run(run_id).data.metrics.get("best_epoch")
+    best_epoch = None if kept is None else int(kept)
+    return Recorded(metric_history(client, run_id), best_epoch, load_val(client, run_id))
 
 
 def metric_history(client: MlflowClient, run_id: str) -> list[dict[str, float]]:

@@ -115,8 +115,8 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Scores val after every epoch, and keeps what it was taken for.
 
-    Keras's own validation forgets the logits, so the scores at the end would take another pass:
-    1.5 s of a trial of two minutes. It stands before the callbacks that read val's metrics.
+    Keras's own validation forgets the logits, so the scores at the end would take another pass. It
+    stands before the callbacks that read val's metrics.
 
     Args:
         val: As `predict` is given it.

@@ -78,9 +78,9 @@ def learning_rate(
 class Scores(keras.metrics.Metric):  # type: ignore[misc]
     """Accuracy, precision, recall and AUC from one histogram of probabilities by class.
 
-    Keras's own four cost 4 % of a step of a small network (2 cores, TensorFlow, 64 photos of
-    64 px: 632 against 660 photos a second); this is one product of two small matrices. AUC is that
-    of the histogram, as Keras's is that of its thresholds; the final score is exact.
+    One product of two small matrices a step, where Keras's own four are many small
+    operations. AUC is that of the histogram, as Keras's is that of its thresholds; the final score
+    is exact.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,33 @@
+"""A study for trainings of a moment on a few pictures, and its params."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from catdog_search import studies
+from catdog_search.config import StudyConfig
+
+
+def config(**more: Any) -> StudyConfig:
+    table = {
+        "name": "s",
+        "purpose": "p",
+        "image_size": 16,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": 1,
+        "space": {"dropout": 0.0},
+        "training": {"epochs": 3, "patience": 3},
+        **more,
+    }
+    return studies.parse(table, "f.toml")
+
+
+BACKEND = keras.backend.backend()
+PARAMS = {"n_blocks": 2, "filters": 8, "dense_units": 0, "dropout": 0.0, "batch_size": 8}
+
+
+def go_on(epoch: int, metrics: Any) -> bool:
+    return True
