@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 from pydantic import (
@@ -45,38 +45,16 @@ _KIND = "|".join(AUGMENTATIONS)
 AugmentationKinds = Annotated[str, StringConstraints(pattern=rf"^({_KIND})(\+({_KIND}))*$")]
 
 
-class CnnParams(_Table):
-    """Params of the family `cnn`: convolution blocks, each halving the side, then a dense head."""
+class TrialParams(_Table):
+    """Params that every family has: of size, regularization, augmentation and optimization."""
 
-    n_blocks: int = Field(3, ge=1, le=7, description="convolution blocks; each halves the side")
-    convolutions: int = Field(1, ge=1, le=4, description="convolutions a block")
-    filters: int = Field(32, ge=4, le=512, description="filters of the first block")
-    filter_growth: float = Field(
-        2.0, ge=1, le=4, description="filters of a block over those of the one before; at most 512"
-    )
-    kernel_size: Literal[3, 5, 7] = Field(3, description="side of a convolution, in pixels")
-    block: Literal["plain", "residual", "separable"] = Field(
-        "plain",
-        description="plain: convolutions, then pooling; residual: all but the first convolution "
-        "stand after the pooling, with a shortcut around them; separable: plain with depthwise "
-        "separable convolutions",
-    )
-    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = Field(
-        "relu", description="after every convolution and dense layer"
-    )
-    normalization: Literal["none", "batch"] = Field(
-        "none", description="between a convolution and its activation"
-    )
-    head: Literal["flatten", "average", "max"] = Field(
-        "flatten", description="what becomes of the last block's map: all of it, or its mean or max"
+    image_size: int = Field(
+        0, ge=0, le=1024, description="side in pixels of this trial's photos; 0: as the study says"
     )
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
     )
     dropout: float = Field(0.5, ge=0, lt=1, description="rate before the dense and output layers")
-    spatial_dropout: float = Field(
-        0.0, ge=0, lt=1, description="rate after each block, of whole filter maps"
-    )
     weight_decay: float = Field(
         0.0,
         ge=0,
@@ -109,6 +87,49 @@ class CnnParams(_Table):
         0.0, ge=0, lt=1, description="momentum of averaged weights; 0: none; needs a falling rate"
     )
     batch_size: int = Field(64, ge=1, le=4096, description="photos a step")
+
+    @property
+    def augmentations(self) -> frozenset[str]:
+        """The kinds that are at work."""
+        return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
+
+    # What a light epoch takes of the work of another one.
+    light_share: ClassVar[float] = 1.0
+
+    def light_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs, the first ones, take less work than the others."""
+        del epochs
+        return 0
+
+
+class CnnParams(TrialParams):
+    """Params of the family `cnn`: convolution blocks, each halving the side, then a dense head."""
+
+    n_blocks: int = Field(3, ge=1, le=7, description="convolution blocks; each halves the side")
+    convolutions: int = Field(1, ge=1, le=4, description="convolutions a block")
+    filters: int = Field(32, ge=4, le=512, description="filters of the first block")
+    filter_growth: float = Field(
+        2.0, ge=1, le=4, description="filters of a block over those of the one before; at most 512"
+    )
+    kernel_size: Literal[3, 5, 7] = Field(3, description="side of a convolution, in pixels")
+    block: Literal["plain", "residual", "separable"] = Field(
+        "plain",
+        description="plain: convolutions, then pooling; residual: all but the first convolution "
+        "stand after the pooling, with a shortcut around them; separable: plain with depthwise "
+        "separable convolutions",
+    )
+    activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] = Field(
+        "relu", description="after every convolution and dense layer"
+    )
+    normalization: Literal["none", "batch"] = Field(
+        "none", description="between a convolution and its activation"
+    )
+    head: Literal["flatten", "average", "max"] = Field(
+        "flatten", description="what becomes of the last block's map: all of it, or its mean or max"
+    )
+    spatial_dropout: float = Field(
+        0.0, ge=0, lt=1, description="rate after each block, of whole filter maps"
+    )
     progressive: float = Field(
         0.0,
         ge=0,
@@ -117,17 +138,59 @@ class CnnParams(_Table):
         "at a quarter of the arithmetic; val sees whole ones; needs head average or max",
     )
 
-    def half_side_epochs(self, epochs: int) -> int:
-        """How many of a training's epochs see photos of half the side."""
+    light_share: ClassVar[float] = 0.25  # half the side is a quarter of the arithmetic
+
+    def light_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs, the first ones, see photos of half the side."""
         return round(self.progressive * epochs)
 
-    @property
-    def augmentations(self) -> frozenset[str]:
-        """The kinds that are at work."""
-        return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
+
+class ResNet50Params(TrialParams):
+    """Params of the family `resnet50`: a pretrained backbone, some stages trained, a fresh head."""
+
+    trainable_stages: int = Field(
+        0,
+        ge=0,
+        le=5,
+        description="stages that are trained, counted from the backbone's last; 0: the head alone. "
+        "A stage that starts without loaded weights is trained anyway",
+    )
+    backbone_end: Literal["conv4_block6_out", "conv5_block3_out"] = Field(
+        "conv5_block3_out", description="the backbone's last layer; stage 5 is there or not"
+    )
+    dense_units: int = Field(
+        0, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="rate before the dense and output layers")
+    backbone_learning_rate: float = Field(
+        1e-4, gt=0, le=1, description="highest of the backbone's; learning_rate is the head's"
+    )
+    warmup_epochs: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="epochs, the first ones, that train only what starts random, at a constant "
+        "rate, before loaded stages are unfrozen",
+    )
+    views: int = Field(
+        1,
+        ge=0,
+        le=64,
+        description="augmented views of each photo of train whose frozen features are computed, "
+        "once, and taken in turn by epoch; 0: afresh in every step, and nothing is kept",
+    )
+
+    light_share: ClassVar[float] = 0.0  # a head alone takes next to nothing
+
+    def light_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs, the first ones, warm up."""
+        return min(self.warmup_epochs, epochs)
 
 
-FAMILIES: dict[str, type[CnnParams]] = {"cnn": CnnParams}
+FAMILIES: dict[str, type[TrialParams]] = {"cnn": CnnParams, "resnet50": ResNet50Params}
+# A study over several families; `network` says which one a trial is of.
+ANY_FAMILY = "any"
+NETWORK = "network"
 
 
 class DataConfig(_Table):
@@ -220,6 +283,18 @@ class LimitsConfig(_Table):
     )
 
 
+class PublishedConfig(_Table):
+    """`[published.RECIPE]`: what others reached with a recipe, to set beside what it reaches here.
+
+    Not part of what makes trials comparable.
+    """
+
+    train_accuracy: float | None = Field(None, ge=0, le=1, description="as published")
+    val_accuracy: float | None = Field(None, ge=0, le=1, description="as published")
+    precision: float | None = Field(None, ge=0, le=1, description="as published")
+    recall: float | None = Field(None, ge=0, le=1, description="as published")
+
+
 class StudyConfig(_Table):
     """One study file, checked. `space` and `recipes` are read by `studies`."""
 
@@ -230,7 +305,15 @@ class StudyConfig(_Table):
         description="letters, digits, '.', '_' and '-', at most 64; names the study and experiment",
     )
     purpose: str = Field(min_length=1, max_length=2000, description="what the study is to find out")
-    family: Literal["cnn"] = Field("cnn", description="family of models")
+    family: Literal["cnn", "resnet50", "any"] = Field(
+        "cnn", description="family of models; any: the knob network says which, trial by trial"
+    )
+    weights: str = Field(
+        "imagenet",
+        min_length=1,
+        description="of the family resnet50: imagenet, which keras.applications fetches; none; or "
+        "the path of a Keras weights file, whole or ending after a stage",
+    )
     image_size: int = Field(ge=8, le=1024, description="side in pixels that photos are resized to")
     metric: Metric = Field(description="objective; also what early stopping watches")
     direction: Direction = Field(description="of the metric")
@@ -248,23 +331,46 @@ class StudyConfig(_Table):
     limits: LimitsConfig = LimitsConfig()
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
+    published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes trials of this study comparable; trials, timeout and purpose don't count."""
         plain = self.model_dump(
             exclude={
                 *("space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"),
-                *("limits", "seeds"),
+                *("limits", "seeds", "published"),
             }
         )
         plain["space"] = self.space.as_dict()
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
+        if self.family == "cnn":
+            del plain["weights"]
         return plain
+
+    def network(self, params: Params) -> str:
+        """The family that a trial is of."""
+        return str(params[NETWORK]) if self.family == ANY_FAMILY else self.family
+
+    def trial_params(self, params: Params) -> TrialParams:
+        """A trial's params with the defaults of its family; `image_size` is what it comes to."""
+        own = {name: value for name, value in params.items() if name != NETWORK}
+        own["image_size"] = own.get("image_size") or self.image_size
+        return FAMILIES[self.network(params)].model_validate(own)
+
+    def image_sizes(self) -> list[int]:
+        """All that its trials can have, the study's own first."""
+        dimension = self.space.dimensions.get("image_size")
+        values = [int(v) for v in dimension.values or ()] if dimension else []
+        return list(dict.fromkeys([self.image_size, *(v for v in values if v)]))
 
 
 def knobs(family: str) -> dict[str, Knob]:
     """The parameters that a family understands, by name."""
-    return {name: _knob(info) for name, info in FAMILIES[family].model_fields.items()}
+    if family != ANY_FAMILY:
+        return {name: _knob(info) for name, info in FAMILIES[family].model_fields.items()}
+    allowed = "one of " + ", ".join(FAMILIES)
+    network = Knob("choice", allowed, "family of the trial", "cnn", FAMILIES.__contains__)
+    return {NETWORK: network, **knobs("resnet50"), **knobs("cnn")}
 
 
 def _knob(info: FieldInfo) -> Knob:
@@ -341,7 +447,8 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
     for table in tables:
-        owner = owner.model_fields[table].annotation
+        is_named = typing.get_origin(owner) is Mapping  # tables with names of the user's own
+        owner = typing.get_args(owner)[1] if is_named else owner.model_fields[table].annotation
     where = f"{file} [{'.'.join(tables)}]" if tables else file
     if error["type"] == "extra_forbidden":
         return f"{where} {key}: unknown; {did_you_mean(key, owner.model_fields)}"

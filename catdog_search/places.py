@@ -70,8 +70,15 @@ def cache_folder() -> Path:
     return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
 
 
+def features_folder() -> Path:
+    """Where features of frozen backbones lie."""
+    return cache_folder() / "features"
+
+
 def cache_limit_bytes() -> int:
-    """`CATDOG_CACHE_LIMIT_GB` as bytes, by default 20 GB.
+    """What packed photos, and as much again what features may take.
+
+    `CATDOG_CACHE_LIMIT_GB` as bytes, by default 20 GB.
 
     Raises:
         StateError: It is not a positive number.

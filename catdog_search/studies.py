@@ -20,6 +20,12 @@ from catdog_search.space import (
     parse_space,
 )
 
+# An image size is packed before the first trial, so they can't be many.
+_MOST_SIZES = 16
+_LEAST_SIZE = 8
+_LEAST_RESNET_SIZE = 32
+_ALL_STAGES = 5
+
 PACKAGE = Path(__file__).resolve().parent
 
 
@@ -76,20 +82,26 @@ def load(name_or_file: str) -> StudyConfig:
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     """Check the content of a study file; `file` is named in messages."""
     family = table.get("family", "cnn")
-    if family not in cfg.FAMILIES:
-        raise StudyFileError(
-            f"{file} family: {family!r}; {did_you_mean(str(family), cfg.FAMILIES)}"
-        )
+    families = (*cfg.FAMILIES, cfg.ANY_FAMILY)
+    if family not in families:
+        raise StudyFileError(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
     knobs = cfg.knobs(family)
     space = parse_space(_subtable(table, "space", file), knobs, f"{file} [space]")
     if not space.dimensions:
         raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
     recipes = _parse_recipes(_subtable(table, "recipes", file), space, knobs, file)
     config = cfg.check_study({**table, "space": space, "recipes": recipes}, file)
-    _check_blocks(config, file)
+    for name in config.published:
+        if name not in recipes:
+            raise StudyFileError(f"{file} [published.{name}]: {did_you_mean(name, recipes)}")
+    _check_image_sizes(config, file)
+    if config.family != "resnet50":
+        _check_blocks(config, file)
+        _check_progressive(config, file)
+    if config.family != "cnn":
+        _check_resnet50(config, file)
     _check_sampler(config, file)
     _check_schedule(config, file)
-    _check_progressive(config, file)
     return config
 
 
@@ -122,14 +134,47 @@ def _parse_recipes(
 
 def _check_blocks(config: StudyConfig, file: str) -> None:
     """Each block halves the side, so the deepest one must still see a pixel."""
-    dimension = config.space.dimensions.get("n_blocks")
-    default = cfg.FAMILIES[config.family]().n_blocks
-    values = dimension.values if dimension else (default,)
-    most = max(int(v) for v in values or ())
-    if 2**most > config.image_size:
+    most = max(int(v) for v in _values(config, "n_blocks"))
+    least = min(config.image_sizes())
+    if 2**most > least:
         raise StudyFileError(
             f"{file} [space] n_blocks: {most} blocks need an image_size of at least {2**most}; "
-            f"it is {config.image_size}"
+            f"it is {least}"
+        )
+
+
+def _check_image_sizes(config: StudyConfig, file: str) -> None:
+    """Photos are packed at each of them."""
+    sizes = config.image_sizes()
+    if len(sizes) > _MOST_SIZES:
+        raise StudyFileError(
+            f"{file} [space] image_size: {len(sizes)} sizes, each of which is packed; at most "
+            f"{_MOST_SIZES}; give choices or a step"
+        )
+    if min(sizes) < _LEAST_SIZE:
+        raise StudyFileError(
+            f"{file} [space] image_size: {min(sizes)} is not allowed; it must be at least "
+            f"{_LEAST_SIZE}, or 0 for the study's own"
+        )
+
+
+def _check_resnet50(config: StudyConfig, file: str) -> None:
+    least, most = min(config.image_sizes()), _LEAST_RESNET_SIZE
+    if least < most:
+        raise StudyFileError(f"{file} image_size: {least}; a ResNet50 needs at least {most}")
+    if "mixup" in "+".join(map(str, _values(config, "augmentation_kinds"))).split("+"):
+        raise StudyFileError(
+            f"{file} [space] augmentation_kinds: mixup mixes photos, and a ResNet50 may be fed "
+            "their kept features; leave it out"
+        )
+    end = config.space.dimensions.get("backbone_end")
+    short = end is not None and any("conv4" in str(value) for value in end.values or ())
+    stages = end.when.get("trainable_stages", _values(config, "trainable_stages")) if end else ()
+    if short and _ALL_STAGES in stages:
+        raise StudyFileError(
+            f"{file} [space] backbone_end: can be conv4_block6_out, which has 4 stages, where "
+            f"trainable_stages is {_ALL_STAGES}; add when = "
+            "{ trainable_stages = [0, 1, 2, 3, 4] }"
         )
 
 
@@ -141,11 +186,12 @@ def _check_progressive(config: StudyConfig, file: str) -> None:
     if "flatten" in _values(config, "head"):
         raise StudyFileError(f"{at}, and head can be flatten, which takes one size; use average")
     most = max(int(v) for v in _values(config, "n_blocks"))
-    if config.image_size % 2 or config.image_size // 2 < 2**most:
-        raise StudyFileError(
-            f"{at}, {config.image_size / 2:g} px, which {most} blocks can't halve; the image_size "
-            f"must be even and at least {2 ** (most + 1)}"
-        )
+    for side in config.image_sizes():
+        if side % 2 or side // 2 < 2**most:
+            raise StudyFileError(
+                f"{at}, {side / 2:g} px, which {most} blocks can't halve; the image_size must be "
+                f"even and at least {2 ** (most + 1)}"
+            )
 
 
 def _check_sampler(config: StudyConfig, file: str) -> None:

@@ -52,6 +52,7 @@ def train(
     *,
     seed: int,
     on_batch: OnBatch | None = None,
+    say: Callable[[str], None] = lambda text: None,
     checkpoint: Path | None = None,
     execution: Execution = PLAIN,
 ) -> TrialResult:

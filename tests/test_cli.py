@@ -32,7 +32,10 @@ from catdog_search.search.messages import (
 from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
 from catdog_search.training.execution import PLAIN, Device
 
-COMMANDS = ("run", "studies", "check", "show", "promote", "ui", "doctor", "data")
+COMMANDS = (
+    *("run", "studies", "check", "show", "compare", "evaluate"),
+    *("promote", "ui", "doctor", "data"),
+)
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
 HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
 

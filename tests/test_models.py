@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from catdog_search import studies
-from catdog_search.config import AUGMENTATIONS, CnnParams
+from catdog_search.config import AUGMENTATIONS, CnnParams, ResNet50Params
 from catdog_search.data.decode import decode, resize
 from catdog_search.models.augmentation import Augment, Mixup
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.models.plan import cost_of_cnn
+from catdog_search.models.resnet50 import build_backbone, build_head
+from catdog_search.models.resnet_plan import cost_of_resnet50
 from catdog_search.search.chance import Chance
 
 
@@ -80,11 +82,19 @@ def test_cost_of_cnn_counts_weights_and_arithmetic_by_hand() -> None:
 def test_20_sampled_points_of_every_shipped_study_build(path: Path) -> None:
     study = studies.load(str(path))
     chance = Chance(random.Random(0))
-    for _ in range(20):
-        params = CnnParams.model_validate(study.space.sample(chance))
-        body = build_cnn(params, study.image_size)
-        assert body.output_shape == (None, 1)
-        assert body.count_params() == cost_of_cnn(params, study.image_size).parameters
+    points = [study.trial_params(study.space.sample(chance)) for _ in range(20)]
+    points += [study.trial_params(study.space.complete(r)) for r in study.recipes.values()]
+    deep = [params for params in points if isinstance(params, ResNet50Params)]
+    for params in points:
+        if isinstance(params, CnnParams):
+            body = build_cnn(params, params.image_size)
+            assert body.output_shape == (None, 1)
+            assert body.count_params() == cost_of_cnn(params, params.image_size).parameters
+    for params in deep[:1]:  # it takes seconds
+        backbone = build_backbone(params, "none")
+        head = build_head(params, backbone.resnet.output_shape[-1], 0)
+        counted = backbone.resnet.count_params() + head.count_params()
+        assert counted == cost_of_resnet50(params, ()).parameters
 
 
 def test_build_cnn_makes_the_published_network() -> None:

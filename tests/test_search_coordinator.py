@@ -97,7 +97,7 @@ def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
     kept = {f.path for f in client.list_artifacts(parent.info.run_id)}
     assert {"tiny.toml", "versions.json", "data"} <= kept
     data = {f.path for f in client.list_artifacts(parent.info.run_id, "data")}
-    named = ("audit.json", "left_out.json", "train.png", "val.png")
+    named = ("audit.json", "left_out.json", "splits.json", "train.png", "val.png")
     assert data == {f"data/{name}" for name in named}
     assert parent.inputs.dataset_inputs[0].dataset.digest == pictures.digest[:32]
 

@@ -172,7 +172,8 @@ def test_metrics_of_many_batches_are_those_of_the_whole() -> None:
 def test_train_weighs_a_smaller_last_batch_by_its_size(
     data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("catdog_search.training.batches._VAL_BATCH", 7)
+    monkeypatch.setattr("catdog_search.training.batches._VAL_PIXELS", 7 * 16 * 16)
+    monkeypatch.setattr("catdog_search.training.batches._LEAST_VAL_BATCH", 1)
     data = dataclasses.replace(data, x_val=data.x_val[:11], y_val=data.y_val[:11])
     assert [len(ValBatches(data)[i][1]) for i in range(2)] == [6, 5]
     result = train(PARAMS, config(), data, go_on, seed=2)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from catdog_search import __version__
-from catdog_search.cli import data, look, run, stores
+from catdog_search.cli import data, judge, look, run, stores
 from catdog_search.errors import CatdogError, TrialFailedError
 
 
@@ -62,6 +62,8 @@ for _command in (
     look.list_studies,
     look.check,
     look.show,
+    judge.compare,
+    judge.evaluate,
     stores.promote,
     stores.ui,
     stores.doctor,

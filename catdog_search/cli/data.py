@@ -88,17 +88,22 @@ def prepare(path: str, image_sizes: tuple[int, ...]) -> None:
 @json_option
 @debug_option
 def cache(clear: bool, as_json: bool) -> None:
-    """Show the cache of packed photos, or clear it."""
+    """Show the cache of packed photos and of features, or clear it."""
     from catdog_search import places
     from catdog_search.data import cache as packed
+    from catdog_search.training import features
 
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
     removed = packed.evict(folder, 0) if clear else []
+    kept = places.features_folder()
+    if clear:
+        features.clear(kept)
     entries = packed.entries(folder)
     total = sum(entry.size for entry in entries)
     if as_json:
         rows = [{"path": str(e.path), "bytes": e.size, "used": e.used} for e in entries]
         facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
+        facts["features_bytes"] = features.size_bytes(kept)
         click.echo(json.dumps({**facts, "removed": len(removed)}))
         return
     if clear:
@@ -106,6 +111,7 @@ def cache(clear: bool, as_json: bool) -> None:
     for entry in entries:
         click.echo(f"{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
     click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    click.echo(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
 
 
 @data.command()

@@ -52,6 +52,11 @@ INTERRUPTED = 130
     help="Train each recipe N times, each time on another seed [default: the study file's].",
 )
 @click.option(
+    "--weights",
+    metavar="imagenet|none|FILE",
+    help="Of ResNet50's backbone; FILE is a Keras weights file [default: the study file's].",
+)
+@click.option(
     "--trials-per-gpu",
     type=click.IntRange(min=1),
     default=1,
@@ -93,6 +98,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     trials: int | None,
     timeout: float | None,
     seeds: int | None,
+    weights: str | None,
     trials_per_gpu: int,
     pixels: Place | None,
     precision: Precision | None,
@@ -115,7 +121,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     wish = Wish(pixels, precision, steps_per_call, xla)
     check(wish, choose_backend())
     path = studies.find(study)
-    config = studies.load(str(path))
+    config = _with_weights(studies.load(str(path)), weights)
     require_sampler(config.sampler)
     more = (seeds or config.seeds) - 1  # of each recipe
     wanted = trials or config.trials + more * len(config.recipes)
@@ -125,7 +131,11 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
-    dataset = load_dataset(source, config.image_size, write, subset or config.data.subset)
+    sizes = {
+        side: load_dataset(source, side, write, subset or config.data.subset)
+        for side in config.image_sizes()
+    }
+    dataset = sizes[config.image_size]
     write(f"state: {where.root}")
     display = _display(config, as_json, write)
     with display.context():
@@ -150,6 +160,18 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
         _say_report(report, wanted, where)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
+
+
+def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
+    """A study with other weights of its backbone; unusable ones are refused here."""
+    from catdog_search.models.resnet_plan import stages_in
+
+    if config.family == "cnn":
+        if weights is not None:
+            raise click.UsageError(f"--weights: study {config.name} has no backbone to load")
+        return config
+    stages_in(weights or config.weights)
+    return config.model_copy(update={"weights": weights or config.weights})
 
 
 def _display(

@@ -80,8 +80,12 @@ def describe(found: Entry) -> str:
     location = "unfinished"
     with contextlib.suppress(OSError, ValueError, KeyError):
         location = json.loads((found.path / "manifest.json").read_text("utf-8"))["location"]
-    sizes = sorted(int(p.stem.split("-")[1]) for p in found.path.glob("pixels-*.u8"))
-    return f"{location}: {', '.join(f'{size} px' for size in sizes) or 'no pixels'}"
+    return f"{location}: {', '.join(f'{size} px' for size in sizes(found)) or 'no pixels'}"
+
+
+def sizes(found: Entry) -> list[int]:
+    """The image sizes of an entry, the smallest first."""
+    return sorted(int(p.stem.split("-")[1]) for p in found.path.glob("pixels-*.u8"))
 
 
 def size_bytes(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,36 @@ def load(
     return Dataset(entry, manifest.digest, image_size, subset)
 
 
+@dataclasses.dataclass(frozen=True)
+class Pile:
+    """Labelled photos that are no dataset: there are no splits.
+
+    Attributes:
+        pixels: uint8 RGB (n, side, side, 3).
+        photos: What each is; its split is that of its content alone.
+        left_out: (key, reason) of every file that could not be used.
+    """
+
+    pixels: Pixels
+    photos: tuple[Photo, ...]
+    left_out: tuple[tuple[str, str], ...]
+
+
+def decode(source: Source, image_size: int, progress: Progress | None = None) -> Pile:
+    """Decode all photos of a source into memory, past the cache.
+
+    Raises:
+        DataError: None can be used.
+    """
+    out = io.BytesIO()
+    manifest = _decode_all(source, out, _Known.of(None, image_size), progress)
+    if not manifest.photos:
+        raise DataError(f"{source.location}: no photo can be used ({len(manifest.left_out)} tried)")
+    shape = (len(manifest.photos), image_size, image_size, 3)
+    pixels = np.frombuffer(out.getvalue(), np.uint8).reshape(shape)
+    return Pile(pixels, manifest.photos, manifest.left_out)
+
+
 def find(folder: Path, digest: str, image_size: int) -> Dataset | None:
     """A packed dataset by its digest; None where the cache doesn't hold it."""
     for entry in cache.entries(folder):
@@ -123,6 +154,15 @@ def find(folder: Path, digest: str, image_size: int) -> Dataset | None:
         if manifest is not None and manifest.digest == digest:
             return Dataset(entry.path, digest, image_size)
     return None
+
+
+def packed_sizes(folder: Path, digest: str) -> list[int]:
+    """The sizes at which the cache holds a dataset, the smallest first."""
+    for entry in cache.entries(folder):
+        manifest = _manifest_if_whole(entry.path)
+        if manifest is not None and manifest.digest == digest:
+            return cache.sizes(entry)
+    return []
 
 
 def _check_counts(manifest: Manifest, subset: int | None) -> None:

@@ -21,6 +21,11 @@ _VAL_BELOW = 0.85
 _BALANCED_WITHIN = 0.01
 
 
+def short_hash(sha256: str) -> str:
+    """As `Manifest.hashes` keeps it: enough to tell millions of photos apart."""
+    return sha256[:16]
+
+
 def split_of(sha256: str) -> Split:
     """The split of a photo that has no duplicates, from its content alone.
 
@@ -116,6 +121,13 @@ class Manifest:
             split: {name: counted[split, label] for label, name in enumerate(self.class_names)}
             for split in SPLITS
         }
+
+    def hashes(self) -> dict[Split, list[str]]:
+        """The first 16 hex digits of every photo's sha256, by split: who was where."""
+        found: dict[Split, list[str]] = {split: [] for split in SPLITS}
+        for photo in self.photos:
+            found[photo.split].append(short_hash(photo.sha256))
+        return found
 
     def imbalances(self) -> list[str]:
         """A line for each split whose classes aren't shared as in the whole, within 1 point."""

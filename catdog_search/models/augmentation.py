@@ -52,6 +52,11 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         self._kinds = frozenset(kinds)
         self._random = keras.random.SeedGenerator(seed)
 
+    def go_to(self, place: int) -> None:
+        """Go to a place of the random stream, so that what follows doesn't depend on the past."""
+        seed = ops.convert_to_numpy(self._random.state.value)[0]
+        self._random.state.assign([seed, place])
+
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Unchanged."""
         return input_shape

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from catdog_search.config import CnnParams
+from catdog_search.config import CnnParams, TrialParams
 from catdog_search.models.augmentation import Augment, Mixup, Shrink
 
 
@@ -32,7 +32,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 def training_model(
     body: keras.Model,
     image_size: int,
-    params: CnnParams,
+    params: TrialParams,
     seed: int,
     lookup: keras.layers.Layer | None = None,
 ) -> TrainingModel:
@@ -57,7 +57,7 @@ def training_model(
     else:
         inputs = [keras.Input((), dtype="int32", name="row")]
         x = lookup(inputs[0])
-    if params.progressive:
+    if isinstance(params, CnnParams) and params.progressive:
         x = Shrink()(x)
     kinds = params.augmentations
     x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # of no kind: to float alone

@@ -47,12 +47,16 @@ class Cost:
     Attributes:
         parameters: Weights, normalization's included.
         activations: Numbers that one photo leaves on its way forward.
-        multiply_adds: Of one photo, forward.
+        multiply_adds: Of one photo, forward, in what is trained.
+        forward_only: Of one photo in what is frozen, in every epoch.
+        once: Of one photo in what is frozen, before the first epoch.
     """
 
     parameters: int
     activations: int
     multiply_adds: int
+    forward_only: int = 0
+    once: int = 0
 
     def memory_bytes(self, batch_size: int, optimizer: str) -> int:
         """Estimated peak of one training step, without the photos."""
@@ -61,7 +65,7 @@ class Cost:
 
     def training_operations(self, photos: int) -> int:
         """Floating-point operations of one epoch."""
-        return 2 * self.multiply_adds * _FORWARD_AND_BACKWARD * photos
+        return 2 * (self.multiply_adds * _FORWARD_AND_BACKWARD + self.forward_only) * photos
 
 
 def plan_cnn(params: CnnParams, image_size: int) -> list[Block]:

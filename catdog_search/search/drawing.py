@@ -64,7 +64,7 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
     seen = recorded(client, row.run_id) if row.run_id else None
     if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
-    packed = _packed(state, view)
+    packed = _packed(state, view, row)
     names = packed.manifest.class_names if packed else ("class 0", "class 1")
     figures = trial_figures(
         f"{view.name} trial {row.number}",
@@ -78,9 +78,10 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
     return Drawn(_save(figures, folder), missing if seen.predictions and not packed else "")
 
 
-def _packed(state: State, view: StudyView) -> Dataset | None:
+def _packed(state: State, view: StudyView, row: TrialRow) -> Dataset | None:
     fingerprint = json.loads(load_study(state, view.name).user_attrs[FINGERPRINT])
-    return dataset.find(places.cache_folder(), view.dataset_digest or "", fingerprint["image_size"])
+    image_size = int(row.params.get("image_size") or fingerprint["image_size"])
+    return dataset.find(places.cache_folder(), view.dataset_digest or "", image_size)
 
 
 def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

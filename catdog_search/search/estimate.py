@@ -34,8 +34,9 @@ class StudyEstimate:
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
     """Estimate a study; the same study gives the same estimate."""
     chance = Chance(random.Random(config.seed))  # noqa: S311  no secret
-    points = [config.space.sample(chance) for _ in range(_SAMPLE)]
-    points += [config.space.complete(params) for params in config.recipes.values()]
+    points = [config.space.complete(params) for params in config.recipes.values()]
+    if config.trials > len(points):  # else the sampler is never asked
+        points += [config.space.sample(chance) for _ in range(_SAMPLE)]
     fits = [params for params in points if limits.too_large(params) is None]
     estimates = [limits.estimate(params) for params in fits or points]
     parameters = sorted(e.parameters for e in estimates)

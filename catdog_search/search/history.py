@@ -36,6 +36,8 @@ TRACKING_URI = "tracking_uri"
 DIGEST = "dataset_digest"
 METRIC = "metric"
 N_VAL = "n_val"
+PUBLISHED = "published"  # what others reached, by recipe
+DEVICE = "device"  # that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text
@@ -95,6 +97,8 @@ class StudyView:
         dataset_digest: Of its dataset.
         metric: The objective's name; None before the first run.
         n_val: Photos of val; None where it isn't known.
+        device: That it last trained on; None before the first run.
+        published: Scores that others reached, by recipe and name.
     """
 
     name: str
@@ -105,6 +109,8 @@ class StudyView:
     dataset_digest: str | None
     metric: str | None
     n_val: int | None
+    device: str | None
+    published: Mapping[str, Mapping[str, float]]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -163,6 +169,8 @@ def view_of(study: optuna.Study) -> StudyView:
         dataset_digest=attrs.get(DIGEST),
         metric=attrs.get(METRIC),
         n_val=attrs.get(N_VAL),
+        device=attrs.get(DEVICE),
+        published=attrs.get(PUBLISHED, {}),
     )
 
 

@@ -10,8 +10,15 @@ from pathlib import Path
 
 import psutil
 
-from catdog_search.config import CnnParams, LimitsConfig, StudyConfig
+from catdog_search.config import (
+    CnnParams,
+    LimitsConfig,
+    ResNet50Params,
+    StudyConfig,
+    TrialParams,
+)
 from catdog_search.models.plan import Cost, cost_of_cnn
+from catdog_search.models.resnet_plan import cost_of_resnet50, stages_in, trained_stages
 from catdog_search.space import Params
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -78,29 +85,38 @@ class Limits:
         self._device_bytes = memory_bytes
 
     def learn_speed(self, params: Params, epoch: int, images_per_second: float) -> None:
-        """Take in how fast an epoch of a trial trained."""
-        cnn, cost = self._cost(params)
-        if epoch >= cnn.half_side_epochs(self._epochs(cnn)):
+        """Take in how fast an epoch of a trial trained, unless it was one that takes less work."""
+        trial, cost = self._cost(params)
+        light = epoch < trial.light_epochs(self._epochs(trial))
+        if not light and not self._trains_head_alone(trial):
             self._rates.append(cost.training_operations(1) * images_per_second)
 
-    def _epochs(self, cnn: CnnParams) -> int:
-        return cnn.epochs or self._config.training.epochs
+    def _epochs(self, trial: TrialParams) -> int:
+        return trial.epochs or self._config.training.epochs
 
-    def _cost(self, params: Params) -> tuple[CnnParams, Cost]:
-        cnn = CnnParams.model_validate(params)
-        return cnn, cost_of_cnn(cnn, self._config.image_size)
+    def _trains_head_alone(self, trial: TrialParams) -> bool:
+        if not isinstance(trial, ResNet50Params):
+            return False
+        return not trained_stages(trial, stages_in(self._config.weights))
+
+    def _cost(self, params: Params) -> tuple[TrialParams, Cost]:
+        trial = self._config.trial_params(params)
+        if isinstance(trial, ResNet50Params):
+            return trial, cost_of_resnet50(trial, stages_in(self._config.weights))
+        assert isinstance(trial, CnnParams)
+        return trial, cost_of_cnn(trial, trial.image_size)
 
     def estimate(self, params: Params) -> Estimate:
         """What a trial would take."""
-        cnn, cost = self._cost(params)
-        epochs = self._epochs(cnn)
-        # Half the side is a quarter of the arithmetic.
-        whole = epochs - 0.75 * cnn.half_side_epochs(epochs)
+        trial, cost = self._cost(params)
+        epochs = self._epochs(trial)
+        whole = epochs - trial.light_epochs(epochs) * (1 - trial.light_share)
         operations = cost.training_operations(self._photos) * whole
+        operations += 2 * cost.once * self._photos
         rate = statistics.median(self._rates) if self._rates else self._rough_rate
         return Estimate(
             parameters=cost.parameters,
-            memory_bytes=cost.memory_bytes(cnn.batch_size, cnn.optimizer),
+            memory_bytes=cost.memory_bytes(trial.batch_size, trial.optimizer),
             seconds=operations / rate if rate else None,
         )
 

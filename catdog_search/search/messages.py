@@ -50,8 +50,8 @@ class TrialSpec:
         params: Active values, fixed ones included.
         seed: Of the trial.
         run_id: The MLflow run to log to; the coordinator opened it.
-        config: Of the study, checked already.
-        dataset: Packed pixels.
+        config: Of the study, checked already, with the trial's image size.
+        dataset: Packed pixels of that size.
         store: MLflow's.
         keep_above: The model is logged if the objective beats this; None logs it anyway.
         checkpoint: Where the training is saved after every epoch.

@@ -10,16 +10,17 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from catdog_search import config as cfg
 from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.models.resnet_plan import weights_id
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
+from catdog_search.tracking.looked_at import SPLITS_FILE
 from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.runs import (
     DatasetCard,
@@ -82,6 +83,8 @@ class StudyRecord:
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
+        published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
+        study.set_user_attr(history.PUBLISHED, published)
 
     def open(self, ready: Ready, execution: Execution) -> None:
         """Say on the parent run what the study is and where it runs."""
@@ -90,6 +93,7 @@ class StudyRecord:
             "device": ready.device.name,
             "execution": str(execution),
         }
+        self._study.set_user_attr(history.DEVICE, f"{ready.device.name}, {ready.backend}")
         config, manifest = self._config, self._dataset.manifest
         params: dict[str, Any] = {
             "family": config.family,
@@ -104,12 +108,15 @@ class StudyRecord:
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
         tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
+        if config.family != "cnn":
+            params["weights"] = weights_id(config.weights)
         tags["commit"] = _commit()
         files = {
             f"{config.name}.toml": self._study_file,
             "versions.json": as_text(ready.versions),
             "data/audit.json": as_text(audit.summary(manifest)),
             "data/left_out.json": as_text(manifest.left_out),
+            SPLITS_FILE: as_text(manifest.hashes()),
         }
         self._runs.start_parent(params, tags, files)
         for split in ("train", "val"):
@@ -124,7 +131,6 @@ class StudyRecord:
             The run id, and which attempt this is, from 1.
         """
         attempt = int(trial.user_attrs.get(history.ATTEMPT, 0)) + 1
-        family = cfg.FAMILIES[self._config.family]
         tags = {
             "seed": str(seed),
             "attempt": str(attempt),
@@ -136,8 +142,9 @@ class StudyRecord:
             tags["recipe"] = recipe
         if dead := trial.user_attrs.get(history.RUN_ID):
             tags["previous_attempt"] = dead
+        tags["network"] = self._config.network(params)
         run_id = self._runs.open_trial(
-            trial.number, family.model_validate(params).model_dump(), tags
+            trial.number, self._config.trial_params(params).model_dump(), tags
         )
         if dead:
             self._runs.set_tags(dead, {"next_attempt": run_id})

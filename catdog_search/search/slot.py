@@ -6,6 +6,7 @@ the other trials that train at the same time.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -222,13 +223,14 @@ class Slot:
         epochs = int(params.get("epochs", 0)) or config.training.epochs
         self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
         ranked, keep = view.ranked(), config.keep_models
+        side = config.trial_params(params).image_size
         return TrialSpec(
             number=trial.number,
             params=params,
             seed=seed,
             run_id=run_id,
-            config=config,
-            dataset=self._set.dataset,
+            config=config.model_copy(update={"image_size": side}),
+            dataset=dataclasses.replace(self._set.dataset, image_size=side),
             store=self._set.store,
             keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
             checkpoint=checkpoint_path(self._set.scratch, trial.number),
@@ -277,7 +279,7 @@ class Slot:
                 if speed := message.metrics.get("images_per_second"):
                     self._set.limits.learn_speed(spec.params, message.epoch, speed)
                 self._set.pool.keep_spare()
-            if isinstance(message, EpochDone | BatchDone):
+            if isinstance(message, EpochDone | BatchDone | Notice):
                 self._set.tell(message)
 
     def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome, seconds: float) -> None:

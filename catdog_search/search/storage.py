@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
+from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
 from catdog_search.space import did_you_mean
 from catdog_search.tracking.store import enable_wal
@@ -102,6 +103,8 @@ def open_study(
         "dataset_digest": dataset.digest,
         "subset": dataset.subset,
     }
+    if "weights" in now:
+        now["weights"] = weights_id(config.weights)
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
         study.set_user_attr(FINGERPRINT, json.dumps(now))

@@ -12,18 +12,19 @@ import platform
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, causes
+from catdog_search.errors import BackendError, CatdogError, causes
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
     EpochDone,
     Launch,
+    Notice,
     Outcome,
     Ready,
     Start,
@@ -147,7 +148,7 @@ class _Trainer:
     def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
         if self._module.is_out_of_memory(error):
             return "oom"
-        return "blocked" if is_environment(error) else "bug"
+        return "blocked" if isinstance(error, CatdogError) or is_environment(error) else "bug"
 
     def _run(self, spec: TrialSpec) -> Outcome:
         from catdog_search.tracking.runs import log_metrics, system_metrics
@@ -163,15 +164,23 @@ class _Trainer:
             self._connection.send(BatchDone(spec.number, epoch, step, steps))
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
+        def say(text: str) -> None:
+            self._connection.send(Notice(f"trial {spec.number}: {text}"))
+
         data = self._load(spec.dataset)
         with system_metrics(spec.store, spec.run_id):
-            result = self._train(spec, data, report, on_batch)
+            result = self._train(spec, data, report, on_batch, say)
         if self._stopped:
             return Outcome("interrupted")
         return self._log(spec, data, result, client)
 
     def _train(
-        self, spec: TrialSpec, data: TrainData, report: Report, on_batch: OnBatch
+        self,
+        spec: TrialSpec,
+        data: TrainData,
+        report: Report,
+        on_batch: OnBatch,
+        say: Callable[[str], None],
     ) -> TrialResult:
         result: TrialResult = self._module.train(
             spec.params,
@@ -180,6 +189,7 @@ class _Trainer:
             report,
             seed=spec.seed,
             on_batch=on_batch,
+            say=say,
             checkpoint=spec.checkpoint,
             execution=spec.execution,
         )

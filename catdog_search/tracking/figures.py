@@ -107,7 +107,9 @@ def learning_curves(
     return figure
 
 
-def confusion_matrix(predictions: Predictions, class_names: Sequence[str], title: str) -> Figure:
+def confusion_matrix(
+    predictions: Predictions, class_names: Sequence[str], title: str, split: str = "val"
+) -> Figure:
     """How many photos of each class were taken for which."""
     counts = np.zeros((len(class_names), len(class_names)), int)
     np.add.at(counts, (predictions.labels.astype(int), predictions.predicted), 1)
@@ -123,7 +125,7 @@ def confusion_matrix(predictions: Predictions, class_names: Sequence[str], title
     ticks = range(len(class_names))
     axes.set_xticks(ticks, class_names)
     axes.set_yticks(ticks, class_names)
-    axes.set(xlabel="predicted", ylabel="is", title=f"{title}: val")
+    axes.set(xlabel="predicted", ylabel="is", title=f"{title}: {split}")
     return figure
 
 
@@ -175,7 +177,11 @@ def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
 
 
 def most_wrong(
-    predictions: Predictions, photos: Photos, class_names: Sequence[str], title: str
+    predictions: Predictions,
+    photos: Photos,
+    class_names: Sequence[str],
+    title: str,
+    split: str = "val",
 ) -> Figure:
     """The photos that were taken for the wrong class with the most confidence, the worst first."""
     wrongness = np.abs(predictions.probabilities - predictions.labels)
@@ -183,7 +189,8 @@ def most_wrong(
     order = order[wrongness[order] > 0.5]  # noqa: PLR2004  the others are right
     rows = max(math.ceil(len(order) / _COLUMNS), 1)
     figure = Figure(figsize=(1.5 * _COLUMNS, 1.5 * _CELL * rows + 0.4))
-    figure.suptitle(f"{title}: val, most wrong" if len(order) else f"{title}: val, none is wrong")
+    what = "most wrong" if len(order) else "none is wrong"
+    figure.suptitle(f"{title}: {split}, {what}")
     # One panel for all: a panel for each would take half a second.
     axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
     for place, index in enumerate(order):

@@ -129,10 +129,10 @@ class StudyRuns:
             self.client.log_text(self.parent_id, text, name)
 
     def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Open the child run of a trial; returns its run id."""
+        """Open the child run of a trial, named after its recipe if it has one; returns its id."""
         run = self.client.create_run(
             self.experiment_id,
-            run_name=_trial_name(number),
+            run_name=tags.get("recipe") or _trial_name(number),
             tags={
                 PARENT_TAG: self.parent_id,
                 "study": self.study,

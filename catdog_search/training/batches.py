@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from catdog_search.training.result import TrainData
 
-# Val in few large batches: it needs no gradients, so they fit.
-_VAL_BATCH = 512
+# Val in few large batches: it needs no gradients, so they fit. 512 photos of 64 pixels, fewer
+# of larger ones, or the maps of the first layer alone would take more than a training step.
+_VAL_PIXELS = 512 * 64 * 64
+_LEAST_VAL_BATCH = 64
 # TensorFlow prepares so many batches while the device computes. On JAX and PyTorch the host has
 # handed a step over and makes the next batch while an accelerator computes it.
 _AHEAD = 2
@@ -29,6 +33,7 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
         seed: Of the order and of mixup.
         mixup_alpha: Of the Beta distribution that shares are drawn from; None for no mixup.
         rows: Whether the model looks the photos up itself: batches hold the numbers of rows.
+        views: Features of train's photos that are fed instead, taken in turn by epoch.
     """
 
     def __init__(
@@ -39,10 +44,12 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
         mixup_alpha: float | None = None,
         *,
         rows: bool = False,
+        views: Sequence[npt.NDArray[Any]] = (),
     ) -> None:
         super().__init__()
         self._data = data
         self._rows = rows
+        self._views = views or [data.x_train]
         self._batch_size = min(batch_size, len(data.y_train))
         self._seed = seed
         self._alpha = mixup_alpha
@@ -51,10 +58,15 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def set_epoch(self, epoch: int) -> None:
         """Shuffle for an epoch, which counts from 0."""
         self._epoch = epoch
+        self._view = epoch % len(self._views)
         random = np.random.default_rng((self._seed, epoch))
         order = random.permutation(len(self._data.y_train)).astype(np.int32)
         n_batches = math.ceil(len(order) / self._batch_size)
         self._order = np.resize(order, n_batches * self._batch_size)
+
+    @property
+    def _shown(self) -> npt.NDArray[Any]:
+        return self._views[self._view]
 
     def __len__(self) -> int:
         return len(self._order) // self._batch_size
@@ -62,7 +74,7 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """Photos (n, side, side, 3) or rows (n,), with mixup also shares (n, 1); labels (n, 1)."""
         rows = self._order[index * self._batch_size : (index + 1) * self._batch_size]
-        x = rows if self._rows else self._data.x_train[rows]
+        x = rows + self._view * len(self._data.y_train) if self._rows else self._shown[rows]
         y = self._data.y_train[rows]
         if self._alpha is None:
             return x, y
@@ -77,19 +89,31 @@ class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
     Args:
         data: Of the trial.
-        rows: Whether the model looks the photos up itself, behind those of train.
+        rows: Whether the model looks the photos up itself.
         shares: Whether the model takes mixup's shares too; val's photos are wholly their own.
+        photos: Features of val's photos that are fed instead.
+        first_row: Of val, where the model looks them up; by default behind train's photos.
     """
 
-    def __init__(self, data: TrainData, *, rows: bool = False, shares: bool = False) -> None:
+    def __init__(
+        self,
+        data: TrainData,
+        *,
+        rows: bool = False,
+        shares: bool = False,
+        photos: npt.NDArray[Any] | None = None,
+        first_row: int | None = None,
+    ) -> None:
         super().__init__()
-        n_train, n_val = len(data.y_train), len(data.y_val)
-        self._photos: Any = data.x_val
+        n_val = len(data.y_val)
+        self._photos: Any = data.x_val if photos is None else photos
         if rows:
-            self._photos = np.arange(n_train, n_train + n_val, dtype=np.int32)
+            first = len(data.y_train) if first_row is None else first_row
+            self._photos = np.arange(first, first + n_val, dtype=np.int32)
         self._labels = data.y_val
         self._shares = shares
-        n_batches = math.ceil(n_val / _VAL_BATCH)
+        at_once: int = max(_LEAST_VAL_BATCH, _VAL_PIXELS // data.x_val.shape[1] ** 2)
+        n_batches = math.ceil(n_val / at_once)
         self._size = math.ceil(n_val / n_batches)
 
     def __len__(self) -> int:

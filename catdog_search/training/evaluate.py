@@ -10,6 +10,8 @@ from sklearn import metrics
 
 THRESHOLD = 0.5
 BINS = 15
+# Beyond this a logit is certainty, and its exponential no number.
+_LARGEST = 500.0
 
 
 def scores(
@@ -48,7 +50,7 @@ def scores(
 
 def probabilities_of(logits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Float32 probabilities of class 1 (n,) from logits of any shape."""
-    wide = np.ravel(logits).astype(np.float64)
+    wide = np.clip(np.ravel(logits).astype(np.float64), -_LARGEST, _LARGEST)
     return np.asarray(1 / (1 + np.exp(-wide)), np.float32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from catdog_search.errors import BackendError
@@ -60,12 +60,15 @@ class Execution:
         precision: Keras's dtype policy; weights, loss and what is exported are float32 anyway.
         steps_per_call: Most steps that one call of the host runs.
         xla: Whether XLA compiles the training step.
+        room_bytes: For what is placed on the device; None where it isn't bounded.
     """
 
     pixels: Place = "stream"
     precision: Precision = "float32"
     steps_per_call: int = 1
     xla: bool = False
+    # Of the device, not of the choice.
+    room_bytes: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         where = "pixels on the device" if self.pixels == "device" else "pixels streamed"
@@ -128,4 +131,5 @@ def choose(
         precision=wish.precision or automatic.precision,
         steps_per_call=wish.steps_per_call or automatic.steps_per_call,
         xla=automatic.xla if wish.xla is None else wish.xla,
+        room_bytes=None if room is None else int(_PIXEL_SHARE * room / sharing),
     )

@@ -5,27 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from catdog_search.config import CnnParams, StudyConfig
-from catdog_search.models.augmentation import MIXUP_ALPHA, Shrink
-from catdog_search.models.cnn import build_cnn
-from catdog_search.models.export import exported_model, training_model
+from catdog_search.config import CnnParams, ResNet50Params, StudyConfig, TrialParams
+from catdog_search.models.export import exported_model
+from catdog_search.models.resnet_plan import weights_id
+from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
-from catdog_search.training.batches import TrainBatches, ValBatches, feed
+from catdog_search.training.batches import ValBatches, feed
 from catdog_search.training.callbacks import (
     CheckpointCallback,
-    ProgressiveCallback,
     ReportCallback,
     ValCallback,
     training_variables,
 )
 from catdog_search.training.checkpoint import Checkpoint
+from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import (
     is_out_of_memory,
     look_at_device,
@@ -35,8 +36,9 @@ from catdog_search.training.device import (
 )
 from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.execution import PLAIN, Execution
-from catdog_search.training.optimize import compile_model
-from catdog_search.training.pixels import on_device
+from catdog_search.training.family import Family, Fed, Phase
+from catdog_search.training.features import FeatureCache, StoppedError
+from catdog_search.training.resnet50 import ResNet50Training
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 # All that a worker asks of the module that trains; a stand-in has the same names.
@@ -49,9 +51,6 @@ __all__ = [
     "train",
 ]
 
-# The learning rate, the progress and a request to stop are looked at between calls.
-_CALLS_PER_EPOCH = 8
-
 
 def train(  # noqa: PLR0913  the seam between search and training
     params: Params,
@@ -61,6 +60,7 @@ def train(  # noqa: PLR0913  the seam between search and training
     *,
     seed: int,
     on_batch: OnBatch | None = None,
+    say: Callable[[str], None] = lambda text: None,
     checkpoint: Path | None = None,
     execution: Execution = PLAIN,
 ) -> TrialResult:
@@ -73,94 +73,164 @@ def train(  # noqa: PLR0913  the seam between search and training
     Args:
         params: Values for the knobs of `config.family`; those absent take their defaults.
         config: Of the study.
-        data: Train and val.
+        data: Train and val, at the trial's image size.
         report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
             False stops the training.
         seed: Of weights, order, dropout and augmentation. The order in which threads add numbers
             is not fixed by it, unless `set_deterministic` was called.
         on_batch: Called with (epoch, step, steps) now and then; False stops at once.
+        say: Told what a user should know, a line each.
         checkpoint: Where to save after every epoch, and to go on from.
         execution: How it runs; what it learns is the same but for the rounding of numbers.
 
     Raises:
         KeyError: The model doesn't log `config.metric`.
+        DataError: The backbone's weights can't be had.
         OSError: The checkpoint can't be written.
     """
     keras.utils.clear_session()  # what the trial before this one left in memory
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(execution.precision)
-    cnn = CnnParams.model_validate(params)
-    key = _key(cnn, config, data, seed)
+    trial = config.trial_params(params)
+    key = _key(trial, config, data, seed)
     resumed = ckpt.load(checkpoint, key) if checkpoint else None
     history = resumed.history if resumed else []
-    body = build_cnn(cnn, config.image_size, seed)
+    family = _family(trial, config, data, seed, execution, on_batch, say)
     if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
-        return _unscored("told", history, body)
-    lookup = on_device(data) if execution.pixels == "device" else None
-    model = training_model(body, config.image_size, cnn, seed, lookup)
-    epochs = cnn.epochs or config.training.epochs
-    batches = _batches(cnn, data, seed, execution)
-    steps_per_call = min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
-    compile_model(
-        model, cnn, epochs * len(batches), steps_per_call=steps_per_call, xla=execution.xla
-    )
-    stopper = _early_stopping(config) if cnn.schedule == "constant" else None
+        return _unscored("told", history, family)
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
-    order = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
-    averager = keras.callbacks.SwapEMAWeights() if cnn.ema else None
-    val = feed(ValBatches(data, rows=lookup is not None, shares=len(model.inputs) > 1))
-    scorer = ValCallback(val, data.y_val, reporter, stopper, averager)
-    callbacks: list[Any] = [averager, order, scorer, stopper, reporter]
-    callbacks = [callback for callback in callbacks if callback]
-    if shrinks := [layer for layer in model.layers if isinstance(layer, Shrink)]:
-        callbacks.insert(0, ProgressiveCallback(shrinks[0], cnn.half_side_epochs(epochs)))
-    if checkpoint:
-        target = checkpoint
-        callbacks.append(
-            CheckpointCallback(lambda c: ckpt.save(target, c), key, reporter, stopper, resumed)
-        )
-    if resumed:
-        _restore(model, resumed)
-    model.fit(
-        feed(batches),
-        shuffle=False,  # they shuffle themselves; Keras would shuffle their order by another stream
-        initial_epoch=len(history),
-        epochs=len(history) if resumed and resumed.done else epochs,
-        verbose=0,
-        callbacks=callbacks,
-    )
-    result = _unscored(reporter.ending, reporter.history, body)
+    fitter = _Fitter(config, data, reporter, key, checkpoint, resumed)
+    try:
+        for phase in family.phases:
+            if fitter.concerns(phase):
+                fitter.fit(phase)
+    except StoppedError:
+        return _unscored("interrupted", reporter.history, family)
+    result = _unscored(reporter.ending, reporter.history, family)
     if reporter.history:
-        best = stopper.best_epoch if stopper else len(reporter.history) - 1
-        result = dataclasses.replace(result, best_epoch=best)
+        result = dataclasses.replace(result, best_epoch=fitter.best_epoch())
     if result.ending != "finished":
         return result
-    full = _in_float32(body, cnn, config)
-    best_epoch = -1 if result.best_epoch is None else result.best_epoch
-    logits = scorer.logits.get(best_epoch) if full is body else None
-    return _scored(result, full, data, config.image_size, logits)
+    logits = fitter.logits() if execution.precision == "float32" else None
+    return _scored(result, family.network(), data, trial.image_size, logits)
 
 
-def _batches(params: CnnParams, data: TrainData, seed: int, execution: Execution) -> TrainBatches:
-    alpha = MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None
-    rows = execution.pixels == "device"
-    return TrainBatches(data, params.batch_size, seed, alpha, rows=rows)
+def _family(
+    trial: TrialParams,
+    config: StudyConfig,
+    data: TrainData,
+    seed: int,
+    execution: Execution,
+    on_batch: OnBatch | None,
+    say: Callable[[str], None],
+) -> Family:
+    epochs = trial.epochs or config.training.epochs
+    if isinstance(trial, ResNet50Params):
+        cache = FeatureCache(features_folder(), cache_limit_bytes())
+
+        def on_photos(done: int, total: int) -> bool:
+            return on_batch is None or on_batch(0, done, total)
+
+        weights = config.weights
+        return ResNet50Training(
+            trial, epochs, weights, data, seed, execution, cache, on_photos, say
+        )
+    assert isinstance(trial, CnnParams)
+    return CnnTraining(trial, epochs, data, seed, execution)
 
 
-def _in_float32(body: keras.Model, params: CnnParams, config: StudyConfig) -> keras.Model:
-    """The same network in full precision: what is scored is what is exported."""
-    if body.compute_dtype == "float32":
-        return body
-    keras.config.set_dtype_policy("float32")
-    full = build_cnn(params, config.image_size)
-    full.set_weights(body.get_weights())
-    return full
+class _Fitter:
+    """Runs the phases of one training through Keras `fit`.
+
+    Args:
+        config: Of the study.
+        data: Of the trial.
+        reporter: Counts epochs through all phases.
+        key: Of the training's checkpoints.
+        checkpoint: Where to save.
+        resumed: What to go on from.
+    """
+
+    def __init__(
+        self,
+        config: StudyConfig,
+        data: TrainData,
+        reporter: ReportCallback,
+        key: str,
+        checkpoint: Path | None,
+        resumed: Checkpoint | None,
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._reporter = reporter
+        self._key = key
+        self._checkpoint = checkpoint
+        self._resumed = resumed
+        self._stopper: keras.callbacks.EarlyStopping | None = None
+        self._scorer: ValCallback | None = None
+
+    def concerns(self, phase: Phase) -> bool:
+        """Whether a phase has something to train, or to take over from a checkpoint at its end."""
+        done = len(self._reporter.history)
+        at_its_end = done == phase.end and self._resumed is not None
+        return self._reporter.ending == "finished" and (done < phase.end or at_its_end)
+
+    def fit(self, phase: Phase) -> None:
+        """Train the epochs of a phase that are not trained yet."""
+        fed = phase.begin()
+        self._stopper = _early_stopping(self._config) if phase.early_stopping else None
+        done = len(self._reporter.history)
+        callbacks = self._callbacks(fed, averaged=phase.averaged)
+        if self._resumed:
+            _restore(fed.model, self._resumed)
+        fed.model.fit(
+            feed(fed.batches),
+            shuffle=False,  # they shuffle themselves; Keras would by another stream
+            initial_epoch=done,
+            epochs=done if self._resumed and self._resumed.done else phase.end,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        self._resumed = None  # the phases after it begin anew
+
+    def _callbacks(self, fed: Fed, *, averaged: bool) -> list[Any]:
+        """In the order in which they take effect at the end of an epoch."""
+        averager = keras.callbacks.SwapEMAWeights() if averaged else None
+        self._scorer = ValCallback(
+            feed(fed.val), self._data.y_val, self._reporter, self._stopper, averager
+        )
+        order = keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: fed.batches.set_epoch(epoch)
+        )
+        own = [averager, order, self._scorer, self._stopper, self._reporter]
+        callbacks = [*fed.callbacks, *(callback for callback in own if callback)]
+        if (path := self._checkpoint) is not None:
+            saver = CheckpointCallback(
+                lambda c: ckpt.save(path, c),
+                self._key,
+                self._reporter,
+                self._stopper,
+                self._resumed,
+            )
+            callbacks.append(saver)
+        return callbacks
+
+    def best_epoch(self) -> int:
+        """The epoch whose weights the model has."""
+        last = len(self._reporter.history) - 1
+        return int(self._stopper.best_epoch) if self._stopper else last
+
+    def logits(self) -> Any:
+        """Of val with the weights of the best epoch; None where they were not kept."""
+        return self._scorer.logits.get(self.best_epoch()) if self._scorer else None
 
 
-def _key(params: CnnParams, config: StudyConfig, data: TrainData, seed: int) -> str:
+def _key(params: TrialParams, config: StudyConfig, data: TrainData, seed: int) -> str:
     """What a checkpoint must agree in to be this training's."""
     shapes = [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())]
-    facts = [params.model_dump(), config.training.model_dump(), config.image_size, seed, shapes]
+    facts: list[Any] = [params.model_dump(), config.training.model_dump(), seed, shapes]
+    if isinstance(params, ResNet50Params):
+        facts.append(weights_id(config.weights))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -180,7 +250,7 @@ def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
     )
 
 
-def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -> TrialResult:
+def _unscored(ending: Any, history: list[dict[str, float]], family: Family) -> TrialResult:
     return TrialResult(
         ending=ending,
         history=history,
@@ -188,20 +258,20 @@ def _unscored(ending: Any, history: list[dict[str, float]], body: keras.Model) -
         scores={},
         val_probabilities=np.empty(0, np.float32),
         model=None,
-        n_weights=int(body.count_params()),
+        n_weights=family.n_weights,
     )
 
 
 def _scored(
-    result: TrialResult, body: keras.Model, data: TrainData, image_size: int, logits: Any
+    result: TrialResult, network: keras.Model, data: TrainData, image_size: int, logits: Any
 ) -> TrialResult:
     """Score val, by its logits where they are those of these weights."""
     if logits is None:
-        logits = body.predict(feed(ValBatches(data)), verbose=0)
+        logits = network.predict(feed(ValBatches(data)), verbose=0)
     probabilities = probabilities_of(logits)
     return dataclasses.replace(
         result,
         scores=scores(data.y_val, probabilities),
         val_probabilities=probabilities,
-        model=exported_model(body, image_size),
+        model=exported_model(network, image_size),
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from catdog_search.config import CnnParams
+from catdog_search.config import TrialParams
 
 # One-cycle: the rate starts at a 25th of its height and rises for 30 % of the steps
 # (Smith 2018, arXiv:1803.09820).
@@ -18,11 +19,12 @@ _BINS = 200
 
 def compile_model(
     model: keras.Model,
-    params: CnnParams,
+    params: TrialParams,
     total_steps: int,
     *,
     steps_per_call: int = 1,
     xla: bool = False,
+    slow: tuple[Sequence[keras.Variable], float] = ((), 1.0),
 ) -> None:
     """Compile for training.
 
@@ -32,9 +34,10 @@ def compile_model(
         total_steps: Of the whole training; a falling rate reaches its end there.
         steps_per_call: Steps that one call of the host runs.
         xla: Whether XLA compiles a step; on JAX it does anyway.
+        slow: Variables whose learning rate is so many times that of the others.
     """
     model.compile(
-        optimizer=_optimizer(params, total_steps),
+        optimizer=_optimizer(params, total_steps, *slow),
         loss=keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=params.label_smoothing
         ),
@@ -44,22 +47,72 @@ def compile_model(
     )
 
 
-def _optimizer(params: CnnParams, total_steps: int) -> keras.optimizers.Optimizer:
-    options: dict[str, Any] = {"weight_decay": params.weight_decay or None}
+class _TwoRates:
+    """Gives some variables a share of an optimizer's learning rate, and of its weight decay."""
+
+    _slow: frozenset[int] = frozenset()
+    _share = 1.0
+
+    def slow_down(self, variables: Sequence[keras.Variable], share: float) -> None:
+        """Give these variables `share` times the rate."""
+        self._slow, self._share = frozenset(map(id, variables)), share
+
+    def _backend_update_step(
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable], rate: Any
+    ) -> None:
+        """The one place that all variables pass on every backend: here in two groups."""
+        pairs = list(zip(grads, trainable_variables, strict=True))
+        for is_slow, share in ((False, 1.0), (True, self._share)):
+            group = [pair for pair in pairs if (id(pair[1]) in self._slow) == is_slow]
+            if group:
+                some_grads, variables = (list(part) for part in zip(*group, strict=True))
+                super()._backend_update_step(some_grads, variables, rate * share)  # type: ignore[misc]
+
+    def _apply_weight_decay(self: Any, variables: Sequence[keras.Variable]) -> None:
+        """Keras's own would take the head's rate for every variable."""
+        if self.weight_decay is None:
+            return
+        for variable in variables:
+            if self._use_weight_decay(variable):
+                share = self._share if id(variable) in self._slow else 1.0
+                decay = self.weight_decay * self.learning_rate * share
+                variable.assign(variable * (1 - ops.cast(decay, variable.dtype)))
+
+
+class _Adam(_TwoRates, keras.optimizers.Adam):  # type: ignore[misc]
+    pass
+
+
+class _Sgd(_TwoRates, keras.optimizers.SGD):  # type: ignore[misc]
+    pass
+
+
+def _optimizer(
+    params: TrialParams, total_steps: int, slow: Sequence[keras.Variable], share: float
+) -> keras.optimizers.Optimizer:
+    # Named, because TensorFlow takes no name that begins with an underscore.
+    options: dict[str, Any] = {
+        "weight_decay": params.weight_decay or None,
+        "name": params.optimizer,
+    }
     if params.ema:
         options |= {"use_ema": True, "ema_momentum": params.ema}
     rate = learning_rate(params, total_steps)
     if params.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(rate, params.momentum, nesterov=True, **options)
+        optimizer = (_Sgd if slow else keras.optimizers.SGD)(
+            rate, params.momentum, nesterov=True, **options
+        )
     else:
-        optimizer = keras.optimizers.Adam(rate, **options)
+        optimizer = (_Adam if slow else keras.optimizers.Adam)(rate, **options)
+    if slow:
+        optimizer.slow_down(slow, share)
     if params.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 
 def learning_rate(
-    params: CnnParams, total_steps: int
+    params: TrialParams, total_steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The rate of a trial: a number where it is constant, else by step."""
     if params.schedule == "constant":

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from catdog_search.training.result import TrainData
@@ -15,18 +16,17 @@ _placed: weakref.WeakKeyDictionary[TrainData, DevicePixels] = weakref.WeakKeyDic
 
 
 class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
-    """Rows (batch,) int32 -> photos (batch, side, side, 3) uint8; train's rows come first.
+    """Rows (batch,) int32 -> photos, or their features, (batch, ...).
 
     Args:
-        data: Whose photos are placed on the device.
+        photos: What is placed on the device (n, ...): uint8 pixels or float16 features.
     """
 
-    def __init__(self, data: TrainData) -> None:
-        super().__init__(name="pixels_on_device")
-        photos = np.concatenate([data.x_train, data.x_val])
+    def __init__(self, photos: npt.NDArray[Any]) -> None:
+        super().__init__(name="pixels_on_device", autocast=False)
         self.photos = self.add_weight(
             shape=photos.shape,
-            dtype="uint8",
+            dtype=str(photos.dtype),
             initializer=lambda shape, dtype: ops.convert_to_tensor(photos, dtype),
             trainable=False,
             name="photos",
@@ -38,7 +38,7 @@ class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
 
     def compute_output_spec(self, rows: keras.KerasTensor) -> keras.KerasTensor:
         """A photo for each row."""
-        return keras.KerasTensor(self.compute_output_shape(rows.shape), "uint8")
+        return keras.KerasTensor(self.compute_output_shape(rows.shape), self.photos.dtype)
 
     def call(self, rows: Any) -> Any:
         """Look the photos up."""
@@ -46,8 +46,8 @@ class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
 
 
 def on_device(data: TrainData) -> DevicePixels:
-    """The photos of `data` on the device; the same ones for every trial of a process."""
+    """The photos of `data` on the device, train's first; one copy for all trials of a process."""
     if data not in _placed:
         _placed.clear()  # before the new ones need the room
-        _placed[data] = DevicePixels(data)
+        _placed[data] = DevicePixels(np.concatenate([data.x_train, data.x_val]))
     return _placed[data]

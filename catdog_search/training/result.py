@@ -33,6 +33,7 @@ class TrainData:
         x_val: As x_train.
         y_val: As y_train.
         class_names: Index 1 is positive.
+        digest: Names photos, labels, split, size and subset; empty where nothing is to be kept.
     """
 
     x_train: Pixels
@@ -40,13 +41,15 @@ class TrainData:
     x_val: Pixels
     y_val: npt.NDArray[np.float32]
     class_names: tuple[str, str]
+    digest: str = ""
 
     @classmethod
     def of(cls, dataset: Dataset) -> TrainData:
         """Train and val of a dataset; test stays on disk."""
         x_train, y_train = dataset.split("train")
         x_val, y_val = dataset.split("val")
-        return cls(x_train, y_train, x_val, y_val, dataset.manifest.class_names)
+        digest = f"{dataset.digest}-{dataset.image_size}-{dataset.subset or 'all'}"
+        return cls(x_train, y_train, x_val, y_val, dataset.manifest.class_names, digest)
 
 
 @dataclass(frozen=True)

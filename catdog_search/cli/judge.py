@@ -1,0 +1,246 @@
+"""`compare` and `evaluate`: what studies and models are worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catdog_search.cli.common import json_option, say_table, state_option, writer
+from catdog_search.errors import StateError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from catdog_search.promotion.score import Evaluation
+    from catdog_search.search.compare import Comparison, Entry, Spread
+    from catdog_search.tracking.comparison_figures import Bar
+
+_HEAD = (
+    "recipe",
+    "seeds",
+    "published train/val",
+    "train",
+    "val",
+    "precision",
+    "recall",
+    "weights",
+    "time",
+    "device",
+    "curves",
+)
+
+
+@click.command()
+@click.argument("studies", metavar="[STUDY…]", nargs=-1)
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print the table as Markdown.")
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write one self-contained page with the table and the figures.",
+)
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw the figures into a folder.",
+)
+@json_option
+@state_option
+def compare(
+    studies: tuple[str, ...],
+    as_markdown: bool,
+    page: Path | None,
+    figures: Path | None,
+    as_json: bool,
+    state: str | None,
+) -> None:
+    """Put recipes and best trials of studies side by side, with what was published and floors.
+
+    Without a STUDY, all that the state folder holds.
+    """
+    from catdog_search.places import State
+    from catdog_search.search.compare import compare as side_by_side
+    from catdog_search.search.storage import existing_studies
+
+    if as_markdown and as_json:
+        raise click.UsageError("--markdown and --json: give one of them")
+    where = State.at(state)
+    names = studies or existing_studies(where)
+    if not names:
+        raise StateError(f"{where.root} holds no study to compare")
+    found = side_by_side(where, names)
+    if not found.entries:
+        raise StateError(f"no COMPLETE trial to compare in {', '.join(names)}")
+    rows = [_HEAD, *_floor_rows(found), *map(_row, found.entries)]
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(found)))
+    elif as_markdown:
+        click.echo("\n".join(_markdown(rows)))
+    else:
+        say_table(rows)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=as_json or as_markdown)
+    _write(found, rows, page, figures)
+
+
+def _write(
+    found: Comparison, rows: list[tuple[str, ...]], page: Path | None, folder: Path | None
+) -> None:
+    from catdog_search.tracking import comparison_figures as drawn
+
+    if page is None and folder is None:
+        return
+    bars = [_bar(entry) for entry in found.entries]
+    floors = {floor.name: floor.val_accuracy for floor in found.floors}
+    figures = {"accuracy": drawn.accuracies(bars, floors), "curves": drawn.curves(bars)}
+    names = sorted({entry.study for entry in found.entries})
+    if page is not None:
+        text = drawn.page(f"Comparison of {', '.join(names)}", rows, found.notes, figures)
+        try:
+            page.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise StateError(f"--html {page}: {error.strerror}") from None
+        click.echo(f"page: {page}", err=True)
+    if folder is not None:
+        _save(figures, folder, "--figures")
+
+
+def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            path = folder / f"{name}.png"
+            figure.savefig(path, dpi=110)
+            click.echo(f"figure: {path}", err=True)
+    except OSError as error:
+        raise StateError(f"{option} {folder}: {error.strerror}") from None
+
+
+def _bar(entry: Entry) -> Bar:
+    from catdog_search.tracking.comparison_figures import Bar
+
+    return Bar(
+        name=f"{entry.study}: {entry.name}",
+        val=entry.val_accuracy.mean,
+        deviation=entry.val_accuracy.deviation,
+        train=entry.train_accuracy.mean if entry.train_accuracy else None,
+        published=entry.published.get("val_accuracy"),
+        curves=entry.curves,
+    )
+
+
+def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
+    blank = ("",) * (len(_HEAD) - 5)
+    return [(f.name, "", "", "", f"{f.val_accuracy:.3f}", *blank) for f in found.floors]
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    from catdog_search.terminal import duration
+
+    published = [entry.published.get(name) for name in ("train_accuracy", "val_accuracy")]
+    said = " / ".join("?" if value is None else f"{value:.2f}" for value in published)
+    return (
+        f"{entry.study}: {entry.name}",
+        str(len(entry.numbers)),
+        said if entry.published else "",
+        _say(entry.train_accuracy),
+        _say(entry.val_accuracy),
+        _say(entry.precision),
+        _say(entry.recall),
+        "" if entry.n_weights is None else f"{entry.n_weights / 1e6:.2f} M",
+        "" if entry.seconds is None else duration(entry.seconds.mean),
+        entry.device or "",
+        entry.verdict,
+    )
+
+
+def _say(spread: Spread | None) -> str:
+    if spread is None:
+        return ""
+    around = "" if spread.deviation is None else f" ± {spread.deviation:.3f}"
+    return f"{spread.mean:.3f}{around}"
+
+
+def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|run:ID")
+@click.option("--data", required=True, metavar="PATH", help="Folder or zip of labelled photos.")
+@click.option("--force", is_flag=True, help="Look at photos of the test split too; it is recorded.")
+@click.option(
+    "--figures",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw the confusion matrix and the most wrong photos into a folder.",
+)
+@json_option
+@state_option
+def evaluate(
+    model: str, data: str, force: bool, figures: Path | None, as_json: bool, state: str | None
+) -> None:
+    """Score a logged or registered model on labelled photos.
+
+    MODEL is a name in the registry, whose champion is meant unless it says NAME@alias or
+    NAME/version; run:ID is the model of a run.
+    """
+    import os
+
+    from catdog_search.data.sources import open_source
+    from catdog_search.places import State
+    from catdog_search.promotion.score import evaluate as score
+    from catdog_search.search.worker import choose_backend
+
+    os.environ["KERAS_BACKEND"] = choose_backend()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    write = writer(as_json)
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % 2048 == 0:
+            write(f"decoding {done} of {total}")
+
+    done = score(State.at(state), model, open_source(data), force=force, progress=progress)
+    if as_json:
+        click.echo(json.dumps(_as_json(done)))
+    else:
+        _say_evaluation(done)
+    if figures is not None:
+        named = {Path(name).stem: figure for name, figure in done.figures.items()}
+        _save(named, figures, "--figures")
+
+
+def _as_json(done: Evaluation) -> dict[str, Any]:
+    names = [f.name for f in dataclasses.fields(done) if f.name != "figures"]
+    return {name: getattr(done, name) for name in names}
+
+
+def _say_evaluation(done: Evaluation) -> None:
+    click.echo(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
+    if done.seen is None:
+        click.echo("seen before: its study didn't keep which photos it had")
+    else:
+        seen = done.seen
+        click.echo(
+            f"seen before: {seen['train']} were in train, {seen['val']} in val, "
+            f"{seen['test']} in test, {seen['new']} are new to it"
+        )
+    if done.left_out:
+        click.echo(f"left out: {done.left_out} files that could not be used")
+    low, high = done.interval
+    click.echo(f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
+    for name in ("precision", "recall", "f1", "auc", "loss", "calibration_error"):
+        click.echo(f"{name}: {done.scores[name]:.4f}")
+    rows: list[tuple[str, ...]] = [("is \\ taken for", *done.class_names)]
+    rows += [
+        (name, *map(str, counts))
+        for name, counts in zip(done.class_names, done.confusion, strict=True)
+    ]
+    say_table(rows)

@@ -1,0 +1,143 @@
+"""Score a logged model on labelled photos, honestly: it says what the model has seen of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from catdog_search.data import dataset
+from catdog_search.data.manifest import short_hash
+from catdog_search.data.sources import Source
+from catdog_search.errors import DataError
+from catdog_search.places import State
+from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
+from catdog_search.tracking.looked_at import load_model, split_hashes
+from catdog_search.tracking.store import Store
+from catdog_search.training.evaluate import scores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_BATCH = 256
+_95_PERCENT = 1.96
+# Tag of the run whose model was shown photos of test.
+_LOOKED = "test_looked_at"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model did on some photos.
+
+    Attributes:
+        uri: Of the model.
+        run_id: That trained it.
+        n: Photos.
+        scores: accuracy, loss, precision, recall, f1, auc and calibration_error.
+        interval: Of the accuracy, 95 % (Wilson).
+        confusion: Photos by class and what they were taken for.
+        class_names: By index.
+        seen: Photos of them that the model's study had in train, in val, in test, and nowhere;
+            None where the study didn't keep who was where.
+        left_out: Files that could not be used.
+        figures: By file name.
+    """
+
+    uri: str
+    run_id: str
+    n: int
+    scores: Mapping[str, float]
+    interval: tuple[float, float]
+    confusion: tuple[tuple[int, int], tuple[int, int]]
+    class_names: tuple[str, str]
+    seen: Mapping[str, int] | None
+    left_out: int
+    figures: Mapping[str, Figure]
+
+
+def evaluate(
+    state: State,
+    name: str,
+    source: Source,
+    *,
+    force: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on all photos of a source.
+
+    Args:
+        state: Where the model is.
+        name: As `load_model` takes it.
+        source: Labelled photos of the model's two classes.
+        force: Whether photos of the test split may be looked at, which the run then says.
+        progress: Called with (done, total) photos that are decoded.
+
+    Raises:
+        StateError: There is no such model.
+        DataError: Other classes, only one of them, no usable photo, or photos of test without
+            `force`.
+    """
+    client = Store.of(state).client()
+    loaded = load_model(client, name)
+    if source.class_names != loaded.class_names:
+        raise DataError(
+            f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
+            f"{' and '.join(loaded.class_names)}"
+        )
+    pile = dataset.decode(source, loaded.image_size, progress)
+    labels = np.array([photo.label for photo in pile.photos])
+    if len(set(labels)) == 1:
+        raise DataError(f"{source.location}: photos of one class alone can't be scored")
+    seen = _seen([photo.sha256 for photo in pile.photos], split_hashes(client, loaded.run_id))
+    if seen and seen["test"]:
+        if not force:
+            raise DataError(
+                f"{source.location}: {seen['test']} of {len(labels)} photos are of the test split, "
+                "which is for promotion; --force looks at them anyway, and the run will say so"
+            )
+        client.set_tag(loaded.run_id, _LOOKED, f"evaluate --force, {seen['test']} photos")
+    probabilities = np.ravel(loaded.model.predict(pile.pixels, batch_size=_BATCH, verbose=0))
+    seen_as = Predictions(labels, probabilities)
+    photos = Photos(pile.pixels, [photo.key for photo in pile.photos])
+    names, where = loaded.class_names, f"{len(labels)} photos"
+    matrix = np.zeros((2, 2), int)
+    np.add.at(matrix, (labels, seen_as.predicted), 1)
+    found = scores(labels.astype(np.float32), probabilities.astype(np.float32), prefix="")
+    return Evaluation(
+        uri=loaded.uri,
+        run_id=loaded.run_id,
+        n=len(labels),
+        scores=found,
+        interval=wilson(int(np.trace(matrix)), len(labels)),
+        confusion=((int(matrix[0, 0]), int(matrix[0, 1])), (int(matrix[1, 0]), int(matrix[1, 1]))),
+        class_names=names,
+        seen=seen,
+        left_out=len(pile.left_out),
+        figures={
+            "confusion_matrix.png": confusion_matrix(seen_as, names, name, where),
+            "most_wrong.png": most_wrong(seen_as, photos, names, name, where),
+        },
+    )
+
+
+def _seen(sha256s: list[str], hashes: Mapping[str, list[str]] | None) -> dict[str, int] | None:
+    if hashes is None:
+        return None
+    where = {short: split for split, shorts in hashes.items() for short in shorts}
+    counted = Counter(where.get(short_hash(sha256), "new") for sha256 in sha256s)
+    return {split: counted[split] for split in ("train", "val", "test", "new")}
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share, good near 1 too.
+
+    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
+    """
+    z, share = _95_PERCENT, right / n
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return max(0.0, middle - half), min(1.0, middle + half)

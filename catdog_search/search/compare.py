@@ -1,0 +1,250 @@
+"""Recipes and best trials of studies, side by side with what others published and with floors."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from catdog_search import places
+from catdog_search.data import dataset
+from catdog_search.data.dataset import Dataset
+from catdog_search.places import State
+from catdog_search.search import history
+from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.tracking.runs import recorded
+from catdog_search.tracking.store import Store
+
+# Train better than val by more than this, and a network has learned what is in no other photo.
+_GAP = 0.05
+# Val that still gains so much an epoch at the end was stopped too early.
+_GAINING = 0.003
+_LAST_EPOCHS = 3
+# A probe sees photos of this side.
+_PROBE_SIDE = 16
+
+History = Sequence[Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A number over seeds.
+
+    Attributes:
+        mean: Of them.
+        deviation: Sample standard deviation; None for one seed.
+    """
+
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread | None:
+        """None where there is none."""
+        if not values:
+            return None
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe, or a study's best trial.
+
+    Attributes:
+        study: Of its trials.
+        name: Of the recipe, or `best (trial 7)`.
+        numbers: Of the trials, one for each seed.
+        published: What others reached, by name.
+        train_accuracy: In the kept epoch, dropout and augmentation at work.
+        val_accuracy: With the kept weights.
+        precision: Of class 1, on val.
+        recall: Likewise.
+        n_weights: Of the network.
+        seconds: Of a trial, all in all.
+        device: That it trained on.
+        verdict: What the curves say: fits, overfits, still improving, diverged.
+        curves: Metrics by epoch, for each seed.
+    """
+
+    study: str
+    name: str
+    numbers: list[int]
+    published: Mapping[str, float]
+    train_accuracy: Spread | None
+    val_accuracy: Spread
+    precision: Spread | None
+    recall: Spread | None
+    n_weights: int | None
+    seconds: Spread | None
+    device: str | None
+    verdict: str
+    curves: list[list[dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What hardly any effort reaches on val.
+
+    Attributes:
+        name: Of it.
+        val_accuracy: What it reaches.
+        n: Photos of val.
+    """
+
+    name: str
+    val_accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything side by side.
+
+    Attributes:
+        entries: In the order of the studies, recipes first.
+        floors: Of the first study's dataset.
+        notes: What is missing, and why.
+    """
+
+    entries: list[Entry]
+    floors: list[Floor]
+    notes: list[str]
+
+
+def compare(state: State, names: Sequence[str]) -> Comparison:
+    """Put studies side by side.
+
+    Args:
+        state: Where they are kept.
+        names: Of the studies, at least one.
+
+    Raises:
+        StateError: There is no such study.
+    """
+    views = [history.view(state, name) for name in names]
+    entries = [entry for view in views for entry in _entries(state, view)]
+    notes = [f"study {v.name}: no COMPLETE trial" for v in views if not v.ranked()]
+    digests = {view.dataset_digest for view in views}
+    if len(digests) > 1:
+        notes.append("the studies were trained on different photos, so rows don't compare")
+    packed = _any_packed(views[0].dataset_digest)
+    if packed is None:
+        notes.append("no floors: the photos are not in the cache any more")
+        return Comparison(entries, [], notes)
+    floors = [majority(packed)]
+    if packed.image_size >= _PROBE_SIDE:
+        floors.append(probe(packed))
+    return Comparison(entries, floors, notes)
+
+
+def _entries(state: State, view: StudyView) -> list[Entry]:
+    by_recipe: dict[str, list[TrialRow]] = {}
+    for row in view.trials:
+        if row.recipe and row.value is not None:
+            by_recipe.setdefault(row.recipe, []).append(row)
+    entries = [_entry(state, view, name, rows) for name, rows in by_recipe.items()]
+    ranked = view.ranked()
+    if ranked and ranked[0].recipe is None:
+        entries.append(_entry(state, view, f"best (trial {ranked[0].number})", ranked[:1]))
+    return entries
+
+
+def _entry(state: State, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
+    client = Store.of(state).client()
+    kept = [recorded(client, row.run_id) for row in rows if row.run_id]
+    curves = [seen.history for seen in kept]
+    trained = [
+        seen.history[seen.best_epoch]["accuracy"]
+        for seen in kept
+        if seen.best_epoch is not None and seen.best_epoch < len(seen.history)
+    ]
+    val = _scored(rows, "val_accuracy")
+    assert val is not None
+    return Entry(
+        study=view.name,
+        name=name,
+        numbers=[row.number for row in rows],
+        published=view.published.get(name, {}),
+        train_accuracy=Spread.of(trained),
+        val_accuracy=val,
+        precision=_scored(rows, "val_precision"),
+        recall=_scored(rows, "val_recall"),
+        n_weights=rows[0].n_weights,
+        seconds=Spread.of([row.seconds for row in rows if row.seconds is not None]),
+        device=view.device,
+        verdict=verdict([(s.history, s.best_epoch) for s in kept]),
+        curves=curves,
+    )
+
+
+def _scored(rows: Sequence[TrialRow], name: str) -> Spread | None:
+    return Spread.of([row.scores[name] for row in rows if name in row.scores])
+
+
+def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
+    """What learning curves say of a fit, from the worst seed.
+
+    Args:
+        trained: Metrics by epoch, and the epoch that was kept.
+    """
+    gaps, gains = [], []
+    for curve, best in trained:
+        if not curve or best is None or best >= len(curve):
+            continue
+        if not all(math.isfinite(epoch["loss"]) for epoch in curve):
+            return "diverged"
+        gaps.append(curve[best]["accuracy"] - curve[best]["val_accuracy"])
+        last = [epoch["val_accuracy"] for epoch in curve[-_LAST_EPOCHS:]]
+        if best == len(curve) - 1 and len(last) == _LAST_EPOCHS:
+            gains.append((last[-1] - last[0]) / (len(last) - 1))
+    if not gaps:
+        return "no curves"
+    said = []
+    if max(gaps) > _GAP:
+        said.append(f"overfits: train is {100 * max(gaps):.1f} points above val")
+    if gains and max(gains) > _GAINING:
+        said.append(f"still improving: {100 * max(gains):.1f} points an epoch at the end")
+    return "; ".join(said) or f"fits: train and val {100 * abs(gaps[0]):.1f} points apart"
+
+
+def majority(packed: Dataset) -> Floor:
+    """Always the more frequent class of train."""
+    labels = [photo.label for photo in packed.manifest.photos]
+    of_train = [labels[row] for row in packed.rows("train")]
+    of_val = np.array([labels[row] for row in packed.rows("val")])
+    frequent = round(statistics.fmean(of_train))
+    return Floor("majority class", float((of_val == frequent).mean()), len(of_val))
+
+
+def probe(packed: Dataset) -> Floor:
+    """A logistic regression on photos of 16 x 16 pixels."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    side = _PROBE_SIDE
+    data = {split: packed.split(split) for split in ("train", "val")}
+    inputs = {split: _pooled(pixels, side) for split, (pixels, _) in data.items()}
+    linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=300))
+    linear.fit(inputs["train"], data["train"][1].ravel())
+    right = float(linear.score(inputs["val"], data["val"][1].ravel()))
+    return Floor(f"linear probe on {side} x {side} pixels", right, len(data["val"][1]))
+
+
+def _pooled(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Means of equal squares, as many as fit; flat (n, side * side * 3)."""
+    square = pixels.shape[1] // side
+    cut = pixels[:, : side * square, : side * square]
+    squares = cut.reshape(len(pixels), side, square, side, square, 3)
+    means: np.ndarray = squares.mean(axis=(2, 4), dtype=np.float32)
+    return means.reshape(len(pixels), -1)
+
+
+def _any_packed(digest: str | None) -> Dataset | None:
+    """The smallest pack of a dataset that a probe can look at, else the largest."""
+    sizes = dataset.packed_sizes(places.cache_folder(), digest or "")
+    chosen = [side for side in sizes if side >= _PROBE_SIDE][:1] or sizes[-1:]
+    return dataset.find(places.cache_folder(), digest or "", chosen[0]) if chosen else None

@@ -1,0 +1,127 @@
+"""Studies and recipes side by side, as figures and as one page for people without MLflow."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from catdog_search.tracking.figures import MARK, TRAIN, VAL
+
+_COLUMNS = 3
+_DPI = 110
+_STYLE = (
+    "body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
+    "table{border-collapse:collapse;font-size:.9rem}td,th{padding:.3rem .6rem;text-align:left;"
+    "border-bottom:1px solid #ddd}img{max-width:100%}"
+)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row of the comparison, as it is drawn.
+
+    Attributes:
+        name: Of it.
+        val: Accuracy, its mean over seeds.
+        deviation: Over seeds; None for one.
+        train: Accuracy; None where it isn't known.
+        published: Accuracy on val that others reached; None where none is.
+        curves: Metrics by epoch, for each seed.
+    """
+
+    name: str
+    val: float
+    deviation: float | None
+    train: float | None
+    published: float | None
+    curves: Sequence[Sequence[Mapping[str, float]]]
+
+
+def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
+    """Val accuracy of every row, what was published, train, and the floors as lines."""
+    figure = Figure(figsize=(9, 1.4 + 0.5 * len(bars)), layout="constrained")
+    axes = figure.subplots()
+    # Half is chance; what is below it would only push what is above it together.
+    left = min([0.45, *(bar.val - 0.05 for bar in bars)])
+    for place, bar in enumerate(bars):
+        axes.barh(place, bar.val, color=VAL, height=0.6, xerr=bar.deviation, capsize=3)
+        axes.text(left, place, f"  {bar.val:.3f}", va="center", color="white", fontsize=9)
+        if bar.train is not None:
+            axes.plot(bar.train, place, "o", color=TRAIN)
+        if bar.published is not None:
+            axes.plot(bar.published, place, "D", color=MARK)
+    lines = zip(floors.items(), (":", "--", "-."), strict=False)
+    for (name, value), style in lines:
+        axes.axvline(
+            value, color="black", linestyle=style, linewidth=1, label=f"{name} {value:.3f}"
+        )
+    axes.plot([], [], "o", color=TRAIN, label="train")
+    axes.plot([], [], "D", color=MARK, label="published, val")
+    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.invert_yaxis()
+    axes.set(xlim=(left, 1.01), xlabel="accuracy; bars: val, whiskers: deviation over seeds")
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def curves(bars: Sequence[Bar]) -> Figure:
+    """Accuracy of train and val by epoch, a panel for each row, all on one scale."""
+    rows = max(math.ceil(len(bars) / _COLUMNS), 1)
+    figure = Figure(figsize=(4 * _COLUMNS, 2.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).ravel()
+    for axes, bar in zip(panels, bars, strict=False):
+        for number, curve in enumerate(bar.curves):
+            epochs = range(1, len(curve) + 1)
+            for name, colour in (("accuracy", TRAIN), ("val_accuracy", VAL)):
+                label = {"accuracy": "train", "val_accuracy": "val"}[name] if not number else None
+                axes.plot(epochs, [e[name] for e in curve], color=colour, label=label)
+        axes.set_title(bar.name, fontsize=10)
+        axes.set(xlabel="epoch", ylim=(0.45, 1.01))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right", fontsize=8)
+    for axes in panels[len(bars) :]:
+        axes.axis("off")
+    panels[0].set_ylabel("accuracy")
+    return figure
+
+
+def page(
+    title: str,
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    figures: Mapping[str, Figure],
+) -> str:
+    """One self-contained page of HTML.
+
+    Args:
+        title: Of the page.
+        rows: The head of the table, then its rows.
+        notes: Under it, a line each.
+        figures: By caption.
+    """
+    head, *body = rows
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body]
+    table = "".join(f"<tr>{row}</tr>" for row in cells)
+    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    images = "".join(
+        f'<h2>{html.escape(caption)}</h2><img alt="{html.escape(caption)}" src="{_as_url(figure)}">'
+        for caption, figure in figures.items()
+    )
+    said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
+        f"<table><tr>{titles}</tr>{table}</table><ul>{said}</ul>{images}</html>\n"
+    )
+
+
+def _as_url(figure: Figure) -> str:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=_DPI)
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

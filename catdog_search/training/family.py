@@ -1,0 +1,77 @@
+"""What training wants of a family of models: phases that train, and the network they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import keras
+
+from catdog_search.config import TrialParams
+from catdog_search.models.augmentation import MIXUP_ALPHA
+from catdog_search.training.batches import TrainBatches
+from catdog_search.training.execution import Execution
+
+# The learning rate, the progress and a request to stop are looked at between calls.
+_CALLS_PER_EPOCH = 8
+
+
+@dataclass(frozen=True)
+class Fed:
+    """A compiled model, and what it is fed.
+
+    Attributes:
+        model: Trained by `fit`.
+        batches: Of train.
+        val: Of val.
+        callbacks: That the family needs besides those of every training.
+    """
+
+    model: keras.Model
+    batches: TrainBatches
+    val: keras.utils.PyDataset
+    callbacks: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs that train one model.
+
+    Attributes:
+        end: The epoch after its last one, counted through all phases.
+        begin: Builds and compiles; called when the phase begins, not before.
+        early_stopping: Whether it may stop when val gets no better.
+        averaged: Whether val sees averaged weights.
+    """
+
+    end: int
+    begin: Callable[[], Fed]
+    early_stopping: bool
+    averaged: bool
+
+
+class Family(Protocol):
+    """One trial's models, whatever the family.
+
+    Attributes:
+        phases: In order; at least one.
+        n_weights: Trainable and other weights of the network.
+    """
+
+    phases: list[Phase]
+    n_weights: int
+
+    def network(self) -> keras.Model:
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        ...
+
+
+def steps_per_call(execution: Execution, batches: TrainBatches) -> int:
+    """Steps of one call of the host, such that an epoch has several calls."""
+    return min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
+
+
+def mixup_alpha(params: TrialParams) -> float | None:
+    """Of the distribution of mixup's shares; None for no mixup."""
+    return MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None

@@ -1,0 +1,218 @@
+"""How the family `resnet50` is trained: what starts random first, then some stages besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from catdog_search.config import ResNet50Params
+from catdog_search.models.augmentation import Augment
+from catdog_search.models.export import TrainingModel, training_model
+from catdog_search.models.resnet50 import (
+    Backbone,
+    build_backbone,
+    build_head,
+    centred,
+    digest_of,
+)
+from catdog_search.models.resnet_plan import trained_stages
+from catdog_search.training.batches import TrainBatches, ValBatches
+from catdog_search.training.execution import Execution
+from catdog_search.training.family import Fed, Phase, steps_per_call
+from catdog_search.training.features import FeatureCache, Features, OnPhotos, n_bytes
+from catdog_search.training.optimize import compile_model
+from catdog_search.training.pixels import DevicePixels, on_device
+from catdog_search.training.result import TrainData
+
+
+class ResNet50Training:
+    """The models of one trial of the family `resnet50`.
+
+    Args:
+        params: Of the trial, with its image size.
+        epochs: At most so many.
+        weights: Of the backbone: `imagenet`, `none`, or the path of a file.
+        data: Train and val.
+        seed: Of the head's weights, dropout, order and augmentation.
+        execution: How it runs.
+        cache: Of the features of frozen stages.
+        on_photos: Asked while features are computed.
+        say: Told what a user should know.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917  what a training is made of
+        self,
+        params: ResNet50Params,
+        epochs: int,
+        weights: str,
+        data: TrainData,
+        seed: int,
+        execution: Execution,
+        cache: FeatureCache,
+        on_photos: OnPhotos,
+        say: Callable[[str], None],
+    ) -> None:
+        self._params = params
+        self._weights = weights
+        self._data = data
+        self._seed = seed
+        self._execution = execution
+        self._cache = cache
+        self._on_photos = on_photos
+        self._say = say
+        self._backbone = build_backbone(params, weights)
+        stages, loaded = self._backbone.stages, self._backbone.loaded
+        if fresh := [stage for stage in stages if stage not in loaded]:
+            say(f"weights {weights}: {', '.join(fresh)} not in it: starts random and is trained")
+        self._head = build_head(params, self._backbone.resnet.output_shape[-1], seed)
+        self.n_weights = int(self._backbone.resnet.count_params() + self._head.count_params())
+        first = len(stages) - len(trained_stages(params, loaded))
+        constant = params.schedule == "constant"
+        self.phases: list[Phase] = []
+        warm_up = min(params.warmup_epochs, epochs - 1) if first < len(loaded) else 0
+        if warm_up:
+            steady = params.model_copy(update={"schedule": "constant", "ema": 0.0})
+            begin = self._beginning(len(loaded), steady, warm_up)
+            self.phases.append(Phase(warm_up, begin, early_stopping=False, averaged=False))
+        begin = self._beginning(first, params, epochs - warm_up)
+        self.phases.append(Phase(epochs, begin, constant, bool(params.ema)))
+
+    def _beginning(self, first: int, params: ResNet50Params, epochs: int) -> Callable[[], Fed]:
+        return lambda: self._begin(first, params, epochs)
+
+    def _begin(self, first: int, params: ResNet50Params, epochs: int) -> Fed:
+        """Train from a stage on, on the features of the ones before it."""
+        self._backbone.train_from(first)
+        frozen, trained = self._backbone.cut(first)
+        kept = self._kept(frozen, pooled=trained is None) if frozen and params.views else None
+        if kept is None:
+            model, batches, val = self._from_pixels()
+        else:
+            model, batches, val = self._from_features(*kept, trained)
+        share = params.backbone_learning_rate / params.learning_rate
+        slow = self._backbone.resnet.trainable_variables
+        compile_model(
+            model,
+            params,
+            epochs * len(batches),
+            steps_per_call=steps_per_call(self._execution, batches),
+            xla=self._execution.xla,
+            slow=(slow, share),
+        )
+        return Fed(model, batches, val)
+
+    def _from_pixels(self) -> tuple[keras.Model, TrainBatches, ValBatches]:
+        params, data = self._params, self._data
+        lookup = on_device(data) if self._execution.pixels == "device" else None
+        body = _network(self._backbone, self._head, params.image_size)
+        model = training_model(body, params.image_size, params, self._seed, lookup)
+        rows = lookup is not None
+        batches = TrainBatches(data, params.batch_size, self._seed, rows=rows)
+        return model, batches, ValBatches(data, rows=rows)
+
+    def _from_features(
+        self, views: list[Features], val: Features, trained: keras.Model | None
+    ) -> tuple[keras.Model, TrainBatches, ValBatches]:
+        rows = self._execution.pixels == "device" and self._has_room(views, val)
+        if rows:
+            inputs = keras.Input((), dtype="int32", name="row")
+            x = DevicePixels(np.concatenate([*views, val]))(inputs)
+        else:
+            inputs = keras.Input(val.shape[1:], dtype="float16", name="features")
+            x = inputs
+        x = layers.Rescaling(1.0)(x)  # out of half precision
+        model = TrainingModel(inputs, _upper(val.shape[1:], trained, self._head)(x))
+        data, size = self._data, self._params.batch_size
+        batches = TrainBatches(data, size, self._seed, rows=rows, views=views)
+        first = len(views) * len(data.y_train)
+        in_val = ValBatches(data, rows=rows, photos=val, first_row=first)
+        return model, batches, in_val
+
+    def _has_room(self, views: list[Features], val: Features) -> bool:
+        wanted = sum(n_bytes(array.shape) for array in (*views, val))
+        room = self._execution.room_bytes
+        if room is not None and wanted > room:
+            self._say(f"features: {wanted / 1e9:.2f} GB don't fit on the device, and are streamed")
+            return False
+        return True
+
+    def _kept(self, frozen: keras.Model, *, pooled: bool) -> tuple[list[Features], Features] | None:
+        """Features of every view of train, and of val, which is never augmented.
+
+        None where they are more than may be kept.
+        """
+        params, data = self._params, self._data
+        kinds = sorted(params.augmentations)
+        n_views = params.views if kinds else 1
+        shape = frozen.output_shape[-1:] if pooled else frozen.output_shape[1:]
+        of_train, of_val = (len(y) for y in (data.y_train, data.y_val))
+        wanted = n_bytes((n_views * of_train + of_val, *shape))
+        name = f"features of {self._backbone.stages[-1] if pooled else frozen.output.name}"
+        if not self._cache.fits(wanted):
+            self._say(f"{name}: {wanted / 1e9:.1f} GB are more than the cache may hold; no epoch "
+                      "uses them; every step computes its own")  # fmt: skip
+            return None
+        facts = {
+            "weights": digest_of(frozen),
+            "data": data.digest,
+            "pooled": pooled,
+            "precision": self._execution.precision,
+        }
+        photo = keras.Input((params.image_size, params.image_size, 3), dtype="uint8")
+        asked: list[tuple[Any, Augment, dict[str, Any]]] = []
+        for view in range(n_views):
+            augment = Augment(params.augmentation, kinds, seed=view)
+            seen = {**facts, "split": "train"}
+            if kinds:
+                seen |= {"view": view, "augmentation": [params.augmentation, kinds]}
+            asked.append((data.x_train, augment, seen))
+        asked.append((data.x_val, Augment(0.0, (), seed=0), {**facts, "split": "val"}))
+        absent = [x for x, _, seen in asked if not self._cache.has(seen, (len(x), *shape))]
+        how = f"{n_views} augmented view(s) of each photo" if kinds else "photos as they are"
+        where = f"to be computed for {sum(map(len, absent))} photos" if absent else "in the cache"
+        self._say(f"{name} at {params.image_size} px, {how}: {where}, {wanted / 1e6:.0f} MB")
+        found = []
+        for photos, augment, seen in asked:
+            x = frozen(centred(augment(photo, training=True)))
+            x = layers.GlobalAveragePooling2D()(x) if pooled else x
+            compute = _computing(keras.Model(photo, x), photos, augment)
+            found.append(self._cache.get(seen, (len(photos), *shape), compute, self._on_photos))
+        return found[:-1], found[-1]
+
+    def network(self) -> keras.Model:
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        side = self._params.image_size
+        own = _network(self._backbone, self._head, side)
+        if self._head.compute_dtype == "float32":
+            return own
+        keras.config.set_dtype_policy("float32")
+        backbone = build_backbone(self._params, "none")
+        head = build_head(self._params, backbone.resnet.output_shape[-1], self._seed)
+        backbone.resnet.set_weights(self._backbone.resnet.get_weights())
+        head.set_weights(self._head.get_weights())
+        return _network(backbone, head, side)
+
+
+def _network(backbone: Backbone, head: keras.Model, side: int) -> keras.Model:
+    photo = keras.Input((side, side, 3), name="pixels")
+    pooled = layers.GlobalAveragePooling2D()(backbone.whole(photo))
+    return keras.Model(photo, head(pooled), name="resnet50_classifier")
+
+
+def _upper(shape: tuple[int, ...], trained: keras.Model | None, head: keras.Model) -> keras.Model:
+    """What is trained: features -> logits."""
+    features = keras.Input(shape, name="features")
+    x = features if trained is None else layers.GlobalAveragePooling2D()(trained(features))
+    return keras.Model(features, head(x), name="upper")
+
+
+def _computing(model: keras.Model, photos: Any, augment: Augment) -> Callable[[slice], Any]:
+    def compute(rows: slice) -> Any:
+        augment.go_to(rows.start)  # the same view, wherever a kill cut it
+        return keras.ops.convert_to_numpy(model.predict_on_batch(photos[rows]))
+
+    return compute

@@ -1,0 +1,234 @@
+"""`compare` and `evaluate`: what studies and models are worth."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_study import TABLE, run
+
+from catdog_search.cli import main
+from catdog_search.data.dataset import Dataset
+from catdog_search.data.sources import SyntheticSource
+from catdog_search.places import State
+from catdog_search.promotion.score import wilson
+from catdog_search.search import history
+from catdog_search.search.compare import majority, probe, verdict
+from catdog_search.tracking.store import Store, ensure_mlflow_db
+
+PUBLISHED = {"plain": {"train_accuracy": 0.95, "val_accuracy": 0.78}}
+
+
+def call(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset) -> State:
+    """Two studies: one with a published recipe on three seeds, one of a sampler alone."""
+    state = State.at(str(tmp_path_factory.mktemp("compared")))
+    ensure_mlflow_db(state.mlflow_db)
+    run(state, pictures, 6, table={"published": PUBLISHED}, seeds=3)
+    run(state, pictures, 2, table={"name": "other", "recipes": {}})
+    return state
+
+
+def test_compare_sets_recipes_beside_what_was_published_and_floors(
+    compared: State, tmp_path: Path
+) -> None:
+    where = ["--state", str(compared.root)]
+    found = json.loads(call("compare", "tiny", "other", "--json", *where).stdout)
+    entries = {(e["study"], e["name"]): e for e in found["entries"]}
+    plain = entries["tiny", "plain"]
+    rows = [row for row in history.view(compared, "tiny").trials if row.recipe]
+    assert plain["numbers"] == [row.number for row in rows]
+    assert plain["published"] == PUBLISHED["plain"]
+    values = [row.value for row in rows if row.value is not None]
+    assert plain["val_accuracy"]["mean"] == pytest.approx(sum(values) / 3)
+    assert plain["val_accuracy"]["deviation"] == pytest.approx(0, abs=1e-9)
+    assert plain["n_weights"] == 42
+    assert [len(curve) for curve in plain["curves"]] == [3, 3, 3]
+    best = history.view(compared, "other").best
+    assert best is not None
+    assert ("other", f"best (trial {best.number})") in entries
+    assert found["floors"][0]["name"] == "majority class"
+
+    page = tmp_path / "page.html"
+    table = call("compare", "tiny", "--markdown", "--html", str(page), *where)
+    assert "| tiny: plain | 3 | 0.95 / 0.78 |" in table.stdout
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 2
+    assert "http" not in text.replace("http-equiv", "")
+    everything = call("compare", "--figures", str(tmp_path / "figures"), *where)
+    assert "tiny: plain" in everything.stdout
+    assert "other: best" in everything.stdout
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {"accuracy.png", "curves.png"}
+
+
+def test_compare_says_what_is_missing(compared: State, tmp_path: Path) -> None:
+    where = ["--state", str(compared.root)]
+    assert "no study 'tony'" in call("compare", "tony", *where, code=1).output
+    both = call("compare", "tiny", "--json", "--markdown", *where, code=2)
+    assert "give one of them" in both.output
+    empty = call("compare", "--state", str(tmp_path / "none"), code=1)
+    assert "holds no study" in empty.output
+    nowhere = str(tmp_path / "no" / "page.html")
+    assert "--html" in call("compare", "tiny", "--html", nowhere, *where, code=1).output
+
+
+def curve(train: list[float], val: list[float]) -> list[dict[str, float]]:
+    return [
+        {"accuracy": a, "val_accuracy": b, "loss": 1 - a} for a, b in zip(train, val, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "best", "words"),
+    [
+        ([0.6, 0.8, 0.99], [0.6, 0.78, 0.77], 2, "overfits: train is 22.0 points above val"),
+        ([0.6, 0.7, 0.8], [0.6, 0.7, 0.8], 2, "still improving: 10.0 points an epoch"),
+        ([0.7, 0.8, 0.8], [0.7, 0.8, 0.79], 1, "fits: train and val 0.0 points apart"),
+        ([0.7, math.nan, 0.8], [0.7, 0.8, 0.79], 1, "diverged"),
+        ([], [], None, "no curves"),
+    ],
+)
+def test_verdict_names_what_the_curves_show(
+    train: list[float], val: list[float], best: int | None, words: str
+) -> None:
+    assert verdict([(curve(train, val), best)]).startswith(words)
+
+
+def test_floors_are_those_of_val(shared_cache: Path) -> None:
+    from catdog_search.data import dataset
+
+    packed = dataset.load(SyntheticSource(300), 32, shared_cache, 10**9)
+    x, y = packed.split("val")
+    share = float(y.mean())
+    floor = majority(packed)
+    assert floor.n == len(x)
+    assert floor.val_accuracy in (pytest.approx(share), pytest.approx(1 - share))
+    assert probe(packed).val_accuracy > floor.val_accuracy
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(81, 100, 0.7222, 0.8749), (100, 100, 0.9630, 1.0), (0, 10, 0.0, 0.2775)],
+)
+def test_interval_is_wilsons(right: int, n: int, low: float, high: float) -> None:
+    # Values of statsmodels' proportion_confint(method="wilson").
+    assert wilson(right, n) == pytest.approx((low, high), abs=2e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, drawn: SyntheticSource
+) -> tuple[State, Path, Path]:
+    """A study with a real model, the photos that it knows, and others."""
+    root = tmp_path_factory.mktemp("trained")
+    known = {drawn.read(key): label for key, label in drawn.labels.items()}
+    more = SyntheticSource(160)
+    others = {
+        content: label
+        for key, label in more.labels.items()
+        if (content := more.read(key)) not in known
+    }
+    for name, photos in (("known", known), ("others", others)):
+        for number, (content, label) in enumerate(photos.items()):
+            folder = root / name / ("Cat", "Dog")[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.ppm").write_bytes(content)
+    state = State.at(str(root / "state"))
+    study = root / "tiny.toml"
+    table = {**TABLE, "image_size": 16, "trials": 1}
+    study.write_text(_toml(table))
+    call("run", "--study", str(study), "--data", str(root / "known"), "--state", str(state.root))
+    call("promote", "--study", "tiny", "--state", str(state.root))
+    return state, root / "known", root / "others"
+
+
+def _toml(table: dict[str, Any]) -> str:
+    """Enough of TOML for a study of numbers."""
+    plain = {k: v for k, v in table.items() if not isinstance(v, dict)}
+    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
+    lines += ["[training]", "epochs = 2", "[pruner]", 'name = "none"', "[space]"]
+    lines += ["n_blocks = { low = 1, high = 2 }", "filters = 4", "dense_units = 0"]
+    return "\n".join(lines)
+
+
+def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path: Path) -> None:
+    state, _, others = trained
+    where = ["--data", str(others), "--state", str(state.root)]
+    found = json.loads(call("evaluate", "catdog", *where, "--json").stdout)
+    n = len(list(others.rglob("*.ppm")))
+    assert found["n"] == n == sum(map(sum, found["confusion"]))
+    right = found["confusion"][0][0] + found["confusion"][1][1]
+    assert found["scores"]["accuracy"] == pytest.approx(right / n)
+    assert set(found["scores"]) == {
+        "accuracy", "loss", "precision", "recall", "f1", "auc", "calibration_error",
+    }  # fmt: skip
+    assert found["seen"] == {"train": 0, "val": 0, "test": 0, "new": n}
+    assert found["interval"][0] < right / n < found["interval"][1]
+    best = history.view(state, "tiny").best
+    assert best is not None
+    folder = tmp_path / "figures"
+    said = call("evaluate", f"run:{best.run_id}", *where, "--figures", str(folder)).output
+    assert f"0 were in train, 0 in val, 0 in test, {n} are new to it" in said
+    assert {p.name for p in folder.iterdir()} == {"confusion_matrix.png", "most_wrong.png"}
+
+
+def test_evaluate_refuses_photos_of_test_unless_forced(
+    trained: tuple[State, Path, Path],
+) -> None:
+    state, known, _ = trained
+    where = ["--data", str(known), "--state", str(state.root)]
+    refused = call("evaluate", "catdog", *where, code=1)
+    assert "are of the test split, which is for promotion" in refused.output
+    best = history.view(state, "tiny").best
+    assert best is not None
+    client = Store.of(state).client()
+    assert "test_looked_at" not in client.get_run(best.run_id).data.tags
+    found = json.loads(call("evaluate", "catdog", *where, "--force", "--json").stdout)
+    manifest = {k: sum(v.values()) for k, v in _counts(known).items()}
+    assert found["seen"] == {**manifest, "new": 0}
+    tag = client.get_run(best.run_id).data.tags["test_looked_at"]
+    assert tag == f"evaluate --force, {manifest['test']} photos"
+
+
+def _counts(folder: Path) -> dict[str, dict[str, int]]:
+    from catdog_search import places
+    from catdog_search.data import dataset
+    from catdog_search.data.sources import open_source
+
+    packed = dataset.load(open_source(str(folder)), 16, places.cache_folder(), 10**9)
+    return {str(k): v for k, v in packed.manifest.counts().items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("nobody", "can't be loaded"),
+        ("run:0123", "there is no such run"),
+        ("catdog/7", "can't be loaded"),
+    ],
+)
+def test_evaluate_says_which_model_is_missing(
+    trained: tuple[State, Path, Path], model: str, words: str
+) -> None:
+    state, _, others = trained
+    done = call("evaluate", model, "--data", str(others), "--state", str(state.root), code=1)
+    assert words in done.output
+
+
+def test_evaluate_refuses_other_classes_and_one_alone(
+    trained: tuple[State, Path, Path], photo_zip: Path
+) -> None:
+    state, _, _ = trained
+    where = ["--state", str(state.root)]
+    done = call("evaluate", "catdog", "--data", str(photo_zip), *where, code=1)
+    assert "classes cat and dog; the model knows Cat and Dog" in done.output
