@@ -14,7 +14,7 @@ RUN := $(BIN)/catdog-search
 
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py \
-	tests/test_training_execution.py tests/test_end_to_end.py
+	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py
 BENCHES := input step xla trial scale device levers cli memory
 DATA ?=
 
