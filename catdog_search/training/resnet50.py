@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -27,6 +28,25 @@ from catdog_search.training.features import FeatureCache, Features, OnPhotos, n_
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import DevicePixels, on_device
 from catdog_search.training.result import TrainData
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Photos whose features are wanted.
+
+    Attributes:
+        photos: uint8 (n, side, side, 3).
+        augment: What is done to them before.
+        facts: All that the features depend on.
+    """
+
+    photos: Any
+    augment: Augment
+    facts: Mapping[str, Any]
+
+    def shape(self, of_one: tuple[int, ...]) -> tuple[int, ...]:
+        """Of the features of all, from those of one."""
+        return (len(self.photos), *of_one)
 
 
 class ResNet50Training:
@@ -88,7 +108,8 @@ class ResNet50Training:
         """Train from a stage on, on the features of the ones before it."""
         self._backbone.train_from(first)
         frozen, trained = self._backbone.cut(first)
-        kept = self._kept(frozen, pooled=trained is None) if frozen and params.views else None
+        keeps = frozen is not None and params.views and self._data.digest
+        kept = self._kept(frozen, pooled=trained is None) if keeps else None
         if kept is None:
             model, batches, val = self._from_pixels()
         else:
@@ -141,47 +162,61 @@ class ResNet50Training:
         return True
 
     def _kept(self, frozen: keras.Model, *, pooled: bool) -> tuple[list[Features], Features] | None:
-        """Features of every view of train, and of val, which is never augmented.
-
-        None where they are more than may be kept.
-        """
-        params, data = self._params, self._data
-        kinds = sorted(params.augmentations)
-        n_views = params.views if kinds else 1
+        """Features of every view of train, and of val; None where they can't be kept."""
         shape = frozen.output_shape[-1:] if pooled else frozen.output_shape[1:]
-        of_train, of_val = (len(y) for y in (data.y_train, data.y_val))
-        wanted = n_bytes((n_views * of_train + of_val, *shape))
-        name = f"features of {self._backbone.stages[-1] if pooled else frozen.output.name}"
-        if not self._cache.fits(wanted):
-            self._say(f"{name}: {wanted / 1e9:.1f} GB are more than the cache may hold; no epoch "
-                      "uses them; every step computes its own")  # fmt: skip
-            return None
         facts = {
             "weights": digest_of(frozen),
-            "data": data.digest,
+            "data": self._data.digest,
             "pooled": pooled,
             "precision": self._execution.precision,
         }
-        photo = keras.Input((params.image_size, params.image_size, 3), dtype="uint8")
-        asked: list[tuple[Any, Augment, dict[str, Any]]] = []
-        for view in range(n_views):
-            augment = Augment(params.augmentation, kinds, seed=view)
-            seen = {**facts, "split": "train"}
-            if kinds:
-                seen |= {"view": view, "augmentation": [params.augmentation, kinds]}
-            asked.append((data.x_train, augment, seen))
-        asked.append((data.x_val, Augment(0.0, (), seed=0), {**facts, "split": "val"}))
-        absent = [x for x, _, seen in asked if not self._cache.has(seen, (len(x), *shape))]
-        how = f"{n_views} augmented view(s) of each photo" if kinds else "photos as they are"
-        where = f"to be computed for {sum(map(len, absent))} photos" if absent else "in the cache"
-        self._say(f"{name} at {params.image_size} px, {how}: {where}, {wanted / 1e6:.0f} MB")
+        wanted = self._wanted(facts)
+        total = n_bytes((sum(len(each.photos) for each in wanted), *shape))
+        self._say(self._about(wanted, shape, total))
+        if not self._cache.fits(total):
+            return None
+        side = self._params.image_size
+        photo = keras.Input((side, side, 3), dtype="uint8")
         found = []
-        for photos, augment, seen in asked:
-            x = frozen(centred(augment(photo, training=True)))
+        for each in wanted:
+            x = frozen(centred(each.augment(photo, training=True)))
             x = layers.GlobalAveragePooling2D()(x) if pooled else x
-            compute = _computing(keras.Model(photo, x), photos, augment)
-            found.append(self._cache.get(seen, (len(photos), *shape), compute, self._on_photos))
+            compute = _computing(keras.Model(photo, x), each)
+            whole = each.shape(shape)
+            found.append(self._cache.get(each.facts, whole, compute, self._on_photos))
         return found[:-1], found[-1]
+
+    def _wanted(self, facts: Mapping[str, Any]) -> list[_Wanted]:
+        """Every view of train, then val, which is never augmented."""
+        strength, kinds = self._params.augmentation, sorted(self._params.augmentations)
+        plain = Augment(0.0, (), seed=0)
+        val = _Wanted(self._data.x_val, plain, {**facts, "split": "val"})
+        train = {**facts, "split": "train"}
+        if not kinds:
+            return [_Wanted(self._data.x_train, plain, train), val]
+        train["augmentation"] = [strength, kinds]
+        views = [
+            _Wanted(
+                self._data.x_train, Augment(strength, kinds, seed=view), {**train, "view": view}
+            )
+            for view in range(self._params.views)
+        ]
+        return [*views, val]
+
+    def _about(self, wanted: Sequence[_Wanted], shape: tuple[int, ...], total: int) -> str:
+        """What is kept, for a user."""
+        name = f"features {' x '.join(map(str, shape))} at {self._params.image_size} px"
+        if not self._cache.fits(total):
+            return (
+                f"{name}: {total / 1e9:.1f} GB are more than the cache may hold, so every step "
+                "computes its own"
+            )
+        n_views = len(wanted) - 1
+        how = f"{n_views} augmented views" if self._params.augmentations else "not augmented"
+        absent = [each for each in wanted if not self._cache.has(each.facts, each.shape(shape))]
+        n_absent = sum(len(each.photos) for each in absent)
+        where = f"to be computed for {n_absent} photos" if absent else "in the cache"
+        return f"{name}, {how}, {total / 1e6:.0f} MB: {where}"
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
@@ -210,9 +245,9 @@ def _upper(shape: tuple[int, ...], trained: keras.Model | None, head: keras.Mode
     return keras.Model(features, head(x), name="upper")
 
 
-def _computing(model: keras.Model, photos: Any, augment: Augment) -> Callable[[slice], Any]:
+def _computing(model: keras.Model, wanted: _Wanted) -> Callable[[slice], Any]:
     def compute(rows: slice) -> Any:
-        augment.go_to(rows.start)  # the same view, wherever a kill cut it
-        return keras.ops.convert_to_numpy(model.predict_on_batch(photos[rows]))
+        wanted.augment.go_to(rows.start)  # the same view, wherever a kill cut it
+        return keras.ops.convert_to_numpy(model.predict_on_batch(wanted.photos[rows]))
 
     return compute
