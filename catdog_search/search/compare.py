@@ -65,7 +65,7 @@ class Entry:
         n_weights: Of the network.
         seconds: Of a trial, all in all.
         device: That it trained on.
-        verdict: What the curves say: fits, overfits, still improving, diverged.
+        verdict: What the curves say: fits, overfits, underfits, diverged.
         curves: Metrics by epoch, for each seed.
     """
 
@@ -206,7 +206,7 @@ def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
     if max(gaps) > _GAP:
         said.append(f"overfits: train is {100 * max(gaps):.1f} points above val")
     if gains and max(gains) > _GAINING:
-        said.append(f"still improving: {100 * max(gains):.1f} points an epoch at the end")
+        said.append(f"underfits: val still gains {100 * max(gains):.1f} points an epoch at the end")
     return "; ".join(said) or f"fits: train and val {100 * abs(gaps[0]):.1f} points apart"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from catdog_search.tracking.figures import MARK, TRAIN, VAL
 
@@ -83,6 +84,7 @@ def curves(bars: Sequence[Bar]) -> Figure:
                 axes.plot(epochs, [e[name] for e in curve], color=colour, label=label)
         axes.set_title(bar.name, fontsize=10)
         axes.set(xlabel="epoch", ylim=(0.45, 1.01))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right", fontsize=8)
     for axes in panels[len(bars) :]:
