@@ -262,6 +262,16 @@ def test_replicates_are_the_same_params_on_other_seeds(state: State, pictures: D
     assert len({t.user_attrs["seed"] for t in trials}) == 4
 
 
+def test_replicates_of_a_recipe_whose_space_leaves_no_choice(
+    state: State, pictures: Dataset
+) -> None:
+    table = {"space": {"n_blocks": 2, "filters": 4}, "recipes": {"only": {}}}
+    report = run(state, pictures, 3, table=table, seeds=3)
+    assert report.end == "done"
+    assert [row.recipe for row in report.view.trials] == ["only"] * 3
+    assert report.view.counts == {"COMPLETE": 3}
+
+
 def test_most_of_a_failing_space_is_avoided(
     state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,8 +64,9 @@ class Proposer:
             LookupError: Nothing is left to try.
         """
         frozen = trial.storage.get_trial(trial._trial_id)
-        own = frozen.user_attrs.get(history.PARAMS) or frozen.system_attrs.get("fixed_params")
-        draft = self._draft(trial, own) if own else self._draw(trial, tried, risk)
+        queued = frozen.system_attrs.get("fixed_params")  # empty where the space leaves no choice
+        own = frozen.user_attrs.get(history.PARAMS, queued)
+        draft = self._draw(trial, tried, risk) if own is None else self._draft(trial, own)
         # Before any is stored, so that a kill in between leaves no mixture of two sets.
         trial.set_user_attr(history.PARAMS, draft.params)
         draft.store()
