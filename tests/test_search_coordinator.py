@@ -207,9 +207,16 @@ def test_signal_stops_the_trial_and_keeps_it_resumable(
     assert parent.info.status == "KILLED"
     assert_stores_agree(state)
     monkeypatch.setenv("FAKE_STEPS", "1")
+    time.sleep(2)
     resumed = run(state, pictures, 2)
     assert resumed.view.counts == {"COMPLETE": 2}
     assert resumed.view.trials[0].params == report.view.trials[0].params
+    # The half second before the signal counts, the pause doesn't.
+    trial = load_study(state, "tiny").trials[0]
+    worked = resumed.view.trials[0].seconds
+    assert trial.duration is not None
+    assert worked is not None
+    assert 0.5 <= worked <= trial.duration.total_seconds() - 2
 
 
 def test_timeout_stops_in_time_and_counts_this_call(

@@ -22,6 +22,7 @@ MODEL_ID = "model_id"
 RECIPE = "recipe"
 REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
 ATTEMPT = "attempt"
+SECONDS = "seconds"  # of work so far, in all calls
 CRASHES = "crashes"
 PARAMS = "params"
 ENDING = "ending"
@@ -54,7 +55,7 @@ class TrialRow:
         state: As Optuna spells it.
         value: The objective, None unless COMPLETE.
         epochs: Reported ones.
-        seconds: From start to end; None while it runs.
+        seconds: Of work, pauses between calls left out; None while it runs.
         params: All active params, fixed ones included; empty before it started.
         varied: The searched ones among them.
         recipe: Name of the recipe, if it is one.
@@ -185,6 +186,12 @@ def note_run(study: optuna.Study, number: int, run_id: str) -> None:
     study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
 
 
+def _seconds(trial: FrozenTrial) -> float | None:
+    """Of work; from start to end where a version that kept no count of it ran the trial."""
+    whole = trial.duration.total_seconds() if trial.duration else None
+    return trial.user_attrs.get(SECONDS, whole)
+
+
 def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
     attrs = trial.user_attrs
     return TrialRow(
@@ -192,7 +199,7 @@ def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> Tria
         state=trial.state.name,
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         epochs=len(trial.intermediate_values),
-        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        seconds=_seconds(trial) if trial.state.is_finished() else None,
         params=attrs.get(PARAMS, {}),
         varied=dict(trial.params),
         recipe=attrs.get(RECIPE),

@@ -141,6 +141,7 @@ class Slot:
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
+        self._began = 0.0  # the trial, on a clock that stands still between calls
         self.params_key: str | None = None
         self.number: int | None = None
 
@@ -193,7 +194,7 @@ class Slot:
             TrialFailedError: The trial hit a bug, which is recorded.
             StateError: A store or the disk failed; the trial is left to be taken up again.
         """
-        started = time.monotonic()
+        self._began = time.monotonic() - trial.user_attrs.get(history.SECONDS, 0.0)
         self.number = trial.number
         risk = risk_in(view, self._set.config.space)
         params = self._set.proposer.propose(trial, tried, risk)
@@ -208,7 +209,7 @@ class Slot:
                 self._set.record.abandon(spec.run_id)
                 text = f"trial {trial.number}: the worker {outcome.reason}; once more"
                 self._set.tell(Notice(text))
-            self._end(trial, spec, outcome, time.monotonic() - started)
+            self._end(trial, spec, outcome)
         finally:
             self.number = self.params_key = None
 
@@ -275,6 +276,7 @@ class Slot:
             if isinstance(message, EpochDone):
                 value = message.metrics[self._set.config.metric]
                 keep_going = report_epoch(self._set.study, trial, message.epoch, value)
+                self._count_seconds(trial)
                 worker.send(Decision(keep_going))
                 if speed := message.metrics.get("images_per_second"):
                     self._set.limits.learn_speed(spec.params, message.epoch, speed)
@@ -282,8 +284,14 @@ class Slot:
             if isinstance(message, EpochDone | BatchDone | Notice):
                 self._set.tell(message)
 
-    def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome, seconds: float) -> None:
+    def _count_seconds(self, trial: Trial) -> float:
+        seconds = time.monotonic() - self._began
+        trial.set_user_attr(history.SECONDS, round(seconds, 3))
+        return seconds
+
+    def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome) -> None:
         """Record an outcome, then react to it."""
+        seconds = self._count_seconds(trial)
         state = self._set.record.end(trial, spec.run_id, outcome)
         if state != "interrupted":
             checkpoint_path(self._set.scratch, trial.number).unlink(missing_ok=True)
