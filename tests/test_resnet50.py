@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,12 @@ from catdog_search import studies
 from catdog_search.config import ResNet50Params, StudyConfig
 from catdog_search.errors import DataError
 from catdog_search.models.resnet50 import build_backbone, build_head
-from catdog_search.models.resnet_plan import cost_of_resnet50, stages_in, trained_stages
+from catdog_search.models.resnet_plan import (
+    cost_of_resnet50,
+    require_weights,
+    stages_in,
+    trained_stages,
+)
 from catdog_search.training.execution import Execution
 from catdog_search.training.loop import train
 from catdog_search.training.optimize import compile_model
@@ -155,7 +162,7 @@ def test_cost_of_resnet50_counts_its_weights_and_arithmetic() -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "can't be read as a Keras weights file"), (b"nonsense", "can't be read as a Keras")],
+    [(None, "no such file; allowed: imagenet, none"), (b"nonsense", "can't be read as a Keras")],
 )
 def test_weights_that_cannot_be_had_are_refused(
     tmp_path: Path, content: bytes | None, words: str
@@ -165,6 +172,34 @@ def test_weights_that_cannot_be_had_are_refused(
         path.write_bytes(content)
     with pytest.raises(DataError, match=words):
         stages_in(str(path))
+
+
+def test_weights_of_imagenet_are_asked_for_where_keras_fetches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    asked: list[str] = []
+
+    def refuse(what: Any, *_: Any, **__: Any) -> None:
+        asked.append(getattr(what, "full_url", what))
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(DataError, match=r"is absent, and https://.* \(no route to host\); give"):
+        require_weights("imagenet")
+
+    def fetch(name: str, origin: str, **_: Any) -> None:
+        asked.append(origin)
+        raise OSError(name)
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", fetch)
+    with pytest.raises(DataError, match="can't be fetched") as refused:
+        build_backbone(resnet(), "imagenet")
+    assert asked[0] == asked[1]
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / str(refused.value.__cause__)).touch()
+    require_weights("imagenet")
+    assert len(asked) == 2
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

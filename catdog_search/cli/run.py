@@ -164,13 +164,16 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
     """A study with other weights of its backbone; unusable ones are refused here."""
-    from catdog_search.models.resnet_plan import stages_in
+    from catdog_search.models.resnet_plan import require_weights
 
     if config.family == "cnn":
         if weights is not None:
-            raise click.UsageError(f"--weights: study {config.name} has no backbone to load")
+            raise click.UsageError(
+                f"--weights {weights}: study {config.name} is of the family cnn, which starts "
+                "random; only resnet50 and any load weights"
+            )
         return config
-    stages_in(weights or config.weights)
+    require_weights(weights or config.weights)
     return config.model_copy(update={"weights": weights or config.weights})
 
 

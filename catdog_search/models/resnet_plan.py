@@ -8,6 +8,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import os
+import urllib.request
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +25,12 @@ _WIDENING = 4
 _BATCH_NORM = 4  # numbers a channel: gamma, beta, mean, variance
 # Convolutions up to and with each stage: how a weights file says where it ends.
 _CONVOLUTIONS = {1: "conv1", 11: "conv2", 24: "conv3", 43: "conv4", 53: "conv5"}
+# Where `keras.applications` fetches the weights without the top, under the name it keeps them by.
+_IMAGENET_URL = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+    "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+_PATIENCE_S = 15
 
 
 @dataclass(frozen=True)
@@ -64,10 +72,35 @@ def weights_id(weights: str) -> str:
         raise DataError(f"weights {weights}: can't be read: {error.strerror}") from None
 
 
+def require_weights(weights: str) -> None:
+    """Say at once what would fail only after minutes of packing.
+
+    Raises:
+        DataError: A file is not one of a ResNet50; or `imagenet` is neither in Keras's cache nor to
+            be had from where Keras fetches it.
+    """
+    stages_in(weights)
+    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    cached = home / "models" / _IMAGENET_URL.rsplit("/", 1)[-1]
+    if weights != "imagenet" or cached.exists():
+        return
+    request = urllib.request.Request(_IMAGENET_URL, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE_S):  # noqa: S310
+            return
+    except OSError as error:  # URLError is one
+        raise DataError(
+            f"weights imagenet: {cached} is absent, and {_IMAGENET_URL} can't be reached "
+            f"({getattr(error, 'reason', error)}); give --weights a file, or none"
+        ) from None
+
+
 @functools.lru_cache
 def _stages_in_file(path: str) -> tuple[str, ...]:
     import h5py
 
+    if not Path(path).expanduser().is_file():
+        raise DataError(f"weights {path}: no such file; allowed: imagenet, none, a weights file")
     try:
         with h5py.File(Path(path).expanduser()) as file:
             names: list[str] = []
