@@ -27,13 +27,16 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 _ROWS = 15
-# Of trials that came to nothing.
-_REASONS = {
+# Without a terminal, a line at least so often.
+_SILENCE_S = 60
+# Why trials ended early.
+REASONS = {
     "told": "by the pruner",
     "diverged": "diverged",
     "oom": "out of memory",
     "too_large": "too large",
     "crashed": "its workers died",
+    "bug": "by an error",
 }
 
 
@@ -90,6 +93,7 @@ class PlainDisplay:
         self._write = write
         self._wanted = 0
         self._epochs: dict[int, int] = {}  # by trial
+        self._written = time.monotonic()
 
     def context(self) -> AbstractContextManager[object]:
         """Nothing to set up."""
@@ -97,8 +101,19 @@ class PlainDisplay:
 
     def __call__(self, event: Event) -> None:
         """Print what the event says."""
-        if line := self._line(event):
+        line = self._within(event) if isinstance(event, BatchDone) else self._line(event)
+        if line:
             self._write(line)
+            self._written = time.monotonic()
+
+    def _within(self, event: BatchDone) -> str:
+        """Nothing, unless there was nothing for long."""
+        if time.monotonic() - self._written < _SILENCE_S:
+            return ""
+        if event.epoch is None:
+            return f"trial {event.number} features: {event.step} of {event.steps} photos"
+        epoch = f"{event.epoch + 1}/{self._epochs[event.number]}"
+        return f"trial {event.number} epoch {epoch}: step {event.step} of {event.steps}"
 
     def _line(self, event: Event) -> str:
         line = ""
@@ -139,7 +154,7 @@ def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
 
 def _ended(event: TrialEnded) -> str:
     value = f" {event.value:.4f}" if event.value is not None else ""
-    reason = f" ({_REASONS[event.reason]})" if event.reason in _REASONS else ""
+    reason = f" ({REASONS[event.reason]})" if event.reason in REASONS else ""
     return f"{event.state}{value}{reason} after {event.epochs} epochs, {duration(event.seconds)}"
 
 
@@ -227,7 +242,9 @@ class LiveDisplay:
         if isinstance(event, TrialEnded):
             self._end(row, event)
         elif isinstance(event, BatchDone):
-            row.epoch = f"{event.epoch + event.step / event.steps:.1f}/{of}"
+            done = event.step / event.steps
+            epoch = None if event.epoch is None else event.epoch + done
+            row.epoch = f"features {done:.0%}" if epoch is None else f"{epoch:.1f}/{of}"
         else:
             row.epoch = f"{event.epoch + 1}/{of}"
             row.value = f"{event.metrics[self._config.metric]:.4f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import statistics
 import subprocess
@@ -244,6 +245,19 @@ def test_plain_display_says_a_line_an_event() -> None:
     ]
 
 
+def test_plain_display_is_not_silent_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count()  # a second an event
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    lines: list[str] = []
+    display = PlainDisplay(CONFIG, lines.append)
+    display(EVENTS[3])
+    for n in range(100):
+        display(BatchDone(1, None, n, 100))
+    for n in range(50):
+        display(BatchDone(1, 0, n, 100))
+    assert lines[1:] == ["trial 1 features: 59 of 100 photos", "trial 1 epoch 1/10: step 19 of 100"]
+
+
 def drawn_after(events: list[Any]) -> str:
     console = Console(width=120, record=True, force_terminal=True, file=io.StringIO())
     display = LiveDisplay(CONFIG, console)
@@ -257,6 +271,7 @@ def test_live_display_shows_the_trial_in_flight() -> None:
     text = drawn_after(EVENTS[:5])
     assert "RUNNING" in text
     assert "0.5/10" in text
+    assert "features 50%" in drawn_after([*EVENTS[:4], BatchDone(1, None, 5, 10)])
     assert "1 of 3 trials · best 0.7000 (trial 0) · tensorflow on CPU, 2 cores" in text
 
 

@@ -189,6 +189,7 @@ def _draw(
 
 def _say_study(loaded: Study, view: StudyView, top: int) -> None:
     from catdog_search.search import insight
+    from catdog_search.terminal import REASONS
 
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
     click.echo(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
@@ -198,7 +199,8 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
     for ending, numbers in insight.failures(view).items():
         listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")  # noqa: PLR2004
-        click.echo(f"{ending}: {len(numbers)} (trials {listed})")
+        reason = REASONS.get(ending, ending)
+        click.echo(f"ended early, {reason}: {len(numbers)} (trials {listed})")
         for error, times in insight.most_common_errors(view, ending):
             click.echo(f"  {times} x {error}")
     found = insight.importance(loaded)

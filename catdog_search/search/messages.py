@@ -111,10 +111,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class BatchDone:
-    """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0."""
+    """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0.
+
+    Before the first epoch, where features are computed, `epoch` is None and photos are counted.
+    """
 
     number: int
-    epoch: int
+    epoch: int | None
     step: int
     steps: int
 

@@ -160,7 +160,7 @@ class _Trainer:
             self._connection.send(EpochDone(spec.number, epoch, metrics))
             return self._keep_going(self._connection.recv())
 
-        def on_batch(epoch: int, step: int, steps: int) -> bool:
+        def on_batch(epoch: int | None, step: int, steps: int) -> bool:
             self._connection.send(BatchDone(spec.number, epoch, step, steps))
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
@@ -285,6 +285,8 @@ def is_environment(error: BaseException) -> bool:
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
+    if isinstance(error, CatdogError):
+        return text  # written to be read
     return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
 
 

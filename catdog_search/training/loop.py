@@ -129,7 +129,7 @@ def _family(
         cache = FeatureCache(features_folder(), cache_limit_bytes())
 
         def on_photos(done: int, total: int) -> bool:
-            return on_batch is None or on_batch(0, done, total)
+            return on_batch is None or on_batch(None, done, total)
 
         weights = config.weights
         return ResNet50Training(

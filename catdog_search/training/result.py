@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Metrics = Mapping[str, float]
 Report = Callable[[int, Metrics], bool]
-OnBatch = Callable[[int, int, int], bool]
+# (epoch, step, steps), or (None, photos, all photos) while features are computed.
+OnBatch = Callable[[int | None, int, int], bool]
 
 # finished: all epochs or early stopping. told: `report` said stop. interrupted: `on_batch` did.
 Ending = Literal["finished", "told", "interrupted", "diverged"]
