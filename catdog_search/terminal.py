@@ -40,6 +40,11 @@ REASONS = {
 }
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """`12 s`, `3 min 05 s` or `2 h 10 min`."""
     whole = round(seconds)
@@ -63,7 +68,7 @@ def say_plan(plan: Planned, trials: int) -> str:
     estimate = plan.estimate
     fewest, median, most = estimate.parameters
     parts = [
-        f"{trials} trials to go",
+        f"{counted(trials, 'trial')} to go",
         f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
         f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
         f"{plan.memory_bytes / 1e9:.3g}",
@@ -155,7 +160,8 @@ def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
 def _ended(event: TrialEnded) -> str:
     value = f" {event.value:.4f}" if event.value is not None else ""
     reason = f" ({REASONS[event.reason]})" if event.reason in REASONS else ""
-    return f"{event.state}{value}{reason} after {event.epochs} epochs, {duration(event.seconds)}"
+    spent = f"{counted(event.epochs, 'epoch')}, {duration(event.seconds)}"
+    return f"{event.state}{value}{reason} after {spent}"
 
 
 def _so_far(best: Best | None) -> str:

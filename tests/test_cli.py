@@ -239,9 +239,9 @@ def test_plain_display_says_a_line_an_event() -> None:
         "early; 25% of the space exceeds a limit",
         "trial 1 (recipe plain) (attempt 2): dropout=0.25",
         "trial 1 epoch 1/10: val_accuracy 0.7500, loss 0.5000, 1.5 s",
-        "trial 1 COMPLETE 0.7500 after 1 epochs, 1 min 01 s; best so far 0.7500 (trial 1)",
+        "trial 1 COMPLETE 0.7500 after 1 epoch, 1 min 01 s; best so far 0.7500 (trial 1)",
         "trial 2: dropout=0.5",
-        "trial 2 PRUNED (diverged) after 1 epochs, 3 s; best so far 0.7500 (trial 1)",
+        "trial 2 PRUNED (diverged) after 1 epoch, 3 s; best so far 0.7500 (trial 1)",
     ]
 
 

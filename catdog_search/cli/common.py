@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -67,20 +67,30 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
 
 
 def load_dataset(
-    source: Source, image_size: int, write: Callable[[str], None], subset: int | None = None
-) -> Dataset:
-    """Load a dataset, saying what it is, what was left out and what the cache holds."""
+    source: Source,
+    sizes: Iterable[int],
+    write: Callable[[str], None],
+    subset: int | None = None,
+) -> dict[int, Dataset]:
+    """Load a dataset by image size, saying what it is, what was left out and what the cache holds.
+
+    Raises:
+        DataError: The photos can't be used.
+    """
     from catdog_search import places
     from catdog_search.data import cache, dataset
 
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
 
-    def progress(done: int, total: int) -> None:
-        if done == total or done % 2048 == 0:
-            write(f"packing {done} of {total} at {image_size} px")
+    def load(side: int) -> Dataset:
+        def progress(done: int, total: int) -> None:
+            if done == total or done % 2048 == 0:
+                write(f"packing {done} of {total} at {side} px")
 
-    loaded = dataset.load(source, image_size, folder, limit, progress, subset=subset)
-    manifest = loaded.manifest
+        return dataset.load(source, side, folder, limit, progress, subset=subset)
+
+    loaded = {side: load(side) for side in sizes}
+    manifest = next(iter(loaded.values())).manifest
     splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
     names = " and ".join(manifest.class_names)
     write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")

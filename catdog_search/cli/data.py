@@ -34,7 +34,8 @@ def audit(path: str, picture: Path, as_json: bool) -> None:
     from catdog_search.data import audit as report
     from catdog_search.data.sources import open_source
 
-    dataset = load_dataset(open_source(path), AUDIT_SIZE, _only_progress(writer(as_json)))
+    only_progress = _only_progress(writer(as_json))
+    dataset = load_dataset(open_source(path), [AUDIT_SIZE], only_progress)[AUDIT_SIZE]
     manifest = dataset.manifest
     try:
         report.audit_picture(dataset).save(picture, format="PNG")
@@ -78,9 +79,7 @@ def prepare(path: str, image_sizes: tuple[int, ...]) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
     from catdog_search.data.sources import open_source
 
-    source = open_source(path)
-    for image_size in image_sizes:
-        load_dataset(source, image_size, writer(False))
+    load_dataset(open_source(path), image_sizes, writer(False))
 
 
 @data.command()

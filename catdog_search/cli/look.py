@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from catdog_search.search.estimate import StudyEstimate
     from catdog_search.search.history import StudyView, TrialRow
 
+# More than a day is worth a hint.
+_LONG_S = 24 * 3600
+
 
 @click.command("studies")
 @json_option
@@ -59,6 +62,7 @@ def check(study: str, photos: int, as_json: bool) -> None:
     from catdog_search import config as cfg
     from catdog_search import studies
     from catdog_search.data.manifest import TRAIN_BELOW
+    from catdog_search.terminal import counted
 
     path = studies.find(study)
     config = studies.load(str(path))
@@ -74,7 +78,8 @@ def check(study: str, photos: int, as_json: bool) -> None:
         return
     click.echo(f"study {config.name} ({path}): {config.purpose}")
     click.echo(
-        f"{config.trials} trials of at most {config.training.epochs} epochs at "
+        f"{counted(config.trials, 'trial')} of at most "
+        f"{counted(config.training.epochs, 'epoch')} at "
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
@@ -116,6 +121,8 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
             f"time: about {duration(estimate.seconds)} a trial and {whole} in all on this "
             f"machine's processors, for {photos} photos of train, less what is stopped early"
         )
+        if estimate.seconds * config.trials > _LONG_S:
+            click.echo("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
     if estimate.too_large:
         click.echo(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
 

@@ -131,10 +131,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
-    sizes = {
-        side: load_dataset(source, side, write, subset or config.data.subset)
-        for side in config.image_sizes()
-    }
+    sizes = load_dataset(source, config.image_sizes(), write, subset or config.data.subset)
     dataset = sizes[config.image_size]
     write(f"state: {where.root}")
     display = _display(config, as_json, write)

@@ -48,13 +48,16 @@ def lines(manifest: Manifest) -> list[str]:
     """The summary for people."""
     found = summary(manifest)
     duplicates = found["duplicates"]
+    groups, shared = duplicates["groups"], duplicates["photos"]
     out = [
         f"{found['usable']} of {found['files']} files are usable, "
         f"classes {' and '.join(manifest.class_names)}",
         f"left out: {_counted(found['left_out'])}",
         f"noticed: {_counted(found['noticed'])}",
-        f"duplicates: {duplicates['groups']} groups of {duplicates['photos']} photos, "
-        f"{duplicates['byte_identical']} equal byte for byte; a group stays in one split",
+        f"duplicates: {shared} photos in {groups} groups, "
+        f"{duplicates['byte_identical']} equal byte for byte; a group stays in one split"
+        if groups
+        else "duplicates: none",
     ]
     out += [f"under both labels: {', '.join(keys)}" for keys in duplicates["both_labels"]]
     for split, by_class in found["splits"].items():

@@ -25,8 +25,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
 FREE_SHARE = 0.9
-# Training reaches about this share of the rate of one large matrix product.
-_EFFICIENCY = 0.5
+# Training reaches about this share of the rate of one large matrix product, on processors; on two
+# cores 0.60 to 0.92 (benchmarks/device.py). Speeds that were seen take its place.
+_EFFICIENCY = 0.7
+# Of a trial beside its steps: building, compiling, scoring, recording (benchmarks/trial.py).
+_FIXED_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Limits:
         return Estimate(
             parameters=cost.parameters,
             memory_bytes=cost.memory_bytes(trial.batch_size, trial.optimizer),
-            seconds=operations / rate if rate else None,
+            seconds=operations / rate + _FIXED_S if rate else None,
         )
 
     def too_large(self, params: Params) -> TooLarge | None:
