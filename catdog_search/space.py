@@ -438,12 +438,12 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"unknown; {did_you_mean(name, known)}"
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], are: str = "allowed") -> str:
     """`did you mean 'dropout'? (allowed: …)`, without the question where nothing is near."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     listed = ", ".join(known)
-    return f"did you mean {near[0]!r}? (allowed: {listed})" if near else f"allowed: {listed}"
+    return f"did you mean {near[0]!r}? ({are}: {listed})" if near else f"{are}: {listed}"
 
 
 def _condition(dimension: Dimension) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,27 @@ def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path:
     assert {p.name for p in folder.iterdir()} == {"confusion_matrix.png", "most_wrong.png"}
 
 
+def test_evaluate_lists_what_it_left_out_and_takes_classes_in_any_case(
+    trained: tuple[State, Path, Path], tmp_path: Path
+) -> None:
+    state, _, others = trained
+    for name in ("Cat", "Dog"):
+        shutil.copytree(others / name, tmp_path / name.upper())
+    (tmp_path / "CAT" / "torn.jpg").write_bytes(b"torn")
+    where = ["--data", str(tmp_path), "--state", str(state.root)]
+    found = json.loads(call("evaluate", "catdog", *where, "--json").stdout)
+    assert found["n"] == len(list(others.rglob("*.ppm")))
+    assert [key for key, _ in found["left_out"]] == ["CAT/torn.jpg"]
+    said = call("evaluate", "catdog", *where).output
+    assert f"left out: CAT/torn.jpg: {found['left_out'][0][1]}" in said
+
+
+def test_a_repeated_promotion_changes_nothing(trained: tuple[State, Path, Path]) -> None:
+    state, _, _ = trained
+    said = call("promote", "--study", "tiny", "--state", str(state.root)).output
+    assert "was registered before: version 1 of 'catdog' is champion\n" in said
+
+
 def test_evaluate_refuses_photos_of_test_unless_forced(
     trained: tuple[State, Path, Path],
 ) -> None:
@@ -212,7 +234,8 @@ def _counts(folder: Path) -> dict[str, dict[str, int]]:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("nobody", "can't be loaded"),
+        ("nobody", "registered: catdog; catdog-search promote registers one"),
+        ("catdgo@champion", "did you mean 'catdog'? (registered: catdog)"),
         ("run:0123", "there is no such run"),
         ("catdog/7", "can't be loaded"),
     ],
@@ -226,9 +249,16 @@ def test_evaluate_says_which_model_is_missing(
 
 
 def test_evaluate_refuses_other_classes_and_one_alone(
-    trained: tuple[State, Path, Path], photo_zip: Path
+    trained: tuple[State, Path, Path], tmp_path: Path
 ) -> None:
-    state, _, _ = trained
+    state, _, others = trained
     where = ["--state", str(state.root)]
-    done = call("evaluate", "catdog", "--data", str(photo_zip), *where, code=1)
-    assert "classes cat and dog; the model knows Cat and Dog" in done.output
+    for name, here in (("Cat", "cat"), ("Dog", "tiger")):
+        shutil.copytree(others / name, tmp_path / here)
+    done = call("evaluate", "catdog", "--data", str(tmp_path), *where, code=1)
+    assert "classes cat and tiger; the model knows Cat and Dog" in done.output
+    shutil.rmtree(tmp_path / "tiger")
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "torn.jpg").write_bytes(b"torn")
+    done = call("evaluate", "catdog", "--data", str(tmp_path), *where, code=1)
+    assert "photos of one class alone can't be scored" in done.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from catdog_search.data.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_FEW = 5
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -58,6 +60,14 @@ def writer(as_json: bool) -> Callable[[str], None]:
     return write
 
 
+def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iterator[str]:
+    """Lines for the first files that could not be used, and one for where all of them are."""
+    for key, reason in left_out[:_FEW]:
+        yield f"left out: {key}: {reason}"
+    if (more := len(left_out) - _FEW) > 0:
+        yield f"left out: {more} more; {all_of_them}"
+
+
 def say_table(rows: list[tuple[str, ...]]) -> None:
     """Print rows with their columns aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
@@ -98,9 +108,9 @@ def load_dataset(
         write(f"subset: {subset} photos of train")
     for line in manifest.imbalances():
         write(f"balance: {line}")
-    for key, reason in manifest.left_out[:5]:
-        write(f"left out: {key}: {reason}")
-    if (more := len(manifest.left_out) - 5) > 0:
-        write(f"left out: {more} more; the study's run lists them in data/left_out.json")
+    for line in said_left_out(
+        manifest.left_out, "the study's run lists them in data/left_out.json"
+    ):
+        write(line)
     write(f"cache: {folder}, {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
     return loaded

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, say_table, state_option, writer
+from catdog_search.cli.common import (
+    json_option,
+    said_left_out,
+    say_table,
+    state_option,
+    writer,
+)
 from catdog_search.errors import StateError
 
 if TYPE_CHECKING:
@@ -200,7 +206,7 @@ def evaluate(
     from catdog_search.search.worker import choose_backend
 
     os.environ["KERAS_BACKEND"] = choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
     write = writer(as_json)
 
     def progress(done: int, total: int) -> None:
@@ -232,8 +238,8 @@ def _say_evaluation(done: Evaluation) -> None:
             f"seen before: {seen['train']} were in train, {seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
-    if done.left_out:
-        click.echo(f"left out: {done.left_out} files that could not be used")
+    for line in said_left_out(done.left_out, "--json lists them"):
+        click.echo(line)
     low, high = done.interval
     click.echo(f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
     for name in ("precision", "recall", "f1", "auc", "loss", "calibration_error"):

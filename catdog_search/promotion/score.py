@@ -43,7 +43,7 @@ class Evaluation:
         class_names: By index.
         seen: Photos of them that the model's study had in train, in val, in test, and nowhere;
             None where the study didn't keep who was where.
-        left_out: Files that could not be used.
+        left_out: (file, reason) of every one that could not be used.
         figures: By file name.
     """
 
@@ -55,7 +55,7 @@ class Evaluation:
     confusion: tuple[tuple[int, int], tuple[int, int]]
     class_names: tuple[str, str]
     seen: Mapping[str, int] | None
-    left_out: int
+    left_out: tuple[tuple[str, str], ...]
     figures: Mapping[str, Figure]
 
 
@@ -83,7 +83,7 @@ def evaluate(
     """
     client = Store.of(state).client()
     loaded = load_model(client, name)
-    if source.class_names != loaded.class_names:
+    if [n.casefold() for n in source.class_names] != [n.casefold() for n in loaded.class_names]:
         raise DataError(
             f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
             f"{' and '.join(loaded.class_names)}"
@@ -116,7 +116,7 @@ def evaluate(
         confusion=((int(matrix[0, 0]), int(matrix[0, 1])), (int(matrix[1, 0]), int(matrix[1, 1]))),
         class_names=names,
         seen=seen,
-        left_out=len(pile.left_out),
+        left_out=pile.left_out,
         figures={
             "confusion_matrix.png": confusion_matrix(seen_as, names, name, where),
             "most_wrong.png": most_wrong(seen_as, photos, names, name, where),

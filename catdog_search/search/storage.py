@@ -73,7 +73,7 @@ def load_study(state: State, name: str) -> optuna.Study:
     storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
-        there = did_you_mean(name, names) if names else "it holds no study"
+        there = did_you_mean(name, names, "recorded") if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
 

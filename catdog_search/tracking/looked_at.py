@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
+from catdog_search.space import did_you_mean
 from catdog_search.tracking.runs import PARENT_TAG
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     import mlflow
 
     uri = _uri(client, name)
+    _require_registered(client, name)
     try:
         info = mlflow.models.get_model_info(uri)
         model = mlflow.keras.load_model(uri)
@@ -63,6 +66,19 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         raise StateError(f"model {name}: doesn't say its classes and size; it is not of this house")
     negative, positive = facts["class_names"]
     return Loaded(model, uri, info.run_id, (negative, positive), int(facts["image_size"]))
+
+
+def _require_registered(client: MlflowClient, name: str) -> None:
+    """MLflow's own word of an absent one doesn't say what there is."""
+    if name.startswith((_RUN, "models:/")):
+        return
+    plain = re.split("[@/]", name, maxsplit=1)[0]
+    known = [model.name for model in client.search_registered_models()]
+    if plain not in known:
+        there = did_you_mean(plain, known, "registered") if known else "no model is registered"
+        raise StateError(
+            f"model {name}: {there}; catdog-search promote registers one, run:ID names a run's"
+        )
 
 
 def _uri(client: MlflowClient, name: str) -> str:

@@ -61,5 +61,5 @@ def register_champion(
         uri=f"models:/{name}@{CHAMPION}",
         version=int(version.version),
         created=created,
-        previous=None if previous is None else int(previous),
+        previous=None if previous in (None, version.version) else int(previous),
     )
