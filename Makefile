@@ -15,8 +15,9 @@ RUN := $(BIN)/catdog-search
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py \
 	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py
-BENCHES := input step xla trial scale device levers cli memory
+BENCHES := input step xla trial scale device levers cli memory features
 DATA ?=
+WEIGHTS ?=
 
 .PHONY: help setup run test test-backends test-jax test-torch lint typecheck layers unit ui promote \
 	bench clean
@@ -72,9 +73,11 @@ test-jax: .venv-jax/.installed ## The training tests on JAX
 test-torch: .venv-torch/.installed ## The training tests on PyTorch
 	KERAS_BACKEND=torch .venv-torch/bin/pytest --numprocesses 3 --dist worksteal $(BACKEND_TESTS)
 
-bench: setup ## All benchmarks, one after another; DATA=photos.zip for real photos
+bench: setup ## All benchmarks in turn; DATA=photos.zip, WEIGHTS=FILE for ResNet50's
 	@for name in $(BENCHES); do \
-		echo "== $$name"; $(BIN)/python benchmarks/$$name.py $(if $(DATA),--data $(DATA)) || exit 1; \
+		test $$name = features && more='$(if $(WEIGHTS),--weights $(WEIGHTS))' || more=; \
+		echo "== $$name"; \
+		$(BIN)/python benchmarks/$$name.py $(if $(DATA),--data $(DATA)) $$more || exit 1; \
 	done
 
 ui: setup ## MLflow's user interface

@@ -20,7 +20,7 @@ from step import subset
 
 from catdog_search import studies
 from catdog_search.config import ResNet50Params
-from catdog_search.models.resnet_plan import cost_of_resnet50, stages_in
+from catdog_search.models.resnet_plan import cost_of_resnet50, require_weights, stages_in
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.result import TrainData
 
@@ -31,11 +31,12 @@ EPOCHS = 3
 def main() -> None:
     """Measure in turns and print."""
     parser = common.parser(__doc__, n=3)
-    parser.add_argument("--weights", default="none", help="Keras weights file, or none")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, or a Keras weights file")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--photos", type=int, default=640)
     parser.add_argument("--depths", type=int, nargs="+", default=[0, 1, 2])
     asked = parser.parse_args()
+    require_weights(asked.weights)
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
     from catdog_search.training.loop import train
 
@@ -78,8 +79,7 @@ def main() -> None:
             params = ResNet50Params(
                 image_size=asked.image_size, trainable_stages=depth, backbone_end=END
             )
-            loaded = stages_in(asked.weights) if asked.weights != "none" else ()
-            cost = cost_of_resnet50(params, loaded)
+            cost = cost_of_resnet50(params, stages_in(asked.weights))
             trained = cost.training_operations(1)
             rows.append(
                 {

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
+from catdog_search.cli.run import say_report
 from catdog_search.config import LimitsConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
@@ -235,7 +236,7 @@ def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
 
 
 def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
-    state: State, pictures: Dataset
+    state: State, pictures: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = {
         "space": {
@@ -248,6 +249,10 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     }
     report = run(state, pictures, 40, table=table)
     assert report.end == "exhausted"
+    say_report(report, 40, state)
+    assert (
+        "study tiny is finished: its space has no more than 18 trials\n" in capsys.readouterr().out
+    )
     points = [str(sorted(row.params.items())) for row in report.view.trials]
     assert len(points) == len(set(points)) == 18
     assert report.view.counts == {"COMPLETE": 18}

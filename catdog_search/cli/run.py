@@ -154,7 +154,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     if as_json:
         click.echo(json.dumps(_run_as_json(report)))
     else:
-        _say_report(report, wanted, where)
+        say_report(report, wanted, where)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
 
@@ -205,13 +205,16 @@ def _run_as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _say_report(report: Report, wanted: int, state: State) -> None:
+def say_report(report: Report, wanted: int, state: State) -> None:
+    """Print how a call ended, the best trial, and what may come next."""
     from catdog_search.terminal import duration, say_params
 
     view = report.view
     done = view.finished
     if report.end == "done":
         click.echo(f"study {view.name} is finished: {done} of {wanted} trials")
+    elif report.end == "exhausted":
+        click.echo(f"study {view.name} is finished: its space has no more than {done} trials")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
         click.echo(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
