@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
@@ -295,6 +296,21 @@ def test_most_of_a_failing_space_is_avoided(
     assert report.view.finished == 40
     assert len({str(row.params) for row in failed}) == len(failed)
     assert_stores_agree(state)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="only Linux tells mapped pages apart")
+def test_mapped_files_are_not_memory_that_a_worker_holds(tmp_path: Path) -> None:
+    size = 200 * 1024**2
+    path = tmp_path / "features"
+    with path.open("wb") as file:
+        file.truncate(size)
+    before = pool.held_bytes(os.getpid())
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() == 0  # every page is looked at
+    assert pool.held_bytes(os.getpid()) - before < size / 4
+    copied = np.ones(size, np.uint8)
+    assert pool.held_bytes(os.getpid()) - before > size * 3 / 4
+    assert copied.all()
 
 
 @pytest.mark.parametrize(

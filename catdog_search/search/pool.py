@@ -53,6 +53,19 @@ class WorkerDiedError(Exception):
         self.from_outside = from_outside
 
 
+def held_bytes(pid: int | None) -> int:
+    """Memory that only the end of a process gives back; 0 where there is none.
+
+    Pages of mapped files don't count where the system tells them apart (Linux): cached features are
+    read that way, and the kernel takes such pages back whenever it needs them.
+    """
+    try:
+        info = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0
+    return int(info.rss) - int(getattr(info, "shared", 0))
+
+
 class Worker:
     """One worker process. It imports at once, and trains once it is started.
 
@@ -135,10 +148,7 @@ class Worker:
 
     def memory_bytes(self) -> int:
         """What the process holds in memory; 0 where it is gone."""
-        try:
-            return int(psutil.Process(self._process.pid).memory_info().rss)
-        except psutil.Error:
-            return 0
+        return held_bytes(self._process.pid)
 
     def is_worn(self) -> bool:
         """Whether the next trial had better have a fresh one."""
