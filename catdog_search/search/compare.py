@@ -206,7 +206,8 @@ def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
     if max(gaps) > _GAP:
         said.append(f"overfits: train is {100 * max(gaps):.1f} points above val")
     if gains and max(gains) > _GAINING:
-        said.append(f"underfits: val still gains {100 * max(gains):.1f} points an epoch at the end")
+        gain = 100 * max(gains)
+        said.append(f"underfits: val gained {gain:.1f} points an epoch in the last {_LAST_EPOCHS}")
     return "; ".join(said) or f"fits: train and val {100 * abs(gaps[0]):.1f} points apart"
 
 
