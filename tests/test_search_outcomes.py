@@ -222,6 +222,32 @@ def test_only_the_best_leave_figures_and_nothing_else_stays(
     assert sorted(left) == ["coordinator.lock", "worker.log"]
 
 
+def test_figures_drawn_after_their_trial_was_dropped_go_too(
+    state: State, pictures: Dataset
+) -> None:
+    def draw_late(event: Event) -> None:
+        """As another worker does that was still drawing when the trial lost its rank."""
+        if isinstance(event, TrialEnded):
+            for predictions in state.artifacts.rglob("predictions.npz"):
+                late = predictions.parents[1] / "figures" / "late.png"
+                late.parent.mkdir(exist_ok=True)
+                late.touch()
+
+    plain = TABLE["recipes"]["plain"]
+    recipes = {"first": plain, "better": {**plain, "dropout": 0.3}}
+    table = {"keep_models": 1, "recipes": recipes}
+    report = run(state, pictures, 2, table=table, listener=draw_late)
+    late = {p.parents[2].name for p in state.artifacts.rglob("late.png")}
+    trials = load_study(state, "tiny").get_trials()
+    dropped = {
+        str(row.run_id)
+        for row in report.view.trials
+        if trials[row.number].user_attrs.get("kept") and not row.kept
+    }
+    assert dropped
+    assert not late & dropped
+
+
 def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
     state: State, pictures: Dataset
 ) -> None:

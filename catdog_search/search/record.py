@@ -78,6 +78,7 @@ class StudyRecord:
             self._source["data_notice"] = DRAWN_NOTICE
         self._card = DatasetCard(manifest.kind, dataset.digest, manifest.location)
         self._environment: dict[str, str] = {}
+        self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
         study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
         study.set_user_attr(history.DIGEST, dataset.digest)
@@ -200,6 +201,7 @@ class StudyRecord:
                 if row.model_id:
                     delete_model(self._runs.client, row.model_id)
                 delete_files(self._runs.client, row.run_id or "", FIGURES)
+                self._dropped.append(row.run_id or "")
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
             first = ranked[0]
@@ -241,6 +243,9 @@ class StudyRecord:
     def close(self, status: RunStatus) -> None:
         """Draw the study, close its run, and the child of a trial that a dead worker left open."""
         self.settle()
+        # Another worker may have been drawing them when they were deleted.
+        for run_id in self._dropped:
+            delete_files(self._runs.client, run_id, FIGURES)
         view = view_of(self._study)
         if view.ranked():
             from catdog_search.search.summary import summarize  # draws: not needed to start
