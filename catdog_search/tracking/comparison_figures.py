@@ -73,9 +73,10 @@ def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
 
 def curves(bars: Sequence[Bar]) -> Figure:
     """Accuracy of train and val by epoch, a panel for each row, all on one scale."""
-    rows = max(math.ceil(len(bars) / _COLUMNS), 1)
-    figure = Figure(figsize=(4 * _COLUMNS, 2.8 * rows), layout="constrained")
-    panels = figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).ravel()
+    columns = min(max(len(bars), 1), _COLUMNS)
+    rows = max(math.ceil(len(bars) / columns), 1)
+    figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, bar in zip(panels, bars, strict=False):
         for number, curve in enumerate(bar.curves):
             epochs = range(1, len(curve) + 1)
