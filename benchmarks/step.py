@@ -5,11 +5,12 @@ metrics, reports and order by seed. With full augmentation: Keras's layers in th
 TensorFlow, in `tf.data` as Keras's guide has them, against our fused warp and colours. Every
 measurement is a training of its own; its first epoch compiles and is not counted.
 
-    python benchmarks/step.py [--data PHOTOS] [--image-size 64] [--photos 3200] [--n 5]
+    python benchmarks/step.py [--data PHOTOS] [--network published] [--photos 3200] [--n 5]
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import time
@@ -29,6 +30,18 @@ from catdog_search.training.result import TrainData
 PARAMS = {"n_blocks": 3, "filters": 32, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
 FULL = "+".join(kind for kind in AUGMENTATIONS if kind != "mixup")
 _VAL = 64
+# With batch normalization, as most that our searches find.
+RESIDUAL = {
+    "block": "residual",
+    "n_blocks": 4,
+    "filters": 24,
+    "convolutions": 3,
+    "normalization": "batch",
+    "head": "average",
+    "dense_units": 128,
+    "dropout": 0.2,
+    "batch_size": 64,
+}
 
 Measure = Callable[[], float]
 
@@ -74,7 +87,14 @@ def layers(strength: float) -> list[Any]:
 
 
 def bare(
-    data: TrainData, image_size: int, epochs: int, augmented: str = "", *, untuned: bool = False
+    network: dict[str, Any],
+    data: TrainData,
+    image_size: int,
+    epochs: int,
+    augmented: str = "",
+    *,
+    untuned: bool = False,
+    precision: Precision = "float32",
 ) -> float:
     """Photos a second of Keras `fit` as its guides have it; augmented in `model` or `tf.data`.
 
@@ -86,11 +106,11 @@ def bare(
 
     keras.utils.clear_session()
     keras.utils.set_random_seed(1)
-    keras.config.set_dtype_policy("float32")
-    params = CnnParams.model_validate(PARAMS)
+    keras.config.set_dtype_policy(precision)
+    params = CnnParams.model_validate(network)
     body = build_cnn(params, image_size)
     made = layers(1.0) if augmented else []
-    inputs = keras.Input((image_size, image_size, 3))
+    inputs = keras.Input((image_size, image_size, 3), dtype="float32")
     x = inputs
     for layer in made if augmented == "model" else []:
         x = layer(x)
@@ -144,7 +164,8 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=3200, help="an epoch; default: %(default)s")
     parser.add_argument("--epochs", type=int, default=2, help="the first is not counted")
     parser.add_argument("--pixels", choices=["stream", "device"], default="stream")
-    parser.add_argument("--precision", default="float32", help="ours and, as policy, no other's")
+    parser.add_argument("--precision", default="float32", help="as policy of the peers' too")
+    parser.add_argument("--network", choices=["published", "residual"], default="published")
     parser.add_argument("--steps-per-call", type=int, default=1)
     parser.add_argument("--xla", action="store_true")
     asked = parser.parse_args()
@@ -153,16 +174,18 @@ def main() -> None:
     data, size, epochs = subset(whole, asked.photos), asked.image_size, asked.epochs
     precision: Precision = asked.precision
     execution = Execution(asked.pixels, precision, asked.steps_per_call, asked.xla)
-    full = {"augmentation": 1.0, "augmentation_kinds": FULL}
+    network = PARAMS if asked.network == "published" else RESIDUAL
+    full = {**network, "augmentation": 1.0, "augmentation_kinds": FULL}
+    peer = functools.partial(bare, network, data, size, epochs, precision=precision)
     kinds: dict[str, Measure] = {
-        "fit, plain": lambda: bare(data, size, epochs),
-        "ours, plain": lambda: ours(data, size, epochs, execution),
-        "fit, layers in the model": lambda: bare(data, size, epochs, "model"),
+        "fit, plain": peer,
+        "ours, plain": lambda: ours(data, size, epochs, execution, **network),
+        "fit, layers in the model": lambda: peer("model"),
         "ours, augmented": lambda: ours(data, size, epochs, execution, **full),
     }
     if backend == "tensorflow":
-        kinds["fit, layers in tf.data"] = lambda: bare(data, size, epochs, "tf.data")
-        kinds["fit, plain, tf.data not tuned"] = lambda: bare(data, size, epochs, untuned=True)
+        kinds["fit, layers in tf.data"] = lambda: peer("tf.data")
+        kinds["fit, plain, tf.data not tuned"] = lambda: peer(untuned=True)
     speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
     for turn in range(asked.n):
         for kind in list(kinds) if turn % 2 == 0 else reversed(kinds):
@@ -186,6 +209,7 @@ def main() -> None:
         ("keras", backend),
         rows,
         backend=backend,
+        network=asked.network,
         execution=str(execution),
         image_size=size,
         photos=len(data.y_train),

@@ -32,6 +32,7 @@ class _Table(BaseModel):
 
 AUGMENTATIONS = (
     "flip",
+    "alternating_flip",
     "rotation",
     "zoom",
     "translation",
@@ -68,7 +69,8 @@ class TrialParams(_Table):
         le=1,
         description="strength of augmentation_kinds; at 1: turns by up to 36°, zooms and shifts by "
         "up to 20 %, brightness and contrast by up to 30 %, saturation by up to 50 %, erases "
-        "up to 16 %, mixes as Beta(0.4, 0.4); flip mirrors half of the photos at any strength",
+        "up to 16 %, mixes as Beta(0.4, 0.4); flip mirrors half of the photos at any strength, "
+        "alternating_flip each photo in every second epoch",
     )
     augmentation_kinds: AugmentationKinds = Field(
         "flip+rotation+zoom+translation+brightness+contrast",
@@ -124,6 +126,16 @@ class CnnParams(TrialParams):
     normalization: Literal["none", "batch"] = Field(
         "none", description="between a convolution and its activation"
     )
+    stem: Literal["none", "whitening"] = Field(
+        "none",
+        description="before the first block; whitening: a fixed convolution that takes apart what "
+        "patches of 2 x 2 pixels have in common, computed from train's photos",
+    )
+    initialization: Literal["glorot", "he"] = Field(
+        "glorot",
+        description="of kernels; glorot: as Keras does; he: He's normal one, and the branch beside "
+        "a shortcut begins at zero",
+    )
     head: Literal["flatten", "average", "max"] = Field(
         "flatten", description="what becomes of the last block's map: all of it, or its mean or max"
     )
@@ -136,6 +148,12 @@ class CnnParams(TrialParams):
         le=0.9,
         description="share of the epochs, the first ones, that train on photos of half the side, "
         "at a quarter of the arithmetic; val sees whole ones; needs head average or max",
+    )
+
+    test_time_augmentation: Literal["none", "flip"] = Field(
+        "none",
+        description="what a photo is judged by at the end, and by the exported model; flip: the "
+        "mean logit of it and its mirror image",
     )
 
     light_share: ClassVar[float] = 0.25  # half the side is a quarter of the arithmetic

@@ -18,6 +18,7 @@ from catdog_search.data.decode import decode, resize
 from catdog_search.models.augmentation import Augment, Mixup
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
+from catdog_search.models.normalization import FusedBatchNormalization
 from catdog_search.models.plan import cost_of_cnn
 from catdog_search.models.resnet50 import build_backbone, build_head
 from catdog_search.models.resnet_plan import cost_of_resnet50
@@ -104,6 +105,61 @@ def test_build_cnn_makes_the_published_network() -> None:
     assert model.count_params() == convolutions + (8 * 8 * 128 + 1) * 128 + 128 + 1
 
 
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_cost_of_cnn_counts_the_whitening_stem(n_blocks: int) -> None:
+    params = CnnParams(n_blocks=n_blocks, filters=8, stem="whitening", dense_units=0)
+    cost, without = (
+        cost_of_cnn(p, 8) for p in (params, params.model_copy(update={"stem": "none"}))
+    )
+    assert cost.parameters == build_cnn(params, 8).count_params()
+    # 24 filters of 2 x 2 x 3, run only; the first block then reads 24 channels instead of 3.
+    assert cost.forward_only == 24 * 12 * 8 * 8
+    assert cost.multiply_adds - without.multiply_adds == (24 - 3) * 9 * 8 * 8 * 8
+
+
+@pytest.mark.parametrize("normalization", ["none", "batch"])
+def test_build_cnn_begins_residual_branches_at_zero_with_he(normalization: str) -> None:
+    common = {"n_blocks": 1, "convolutions": 3, "filters": 8, "block": "residual",
+              "head": "average", "dense_units": 0, "normalization": normalization}  # fmt: skip
+    model = build_cnn(CnnParams.model_validate({**common, "initialization": "he"}), 8)
+    add = next(layer for layer in model.layers if type(layer).__name__ == "Add")
+    shortcut, branch = (
+        as_numpy(keras.Model(model.input, tensor)(pixels(4, 8)))
+        for tensor in (add.input[0], add.input[1])
+    )
+    assert np.abs(shortcut).max() > 0
+    assert np.abs(branch).max() == 0
+    first = next(layer for layer in model.layers if type(layer).__name__ == "Conv2D")
+    assert np.std(as_numpy(first.kernel)) == pytest.approx((2 / 27) ** 0.5, rel=0.25)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's operation")
+@pytest.mark.parametrize("side", [1, 4])
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_fused_batch_normalization_is_that_of_keras(policy: str, side: int) -> None:
+    import tensorflow as tf
+
+    chance = np.random.default_rng(0)
+    x, w = (tf.constant(chance.normal(3, 2, (6, side, side, 5)), tf.float32) for _ in range(2))
+    found = []
+    for kind in (keras.layers.BatchNormalization, FusedBatchNormalization):
+        layer = kind(momentum=0.9, dtype=policy)
+        layer.build(x.shape)
+        layer.gamma.assign(np.linspace(0.5, 2, 5))
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cast(layer(x, training=True), tf.float32)
+            loss = tf.reduce_sum(y * w)
+        gradients = tape.gradient(loss, [x, layer.gamma.value, layer.beta.value])
+        inference = layer(x, training=False)
+        found.append([y, *layer.get_weights(), *gradients, inference])
+    tolerance = 1e-3 if policy == "float32" else 0.05
+    for keras_own, ours in zip(*found, strict=True):
+        own = as_numpy(keras_own).astype(np.float32)
+        close = np.abs(own - as_numpy(ours).astype(np.float32)) <= tolerance * (1 + np.abs(own))
+        assert close.all()
+
+
 def test_build_cnn_caps_the_filters() -> None:
     model = build_cnn(CnnParams(n_blocks=3, filters=512, dense_units=0), 8)
     assert [la.filters for la in model.layers if type(la).__name__ == "Conv2D"] == [512] * 3
@@ -139,7 +195,7 @@ def test_augmentation_changes_training_and_leaves_inference_alone() -> None:
     assert not np.allclose(as_numpy(model(x, training=True)), plain, atol=1e-2)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in AUGMENTATIONS if kind != "mixup"])
+@pytest.mark.parametrize("kind", sorted(set(AUGMENTATIONS) - {"mixup", "alternating_flip"}))
 def test_augmentation_differs_between_photos_and_calls_and_stays_a_photo(kind: str) -> None:
     x = np.repeat(pixels(1, 16), 12, axis=0).astype(np.float32)
     layer = Augment(1.0, [kind], 1)
@@ -158,6 +214,21 @@ def test_augmentation_flip_mirrors_half_of_the_photos_exactly() -> None:
     mirrored = np.abs(got - x[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-2
     assert (same ^ mirrored).all()
     assert 160 < mirrored.sum() < 240
+
+
+def test_augmentation_alternating_flip_shows_both_sides_of_each_photo_in_turn() -> None:
+    x = pixels(64, 8).astype(np.float32)
+    augment = Augment(0.5, ["alternating_flip"], seed=1)
+    seen = []
+    for epoch in (0, 1, 2):
+        augment.set_epoch(epoch)
+        seen.append(as_numpy(augment(x, training=True)))
+    mirrored = [np.abs(y - x[:, :, ::-1]).max(axis=(1, 2, 3)) < 1e-3 for y in seen]
+    plain = [np.abs(y - x).max(axis=(1, 2, 3)) < 1e-3 for y in seen]
+    assert all((m ^ p).all() for m, p in zip(mirrored, plain, strict=True))
+    assert (mirrored[0] == plain[1]).all()
+    assert (mirrored[0] == mirrored[2]).all()
+    assert 16 < mirrored[0].sum() < 48
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])

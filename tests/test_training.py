@@ -22,6 +22,7 @@ from catdog_search.training.evaluate import scores
 from catdog_search.training.loop import train
 from catdog_search.training.optimize import Scores, learning_rate
 from catdog_search.training.result import TrainData
+from catdog_search.training.whitening import whitening_kernel
 
 
 def test_train_learns_its_own_pictures(data: TrainData) -> None:
@@ -208,6 +209,9 @@ RESUMED = [
     {"schedule": "one-cycle", "optimizer": "sgd", "weight_decay": 0.01, "augmentation": 0.6,
      "augmentation_kinds": "flip+erasing+mixup"},
     {"schedule": "cosine", "head": "average", "progressive": 0.5, "augmentation": 0.3},
+    {"stem": "whitening", "initialization": "he", "block": "residual", "convolutions": 2,
+     "normalization": "batch", "augmentation": 0.3, "augmentation_kinds": "alternating_flip+zoom",
+     "schedule": "cosine", "test_time_augmentation": "flip"},
 ]  # fmt: skip
 
 
@@ -308,6 +312,41 @@ def test_train_scores_the_averaged_weights(data: TrainData) -> None:
     assert plain.scores["val_loss"] != pytest.approx(result.scores["val_loss"], abs=1e-3)
 
 
+def test_train_judges_a_photo_with_its_mirror_image(data: TrainData) -> None:
+    params = {**PARAMS, "schedule": "cosine"}
+    one = train(params, config(), data, go_on, seed=1)
+    both = train({**params, "test_time_augmentation": "flip"}, config(), data, go_on, seed=1)
+    assert one.model is not None
+    assert both.model is not None
+    seen = [one.model.predict(x, verbose=0) for x in (data.x_val, data.x_val[:, :, ::-1])]
+    logits = np.mean([np.log(p / (1 - p)) for p in seen], axis=0)
+    assert np.allclose(both.val_probabilities, 1 / (1 + np.exp(-logits.ravel())), atol=1e-3)
+    assert not np.allclose(both.val_probabilities, one.val_probabilities, atol=1e-3)
+    served = [both.model.predict(x, verbose=0) for x in (data.x_val, data.x_val[:, :, ::-1])]
+    assert np.allclose(served[0].ravel(), both.val_probabilities, atol=1e-5)
+    assert np.allclose(*served, atol=1e-5)
+
+
+def test_whitening_kernel_makes_directions_of_patches_alike(data: TrainData) -> None:
+    kernel = whitening_kernel(data.x_train, 2)
+    assert kernel.shape == (2, 2, 3, 24)
+    x = data.x_train.astype(np.float32) / 127.5 - 1
+    maps = keras.ops.convert_to_numpy(keras.ops.conv(x, kernel, padding="valid"))[:, ::2, ::2]
+    covariance = np.cov(maps[..., :12].reshape(-1, 12), rowvar=False)
+    # 1, but for directions that hardly vary, which are not blown up.
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 0.02
+    assert np.diag(covariance).max() == pytest.approx(1, abs=0.02)
+    assert np.allclose(maps[..., 12:], -maps[..., :12], atol=1e-4)
+
+
+def test_train_leaves_the_whitening_kernel_alone(data: TrainData) -> None:
+    params = {**PARAMS, "stem": "whitening"}
+    result = train(params, config(), data, go_on, seed=1)
+    assert result.model is not None
+    kernel = result.model.get_layer("cnn").get_layer("whitening").kernel
+    assert np.allclose(keras.ops.convert_to_numpy(kernel), whitening_kernel(data.x_train, 2))
+
+
 def test_train_takes_its_epochs_from_the_params(data: TrainData) -> None:
     assert len(train({**PARAMS, "epochs": 1}, config(), data, go_on, seed=1).history) == 1
 
@@ -363,6 +402,7 @@ from catdog_search import studies
 from catdog_search.training.loop import set_deterministic, train
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
+from catdog_search.training.whitening import whitening_kernel
 import keras
 set_deterministic(keras.backend.backend())
 random = np.random.default_rng(0)

@@ -11,7 +11,8 @@ import pytest
 from tiny_training import BACKEND, PARAMS, config, go_on
 
 from catdog_search.errors import BackendError
-from catdog_search.training.execution import Device, Execution, Wish, choose
+from catdog_search.training.device import has_bfloat16
+from catdog_search.training.execution import Device, Execution, Precision, Wish, choose
 from catdog_search.training.loop import train
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
@@ -110,10 +111,31 @@ WISH, CPU = Wish(), Device("CPU, 2 cores")
 GPU = Device("GPU", True, 80 * 10**9, True)
 
 
+HALF: Precision = "mixed_bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags\t\t: fpu avx2 avx512_bf16 fma", True),
+        ("flags : fpu amx_bf16", True),
+        ("flags : fpu avx2 avx512f", False),
+        ("", False),
+    ],
+)
+def test_processors_that_multiply_bfloat16_are_told(
+    tmp_path: Path, flags: str, expected: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\nbugs : avx512_bf16\n")
+    assert has_bfloat16(tmp_path / "cpuinfo") is expected
+    assert not has_bfloat16(tmp_path / "absent")
+
+
 @pytest.mark.parametrize(
     ("wish", "backend", "device", "pixel_gb", "sharing", "expected"),
     [
         (WISH, "tensorflow", CPU, 1, 1, Execution()),
+        (WISH, "tensorflow", Device("CPU", bfloat16=True), 1, 1, Execution("stream", HALF)),
         (WISH, "jax", CPU, 1, 1, Execution(xla=True)),
         (WISH, "torch", CPU, 1, 1, Execution()),
         (WISH, "jax", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),

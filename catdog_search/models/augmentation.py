@@ -22,7 +22,7 @@ MIXUP_ALPHA = 0.4
 
 _WHITE = 255.0
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-_GEOMETRY = frozenset({"flip", "rotation", "zoom", "translation"})
+_GEOMETRY = frozenset({"flip", "alternating_flip", "rotation", "zoom", "translation"})
 _COLOUR = frozenset({"brightness", "contrast", "saturation"})
 
 # What was drawn for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
@@ -39,6 +39,10 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     by ±50 %; last, a rectangle with sides of up to 40 % is painted grey. In inference the photos
     only become float32.
 
+    `alternating_flip` shows each photo as it is in one epoch and mirrored in the next; which comes
+    first is for its own pixels to say, so no photo is seen twice the same way in a row
+    (Jordan 2024, arXiv:2404.00498).
+
     Args:
         strength: 0 to 1.
         kinds: Which of `config.AUGMENTATIONS` it does; mixup is not its.
@@ -51,6 +55,14 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         self._strength = strength
         self._kinds = frozenset(kinds)
         self._random = keras.random.SeedGenerator(seed)
+        self._epoch: keras.Variable | None = None
+        if "alternating_flip" in self._kinds:
+            self._epoch = self.add_weight((), "zeros", "int32", trainable=False, name="epoch")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch it is, for what alternates; a view that is kept counts as one."""
+        if self._epoch is not None:
+            self._epoch.assign(epoch)
 
     def go_to(self, place: int) -> None:
         """Go to a place of the random stream, so that what follows doesn't depend on the past."""
@@ -70,12 +82,13 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         """Change RGB photos (batch, side, side, 3), 0 to 255; the result is float32."""
         if not training or not self._kinds:
             return ops.cast(photos, "float32")
-        return _change(photos, self._drawn(ops.shape(photos)[0], photos.shape[1]))
+        return _change(photos, self._drawn(photos))
 
-    def _drawn(self, batch: Any, side: int) -> Drawn:
+    def _drawn(self, photos: Any) -> Drawn:
+        batch, side = ops.shape(photos)[0], photos.shape[1]
         drawn: Drawn = {}
         if self._kinds & _GEOMETRY:
-            drawn["transforms"] = self._transforms(batch, side)
+            drawn["transforms"] = self._transforms(photos)
         if self._kinds & _COLOUR:
             drawn["brightness"] = self._draw("brightness", BRIGHTNESS, batch, 1, 1, 1) * _WHITE
             drawn["contrast"] = 1 + self._draw("contrast", CONTRAST, batch, 1, 1, 1)
@@ -94,14 +107,23 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         bound = most * self._strength
         return keras.random.uniform((batch, *shape), -bound, bound, seed=self._random)
 
-    def _transforms(self, batch: Any, side: int) -> Any:
+    def _mirror(self, photos: Any) -> Any:
+        """For each photo of a batch -1, which mirrors it, or 1."""
+        batch = ops.shape(photos)[0]
+        if self._epoch is not None:
+            own = ops.sum(ops.cast(photos, "int32"), axis=(1, 2, 3))
+            return 1 - 2 * ops.cast((own + self._epoch) % 2, "float32")
+        if "flip" in self._kinds:
+            return ops.sign(keras.random.uniform((batch,), -1, 1, seed=self._random))
+        return ops.ones((batch,))
+
+    def _transforms(self, photos: Any) -> Any:
         """Rows (batch, 2, 3) that say for each pixel of the result which column and row it is."""
+        batch, side = ops.shape(photos)[0], photos.shape[1]
         turned = self._draw("rotation", math.radians(ROTATION_DEGREES), batch)
         scale = 1 / (1 + self._draw("zoom", ZOOM, batch))
         shift = self._draw("translation", TRANSLATION, batch, 2) * side
-        mirror = ops.ones((batch,))
-        if "flip" in self._kinds:
-            mirror = ops.sign(keras.random.uniform((batch,), -1, 1, seed=self._random))
+        mirror = self._mirror(photos)
         cos, sin = scale * ops.cos(turned), scale * ops.sin(turned)
         centre = (side - 1) / 2
         x_x, x_y, y_x, y_y = mirror * cos, -mirror * sin, sin, cos

@@ -10,6 +10,9 @@ from catdog_search.config import CnnParams
 MAX_FILTERS = 512
 CHANNELS = 3
 _BYTES = 4  # of a float32
+# Of the stem that whitens: each direction of a patch of 2 x 2 RGB pixels, and its negative.
+_WHITENING_SIDE = 2
+_WHITENING_FILTERS = 2 * _WHITENING_SIDE**2 * CHANNELS
 # Weights, gradients, and what the optimizer keeps of each weight.
 _COPIES = {"adam": 4, "sgd": 3}
 # A layer's output, its gradient, and what normalization and activation keep beside them.
@@ -68,6 +71,13 @@ class Cost:
         return 2 * (self.multiply_adds * _FORWARD_AND_BACKWARD + self.forward_only) * photos
 
 
+def whitening_of(params: CnnParams, image_size: int) -> Convolution | None:
+    """The convolution before the first block whose kernel is fixed; None where there is none."""
+    if params.stem == "none":
+        return None
+    return Convolution(CHANNELS, _WHITENING_FILTERS, _WHITENING_SIDE, image_size, separable=False)
+
+
 def plan_cnn(params: CnnParams, image_size: int) -> list[Block]:
     """The blocks of a network.
 
@@ -80,7 +90,8 @@ def plan_cnn(params: CnnParams, image_size: int) -> list[Block]:
     """
     if image_size < 2**params.n_blocks:
         raise ValueError(f"image_size {image_size} is below 2 ** n_blocks = {2**params.n_blocks}")
-    blocks, channels, side = [], CHANNELS, image_size
+    stem = whitening_of(params, image_size)
+    blocks, channels, side = [], stem.filters if stem else CHANNELS, image_size
     for index in range(params.n_blocks):
         filters = min(round(params.filters * params.filter_growth**index), MAX_FILTERS)
         # The first one sees three channels: taking them apart would lose colour and save nothing.
@@ -104,7 +115,11 @@ def cost_of_cnn(params: CnnParams, image_size: int) -> Cost:
     """
     blocks = plan_cnn(params, image_size)
     batch_norm = params.normalization == "batch"
-    parameters = activations = multiply_adds = 0
+    parameters = activations = multiply_adds = forward_only = 0
+    if (stem := whitening_of(params, image_size)) is not None:
+        parameters = _kernel_weights(stem)
+        forward_only = parameters * stem.side**2
+        activations = stem.side**2 * stem.filters
     for convolution in (c for block in blocks for c in (*block.before, *block.after)):
         weights = _kernel_weights(convolution)
         outputs = convolution.side**2 * convolution.filters
@@ -118,7 +133,7 @@ def cost_of_cnn(params: CnnParams, image_size: int) -> Cost:
         parameters += (inputs + 1) * units
         multiply_adds += inputs * units
         activations += units
-    return Cost(parameters, activations, multiply_adds)
+    return Cost(parameters, activations, multiply_adds, forward_only)
 
 
 def _kernel_weights(convolution: Convolution) -> int:

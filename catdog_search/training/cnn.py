@@ -5,8 +5,9 @@ from __future__ import annotations
 import keras
 
 from catdog_search.config import CnnParams
+from catdog_search.data.decode import Pixels
 from catdog_search.models.augmentation import Shrink
-from catdog_search.models.cnn import build_cnn
+from catdog_search.models.cnn import WHITENING, build_cnn
 from catdog_search.models.export import training_model
 from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.callbacks import ProgressiveCallback
@@ -15,6 +16,7 @@ from catdog_search.training.family import Fed, Phase, mixup_alpha, steps_per_cal
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
+from catdog_search.training.whitening import whitening_kernel
 
 
 class CnnTraining:
@@ -36,8 +38,14 @@ class CnnTraining:
         self._seed = seed
         self._execution = execution
         self._epochs = epochs
-        self._body = build_cnn(params, params.image_size, seed)
+        # TensorFlow's one operation for batch normalization; the others compile Keras's into one.
+        fused = keras.backend.backend() == "tensorflow"
+        self._body = build_cnn(params, params.image_size, seed, fused=fused)
+        if params.stem == "whitening":
+            _whiten(self._body.get_layer(WHITENING), data.x_train)
         self.n_weights = int(self._body.count_params())
+        once = params.test_time_augmentation == "none"
+        self.as_trained = once and execution.precision == "float32"
         constant = params.schedule == "constant"
         self.phases = [Phase(epochs, self._begin, constant, bool(params.ema))]
 
@@ -61,10 +69,21 @@ class CnnTraining:
         return Fed(model, batches, val, callbacks)
 
     def network(self) -> keras.Model:
-        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
-        if self._body.compute_dtype == "float32":
-            return self._body
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned.
+
+        Of stock layers; with `test_time_augmentation` the mean of a photo's and its mirror's.
+        """
         keras.config.set_dtype_policy("float32")
-        full = build_cnn(self._params, self._params.image_size)
-        full.set_weights(self._body.get_weights())
-        return full
+        side = self._params.image_size
+        stock = build_cnn(self._params, side)
+        stock.set_weights(self._body.get_weights())
+        if self._params.test_time_augmentation == "none":
+            return stock
+        photo = keras.Input((side, side, 3), name="pixels")
+        both = [stock(photo), stock(keras.ops.flip(photo, axis=2))]
+        return keras.Model(photo, keras.layers.Average()(both), name="mirrored")
+
+
+def _whiten(layer: keras.layers.Conv2D, photos: Pixels) -> None:
+    layer.kernel.assign(whitening_kernel(photos, layer.kernel_size[0]))
+    layer.trainable = False

@@ -57,10 +57,13 @@ class Family(Protocol):
     Attributes:
         phases: In order; at least one.
         n_weights: Trainable and other weights of the network.
+        as_trained: Whether `network` gives the logits that were seen in training, but for
+            rounding in float32: not after half precision, and not where it looks twice.
     """
 
     phases: list[Phase]
     n_weights: int
+    as_trained: bool
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from catdog_search.config import CnnParams, ResNet50Params, StudyConfig, TrialParams
+from catdog_search.models.augmentation import Augment
 from catdog_search.models.export import exported_model
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import cache_limit_bytes, features_folder
@@ -111,7 +112,7 @@ def train(  # noqa: PLR0913  the seam between search and training
         result = dataclasses.replace(result, best_epoch=fitter.best_epoch())
     if result.ending != "finished":
         return result
-    logits = fitter.logits() if execution.precision == "float32" else None
+    logits = fitter.logits() if family.as_trained else None
     return _scored(result, family.network(), data, trial.image_size, logits)
 
 
@@ -200,7 +201,7 @@ class _Fitter:
             feed(fed.val), self._data.y_val, self._reporter, self._stopper, averager
         )
         order = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: fed.batches.set_epoch(epoch)
+            on_epoch_begin=lambda epoch, logs: _begin_epoch(fed, epoch)
         )
         own = [averager, order, self._scorer, self._stopper, self._reporter]
         callbacks = [*fed.callbacks, *(callback for callback in own if callback)]
@@ -223,6 +224,13 @@ class _Fitter:
     def logits(self) -> Any:
         """Of val with the weights of the best epoch; None where they were not kept."""
         return self._scorer.logits.get(self.best_epoch()) if self._scorer else None
+
+
+def _begin_epoch(fed: Fed, epoch: int) -> None:
+    fed.batches.set_epoch(epoch)
+    for layer in fed.model.layers:
+        if isinstance(layer, Augment):
+            layer.set_epoch(epoch)
 
 
 def _key(params: TrialParams, config: StudyConfig, data: TrainData, seed: int) -> str:

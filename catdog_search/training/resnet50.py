@@ -90,6 +90,7 @@ class ResNet50Training:
             say(f"weights {weights}: {', '.join(fresh)} not in it: starts random and is trained")
         self._head = build_head(params, self._backbone.resnet.output_shape[-1], seed)
         self.n_weights = int(self._backbone.resnet.count_params() + self._head.count_params())
+        self.as_trained = execution.precision == "float32"
         first = len(stages) - len(trained_stages(params, loaded))
         constant = params.schedule == "constant"
         self.phases: list[Phase] = []
@@ -195,12 +196,11 @@ class ResNet50Training:
         if not kinds:
             return [_Wanted(self._data.x_train, plain, train), val]
         train["augmentation"] = [strength, kinds]
-        views = [
-            _Wanted(
-                self._data.x_train, Augment(strength, kinds, seed=view), {**train, "view": view}
-            )
-            for view in range(self._params.views)
-        ]
+        views = []
+        for view in range(self._params.views):
+            augment = Augment(strength, kinds, seed=view)
+            augment.set_epoch(view)
+            views.append(_Wanted(self._data.x_train, augment, {**train, "view": view}))
         return [*views, val]
 
     def _about(self, wanted: Sequence[_Wanted], shape: tuple[int, ...], total: int) -> str:
