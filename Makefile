@@ -15,7 +15,7 @@ RUN := $(BIN)/catdog-search
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py \
 	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py
-BENCHES := input step xla trial scale device levers cli memory features
+BENCHES := input step xla trial search scale device levers cli memory features
 DATA ?=
 WEIGHTS ?=
 
@@ -35,6 +35,10 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed-run
 	$(PIP) --editable '.[tf,dev]'
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-run
+	$(PIP) --editable '.[tf,bench]'
 	@touch $@
 
 setup: $(VENV)/.installed-run ## Make .venv and install
@@ -73,7 +77,7 @@ test-jax: .venv-jax/.installed ## The training tests on JAX
 test-torch: .venv-torch/.installed ## The training tests on PyTorch
 	KERAS_BACKEND=torch .venv-torch/bin/pytest --numprocesses 3 --dist worksteal $(BACKEND_TESTS)
 
-bench: setup ## All benchmarks in turn; DATA=photos.zip, WEIGHTS=FILE for ResNet50's
+bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIGHTS=FILE for ResNet50's
 	@for name in $(BENCHES); do \
 		test $$name = features && more='$(if $(WEIGHTS),--weights $(WEIGHTS))' || more=; \
 		echo "== $$name"; \
