@@ -71,7 +71,7 @@ INTERRUPTED = 130
 @click.option(
     "--precision",
     type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
-    help="What training computes in [default: mixed_bfloat16 on a GPU that has it].",
+    help="What training computes in [default: mixed_bfloat16 where the device has it].",
 )
 @click.option(
     "--steps-per-call",
