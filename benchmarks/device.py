@@ -1,9 +1,10 @@
 """How much of the device training uses: photos a second, and the share of its product rate.
 
-The device's own rate is that of large matrix products, measured beside every training. The
-arithmetic of a training step is counted: twice the multiplications of a forward pass, and as much
-twice again for what is trained. Three networks of the family `cnn`, ResNet50 by the stages that
-are trained, and one trial against several at once.
+The device's own rate is that of large matrix products in float32, measured beside every training,
+which computes in float32 too unless told otherwise. The arithmetic of a training step is counted:
+twice the multiplications of a forward pass, and as much twice again for what is trained. Three
+networks of the family `cnn`, ResNet50 by the stages that are trained, and one trial against
+several at once.
 
     python benchmarks/device.py [--data PHOTOS] [--n 3]
 """
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=1920)
     parser.add_argument("--resnet-steps", type=int, default=4)
+    parser.add_argument("--precision", default="float32")
     asked = parser.parse_args()
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
     from catdog_search.training.device import look_at_device
@@ -120,7 +122,7 @@ def main() -> None:
     device = look_at_device(backend)
     whole = common.packed(asked, asked.image_size)
     data, size = subset(whole, asked.photos), asked.image_size
-    execution = choose(Wish(), backend, device, data.x_train.nbytes)
+    execution = choose(Wish(precision=asked.precision), backend, device, data.x_train.nbytes)
     kinds: dict[str, Any] = {
         name: lambda p=params: of_network(p, data, size, execution)
         for name, params in NETWORKS.items()

@@ -11,6 +11,7 @@ arrays, it waits for the tuner for up to half of the time, by chance (`benchmark
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing as mp
 import os
 import tempfile
@@ -26,6 +27,7 @@ from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
 from catdog_search.search.messages import Event, TrialEnded
 from catdog_search.search.worker import choose_backend
+from catdog_search.training.execution import Wish
 
 # The published network, plain: the shorter a step, the more the rest of a trial weighs.
 PARAMS = {"n_blocks": 3, "filters": 32, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
@@ -40,9 +42,11 @@ def arrays(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> dict[st
     return {"x": common.untuned(x, y, batch_size, shuffle=shuffle)}
 
 
-def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
+def bare(connection: Connection, packed: Dataset, asked: argparse.Namespace) -> None:
     """Fit on request; answers with seconds."""
     import keras
+
+    keras.config.set_dtype_policy(asked.precision)
 
     from catdog_search.config import CnnParams
     from catdog_search.models.cnn import build_cnn
@@ -61,7 +65,7 @@ def bare(connection: Connection, packed: Dataset, epochs: int) -> None:
         )
         model.fit(
             **arrays(x, y, params.batch_size, shuffle=True),
-            epochs=epochs,
+            epochs=asked.epochs,
             verbose=0,
             validation_data=arrays(*val, 512)["x"],
         )
@@ -73,6 +77,7 @@ def main() -> None:
     parser = common.parser(__doc__, n=3)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--precision", default="float32", help="of both")
     asked = parser.parse_args()
     packed = common.packed(asked, asked.image_size)
     os.environ["KERAS_BACKEND"] = choose_backend()
@@ -85,7 +90,7 @@ def main() -> None:
     )
     context = mp.get_context("spawn")
     ours, theirs = context.Pipe()
-    peer = context.Process(target=bare, args=(theirs, packed, asked.epochs), daemon=True)
+    peer = context.Process(target=bare, args=(theirs, packed, asked), daemon=True)
     peer.start()
     theirs.close()  # so that a dead peer is the end of the pipe
     pairs: list[tuple[float, float]] = []
@@ -97,7 +102,8 @@ def main() -> None:
             print(f"tracked {pairs[-1][0]:.2f} s, bare {pairs[-1][1]:.2f} s", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(trials=asked.n + 1, seeds=asked.n + 1)
+        wish = Wish(precision=asked.precision)
+        options = Options(trials=asked.n + 1, seeds=asked.n + 1, wish=wish)
         run_study(config, packed, State(Path(folder)), listen, options)
     ours.send(False)
     tracked, plain = (list(times) for times in zip(*pairs[1:], strict=True))
@@ -110,7 +116,7 @@ def main() -> None:
     }
     facts = {"train_photos": len(packed.rows("train")), "image_size": asked.image_size}
     packages = ("keras", os.environ["KERAS_BACKEND"], "mlflow", "optuna")
-    common.report(asked, packages, [row], epochs=asked.epochs, **facts)
+    common.report(asked, packages, [row], epochs=asked.epochs, precision=asked.precision, **facts)
 
 
 if __name__ == "__main__":
