@@ -158,7 +158,7 @@ def main() -> None:
         rows.append(
             {"what": f"peer's first pass over ours, {state}", "ratio": common.ratio(*pairs)}
         )
-    packages = ("keras", "tensorflow", "pillow", "imagehash")
+    packages = ("keras", "tensorflow", "pillow")
     facts = {"photos": n_photos, "files_mb": round(megabytes, 1), "image_size": IMAGE_SIZE}
     common.report(asked, packages, rows, **facts)
 

@@ -35,6 +35,7 @@ print(json.dumps({
     "load_s": ready - imported,
     "val_s": time.perf_counter() - ready,
     "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000,
+    "largest_child_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000,
     "photos": len(loaded.manifest.photos),
     "digest": loaded.digest,
 }))
@@ -67,7 +68,7 @@ def main(photos: str, sizes: tuple[int, ...], runs: int) -> None:
     for size in sizes:
         for which in ("first", "second"):
             chosen = [r for r in rows if (r["size"], r["start"]) == (size, which)]
-            keys = ("load_s", "val_s", "peak_mb")
+            keys = ("load_s", "val_s", "peak_mb", "largest_child_mb")
             measured = {key: common.spread([r[key] for r in chosen]) for key in keys}
             results.append({"image_size": size, "start": which, **measured})
             load, peak = measured["load_s"], measured["peak_mb"]
@@ -75,7 +76,7 @@ def main(photos: str, sizes: tuple[int, ...], runs: int) -> None:
                 f"{size:4d} px  {which:6s}  load {load['median']:7.2f} s "
                 f"({load['min']:.2f} to {load['max']:.2f})  peak {peak['median']:6.0f} MB"
             )
-    versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy", "imagehash")}
+    versions = {name: importlib.metadata.version(name) for name in ("pillow", "numpy")}
     facts = {
         "command": " ".join(["python", *sys.argv[:1], Path(photos).name, *sys.argv[2:]]),
         "hardware": common.hardware(),

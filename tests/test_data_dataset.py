@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog_search.data import cache, dataset
+from catdog_search.data import cache, dataset, decoders
 from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
 from catdog_search.errors import DataError
@@ -109,13 +109,13 @@ def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
     for key in list(more.labels)[50:70]:
         (photo_folder / "Cat" / f"more-{key}").write_bytes(more.read(key))
     examined: list[str] = []
-    real = dataset.examine
+    real = decoders.examine
 
     def note(content: bytes, key: str, image_size: int) -> Decoded:
         examined.append(key)
         return real(content, key, image_size)
 
-    monkeypatch.setattr(dataset, "examine", note)
+    monkeypatch.setattr(decoders, "examine", note)
     after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
     assert len(examined) == 20
     assert all(key.startswith("Cat/more-") for key in examined)

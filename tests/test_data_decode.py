@@ -149,14 +149,11 @@ def test_decode_of_a_scaled_jpeg_stays_near_the_whole_one(image_size: int) -> No
     assert np.percentile(difference, 99) < 4
 
 
-def test_examine_hashes_alike_at_every_image_size() -> None:
+def test_what_is_hashed_is_the_same_at_every_image_size() -> None:
     large = encoded(draw(1, 7).resize((960, 960), Image.Resampling.BICUBIC), "JPEG")
-    assert len({examine(large, "a.jpg", size).phash for size in (16, 64, 160, 512)}) == 1
-
-
-def test_examine_gives_flat_pictures_no_hash() -> None:
-    assert examine(encoded(Image.new("RGB", (50, 50), "grey")), "a.png", 8).phash == ""
-    assert len(examine(encoded(PHOTO), "a.png", 8).phash) == 16
+    greys = [examine(large, "a.jpg", size).grey for size in (16, 64, 160, 512)]
+    assert greys[0].shape == (32, 32)
+    assert all(np.array_equal(grey, greys[0]) for grey in greys)
 
 
 def mutated(content: bytes, other: bytes, rng: random.Random) -> bytes:

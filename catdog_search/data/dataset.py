@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,17 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data import cache
-from catdog_search.data.decode import Decoded, Pixels, UndecodableError, examine
+from catdog_search.data.decode import Pixels
+from catdog_search.data.decoders import Found, Task, examine_all
 from catdog_search.data.groups import find_groups
 from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits
-from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.data.sources import Source
 from catdog_search.errors import DataError
 from catdog_search.places import file_lock
 
 Progress = Callable[[int, int], None]
 
-# Bounds how many decoded photos wait for the writer.
-_CHUNK = 256
+# Photos between two calls of a progress.
+_PROGRESS_EVERY = 256
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def load(
         subset: Photos of train to use; None for all.
 
     Raises:
-        DataError: A split would lack a class, train has fewer photos than `subset`, or the disk
-            is full.
+        DataError: A split would lack a class, train has fewer photos than `subset`, the disk is
+            full, or a process that decodes died.
     """
     entry = cache.entry(folder, source.fingerprint())
     try:
@@ -134,7 +134,7 @@ def decode(source: Source, image_size: int, progress: Progress | None = None) ->
     """Decode all photos of a source into memory, past the cache.
 
     Raises:
-        DataError: None can be used.
+        DataError: None can be used, or a process that decodes died.
     """
     out = io.BytesIO()
     manifest = _decode_all(source, out, _Known.of(None, image_size), progress)
@@ -259,12 +259,14 @@ class _Known:
             np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
         )
 
-    def decoded(self, sha256: str) -> Decoded | None:
-        """What decoding again would give; None where it has to be done."""
-        photo = self.photos.get(sha256)
-        if photo is None or self.pixels is None:
-            return None
-        return Decoded(self.pixels[self.rows[sha256]], photo.phash, photo.flags)
+    def at_hand(self) -> frozenset[str]:
+        """The sha256s of photos that need no decoding."""
+        return frozenset() if self.pixels is None else frozenset(self.photos)
+
+    def taken_over(self, sha256: str) -> tuple[Photo, bytes]:
+        """What decoding a photo at hand again would give."""
+        assert self.pixels is not None
+        return self.photos[sha256], self.pixels[self.rows[sha256]].tobytes()
 
 
 def _decode_all(
@@ -273,15 +275,18 @@ def _decode_all(
     photos: list[Photo] = []
     left_out = [(key, "not an image: by its name") for key in source.others]
     total = len(source.labels)
-    for done, (key, sha256, decoded) in enumerate(_decoded(source, known), start=1):
-        if isinstance(decoded, str):
-            left_out.append((key, decoded))
-        else:
-            out.write(decoded.pixels.tobytes())
-            label = source.labels[key]
-            photos.append(Photo(key, sha256, label, "train", decoded.phash, decoded.flags))
-        if progress and (done % _CHUNK == 0 or done == total):
-            progress(done, total)
+    task = Task(source, known.image_size, known.at_hand())
+    # Closed at once where the disk is full or somebody interrupts: processes hang on it.
+    with contextlib.closing(examine_all(task)) as examined:
+        for done, found in enumerate(examined, start=1):
+            if found.reason:
+                left_out.append((found.key, found.reason))
+            else:
+                photo, pixels = _photo(found, source.labels[found.key], known)
+                out.write(pixels)
+                photos.append(photo)
+            if progress and (done % _PROGRESS_EVERY == 0 or done == total):
+                progress(done, total)
     return Manifest(
         source.kind,
         source.location,
@@ -289,6 +294,14 @@ def _decode_all(
         _grouped_and_split(photos, source.kind, known),
         tuple(left_out),
     )
+
+
+def _photo(found: Found, label: int, known: _Known) -> tuple[Photo, bytes]:
+    if found.pixels is not None:
+        photo = Photo(found.key, found.sha256, label, "train", found.phash, found.flags)
+        return photo, found.pixels
+    was, pixels = known.taken_over(found.sha256)
+    return Photo(found.key, found.sha256, label, "train", was.phash, was.flags), pixels
 
 
 def _grouped_and_split(photos: list[Photo], kind: str, known: _Known) -> tuple[Photo, ...]:
@@ -302,24 +315,3 @@ def _grouped_and_split(photos: list[Photo], kind: str, known: _Known) -> tuple[P
         dataclasses.replace(photo, split=splits[row], group=numbers.get(row))
         for row, photo in enumerate(photos)
     )
-
-
-def _decoded(source: Source, known: _Known) -> Iterator[tuple[str, str, Decoded | str]]:
-    """(key, sha256, what decoding gave or the reason why it failed), in key order."""
-
-    def one(key: str) -> tuple[str, str, Decoded | str]:
-        try:
-            content = source.read(key)
-        except READ_ERRORS as error:
-            return key, "", f"unreadable: {type(error).__name__}: {error}"
-        sha256 = hashlib.sha256(content).hexdigest()
-        try:
-            return key, sha256, known.decoded(sha256) or examine(content, key, known.image_size)
-        except UndecodableError as error:
-            return key, sha256, str(error)
-
-    # Threads suffice: Pillow decodes and resizes outside the interpreter's lock.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        keys = list(source.labels)
-        for start in range(0, len(keys), _CHUNK):
-            yield from pool.map(one, keys[start : start + _CHUNK])

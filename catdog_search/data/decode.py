@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-import imagehash
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from catdog_search.data import phash
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -35,10 +36,7 @@ TINY_SIDE = 32
 # and 5.8.
 DRAFT_FACTOR = 2
 # The perceptual hash sees the photo at this side or more, whatever the target is.
-_HASH_SIDE = 32
 _HASH_DRAFT = 128
-# Below this spread of grey levels a hash is made of noise, and flat pictures would be one group.
-_FLAT_STD = 4.0
 _ORIENTATION = 0x0112
 
 _FORMATS = {
@@ -74,13 +72,13 @@ class Decoded:
 
     Attributes:
         pixels: uint8 RGB (image_size, image_size, 3).
-        phash: Perceptual hash, 16 hex digits; empty where the picture is too flat for one.
+        grey: What its perceptual hash is made of, uint8 (32, 32).
         flags: What was noticed, sorted: `16-bit`, `animated`, `cmyk`, `grey`, `huge`, `lying
             extension`, `palette`, `rotated`, `tiny`, `transparent`.
     """
 
     pixels: Pixels
-    phash: str
+    grey: Pixels
     flags: tuple[str, ...]
 
 
@@ -121,11 +119,11 @@ def examine(content: bytes, key: str, image_size: int) -> Decoded:
         _draft(image, DRAFT_FACTOR * image_size)
         rgb = _upright_rgb(image)
         pixels = np.asarray(resize(rgb, image_size))
-    if not same:
-        with _opened(content) as image:
-            _draft(image, _HASH_DRAFT)
-            rgb = _upright_rgb(image)
-    return Decoded(pixels, _perceptual_hash(rgb), flags)
+        if same:
+            return Decoded(pixels, _grey(rgb), flags)
+    with _opened(content) as image:
+        _draft(image, _HASH_DRAFT)
+        return Decoded(pixels, _grey(_upright_rgb(image)), flags)
 
 
 def resize(image: Image.Image, image_size: int) -> Image.Image:
@@ -186,7 +184,7 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         rgba = upright.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return upright.convert("RGB")
+    return upright if upright.mode == "RGB" else upright.convert("RGB")
 
 
 def _turned(image: Image.Image) -> Image.Image:
@@ -238,9 +236,6 @@ def _raw_modes(image: Image.Image) -> str:
     return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
-def _perceptual_hash(rgb: Image.Image) -> str:
-    # Shrunk here, with a cheaper filter than the library's, which then has nothing left to do.
-    grey = rgb.convert("L").resize((_HASH_SIDE, _HASH_SIDE), Image.Resampling.BOX)
-    if np.asarray(grey).std() < _FLAT_STD:
-        return ""
-    return str(imagehash.phash(grey))
+def _grey(rgb: Image.Image) -> Pixels:
+    grey = rgb.convert("L").resize((phash.SIDE, phash.SIDE), Image.Resampling.BOX)
+    return np.asarray(grey)

@@ -170,7 +170,7 @@ class Manifest:
     def to_json(self) -> str:
         """As text that `from_json` reads back."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        plain["photos"] = [dataclasses.astuple(photo) for photo in self.photos]
+        plain["photos"] = [list(vars(photo).values()) for photo in self.photos]
         return json.dumps(plain)
 
     @classmethod

@@ -12,12 +12,14 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from catdog_search.config import DataConfig
 from catdog_search.data import synthetic
 from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.errors import DataError
+
+if TYPE_CHECKING:  # what checks study files takes longer to import than all of the above
+    from catdog_search.config import DataConfig
 
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH or CATDOG_DATA"
@@ -27,7 +29,7 @@ _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
 class Source(Protocol):
-    """Labelled image files, read by key.
+    """Labelled image files, read by key; it can be pickled, to be read in other processes.
 
     Attributes:
         kind: `folder`, `zip` or `synthetic`.
@@ -90,6 +92,13 @@ class ZipSource:
         files = [info.filename for info in self._zip.infolist() if not info.is_dir()]
         keys, self.others = _images_and_others(files)
         self.class_names, self.labels = label_by_path(keys, self.location, "")
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: it for name, it in vars(self).items() if name not in ("_zip", "_lock")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._zip, self._lock = zipfile.ZipFile(self.location), threading.Lock()
 
     def read(self, key: str) -> bytes:
         """The entry's content."""

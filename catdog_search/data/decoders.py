@@ -1,0 +1,240 @@
+"""Many files at once: read, hashed and decoded, in processes where there are enough of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+
+import numpy as np
+
+from catdog_search.data.decode import Decoded, UndecodableError, examine
+from catdog_search.data.phash import perceptual_hashes
+from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.errors import DataError
+
+# A process takes as long to start as it needs for about so many small photos.
+_PER_PROCESS = 500
+# Whoever writes what they decode keeps up with no more.
+_MOST_PROCESSES = 16
+# What is examined at once, and handed over at once: a trip is cheap beside it, memory is bounded.
+_CHUNK_PHOTOS = 32
+_CHUNK_BYTES = 4_000_000
+
+# Not `multiprocessing`'s own start, which would import the caller's main module as well: a script
+# that loads a dataset outside of `if __name__ == "__main__"` would wait in there for its own lock.
+_CHILD = (
+    "import sys; sys.path[:] = {path!r}; "
+    "from catdog_search.data.decoders import serve; serve({descriptor})"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What examining one file gave.
+
+    Attributes:
+        key: Its path in the source.
+        sha256: Hex digest of its bytes; empty where it can't be read.
+        phash: Perceptual hash, see `perceptual_hashes`.
+        flags: See `Decoded`.
+        pixels: uint8 RGB, image_size x image_size x 3 bytes; None where it is left out, or known.
+        reason: Why it is left out; empty where it isn't.
+    """
+
+    key: str
+    sha256: str
+    phash: str = ""
+    flags: tuple[str, ...] = ()
+    pixels: bytes | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be examined, and how.
+
+    Attributes:
+        source: Where the files are.
+        image_size: Side of the pixels.
+        known: sha256s of files that are not to be decoded.
+    """
+
+    source: Source
+    image_size: int
+    known: frozenset[str]
+
+    def examine(self, keys: Sequence[str]) -> list[Found]:
+        """Examine some files, one after another."""
+        seen = [self._seen(key) for key in keys]
+        decoded = [what for _, what in seen if isinstance(what, Decoded)]
+        phashes = iter(perceptual_hashes(np.stack([d.grey for d in decoded])) if decoded else ())
+        found = []
+        for key, (sha256, what) in zip(keys, seen, strict=True):
+            if isinstance(what, Decoded):
+                pixels = what.pixels.tobytes()
+                found.append(Found(key, sha256, next(phashes), what.flags, pixels))
+            else:
+                found.append(Found(key, sha256, reason=what))
+        return found
+
+    def _seen(self, key: str) -> tuple[str, Decoded | str]:
+        """The sha256, and what decoding gave or why it failed; empty where it is known."""
+        try:
+            content = self.source.read(key)
+        except READ_ERRORS as error:
+            return "", f"unreadable: {type(error).__name__}: {error}"
+        sha256 = hashlib.sha256(content).hexdigest()
+        if sha256 in self.known:
+            return sha256, ""
+        try:
+            return sha256, examine(content, key, self.image_size)
+        except UndecodableError as error:
+            return sha256, str(error)
+
+
+_Examine = Callable[[Sequence[str]], list[Found]]
+
+
+def examine_all(task: Task) -> Generator[Found, None, None]:
+    """Examine all files of a task's source, in key order; close it where it isn't exhausted.
+
+    Raises:
+        DataError: A process died, as by the kernel's hand when memory runs out.
+    """
+    keys = list(task.source.labels)
+    cores = os.cpu_count() or 1
+    processes = min(cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
+    workers = processes if processes > 1 else cores
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(workers))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        ask: _Examine = task.examine
+        if processes > 1:
+            # Entered last, so killed before the threads that wait for them are waited for.
+            ask = _shared([stack.enter_context(_Process(task)) for _ in range(processes)])
+        yield from _in_order(pool, ask, _chunks(keys, task.image_size, workers), 2 * workers)
+
+
+def _chunks(keys: Sequence[str], image_size: int, workers: int) -> Iterator[Sequence[str]]:
+    fair = len(keys) // (4 * workers)  # few but huge photos keep everybody busy too
+    size = max(min(_CHUNK_PHOTOS, _CHUNK_BYTES // (3 * image_size**2), fair), 1)
+    for start in range(0, len(keys), size):
+        yield keys[start : start + size]
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    ask: _Examine,
+    chunks: Iterator[Sequence[str]],
+    ahead: int,
+) -> Iterator[Found]:
+    """What `ask` says of all chunks, at most `ahead` of them before it is wanted."""
+    waiting: deque[Future[list[Found]]] = deque()
+    for chunk in chunks:
+        waiting.append(pool.submit(ask, chunk))
+        if len(waiting) > ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def _shared(processes: Sequence[_Process]) -> _Examine:
+    """One that is idle examines some files; for as many threads as there are processes."""
+    idle: SimpleQueue[_Process] = SimpleQueue()
+    for process in processes:
+        idle.put(process)
+
+    def examine_by_an_idle_one(keys: Sequence[str]) -> list[Found]:
+        process = idle.get()
+        try:
+            return process.examine(keys)
+        finally:
+            idle.put(process)
+
+    return examine_by_an_idle_one
+
+
+class _Process:
+    """A process that examines what it is asked for, no longer than its context or this process."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._is_told = False
+        self._connection, theirs = Pipe()
+        with theirs:  # so that a dead process is the end of the connection
+            code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                process_group=0,  # Ctrl-C is for the one that asks
+            )
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()  # it holds nothing worth saving
+        self._process.wait()
+
+    def examine(self, keys: Sequence[str]) -> list[Found]:
+        """Examine some files.
+
+        Raises:
+            DataError: It is dead.
+        """
+        try:
+            if not self._is_told:
+                self._connection.send(self._task)
+                self._is_told = True
+            self._connection.send(keys)
+            found: list[Found] = self._connection.recv()
+        except (EOFError, ConnectionError):
+            raise DataError(f"{self._task.source.location}: {self._death()}") from None
+        return found
+
+    def _death(self) -> str:
+        code = self._process.wait()
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+        memory = ", as when memory runs out" if code == -signal.SIGKILL else ""
+        return f"a process that decodes photos {how}{memory}; start again"
+
+
+def serve(descriptor: int) -> None:
+    """A process's whole life: the task, then keys to examine, until the one that asks is gone.
+
+    Args:
+        descriptor: Of the connection to that one.
+    """
+    connection = Connection(descriptor)
+    try:
+        task: Task = connection.recv()
+    except EOFError:
+        return
+    asked: SimpleQueue[Sequence[str]] = SimpleQueue()
+    threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
+    while True:
+        found = task.examine(asked.get())
+        with contextlib.suppress(ConnectionError):  # _listen hears of it too
+            connection.send(found)
+
+
+def _listen(connection: Connection, asked: SimpleQueue[Sequence[str]]) -> None:
+    """In a thread, to hear in the middle of a photo too that nobody asks any more."""
+    try:
+        while True:
+            asked.put(connection.recv())
+    except (EOFError, ConnectionError):
+        os._exit(1)

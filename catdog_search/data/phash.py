@@ -1,0 +1,36 @@
+"""Perceptual hashes: numbers that are near each other where pictures look alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+# Four times as many grey levels a side as frequencies that are kept.
+SIDE = 32
+_KEPT = 8
+# Below this spread of grey levels a hash is made of noise, and flat pictures would be one group.
+_FLAT_STD = 4.0
+# The rows of an unnormalised DCT-II.
+_COSINES = 2 * np.cos(np.pi / SIDE * np.outer(np.arange(_KEPT), np.arange(SIDE) + 0.5))
+# What is zero but for rounding has to be zero on every processor, or its sign would be chance.
+_DECIMALS = 6
+
+
+def perceptual_hashes(grey: npt.NDArray[np.uint8]) -> list[str]:
+    """Which of the 8 x 8 lowest frequencies of a DCT, the constant among them, exceed their median.
+
+    After "Looks Like It" (https://www.hackerfactor.com/blog/index.php?/archives/432-Looks-Like-It.html),
+    bit for bit as ImageHash 4.3's `phash` gives it for 20,000 real photos.
+
+    Args:
+        grey: Whole pictures shrunk to 32 x 32 grey levels, uint8 (n, 32, 32).
+
+    Returns:
+        16 hex digits each, row by row, the lowest frequency first; empty where the picture is too
+        flat for a hash.
+    """
+    levels = grey.astype(np.float64)
+    low = (_COSINES @ levels @ _COSINES.T).round(_DECIMALS).reshape(len(grey), -1)
+    above = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    flat = levels.std(axis=(1, 2)) < _FLAT_STD
+    return ["" if no else bits.tobytes().hex() for no, bits in zip(flat, above, strict=True)]
