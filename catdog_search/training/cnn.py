@@ -38,9 +38,10 @@ class CnnTraining:
         self._seed = seed
         self._execution = execution
         self._epochs = epochs
-        # TensorFlow's one operation for batch normalization; the others compile Keras's into one.
-        fused = keras.backend.backend() == "tensorflow"
+        # TensorFlow's one operation for batch normalization; JAX compiles Keras's into one.
+        fused = params.normalization == "batch" and keras.backend.backend() == "tensorflow"
         self._body = build_cnn(params, params.image_size, seed, fused=fused)
+        self._is_stock = not fused and execution.precision == "float32"
         if params.stem == "whitening":
             _whiten(self._body.get_layer(WHITENING), data.x_train)
         self.n_weights = int(self._body.count_params())
@@ -73,15 +74,18 @@ class CnnTraining:
 
         Of stock layers; with `test_time_augmentation` the mean of a photo's and its mirror's.
         """
-        keras.config.set_dtype_policy("float32")
-        side = self._params.image_size
-        stock = build_cnn(self._params, side)
-        stock.set_weights(self._body.get_weights())
+        stock = self._body if self._is_stock else self._rebuilt()
         if self._params.test_time_augmentation == "none":
             return stock
-        photo = keras.Input((side, side, 3), name="pixels")
+        photo = keras.Input(stock.input_shape[1:], name="pixels")
         both = [stock(photo), stock(keras.ops.flip(photo, axis=2))]
         return keras.Model(photo, keras.layers.Average()(both), name="mirrored")
+
+    def _rebuilt(self) -> keras.Model:
+        keras.config.set_dtype_policy("float32")
+        stock = build_cnn(self._params, self._params.image_size)
+        stock.set_weights(self._body.get_weights())
+        return stock
 
 
 def _whiten(layer: keras.layers.Conv2D, photos: Pixels) -> None:
