@@ -12,8 +12,8 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
     """Keras's BatchNormalization, in training by TensorFlow's one operation for it.
 
     It has the same weights and gives the same numbers up to rounding, in float32 whatever the
-    precision is. On processors Keras's own, made of many small operations, takes 30 % of the time
-    of a residual network's step (`benchmarks/step.py --network residual`). It stands in for it
+    precision is. With Keras's own, made of many small operations, a residual network's step takes a
+    quarter longer on processors (`benchmarks/step.py --network residual`). It stands in for it
     while a network trains on TensorFlow, and is never exported.
     """
 

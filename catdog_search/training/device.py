@@ -36,7 +36,7 @@ def look_at_device(backend: str) -> Device:
     if found is not None:
         return found
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # On TensorFlow alone it was measured to gain: 1.1 to 1.7 times (`benchmarks/step.py`).
+    # On TensorFlow alone it was measured to gain (docs/results.md).
     return Device(f"CPU, {cores} cores", bfloat16=backend == "tensorflow" and has_bfloat16())
 
 
