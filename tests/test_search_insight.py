@@ -60,7 +60,7 @@ def test_show_says_best_failures_importance_and_noise(done: tuple[State, StudyVi
     assert "diverged: 1 (trials 4)" in text
     assert "1 x diverged: the loss is not finite" in text
     assert re.search(r"importance: .*n_blocks \d+%", text)
-    assert "(PED-ANOVA over 9 trials; so few are a hint, no more)" in text
+    assert "(fANOVA over 9 trials; so few are a hint, no more)" in text
     assert "noise: plain on 3 seeds (trials 0, 1, 2): mean " in text
     assert view.best is not None
     assert f"{view.best.value:.4f} is good to within ±" in text
@@ -173,6 +173,17 @@ def test_importance_needs_some_trials() -> None:
         lambda trial: trial.suggest_float("x", 0, 1) + 0 * trial.suggest_float("y", 0, 1),
         n_trials=60,
     )
+    assert next(iter(importance(study).shares)) == "x"
+    assert importance(study).note == "fANOVA over 65 trials; without y, not in every trial"
+
+
+def test_importance_of_many_trials_is_told_the_fast_way() -> None:
+    study = optuna.create_study()
+    study.optimize(
+        lambda trial: trial.suggest_float("x", 0, 1) + 0 * trial.suggest_float("y", 0, 1),
+        n_trials=101,
+    )
+    assert importance(study).note == "PED-ANOVA over 101 trials"
     assert next(iter(importance(study).shares)) == "x"
 
 
