@@ -4,12 +4,12 @@ One residual network under a cosine schedule, and one thing changed: the schedul
 one-cycle), averaged weights (EMA), photos of half the side in the first half of the epochs
 (progressive), flips that alternate instead of chance, a whitening first layer, He's initialization
 with branches that begin at zero, and a photo judged together with its mirror image. A pilot of a
-few epochs says what an epoch of each costs; each then trains for as many whole epochs as fit the
-seconds of `--epochs` epochs of the plain one. All are trained on the same photos on seeds 1 to n,
-in turns. A trial's value is what a study would see: with a constant rate that of the best epoch by
-val, which flatters it; else that of the last.
+few epochs says what an epoch costs with those that change it; each then trains for as many whole
+epochs as fit the seconds of `--epochs` epochs of the plain one. All are trained on the same photos
+on seeds 1 to n, in turns. A trial's value is what a study would see: with a constant rate that of
+the best epoch by val, which flatters it; else that of the last.
 
-    python benchmarks/levers.py --data PHOTOS [--photos 7000] [--epochs 12] [--n 3]
+    python benchmarks/levers.py --data PHOTOS [--photos 7000] [--epochs 12] [--n 3] [--levers EMA …]
 """
 
 from __future__ import annotations
@@ -50,14 +50,16 @@ LEVERS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "constant rate": {"schedule": "constant"},
     "one-cycle": {"schedule": "one-cycle"},
-    "cosine, EMA": {"ema": 0.98},
-    "cosine, progressive": {"progressive": PROGRESSIVE},
-    "cosine, alternating flip": {"augmentation_kinds": "alternating_flip+zoom+translation"},
-    "cosine, whitening": {"stem": "whitening"},
-    "cosine, He": {"initialization": "he"},
-    "cosine, mirrored": {"test_time_augmentation": "flip"},
+    "EMA": {"ema": 0.98},
+    "progressive": {"progressive": PROGRESSIVE},
+    "alternating flip": {"augmentation_kinds": "alternating_flip+zoom+translation"},
+    "whitening": {"stem": "whitening"},
+    "He": {"initialization": "he"},
+    "mirrored": {"test_time_augmentation": "flip"},
 }
-_PILOT_EPOCHS = 3
+# Those whose epochs don't cost what the plain one's do.
+COSTLIER = {"EMA", "progressive", "whitening"}
+_PILOT_EPOCHS = 4
 
 Train = Callable[[dict[str, Any], int, int], TrialResult]
 
@@ -91,7 +93,10 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=7000, help="of train; default: %(default)s")
     parser.add_argument("--epochs", type=int, default=12, help="of the plain one")
+    others = [name for name in LEVERS if name != PLAIN]
+    parser.add_argument("--levers", nargs="+", choices=others, default=others)
     asked = parser.parse_args()
+    levers = {name: LEVERS[name] for name in (PLAIN, *asked.levers)}
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
     photos = asked.photos if asked.data else None
     packed = dataset.load(
@@ -108,13 +113,14 @@ def main() -> None:
         params = {**PARAMS, **lever}
         return train_one(params, config, data, lambda *_: True, seed=seed, execution=execution)
 
-    costs = {name: epoch_seconds(train, lever) for name, lever in LEVERS.items()}
+    costs = dict.fromkeys(levers, epoch_seconds(train, levers[PLAIN]))
+    costs |= {name: epoch_seconds(train, levers[name]) for name in COSTLIER & set(levers)}
     budget = asked.epochs * costs[PLAIN]
     epochs = {name: round(budget / cost) for name, cost in costs.items()}
     print(f"epochs in {budget:.0f} s: {epochs}", file=sys.stderr, flush=True)
-    found: dict[str, list[Any]] = {name: [] for name in LEVERS}
+    found: dict[str, list[Any]] = {name: [] for name in levers}
     for seed in range(1, asked.n + 1):
-        for name, lever in LEVERS.items():
+        for name, lever in levers.items():
             found[name].append(measure(train, lever, epochs[name], seed))
             value, seconds, _ = found[name][-1]
             print(f"{name}: {value:.4f} in {seconds:.0f} s", file=sys.stderr, flush=True)

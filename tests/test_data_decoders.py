@@ -138,10 +138,11 @@ def test_processes_end_with_what_uses_them(drawn: SyntheticSource) -> None:
 
 
 _PACK = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from catdog_search.data import dataset
 from catdog_search.data.sources import SyntheticSource
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 os.cpu_count = lambda: 2
 say = lambda done, total: print(done, flush=True)
 dataset.load(SyntheticSource(4000), 8, Path(sys.argv[1]), 10**9, say)
