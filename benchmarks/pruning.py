@@ -28,8 +28,7 @@ Curve = list[float]
 
 PRUNERS: dict[str, dict[str, Any]] = {
     "median": {},
-    "percentile": {"percentile": 50.0},
-    "percentile, best quarter": {"percentile": 25.0},
+    "percentile 25": {"percentile": 25.0},
     "asha": {"min_epochs": 2},
     "hyperband": {"min_epochs": 2},
 }
@@ -41,7 +40,7 @@ def settings(epochs: int) -> dict[str, PrunerConfig]:
     """Every pruner that is replayed."""
     found = {}
     for name, options in PRUNERS.items():
-        kind = name.split(",")[0]
+        kind = name.split()[0]
         if kind in ("asha", "hyperband"):
             found[name] = PrunerConfig.model_validate({"name": kind, **options})
             continue
