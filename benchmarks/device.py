@@ -18,7 +18,7 @@ from typing import Any
 
 import common
 import numpy as np
-from step import ours, subset
+from step import RESIDUAL, ours, subset
 
 from catdog_search.config import CnnParams
 from catdog_search.models.plan import cost_of_cnn
@@ -26,18 +26,11 @@ from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Execution, Wish, choose
 from catdog_search.training.result import TrainData
 
-RESIDUAL = {
-    "block": "residual",
-    "normalization": "batch",
-    "head": "average",
-    "dense_units": 0,
-    "dropout": 0.2,
-    "batch_size": 64,
-}
+_RESIDUAL = {**RESIDUAL, "dense_units": 0}
 NETWORKS: dict[str, dict[str, Any]] = {
     "published, 3 blocks of 32": {},
-    "residual, 4 blocks of 16": {**RESIDUAL, "n_blocks": 4, "filters": 16, "convolutions": 2},
-    "residual, 4 blocks of 32": {**RESIDUAL, "n_blocks": 4, "filters": 32, "convolutions": 3},
+    "residual, 4 blocks of 16": {**_RESIDUAL, "filters": 16, "convolutions": 2},
+    "residual, 4 blocks of 32": {**_RESIDUAL, "filters": 32},
 }
 # Stages of ResNet50 by the first letters of their layers' names, the last one first.
 STAGES = ("conv5", "conv4", "conv3", "conv2", "conv1")

@@ -58,7 +58,7 @@ LEVERS: dict[str, dict[str, Any]] = {
     "mirrored": {"test_time_augmentation": "flip"},
 }
 # Those whose epochs don't cost what the plain one's do.
-COSTLIER = {"EMA", "progressive", "whitening"}
+OTHER_COST = {"EMA", "progressive", "whitening"}
 _PILOT_EPOCHS = 4
 
 Train = Callable[[dict[str, Any], int, int], TrialResult]
@@ -114,7 +114,7 @@ def main() -> None:
         return train_one(params, config, data, lambda *_: True, seed=seed, execution=execution)
 
     costs = dict.fromkeys(levers, epoch_seconds(train, levers[PLAIN]))
-    costs |= {name: epoch_seconds(train, levers[name]) for name in COSTLIER & set(levers)}
+    costs |= {name: epoch_seconds(train, levers[name]) for name in OTHER_COST & set(levers)}
     budget = asked.epochs * costs[PLAIN]
     epochs = {name: round(budget / cost) for name, cost in costs.items()}
     print(f"epochs in {budget:.0f} s: {epochs}", file=sys.stderr, flush=True)

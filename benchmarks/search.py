@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import common
+from step import FULL, layers
 
-from catdog_search.config import AUGMENTATIONS, CnnParams
+from catdog_search.config import CnnParams
 from catdog_search.data.dataset import Dataset
 
 IMAGE_SIZE = 64
 _TEST = 60
+_INTERNAL = "used by this script itself"
 _SHARED = {"learning_rate": 1e-3, "batch_size": 64, "dropout": 0.3, "augmentation": 0.3}
 _RESIDUAL = {"block": "residual", "convolutions": 2, "normalization": "batch", "head": "average"}
 TRIALS: list[dict[str, Any]] = [
@@ -37,7 +39,8 @@ TRIALS: list[dict[str, Any]] = [
     {**_SHARED, "n_blocks": 4, "filters": 16, "dense_units": 0, **_RESIDUAL},
     {**_SHARED, "n_blocks": 4, "filters": 24, "dense_units": 128, **_RESIDUAL},
 ]
-KINDS = "+".join(AUGMENTATIONS[:1] + AUGMENTATIONS[2:7])  # flip to contrast
+# As `compiled` has it for the peers.
+KINDS = FULL.removesuffix("+erasing")
 
 
 def main() -> None:
@@ -72,9 +75,6 @@ def main() -> None:
     packages = ("keras", "tensorflow", "optuna", "keras-tuner", "mlflow")
     facts = {"image_size": IMAGE_SIZE, "epochs": asked.epochs, "trials": TRIALS}
     common.report(asked, packages, rows, photos=counts, **facts)
-
-
-_INTERNAL = "used by this script itself"
 
 
 def unpack(asked: Any, folder: Path) -> dict[str, int]:
@@ -165,7 +165,6 @@ def folders(folder: Path) -> tuple[Any, Any]:
 def compiled(trial: dict[str, Any]) -> Any:
     """The network of a trial behind Keras's layers, as its guide to augmentation has it."""
     import keras
-    from step import layers
 
     from catdog_search.models.cnn import build_cnn
 

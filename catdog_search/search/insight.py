@@ -65,8 +65,7 @@ def importance(study: optuna.Study) -> Importance:
     partly = sorted(names - set(shares))
     missing = f"; without {', '.join(partly)}, not in every trial" if partly else ""
     hint = "; so few are a hint, no more" if len(complete) < TELLING else ""
-    plain = {param: float(share) for param, share in shares.items()}
-    return Importance(plain, f"{name} over {len(complete)} trials{missing}{hint}")
+    return Importance(shares, f"{name} over {len(complete)} trials{missing}{hint}")
 
 
 @dataclass(frozen=True)
