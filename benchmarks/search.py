@@ -5,7 +5,8 @@ turns. The peers are as their guides have them: `image_dataset_from_directory` w
 `prefetch`, augmentation by Keras's layers in the model, `fit` with early stopping that restores
 the best weights. Optuna's loop logs each trial's params, epochs and model in MLflow; KerasTuner
 keeps what it keeps by itself. Every system starts with nothing but folders of photos and ends with
-its best model on disk; imports are counted. The folders hold our split.
+its best model on disk; imports are counted. The folders hold our split. Ours runs twice: as it
+comes, when it chooses bfloat16 on a processor that multiplies it, and in the peers' float32.
 
     python benchmarks/search.py --data PHOTOS [--photos 4000] [--epochs 4] [--n 3]
 """
@@ -119,7 +120,7 @@ def timed(system: str, photos: Path, folder: Path, epochs: int) -> dict[str, flo
     return {"seconds": round(seconds, 2), **json.loads(done.stdout.splitlines()[-1])}
 
 
-def by_catdog(folder: Path, epochs: int) -> float:
+def by_catdog(folder: Path, epochs: int, *options: str) -> float:
     """Ours, by its command line."""
     study = folder / "study.toml"
     lines = [
@@ -138,8 +139,13 @@ def by_catdog(folder: Path, epochs: int) -> float:
     study.write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "catdog_search", "run", "--study", str(study), "--json"]
     where = ["--data", str(folder / "photos"), "--state", str(folder / "state")]
-    done = subprocess.run([*command, *where], stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([*command, *where, *options], stdout=subprocess.PIPE, check=True)
     return float(json.loads(done.stdout)["best"]["value"])
+
+
+def by_catdog_in_float32(folder: Path, epochs: int) -> float:
+    """Ours, at the peers' precision."""
+    return by_catdog(folder, epochs, "--precision", "float32")
 
 
 def folders(folder: Path) -> tuple[Any, Any]:
@@ -239,6 +245,7 @@ def by_keras_tuner(folder: Path, epochs: int) -> float:
 
 SYSTEMS: dict[str, Callable[[Path, int], float]] = {
     "catdog-search": by_catdog,
+    "catdog-search, float32": by_catdog_in_float32,
     "Optuna loop": by_optuna,
     "KerasTuner": by_keras_tuner,
 }

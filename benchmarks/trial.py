@@ -1,10 +1,12 @@
 """A whole tracked trial against bare Keras `fit` of the same model on the same arrays, in turns.
 
 The trial is measured from the moment it is proposed to the moment its outcome is recorded: run in
-MLflow, metrics of every epoch, checkpoints, scores, figures, model. Bare `fit` builds, compiles and
-fits, in a process of its own that is as warm as the worker; it logs accuracy and nothing else. On
+MLflow, metrics of every epoch, checkpoints, scores, model. It follows another one, whose figures
+are drawn while it trains, as in the middle of a study. Bare `fit` builds, compiles and fits, in a
+process that has fitted something before, as the worker has; it logs accuracy and nothing else. On
 TensorFlow it is fed through `tf.data` without tuning, as we are: tuned, as Keras does it with
-arrays, it waits for the tuner for up to half of the time, by chance (`benchmarks/step.py`).
+arrays, it waits for the tuner for up to half of the time, by chance (`benchmarks/step.py`). Each
+turn has two fresh processes: two that do the same differ by some percent as long as they live.
 
     python benchmarks/trial.py --data PHOTOS [--epochs 5] [--n 3]
 """
@@ -30,7 +32,10 @@ from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Wish
 
 # The published network, plain: the shorter a step, the more the rest of a trial weighs.
-PARAMS = {"n_blocks": 3, "filters": 32, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
+PARAMS = {"n_blocks": 3, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
+FILTERS = 32
+# Of what both train first, for one epoch.
+WARM_FILTERS = 4
 
 
 def arrays(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> dict[str, Any]:
@@ -43,7 +48,7 @@ def arrays(x: Any, y: Any, batch_size: int, *, shuffle: bool = False) -> dict[st
 
 
 def bare(connection: Connection, packed: Dataset, asked: argparse.Namespace) -> None:
-    """Fit on request; answers with seconds."""
+    """Fit something small, then what is measured; answers with its seconds."""
     import keras
 
     keras.config.set_dtype_policy(asked.precision)
@@ -53,8 +58,9 @@ def bare(connection: Connection, packed: Dataset, asked: argparse.Namespace) -> 
 
     x, y = packed.split("train")
     val = packed.split("val")
-    params = CnnParams.model_validate(PARAMS)
-    while connection.recv():
+
+    def fit(filters: int, epochs: int) -> float:
+        params = CnnParams.model_validate({**PARAMS, "filters": filters})
         started = time.perf_counter()
         keras.utils.clear_session()
         model = build_cnn(params, packed.image_size)
@@ -65,11 +71,49 @@ def bare(connection: Connection, packed: Dataset, asked: argparse.Namespace) -> 
         )
         model.fit(
             **arrays(x, y, params.batch_size, shuffle=True),
-            epochs=asked.epochs,
+            epochs=epochs,
             verbose=0,
             validation_data=arrays(*val, 512)["x"],
         )
-        connection.send(time.perf_counter() - started)
+        return time.perf_counter() - started
+
+    fit(WARM_FILTERS, 1)
+    connection.send(fit(FILTERS, asked.epochs))
+
+
+def bare_seconds(packed: Dataset, asked: argparse.Namespace) -> float:
+    """Of bare `fit`, in a process of its own."""
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    peer = context.Process(target=bare, args=(theirs, packed, asked), daemon=True)
+    peer.start()
+    theirs.close()  # so that a dead peer is the end of the pipe
+    seconds: float = ours.recv()
+    peer.join()
+    return seconds
+
+
+def tracked_seconds(packed: Dataset, asked: argparse.Namespace) -> float:
+    """Of the second trial of a study."""
+    warm = {"filters": WARM_FILTERS, "epochs": 1}
+    same = {"filters": FILTERS, "epochs": asked.epochs}
+    config = common.study(
+        "trial",
+        asked.image_size,
+        asked.epochs,
+        space={**PARAMS, **{name: {"choices": sorted({warm[name], same[name]})} for name in warm}},
+        recipes={"warm": warm, "same": same},
+    )
+    seconds: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            seconds.append(event.seconds)
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = Options(trials=2, wish=Wish(precision=asked.precision))
+        run_study(config, packed, State(Path(folder)), listen, options)
+    return seconds[-1]
 
 
 def main() -> None:
@@ -81,32 +125,11 @@ def main() -> None:
     asked = parser.parse_args()
     packed = common.packed(asked, asked.image_size)
     os.environ["KERAS_BACKEND"] = choose_backend()
-    config = common.study(
-        "trial",
-        asked.image_size,
-        asked.epochs,
-        space={**PARAMS, "activation": {"choices": ["relu", "elu"]}},
-        recipes={"same": {"activation": "relu"}},
-    )
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    peer = context.Process(target=bare, args=(theirs, packed, asked), daemon=True)
-    peer.start()
-    theirs.close()  # so that a dead peer is the end of the pipe
-    pairs: list[tuple[float, float]] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, TrialEnded):
-            ours.send(True)
-            pairs.append((event.seconds, ours.recv()))
-            print(f"tracked {pairs[-1][0]:.2f} s, bare {pairs[-1][1]:.2f} s", flush=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        wish = Wish(precision=asked.precision)
-        options = Options(trials=asked.n + 1, seeds=asked.n + 1, wish=wish)
-        run_study(config, packed, State(Path(folder)), listen, options)
-    ours.send(False)
-    tracked, plain = (list(times) for times in zip(*pairs[1:], strict=True))
+    tracked, plain = [], []
+    for turn in range(asked.n):
+        for measure, into in ((tracked_seconds, tracked), (bare_seconds, plain))[:: (-1) ** turn]:
+            into.append(measure(packed, asked))
+        print(f"tracked {tracked[-1]:.2f} s, bare {plain[-1]:.2f} s", flush=True)
     differences = [a - b for a, b in zip(tracked, plain, strict=True)]
     row = {
         "tracked_s": common.spread(tracked),
