@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -43,7 +44,20 @@ AUGMENTATIONS = (
     "mixup",
 )
 _KIND = "|".join(AUGMENTATIONS)
-AugmentationKinds = Annotated[str, StringConstraints(pattern=rf"^({_KIND})(\+({_KIND}))*$")]
+
+
+def _each_once(kinds: str) -> str:
+    named = kinds.split("+")
+    if len(set(named)) < len(named) or {"flip", "alternating_flip"} <= set(named):
+        raise ValueError("each kind once, and flip or alternating_flip")
+    return kinds
+
+
+AugmentationKinds = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({_KIND})(\+({_KIND}))*$"),
+    AfterValidator(_each_once),
+]
 
 
 class TrialParams(_Table):
@@ -74,7 +88,8 @@ class TrialParams(_Table):
     )
     augmentation_kinds: AugmentationKinds = Field(
         "flip+rotation+zoom+translation+brightness+contrast",
-        description="which: some of " + ", ".join(AUGMENTATIONS) + ", joined by +",
+        description="which: some of " + ", ".join(AUGMENTATIONS) + ", joined by +, each once, and "
+        "one of the two flips at most",
     )
     optimizer: Literal["adam", "sgd"] = Field("adam", description="stock Keras optimizer")
     momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; read by sgd alone")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli, studies
+from catdog_search.cli.common import stderr_aside
 from catdog_search.search.estimate import StudyEstimate
 from catdog_search.search.messages import (
     BatchDone,
@@ -172,6 +175,46 @@ def test_check_prints_the_space_and_its_size(study_file: Callable[..., Path]) ->
     as_json = json.loads(call("check", str(study_file()), "--json").stdout)
     assert as_json["combinations"] == 4
     assert as_json["space"]["filters"] == {"choices": [4, 8]}
+
+
+def test_check_estimates_for_the_photos_that_the_study_has(
+    study_file: Callable[..., Path],
+) -> None:
+    assert "for 70 photos of train" in call("check", str(study_file())).output  # drawn
+    path = str(study_file(swap={'source = "synthetic"': "subset = 600"}))
+    assert "for 600 photos of train" in call("check", path).output
+    assert "for 5000 photos of train" in call("check", path, "--photos", "5000").output
+
+
+def test_output_that_nobody_reads_on_ends_quietly() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    command = [sys.executable, "-m", "catdog_search", "studies"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_what_a_failed_import_printed_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with stderr_aside():
+        os.write(2, b"chatter\n")
+
+    def fail() -> None:
+        os.write(2, b"the reason\n")
+        raise ImportError
+
+    with pytest.raises(ImportError), stderr_aside():
+        fail()
+    assert capfd.readouterr().err == "the reason\n"
+
+
+def test_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(studies, "available", full)
+    result = call("studies")
+    assert (result.exit_code, result.output) == (1, "error: the disk is full\n")
 
 
 def test_doctor_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

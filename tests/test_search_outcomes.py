@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
 from catdog_search.cli.run import say_report
@@ -19,6 +20,7 @@ from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.places import State
 from catdog_search.search import history, limits, pool
 from catdog_search.search.messages import Event, Launch, Notice, Ready, Start, TrialEnded
+from catdog_search.search.record import StudyRecord
 from catdog_search.search.storage import load_study
 from catdog_search.tracking.store import Store
 
@@ -150,6 +152,21 @@ def test_full_disk_stops_the_study_and_keeps_the_trial(
     with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
         run(state, pictures, 2)
     assert [row.state for row in history.view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
+    assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
+    assert_stores_agree(state)
+
+
+def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
+    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: …]")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StudyRecord, "close", full)
+        with pytest.raises(StateError) as caught:
+            run(state, pictures, 1)
+    assert str(caught.value) == f"state folder {state.root}: the disk is full; run again to go on"
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(state)
 

@@ -116,6 +116,14 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         ),
         (base(space={"ema": 0.9}), "f.toml [space] ema: averages weights towards the end"),
         (base(space={"augmentation_kinds": "flip+flop"}), "'flip+flop' is not allowed"),
+        (
+            base(space={"augmentation_kinds": {"choices": ["flip", "flip+zoom+flip"]}}),
+            "'flip+zoom+flip' is not allowed",
+        ),
+        (
+            base(space={"augmentation_kinds": "flip+alternating_flip"}),
+            "each once, and one of the two flips at most",
+        ),
         (base(limits={"max_memory_gb": 0}), "[limits] max_memory_gb: 0 is not allowed"),
     ],
 )

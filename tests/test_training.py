@@ -234,6 +234,7 @@ def test_train_goes_on_from_its_last_epoch_as_if_nothing_had_happened(
         train(params, fit, data, until_the_cut, seed=1, checkpoint=path)
     trained: list[int] = []
     again: list[int] = []
+    said: list[str] = []
     resumed = train(
         params,
         fit,
@@ -242,7 +243,9 @@ def test_train_goes_on_from_its_last_epoch_as_if_nothing_had_happened(
         seed=1,
         checkpoint=path,
         on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
+        say=said.append,
     )
+    assert [line.split(";")[0] for line in said] == [f"goes on after epoch {cut}"]
     assert min(trained) == cut  # the epochs before are reported, but not trained
     assert again == list(range(len(whole.history)))
     assert resumed.best_epoch == whole.best_epoch

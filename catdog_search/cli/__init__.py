@@ -10,7 +10,7 @@ import click
 
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
-from catdog_search.errors import CatdogError, TrialFailedError
+from catdog_search.errors import CatdogError, TrialFailedError, outside_reason
 
 
 class _Main(click.Group):
@@ -19,7 +19,8 @@ class _Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        # A broken pipe: nobody reads on, as with `| head`, and click ends quietly.
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             click.echo("interrupted; run again to go on", err=True)
@@ -29,13 +30,19 @@ class _Main(click.Group):
                 click.echo(_details(error), err=True)
             click.echo(f"error: {error}", err=True)
         except Exception as error:
-            trace = traceback.format_exc()
-            if ctx.meta.get("debug"):
-                click.echo(trace, err=True)
-            message = " ".join(str(error).split())
-            path = _save_trace(trace)
-            click.echo(f"bug: {type(error).__name__}: {message}; trace: {path}", err=True)
+            _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
+
+
+def _say_unexpected(error: Exception, *, debug: bool) -> None:
+    trace = traceback.format_exc()
+    if debug:
+        click.echo(trace, err=True)
+    if reason := outside_reason(error):
+        click.echo(f"error: {reason}", err=True)
+        return
+    message = " ".join(str(error).split())
+    click.echo(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
 
 
 def _details(error: CatdogError) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
     from catdog_search.config import DataConfig
 
 N_CLASSES = 2
-DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH or CATDOG_DATA"
+DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
 READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")

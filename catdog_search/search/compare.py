@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -198,7 +199,8 @@ def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
             return "diverged"
         gaps.append(curve[best]["accuracy"] - curve[best]["val_accuracy"])
         last = [epoch["val_accuracy"] for epoch in curve[-_LAST_EPOCHS:]]
-        if best == len(curve) - 1 and len(last) == _LAST_EPOCHS:
+        rising = all(later > earlier for earlier, later in itertools.pairwise(last))
+        if best == len(curve) - 1 and len(last) == _LAST_EPOCHS and rising:
             gains.append((last[-1] - last[0]) / (len(last) - 1))
     if not gaps:
         return "no curves"

@@ -14,11 +14,10 @@ from typing import Literal
 
 import optuna
 from optuna.trial import Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StateError, StudyLockedError
+from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.estimate import estimate_study
@@ -34,7 +33,7 @@ from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.storage import UID, open_study
-from catdog_search.search.worker import TRAINING, choose_backend, is_environment
+from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
 from catdog_search.tracking.store import Store
@@ -120,10 +119,13 @@ def run_study(
         try:
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
-        except (OSError, SQLAlchemyError) as error:
-            if not is_environment(error):
+        except CatdogError:
+            raise
+        # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
+        except Exception as error:
+            if not (reason := outside_reason(error)):
                 raise
-            raise StateError(f"state folder {state.root}: {error}; run again to go on") from error
+            raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
         seconds = time.monotonic() - started
         return Report(end, view_of(coordinator.study), seconds, coordinator.store.uri)
 

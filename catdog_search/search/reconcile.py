@@ -136,7 +136,7 @@ class _Comparison:
                 yield self._finding(
                     f"run {run_id} of trial {run.data.tags.get('trial')} is {run.info.status}, "
                     "and Optuna knows of no trial that ended with it",
-                    "close the run as KILLED and remove its files; `run` takes the trial up again",
+                    "close the run as KILLED, without artifacts; `run` goes on with the trial",
                     partial(runs.abandon, run_id),
                 )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import importlib.metadata
 import importlib.util
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, CatdogError, causes
+from catdog_search.errors import BackendError, CatdogError, outside_reason
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
@@ -43,8 +42,6 @@ BACKENDS = ("tensorflow", "jax", "torch")
 # MLflow keeps the example of a model's input as text, twice.
 _EXAMPLE_SIDE = 64
 _REASONS = {"diverged": "diverged: the loss is not finite"}
-# What sqlite and MLflow's client say of a full disk and a server that is gone.
-_BLOCKED = ("disk is full", "Max retries exceeded", "Connection refused")
 
 
 def choose_backend() -> str:
@@ -148,7 +145,7 @@ class _Trainer:
     def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
         if self._module.is_out_of_memory(error):
             return "oom"
-        return "blocked" if isinstance(error, CatdogError) or is_environment(error) else "bug"
+        return "blocked" if isinstance(error, CatdogError) or outside_reason(error) else "bug"
 
     def _run(self, spec: TrialSpec) -> Outcome:
         from catdog_search.tracking.runs import log_metrics, system_metrics
@@ -271,16 +268,6 @@ class _Trainer:
         step = -(-spec.config.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
         return log_model(spec.run_id, model, self._backend, metadata, example)
-
-
-def is_environment(error: BaseException) -> bool:
-    """Whether a full disk or a server that is gone is to blame, and not the trial."""
-    for seen in causes(error):
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if isinstance(seen, ConnectionError) or any(words in str(seen) for words in _BLOCKED):
-            return True
-    return False
 
 
 def _first_line(error: Exception) -> str:

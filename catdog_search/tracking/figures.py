@@ -100,6 +100,7 @@ def learning_curves(
     rates = [metrics_.get("learning_rate", np.nan) for metrics_ in history]
     panels[2].plot(epochs, rates, color=_DARK, marker="o", markersize=3)
     panels[2].set(ylabel="learning rate at the epoch's end")
+    panels[2].set_ylim(bottom=0)  # a constant one is a line, not a ruler of its last digits
     for axes in panels:
         axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sqlite3
 import urllib.error
@@ -97,6 +98,8 @@ def quiet_mlflow() -> None:
     # With a server, MLflow prints links to stdout, which is `--json`'s.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # It prints the trace of every error that it raises, which is said once, in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def ensure_mlflow_db(path: Path) -> None:

@@ -16,7 +16,7 @@ from catdog_search.tracking.figures import MARK, TRAIN, VAL
 
 _COLUMNS = 4
 # A range of at least this ratio is drawn on a logarithmic axis.
-_LOG_RATIO = 20
+_LOG_RATIO = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ def optimization_history(
         numbers = [n for n, _ in done]
         axes.step(numbers, best, where="post", color=MARK, label="best so far")
         floor = axes.get_ylim()[0]
-        for label, failed, colour in (("stopped", False, TRAIN), ("failed", True, MARK)):
+        for label, failed, colour in (
+            ("stopped, no value", False, TRAIN),
+            ("failed, no value", True, MARK),
+        ):
             others = [p.number for p in points if p.value is None and p.failed == failed]
             if others:
                 marks = [floor] * len(others)
@@ -87,7 +90,7 @@ def slices(points: Sequence[Point], metric: str, title: str) -> Figure:
     names = sorted({name for point in done for name in point.varied})
     rows = max(math.ceil(len(names) / _COLUMNS), 1)
     figure = Figure(figsize=(3.2 * _COLUMNS, 2.6 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}; later trials are darker")
     panels: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).flat)
     for axes, name in zip(panels, names, strict=False):
         having = [point for point in done if name in point.varied]
@@ -110,6 +113,8 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
     if len(numbers) == len(values) and numbers:
         if min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO:
             axes.set_xscale("log")
+        elif all(number.is_integer() for number in numbers):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return numbers
     kinds = sorted({str(value) for value in values})
     axes.set_xticks(range(len(kinds)), kinds, fontsize=7)

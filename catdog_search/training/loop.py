@@ -97,6 +97,8 @@ def train(  # noqa: PLR0913  the seam between search and training
     resumed = ckpt.load(checkpoint, key) if checkpoint else None
     history = resumed.history if resumed else []
     family = _family(trial, config, data, seed, execution, on_batch, say)
+    if history:
+        say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
     if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
         return _unscored("told", history, family)
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
