@@ -213,6 +213,8 @@ def test_slices_have_a_panel_a_param_on_a_fitting_axis() -> None:
     panels = {axes.get_xlabel(): axes for axes in slices(POINTS, "m", "t").axes if axes.axison}
     assert list(panels) == ["kind", "only", "x"]
     assert panels["x"].get_xscale() == "log"
+    labels = [tick.get_text() for tick in panels["x"].get_xticklabels()]
+    assert {"0.001", "0.01"} <= set(labels)
     assert [tick.get_text() for tick in panels["kind"].get_xticklabels()] == ["a", "b"]
     assert len(panels["only"].collections[0].get_offsets()) == 1
 

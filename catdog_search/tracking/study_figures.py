@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from catdog_search.space import Params, Value
 from catdog_search.tracking.figures import MARK, TRAIN, VAL
@@ -17,6 +17,8 @@ from catdog_search.tracking.figures import MARK, TRAIN, VAL
 _COLUMNS = 4
 # A range of at least this ratio is drawn on a logarithmic axis.
 _LOG_RATIO = 8
+# Below it one label a decade would be too few.
+_DENSE_RATIO = 30
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(values) and numbers:
         if min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO:
-            axes.set_xscale("log")
+            _make_logarithmic(axes, max(numbers) / min(numbers))
         elif all(number.is_integer() for number in numbers):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return numbers
@@ -120,3 +122,11 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
     axes.set_xticks(range(len(kinds)), kinds, fontsize=7)
     axes.set_xlim(-0.5, len(kinds) - 0.5)
     return [float(kinds.index(str(value))) for value in values]
+
+
+def _make_logarithmic(axes: Axes, ratio: float) -> None:
+    """With labels that read as a study file has them, and don't run into each other."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < _DENSE_RATIO else (1,)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
