@@ -21,7 +21,6 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli, studies
-from catdog_search.cli.common import stderr_aside
 from catdog_search.search.estimate import StudyEstimate
 from catdog_search.search.messages import (
     BatchDone,
@@ -193,19 +192,6 @@ def test_output_that_nobody_reads_on_ends_quietly() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
-
-
-def test_what_a_failed_import_printed_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    with stderr_aside():
-        os.write(2, b"chatter\n")
-
-    def fail() -> None:
-        os.write(2, b"the reason\n")
-        raise ImportError
-
-    with pytest.raises(ImportError), stderr_aside():
-        fail()
-    assert capfd.readouterr().err == "the reason\n"
 
 
 def test_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:

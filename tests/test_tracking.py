@@ -13,6 +13,7 @@ import pytest
 
 from catdog_search.errors import StateError
 from catdog_search.places import State
+from catdog_search.tracking.looked_at import stderr_aside
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
 from catdog_search.tracking.ui import page
@@ -114,3 +115,16 @@ def test_client_of_one_state_leaves_no_trace_for_the_next(tmp_path: Path) -> Non
     Store.of(first).client()
     assert Store.of(second).uri == f"sqlite:///{second.mlflow_db}"
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_what_a_failed_import_printed_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with stderr_aside():
+        os.write(2, b"chatter\n")
+
+    def fail() -> None:
+        os.write(2, b"the reason\n")
+        raise ImportError
+
+    with pytest.raises(ImportError), stderr_aside():
+        fail()
+    assert capfd.readouterr().err == "the reason\n"

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,23 +58,6 @@ def writer(as_json: bool) -> Callable[[str], None]:
         (sys.stderr if as_json else sys.stdout).flush()
 
     return write
-
-
-@contextlib.contextmanager
-def stderr_aside() -> Iterator[None]:
-    """Hold back what is written to stderr meanwhile, by C++ too; it is shown where this fails."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iterator[str]:

@@ -14,7 +14,6 @@ from catdog_search.cli.common import (
     said_left_out,
     say_table,
     state_option,
-    stderr_aside,
     writer,
 )
 from catdog_search.errors import StateError
@@ -208,8 +207,6 @@ def evaluate(
 
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
-    with stderr_aside():
-        import keras  # noqa: F401  what it says of itself, in C++, nobody asked
     write = writer(as_json)
 
     def progress(done: int, total: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +55,8 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     """
     import mlflow
 
+    with stderr_aside():
+        import keras  # noqa: F401  its backend says of itself what nobody asked
     uri = _uri(client, name)
     _require_registered(client, name)
     try:
@@ -66,6 +70,23 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         raise StateError(f"model {name}: doesn't say its classes and size; it is not of this house")
     negative, positive = facts["class_names"]
     return Loaded(model, uri, info.run_id, (negative, positive), int(facts["image_size"]))
+
+
+@contextlib.contextmanager
+def stderr_aside() -> Iterator[None]:
+    """Hold back what is written to stderr meanwhile, by C++ too; it is shown where this fails."""
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as aside:
+        os.dup2(aside.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _require_registered(client: MlflowClient, name: str) -> None:
