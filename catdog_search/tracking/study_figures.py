@@ -113,8 +113,9 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
     """Where values stand on an axis, which is made to suit them."""
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(values) and numbers:
-        if min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_RATIO:
-            _make_logarithmic(axes, max(numbers) / min(numbers))
+        least, most = min(numbers), max(numbers)
+        if least > 0 and most / least >= _LOG_RATIO:
+            _make_logarithmic(axes, most / least)
         elif all(number.is_integer() for number in numbers):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return numbers
