@@ -55,10 +55,10 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     """
     import mlflow
 
-    with stderr_aside():
-        import keras  # noqa: F401  its backend says of itself what nobody asked
     uri = _uri(client, name)
     _require_registered(client, name)
+    with stderr_aside():
+        import keras  # noqa: F401  its backend says of itself what nobody asked
     try:
         info = mlflow.models.get_model_info(uri)
         model = mlflow.keras.load_model(uri)
