@@ -268,7 +268,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
     tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
-    run_id = runs.open_trial(trial.number, attrs.get(history.PARAMS, {}), tags)
+    run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
     for epoch, value in sorted(trial.intermediate_values.items()):
         runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
     if trial.state == TrialState.COMPLETE and trial.value is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,9 @@ from catdog_search.tracking.store import enable_wal
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
+
+# Settings whose numbers differ by less are the same.
+_ROUNDING = 1e-9
 
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -124,12 +128,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "")
     """
     for key in sorted({*then, *now}):
         before, after, at = then.get(key), now.get(key), f"{path}{key}"
-        if before == after or (path == "recipes." and key not in then):
+        if _is_same(before, after) or (path == "recipes." and key not in then):
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{at}.")
         else:
             yield f"{at} was {_say(before)}, now {_say(after)}"
+
+
+def _is_same(before: object, after: object) -> bool:
+    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=_ROUNDING)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(map(_is_same, before, after))
+    return before == after
 
 
 def _say(value: object) -> str:
