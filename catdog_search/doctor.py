@@ -10,7 +10,6 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from catdog_search import places
 from catdog_search.data import cache
@@ -19,7 +18,7 @@ from catdog_search.errors import CatdogError, StudyLockedError
 from catdog_search.places import State
 from catdog_search.search.storage import existing_studies
 from catdog_search.search.worker import BACKENDS, choose_backend
-from catdog_search.tracking.store import Store, is_server
+from catdog_search.tracking.store import Store, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
 _LOW_DISK_GB = 5
@@ -123,11 +122,11 @@ def _state(state: State) -> str:
 
 def _mlflow(state: State) -> str:
     store = Store.of(state)
-    path = Path(store.uri.removeprefix("sqlite:///"))
-    if not is_server(store.uri) and store.uri.startswith("sqlite:///") and not path.exists():
-        return f"{store.uri} (not made yet)"
+    file = sqlite_file(store.uri)
+    if file is not None and not file.exists():
+        return f"{store.shown} (not made yet)"
     store.client()
-    return f"{store.uri} opens"
+    return f"{store.shown} opens"
 
 
 def _cache() -> str:

@@ -24,6 +24,8 @@ _MOST_SIZES = 16
 _LEAST_SIZE = 8
 _LEAST_RESNET_SIZE = 32
 _ALL_STAGES = 5
+# Of a recipe: MLflow names a run after it.
+_LONGEST_NAME = 250
 # Optuna's grid sampler lists all points, for every trial anew.
 _MOST_POINTS = 1_000_000
 
@@ -117,6 +119,8 @@ def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[st
     recipes: dict[str, Params] = {}
     for name, params in table.items():
         where = f"{file} [recipes.{name}]"
+        if not 1 <= len(name) <= _LONGEST_NAME:
+            raise StudyFileError(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
         if not isinstance(params, dict):
             raise StudyFileError(f"{where}: {params!r} is not a table of params")
         if problems := space.problems(params):

@@ -143,7 +143,7 @@ def run_study(
                 raise
             raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
         seconds = time.monotonic() - started
-        return Report(end, view_of(coordinator.study), seconds, coordinator.store.uri)
+        return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 
 
 @contextmanager
@@ -203,7 +203,7 @@ class _Coordinator:
             self._sweep()
             self._queue_recipes()
             opened = StudyOpened(
-                self._config, view.finished, self._options.trials, view.best, self.store.uri
+                self._config, view.finished, self._options.trials, view.best, self.store.shown
             )
             self._tell(opened)
             end = self._run_trials(self._pool, self._record) if self._pool else "done"
@@ -227,10 +227,10 @@ class _Coordinator:
         )
 
     def _open_record(self, view: StudyView) -> StudyRecord:
-        if view.tracking_uri not in (None, self.store.uri):
+        if view.tracking_uri not in (None, self.store.shown):
             self._notice(
                 f"earlier trials were tracked at {view.tracking_uri}, from now on at "
-                f"{self.store.uri}"
+                f"{self.store.shown}"
             )
         runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
         text = self._options.study_file

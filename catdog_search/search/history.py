@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.config import Direction
 from catdog_search.places import State
+from catdog_search.redact import redact
 from catdog_search.search.messages import Best
 from catdog_search.search.storage import FINGERPRINT, load_study
 from catdog_search.space import Params, Space, params_key
@@ -168,13 +169,18 @@ def view_of(study: optuna.Study) -> StudyView:
         direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
         trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(PARENT_RUN_ID),
-        tracking_uri=attrs.get(TRACKING_URI),
+        tracking_uri=_without_secrets(attrs.get(TRACKING_URI)),
         dataset_digest=attrs.get(DIGEST),
         metric=attrs.get(METRIC),
         n_val=attrs.get(N_VAL),
         device=attrs.get(DEVICE),
         published=attrs.get(PUBLISHED, {}),
     )
+
+
+def _without_secrets(uri: str | None) -> str | None:
+    """Older versions stored a server's credentials too."""
+    return None if uri is None else redact(uri)
 
 
 def note_dropped(study: optuna.Study, number: int) -> None:

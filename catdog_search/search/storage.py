@@ -20,7 +20,7 @@ from catdog_search.errors import StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
 from catdog_search.space import did_you_mean
-from catdog_search.tracking.store import enable_wal
+from catdog_search.tracking.store import enable_wal, sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
@@ -54,8 +54,10 @@ def _make(path: Path) -> None:
 def _storage(path: Path) -> RDBStorage:
     # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
     waiting = {"connect_args": {"timeout": 60}}
+    # Optuna fills braces in, as in a template.
+    url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
     try:
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs=waiting)
+        return RDBStorage(url, engine_kwargs=waiting)
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error
