@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import json_option, state_option
+from catdog_search.cli.common import json_option, say, say_json, say_lines, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
@@ -38,16 +37,16 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
             "run_id": best.run_id,
             "tracking_uri": done.tracking_uri,
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     how = "registered" if registered.created else "was registered before"
     was = f", before it version {registered.previous}" if registered.previous else ""
-    click.echo(
+    say(
         f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
         f"version {registered.version} of {model!r} is champion{was}"
     )
-    click.echo(f"tracking URI: {done.tracking_uri}")
-    click.echo(registered.uri)
+    say(f"tracking URI: {done.tracking_uri}")
+    say(registered.uri)
 
 
 @click.command()
@@ -68,10 +67,10 @@ def ui(host: str, port: int, state: str | None) -> None:
 
     store = Store.of(State.at(state))
     if is_server(store.uri):
-        click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
-    click.echo(f"MLflow on {store.shown}; starting takes up to half a minute")
-    code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
+    say(f"MLflow on {store.shown}; starting takes up to half a minute")
+    code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
 
 
@@ -87,7 +86,7 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     from catdog_search.places import State
 
     where = State.at(state)
-    write = (lambda line: None) if as_json else click.echo
+    write = (lambda line: None) if as_json else say
     checks = []
     for check in examine(where):
         checks.append(check)
@@ -105,7 +104,7 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
             "checks": [dataclasses.asdict(check) for check in checks],
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
     click.get_current_context().exit(0 if well else 1)
 
 
