@@ -9,17 +9,19 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from catdog_search import places
+from catdog_search import places, sqlite
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
-from catdog_search.errors import CatdogError, StudyLockedError
-from catdog_search.places import State
-from catdog_search.search.storage import existing_studies
+from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
+from catdog_search.places import State, file_lock
+from catdog_search.search.scratch import lock_path
+from catdog_search.search.storage import existing_studies, lost
 from catdog_search.search.worker import BACKENDS, choose_backend
-from catdog_search.tracking.store import Store, is_server
+from catdog_search.tracking.store import Store, disconnect, is_server
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
 _LOW_DISK_GB = 5
@@ -76,16 +78,75 @@ class Difference:
     mended: bool
 
 
+# What a repair brings to light, such as runs of a study that was in the trash, is mended too.
+_PASSES = 3
+
+
+def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
+    """Look whether the stores are whole; a damaged one is set aside for its copy.
+
+    Raises:
+        StudyLockedError: A study is running, and `repair` would take its store from it.
+    """
+    for path in (state.optuna_db, state.mlflow_db):
+        if what := _damage(state, path):
+            if repair:
+                _bring_back(state, [path])
+            yield Difference("", f"{path}: {what}", state.cure_of(path), mended=repair)
+
+
+def _damage(state: State, path: Path) -> str | None:
+    if not path.exists() and not sqlite.kept_copy(path).exists():
+        return None
+    if what := sqlite.damage(path, thorough=True):
+        return what
+    return "; ".join(lost(state)) if path == state.optuna_db else None
+
+
+def _bring_back(state: State, paths: list[Path]) -> None:
+    disconnect()
+    with ExitStack() as held:
+        for lock in state.root.glob(str(lock_path(Path("scratch/*")))):
+            try:
+                held.enter_context(file_lock(lock, wait=False))
+            except BlockingIOError:
+                raise StudyLockedError(
+                    f"study {lock.parent.name!r} is running; stop it, then mend the stores"
+                ) from None
+        for path in paths:
+            if sqlite.kept_copy(path).exists():
+                sqlite.restore(path)
+            else:
+                sqlite.set_aside(path)
+
+
 def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
     """Compare the stores study by study; a study that is running is passed over, and said so."""
+    before: list[Difference] = []
+    for _ in range(_PASSES if repair else 1):
+        found = [d for name in existing_studies(state) for d in _compared(state, name, repair)]
+        if found == before:
+            return
+        yield from found
+        before = found
+
+
+def _compared(state: State, name: str, repair: bool) -> Iterator[Difference]:
     from catdog_search.search.reconcile import reconcile
 
-    for name in existing_studies(state):
-        try:
-            found = reconcile(state, name, repair=repair)
-        except StudyLockedError as error:
-            yield Difference(name, str(error), "nothing to mend", mended=True)
-            continue
+    try:
+        found = reconcile(state, name, repair=repair)
+    except StudyLockedError as error:
+        yield Difference(name, str(error), "nothing to mend", mended=True)
+    # A damaged row may be read as anything.
+    except Exception as error:
+        if outside_reason(error) or isinstance(error, StateError):
+            raise
+        text = f"study {name}: its rows can't be understood ({type(error).__name__}: {error})"
+        if repair:
+            _bring_back(state, [state.optuna_db, state.mlflow_db])
+        yield Difference(name, text, state.cure_of(state.optuna_db), mended=repair)
+    else:
         for finding in found:
             yield Difference(name, f"study {name}: {finding.text}", finding.mend, mended=repair)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from catdog_search import sqlite
 from catdog_search.errors import StateError
 
 CACHE_LIMIT_GB = 20.0
@@ -49,6 +52,35 @@ class State:
     def scratch(self, study: str) -> Path:
         """Folder of a study for locks, worker logs and traces."""
         return self.root / "scratch" / study
+
+    def command(self, words: str) -> str:
+        """How a command is called on this state, for people and scripts to copy."""
+        return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
+
+    def require_whole(self, path: Path, *, thorough: bool = False) -> None:
+        """Refuse a damaged store before a library takes it for a new one.
+
+        Args:
+            path: Of a store in this folder; one that never was is whole.
+            thorough: See `sqlite.damage`.
+
+        Raises:
+            StateError: It is damaged; the message names the cure.
+        """
+        kept = sqlite.kept_copy(path)
+        if not path.exists() and not kept.exists():
+            return
+        if what := sqlite.damage(path, thorough=thorough):
+            raise StateError(f"{path}: {what}; {self.cure_of(path)}")
+
+    def cure_of(self, path: Path) -> str:
+        """What `doctor --repair` does about a damaged store, for people."""
+        kept = sqlite.kept_copy(path)
+        command = self.command("doctor --repair")
+        if not kept.exists():
+            return f"no copy is kept; {command} sets it aside"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.stat().st_mtime))
+        return f"{command} brings back its copy of {when} and keeps what is there beside it"
 
     def create(self) -> None:
         """Make the folder.

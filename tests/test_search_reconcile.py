@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -28,7 +29,22 @@ def reopen(state: State, view: StudyView) -> str:
 
 def delete_run(state: State, view: StudyView) -> str:
     Store.of(state).client().delete_run(view.trials[1].run_id)
+    return "trial 1 is COMPLETE in Optuna, and its run"
+
+
+def lose_run(state: State, view: StudyView) -> str:
+    with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
+        connection.execute(
+            "update tags set value = 'other' where key = ? and run_uuid = ?",
+            ("mlflow.parentRunId", view.trials[1].run_id),
+        )
     return "trial 1 is COMPLETE in Optuna and has no run in MLflow"
+
+
+def trash_experiment(state: State, view: StudyView) -> str:
+    client = Store.of(state).client()
+    client.delete_experiment(client.get_run(view.parent_run_id).info.experiment_id)
+    return "is in MLflow's trash"
 
 
 def change_value(state: State, view: StudyView) -> str:
@@ -48,6 +64,12 @@ def add_stranger(state: State, view: StudyView) -> str:
 def lose_everything(state: State, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute("update runs set lifecycle_stage = 'deleted'")
+    return f"run {view.parent_run_id} of the study is in MLflow's trash"
+
+
+def lose_the_study(state: State, view: StudyView) -> str:
+    with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
+        connection.execute("update tags set value = 'other' where key = 'study_uid'")
     return "2 trials in Optuna, and no run in"
 
 
@@ -57,6 +79,7 @@ def leave_checkpoint(state: State, view: StudyView) -> str:
 
 
 def forget_model(state: State, view: StudyView) -> str:
+    shutil.rmtree(state.root / "copies")  # or the new row would be told as damage
     study = history.load_study(state, "tiny")
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute(
@@ -71,6 +94,9 @@ def forget_model(state: State, view: StudyView) -> str:
     [
         reopen,
         delete_run,
+        lose_run,
+        trash_experiment,
+        lose_the_study,
         change_value,
         add_stranger,
         lose_everything,

@@ -42,7 +42,9 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
         click.echo(f"error: {reason}", err=True)
         return
     message = " ".join(str(error).split())
-    click.echo(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
+    trace_file = _save_trace(trace)
+    click.echo(f"bug: {type(error).__name__}: {message}; trace: {trace_file}", err=True)
+    click.echo("`catdog-search doctor` looks whether the state is damaged", err=True)
 
 
 def _details(error: CatdogError) -> str:

@@ -12,6 +12,7 @@ from catdog_search.cli.common import json_option, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
+    from catdog_search.places import State
 
 
 @click.command()
@@ -83,18 +84,20 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     """Look whether all that a study needs is well, and whether Optuna and MLflow agree."""
     import dataclasses
 
-    from catdog_search.doctor import compare_stores, examine
+    from catdog_search.doctor import check_files, compare_stores, examine
     from catdog_search.places import State
 
     where = State.at(state)
     write = (lambda line: None) if as_json else click.echo
+    findings = list(check_files(where, repair=repair))
     checks = []
     for check in examine(where):
         checks.append(check)
         write(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
     well = all(check.ok for check in checks)
-    findings = list(compare_stores(where, repair=repair)) if well else []
-    for line in _lines_of(findings):
+    if well and all(finding.mended for finding in findings):
+        findings += compare_stores(where, repair=repair)
+    for line in _lines_of(findings, where):
         write(line)
     if well and not findings:
         write("ok    stores: Optuna and MLflow agree, trial by trial")
@@ -109,10 +112,10 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     click.get_current_context().exit(0 if well else 1)
 
 
-def _lines_of(findings: list[Difference]) -> Iterator[str]:
+def _lines_of(findings: list[Difference], state: State) -> Iterator[str]:
     for finding in findings:
         yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
         if not finding.mended:
             yield f"         mend: {finding.mend}"
     if any(not finding.mended for finding in findings):
-        yield "`catdog-search doctor --repair` mends this"
+        yield f"{state.command('doctor --repair')} mends this"

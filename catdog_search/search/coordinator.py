@@ -24,7 +24,16 @@ from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
-from catdog_search.search.messages import Launch, Listener, Notice, Planned, Ready, StudyOpened
+from catdog_search.search.messages import (
+    Event,
+    Launch,
+    Listener,
+    Notice,
+    Planned,
+    Ready,
+    StudyOpened,
+    TrialEnded,
+)
 from catdog_search.search.pool import Pool
 from catdog_search.search.propose import Proposer, is_exhausted
 from catdog_search.search.pruner import make_pruner
@@ -32,7 +41,7 @@ from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, open_study
+from catdog_search.search.storage import UID, keep_copy, open_study, require_kept
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
@@ -116,6 +125,7 @@ def run_study(
     check(options.wish, backend)
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
+        require_kept(state, config.name)
         try:
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
@@ -156,6 +166,7 @@ class _Coordinator:
         stop: StopRequest,
         options: Options,
     ) -> None:
+        self._state = state
         self._config = config
         self._dataset = dataset
         self._options = options
@@ -197,6 +208,7 @@ class _Coordinator:
                 self._pool.close(timeout=5 if end in ("done", "exhausted") else 0)
             if self._record:
                 self._record.close(_PARENT_STATUS[end])
+                self.store.keep_copy()
 
     def _launch(self, backend: str) -> Launch:
         return Launch(
@@ -219,6 +231,12 @@ class _Coordinator:
         runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
         text = self._options.study_file
         return StudyRecord(self.study, runs, self._config, self._dataset, text)
+
+    def _hear(self, event: Event) -> None:
+        """What the trials say; each that ended is in the copy of the storage before the next."""
+        if isinstance(event, TrialEnded):
+            keep_copy(self._state)
+        self._tell(event)
 
     def _notice(self, text: str) -> None:
         self._tell(Notice(text))
@@ -263,7 +281,7 @@ class _Coordinator:
             proposer=self._proposer,
             pool=pool,
             record=record,
-            tell=self._tell,
+            tell=self._hear,
             stop=self._stop,
         )
         slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]

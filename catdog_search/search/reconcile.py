@@ -18,7 +18,7 @@ from catdog_search.search.record import close_run, recreate_run
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.storage import UID, load_study
 from catdog_search.tracking.models import model_exists
-from catdog_search.tracking.runs import StudyRuns
+from catdog_search.tracking.runs import StudyRuns, Trash
 from catdog_search.tracking.store import Store
 
 
@@ -71,7 +71,14 @@ class _Comparison:
 
     def findings(self) -> Iterator[Finding]:
         uid = self._study.user_attrs[UID]
-        if not StudyRuns.exist(self._store, self._study.study_name, uid):
+        name = self._study.study_name
+        trash = Trash(self._store, name, self._study.user_attrs.get(history.PARENT_RUN_ID))
+        if what := trash.holds():
+            yield self._finding(
+                f"{what} is in MLflow's trash", "bring it back from there", trash.restore
+            )
+            return
+        if not StudyRuns.exist(self._store, name, uid):
             if self._trials:
                 yield self._finding(
                     f"{len(self._trials)} trials in Optuna, and no run in {self._store.uri}",
@@ -79,7 +86,7 @@ class _Comparison:
                     partial(self._recreate_all, uid),
                 )
             return
-        runs = StudyRuns(self._store, self._study.study_name, uid)
+        runs = StudyRuns(self._store, name, uid)
         by_id = {run.info.run_id: run for run in runs.children()}
         for row in self._rows:
             if row.state in history.FINISHED:
@@ -105,6 +112,13 @@ class _Comparison:
         trial: FrozenTrial = self._trials[row.number]
         run = by_id.get(row.run_id or "")
         at = f"trial {row.number}"
+        if run is None and row.run_id and runs.is_in_trash(row.run_id):
+            yield self._finding(
+                f"{at} is {row.state} in Optuna, and its run {row.run_id} is in MLflow's trash",
+                "bring it back from there",
+                partial(runs.client.restore_run, row.run_id),
+            )
+            return
         if run is None:
             yield self._finding(
                 f"{at} is {row.state} in Optuna and has no run in MLflow",

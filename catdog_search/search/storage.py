@@ -13,6 +13,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
+from catdog_search import sqlite
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
@@ -23,6 +24,7 @@ from catdog_search.tracking.store import enable_wal
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
+_FEW = 5
 
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -31,6 +33,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 def open_storage(state: State) -> RDBStorage:
     """Optuna's storage in `state`, made where it is absent: whole or not at all."""
     path = state.optuna_db
+    state.require_whole(path)
     if not path.exists():
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
@@ -59,6 +62,7 @@ def _storage(path: Path) -> RDBStorage:
 
 def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
+    state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
     return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
@@ -70,12 +74,85 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
+    state.require_whole(state.optuna_db)
     storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def keep_copy(state: State) -> None:
+    """Copy the storage, so that what a damaged disk or a hasty hand takes can be brought back."""
+    with file_lock(sqlite.kept_copy(state.optuna_db).with_suffix(".lock")):
+        sqlite.keep_copy(state.optuna_db)
+
+
+def lost(state: State, name: str | None = None) -> list[str]:
+    """What the copy of the storage knows, and the storage says otherwise or not at all.
+
+    A finished trial never changes, so it must be in both, the same.
+
+    Args:
+        state: Where both are.
+        name: Of the study to look at; None for all.
+
+    Returns:
+        A line for each study; none where nothing is lost.
+    """
+    kept = sqlite.kept_copy(state.optuna_db)
+    if not kept.exists() or sqlite.damage(kept):
+        return []
+    then, now = _remembered(kept, name), _remembered(state.optuna_db, name)
+    lines = []
+    for study, before in then.items():
+        after = now.get(study, {})
+        if missing := [what for what, fact in before.items() if after.get(what) != fact]:
+            lines.append(f"study {study!r}: {', '.join(missing[:_FEW])} of the copy are not there")
+    return lines
+
+
+def _remembered(path: Path, name: str | None) -> dict[str, dict[str, str]]:
+    """What never changes, by study: its finished trials and what it was made with."""
+    storage = _storage(path)
+    facts: dict[str, dict[str, str]] = {}
+    try:
+        for study in storage.get_all_studies():
+            if name not in (None, study.study_name):
+                continue
+            known = storage.get_study_user_attrs(study._study_id)
+            facts[study.study_name] = {k: str(known.get(k)) for k in (FINGERPRINT, UID)} | {
+                f"trial {trial.number}": _said(trial)
+                for trial in storage.get_all_trials(study._study_id, deepcopy=False)
+                if trial.state.is_finished()
+            }
+    # A damaged row may be read as anything.
+    except Exception as error:
+        facts[name or "any"] = {f"rows ({type(error).__name__})": "unreadable"}
+    finally:
+        storage.engine.dispose()
+    return facts
+
+
+def _said(trial: optuna.trial.FrozenTrial) -> str:
+    facts = (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def require_kept(state: State, name: str) -> None:
+    """Refuse to go on with a study that has lost trials, before the copy forgets them too.
+
+    Raises:
+        StateError: It has; the message names the cure.
+    """
+    state.require_whole(state.optuna_db, thorough=True)
+    if lines := lost(state, name):
+        kept = sqlite.kept_copy(state.optuna_db)
+        raise StateError(
+            f"{state.optuna_db}: {lines[0]}; {state.cure_of(state.optuna_db)}; "
+            f"remove {kept} to do without"
+        )
 
 
 def open_study(

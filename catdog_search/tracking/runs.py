@@ -106,6 +106,10 @@ class StudyRuns:
         """All child runs, those of dead attempts included."""
         return self._search(f"tags.`{PARENT_TAG}` = '{self.parent_id}'")
 
+    def is_in_trash(self, run_id: str) -> bool:
+        """Whether somebody deleted a run that MLflow still has."""
+        return _run_in_trash(self.client, run_id)
+
     def models_of(self, run_id: str) -> list[str]:
         """Ids of the models that a run logged, those that it didn't finish included."""
         found = self.client.search_logged_models(
@@ -232,6 +236,50 @@ class StudyRuns:
         self._log(self.parent_id, {}, {"mlflow.loggedArtifacts": as_table})
 
 
+class Trash:
+    """What of a study lies in MLflow's trash: its experiment, or the run of the study.
+
+    Args:
+        store: Where to look.
+        study: Its name, also the experiment's.
+        parent_id: The study's run; None where it isn't known.
+
+    Raises:
+        StateError: The store doesn't open.
+    """
+
+    def __init__(self, store: Store, study: str, parent_id: str | None) -> None:
+        self._client = store.client()
+        self._parent_id = parent_id
+        found = self._client.get_experiment_by_name(study)
+        deleted = found is not None and found.lifecycle_stage == "deleted"
+        self._experiment_id = found.experiment_id if deleted else None
+
+    def holds(self) -> str | None:
+        """What is there, for people; None where nothing is."""
+        if self._experiment_id:
+            return f"experiment {self._experiment_id}"
+        if self._parent_id and _run_in_trash(self._client, self._parent_id):
+            return f"run {self._parent_id} of the study"
+        return None
+
+    def restore(self) -> None:
+        """Bring it back."""
+        if self._experiment_id:
+            self._client.restore_experiment(self._experiment_id)
+        elif self._parent_id:
+            self._client.restore_run(self._parent_id)
+
+
+def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
+    import mlflow
+
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
+    except mlflow.exceptions.MlflowException:
+        return False
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What MLflow keeps of a trial that its figures are drawn from.
@@ -316,8 +364,8 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> str:
                 raise
     if found.lifecycle_stage == "deleted":
         raise StateError(
-            f"experiment {name!r} is in MLflow's trash; bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f"experiment {name!r} is in MLflow's trash; `catdog-search doctor --repair` brings it "
+            "back"
         )
     return str(found.experiment_id)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from catdog_search import sqlite
 from catdog_search.errors import StateError
 from catdog_search.places import State, file_lock
 
@@ -66,8 +67,38 @@ class Store:
     def _prepare(self) -> None:
         if is_server(self.uri):
             _probe(self.uri)
+        elif path := self.own_file:
+            State(path.parent).require_whole(path)
+            ensure_mlflow_db(path)
         elif self.uri.startswith("sqlite:///"):
             ensure_mlflow_db(Path(self.uri.removeprefix("sqlite:///")))
+
+    @property
+    def own_file(self) -> Path | None:
+        """The state folder's own database; None where another one is asked for."""
+        if self.artifacts is None:
+            return None
+        own = State(self.artifacts.parent).mlflow_db
+        return own if self.uri == f"sqlite:///{own}" else None
+
+    def keep_copy(self) -> None:
+        """Copy the state folder's own database, so that it can be brought back."""
+        if path := self.own_file:
+            with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
+                sqlite.keep_copy(path)
+
+
+def disconnect() -> None:
+    """Let go of all databases, as before one is put in another's place.
+
+    MLflow keeps a connection for as long as the process lives, and would go on with the old file.
+    """
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for store in (Tracking, Registry):
+        for engine in store._engine_map.values():
+            engine.dispose()
 
 
 @contextlib.contextmanager
