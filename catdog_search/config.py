@@ -415,10 +415,11 @@ def _knob(info: FieldInfo) -> Knob:
 
     def accepts(value: object) -> bool:
         try:
-            adapter.validate_python(value)
+            taken = adapter.validate_python(value)
         except ValidationError:
             return False
-        return True
+        # Where 3 is one of a few, 3.0 would pass, and be another value than 3 is.
+        return type(taken) is type(value) or isinstance(taken, float)
 
     kind = {int: "int", float: "float", bool: "bool"}.get(info.annotation, "choice")  # type: ignore[arg-type]
     return Knob(kind, allowed_values(info), info.description or "", info.default, accepts)  # type: ignore[arg-type]

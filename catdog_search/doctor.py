@@ -21,7 +21,7 @@ from catdog_search.places import State, file_lock
 from catdog_search.search.scratch import lock_path
 from catdog_search.search.storage import existing_studies, lost
 from catdog_search.search.worker import BACKENDS, choose_backend
-from catdog_search.tracking.store import Store, disconnect, is_server
+from catdog_search.tracking.store import Store, disconnect, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
 _LOW_DISK_GB = 5
@@ -184,11 +184,11 @@ def _state(state: State) -> str:
 
 def _mlflow(state: State) -> str:
     store = Store.of(state)
-    path = Path(store.uri.removeprefix("sqlite:///"))
-    if not is_server(store.uri) and store.uri.startswith("sqlite:///") and not path.exists():
-        return f"{store.uri} (not made yet)"
+    file = sqlite_file(store.uri)
+    if file is not None and not file.exists():
+        return f"{store.shown} (not made yet)"
     store.client()
-    return f"{store.uri} opens"
+    return f"{store.shown} opens"
 
 
 def _cache() -> str:

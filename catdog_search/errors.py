@@ -5,13 +5,22 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from catdog_search.redact import redact
+from catdog_search.text import printable
+
 # What sqlite and MLflow's client say of a full disk and a server that is gone.
 _DISK_FULL = "disk is full"
 _GONE = ("Max retries exceeded", "Connection refused")
 
 
 class CatdogError(Exception):
-    """Base of all errors that a user can cause or mend; the command line prints it as one line."""
+    """Base of all errors that a user can cause or mend; the command line prints it as one line.
+
+    Its message is one line without secrets that any terminal may print, whatever it was made of.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(redact(message)))
 
 
 class StudyFileError(CatdogError, ValueError):

@@ -7,23 +7,38 @@ import fcntl
 import os
 import shlex
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import platformdirs
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
+from catdog_search.text import printable
 
 CACHE_LIMIT_GB = 20.0
+# Control characters, and bytes of a name that is no UTF-8.
+_NO_TEXT = ("Cc", "Cs")
 
 
 @dataclass(frozen=True)
 class State:
-    """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch."""
+    """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch.
+
+    Raises:
+        StateError: MLflow would take its path for another one.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        if reason := _misread(str(self.root)):
+            raise StateError(
+                f"state folder {printable(str(self.root))}: {reason}; choose another with --state"
+            )
 
     @classmethod
     def at(cls, path: str | None) -> State:
@@ -94,6 +109,17 @@ class State:
             raise StateError(f"state folder {self.root}: {error.strerror}") from None
         if not os.access(self.root, os.W_OK):
             raise StateError(f"state folder {self.root}: can't be written")
+
+
+def _misread(path: str) -> str | None:
+    """Why MLflow, which takes the path of a database out of its URL by hand, would go elsewhere."""
+    if any(unicodedata.category(char) in _NO_TEXT for char in path):
+        return "its path is not plain text"
+    if "?" in path:
+        return "its path holds a '?', which ends the path in a database's URL"
+    if unquote(path) != path:
+        return "its path holds a '%' that reads as an escape in a URL"
+    return None
 
 
 def cache_folder() -> Path:

@@ -21,7 +21,7 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.space import Params
+from catdog_search.space import Params, Value
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -57,10 +57,15 @@ def duration(seconds: float) -> str:
 
 def say_params(params: Params) -> str:
     """`n_blocks=3 dropout=0.25`."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
+    return " ".join(f"{name}={_say_value(value)}" for name, value in params.items())
+
+
+def _say_value(value: Value) -> str:
+    """A step or a choice as it is spelled, so that two never read alike; else in 4 digits."""
+    if not isinstance(value, float):
+        return str(value)
+    exact = f"{value:.8g}"
+    return exact if float(exact) == value else f"{value:.4g}"
 
 
 def say_plan(plan: Planned, trials: int) -> str:

@@ -142,6 +142,6 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
             shown[0] = mark
             write(f"{done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f}, {percent} %" if total else ""))
 
-    target = folder / address.rsplit("/", 1)[-1]
+    target = folder / fetch.file_name(address)
     fetch.download(address, sha256 or fetch.SHA256, target, progress)
     write(f"{target}: complete, checksum right; use it with --data {target}")

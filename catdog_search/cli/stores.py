@@ -71,7 +71,7 @@ def ui(host: str, port: int, state: str | None) -> None:
     if is_server(store.uri):
         click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
-    click.echo(f"MLflow on {store.uri}; starting takes up to half a minute")
+    click.echo(f"MLflow on {store.shown}; starting takes up to half a minute")
     code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
 

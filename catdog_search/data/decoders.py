@@ -19,6 +19,7 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from catdog_search.children import trusted_path
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.phash import perceptual_hashes
 from catdog_search.data.sources import READ_ERRORS, Source
@@ -174,9 +175,9 @@ class _Process:
         self._is_told = False
         self._connection, theirs = Pipe()
         with theirs:  # so that a dead process is the end of the connection
-            code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
+            code = _CHILD.format(path=trusted_path(), descriptor=theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 process_group=0,  # Ctrl-C is for the one that asks

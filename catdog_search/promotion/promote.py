@@ -56,4 +56,4 @@ def promote(state: State, study: str, model_name: str) -> Promotion:
     }
     registered = register_champion(store, model_name, model_id, tags)
     store.keep_copy()
-    return Promotion(best, registered, store.uri)
+    return Promotion(best, registered, store.shown)

@@ -59,6 +59,22 @@ _PARENT_STATUS: dict[End | None, RunStatus] = {
 }
 
 
+_BEGUN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A point that needs no second trial.
+
+    Attributes:
+        recipe: Name of the recipe that it is of; None where it came by chance.
+        text: What has these params, for people.
+    """
+
+    recipe: str | None
+    text: str
+
+
 @dataclass(frozen=True)
 class Report:
     """How a call ended.
@@ -137,7 +153,7 @@ def run_study(
                 raise
             raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
         seconds = time.monotonic() - started
-        return Report(end, view_of(coordinator.study), seconds, coordinator.store.uri)
+        return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 
 
 @contextmanager
@@ -196,9 +212,9 @@ class _Coordinator:
             self._record = self._open_record(view)
             self._record.settle()
             self._sweep()
-            self._queue_recipes(view)
+            self._queue_recipes()
             opened = StudyOpened(
-                self._config, view.finished, self._options.trials, view.best, self.store.uri
+                self._config, view.finished, self._options.trials, view.best, self.store.shown
             )
             self._tell(opened)
             end = self._run_trials(self._pool, self._record) if self._pool else "done"
@@ -223,10 +239,10 @@ class _Coordinator:
         )
 
     def _open_record(self, view: StudyView) -> StudyRecord:
-        if view.tracking_uri not in (None, self.store.uri):
+        if view.tracking_uri not in (None, self.store.shown):
             self._notice(
                 f"earlier trials were tracked at {view.tracking_uri}, from now on at "
-                f"{self.store.uri}"
+                f"{self.store.shown}"
             )
         runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
         text = self._options.study_file
@@ -250,25 +266,42 @@ class _Coordinator:
     def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def _queue_recipes(self, view: StudyView) -> None:
+    def _queue_recipes(self) -> None:
         """Queue every recipe that isn't there yet, as often as it has seeds to be trained on."""
         queued = {
             (t.user_attrs.get(history.RECIPE), t.user_attrs.get(history.REPLICATE, 0))
             for t in self._trials()
         }
-        tried = dict(view.tried)
+        known = self._known_points()
         for replicate in range(self._options.seeds):
             for name, params in self._config.recipes.items():
                 if (name, replicate) in queued:
                     continue
                 key = params_key(self._config.space.complete(params))
-                if replicate == 0 and key in tried:
-                    self._notice(f"recipe {name} is trial {tried[key]}, which had the same params")
-                    continue
+                same = known.setdefault(key, _Known(name, f"recipe {name}, which is queued"))
+                if same.recipe != name:
+                    if replicate == 0:
+                        self._notice(f"recipe {name} has the same params as {same.text}")
+                    # Another recipe has further seeds of its own, a trial by chance has none.
+                    if replicate == 0 or same.recipe:
+                        continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}
                 attrs = {history.RECIPE: name, history.REPLICATE: replicate}
                 self.study.enqueue_trial(searched, user_attrs=attrs)
-                tried.setdefault(key, -1)
+
+    def _known_points(self) -> dict[str, _Known]:
+        """What is over, trains or waits, by the key of its params; failed trials don't count."""
+        space, known = self._config.space, dict[str, _Known]()
+        for trial in self._trials(TrialState.WAITING, *_BEGUN):
+            params = trial.user_attrs.get(history.PARAMS, trial.system_attrs.get("fixed_params"))
+            if params is None or not space.contains(params):
+                continue
+            recipe, text = trial.user_attrs.get(history.RECIPE), f"trial {trial.number}"
+            if recipe:
+                waits = trial.state == TrialState.WAITING
+                text = f"recipe {recipe}, which is {'queued' if waits else text}"
+            known.setdefault(params_key(space.complete(params)), _Known(recipe, text))
+        return known
 
     def _run_trials(self, pool: Pool, record: StudyRecord) -> End:
         setting = Setting(

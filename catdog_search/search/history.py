@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.config import Direction
 from catdog_search.places import State
+from catdog_search.redact import redact
 from catdog_search.search.messages import Best
-from catdog_search.search.storage import load_study
-from catdog_search.space import Params, params_key
+from catdog_search.search.storage import FINGERPRINT, load_study
+from catdog_search.space import Params, Space, params_key
 
 # User attributes of a trial.
 RUN_ID = "run_id"
@@ -161,18 +163,24 @@ def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
     dropped, runs = set(attrs.get(DROPPED, ())), attrs.get(RUNS, {})
+    space = _space_of(attrs.get(FINGERPRINT))
     return StudyView(
         name=study.study_name,
         direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
-        trials=[_row(trial, dropped, runs) for trial in study.get_trials(deepcopy=False)],
+        trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(PARENT_RUN_ID),
-        tracking_uri=attrs.get(TRACKING_URI),
+        tracking_uri=_without_secrets(attrs.get(TRACKING_URI)),
         dataset_digest=attrs.get(DIGEST),
         metric=attrs.get(METRIC),
         n_val=attrs.get(N_VAL),
         device=attrs.get(DEVICE),
         published=attrs.get(PUBLISHED, {}),
     )
+
+
+def _without_secrets(uri: str | None) -> str | None:
+    """Older versions stored a server's credentials too."""
+    return None if uri is None else redact(uri)
 
 
 def note_dropped(study: optuna.Study, number: int) -> None:
@@ -186,13 +194,24 @@ def note_run(study: optuna.Study, number: int, run_id: str) -> None:
     study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
 
 
+def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
+    """All active params of a trial, as its study's space spells them; empty before it started."""
+    return _space_of(study.user_attrs.get(FINGERPRINT)).canonical(trial.user_attrs.get(PARAMS, {}))
+
+
 def _seconds(trial: FrozenTrial) -> float | None:
     """Of work; from start to end where a version that kept no count of it ran the trial."""
     whole = trial.duration.total_seconds() if trial.duration else None
     return trial.user_attrs.get(SECONDS, whole)
 
 
-def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
+@lru_cache(maxsize=64)
+def _space_of(fingerprint: str | None) -> Space:
+    """The space that a study was made with; empty before its first run."""
+    return Space.of_dict(json.loads(fingerprint)["space"] if fingerprint else {})
+
+
+def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
     attrs = trial.user_attrs
     return TrialRow(
         number=trial.number,
@@ -200,8 +219,8 @@ def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> Tria
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         epochs=len(trial.intermediate_values),
         seconds=_seconds(trial) if trial.state.is_finished() else None,
-        params=attrs.get(PARAMS, {}),
-        varied=dict(trial.params),
+        params=space.canonical(attrs.get(PARAMS, {})),
+        varied=space.canonical(trial.params),
         recipe=attrs.get(RECIPE),
         run_id=runs.get(str(trial.number), attrs.get(RUN_ID)),
         kept=attrs.get(KEPT, False) and trial.number not in dropped,

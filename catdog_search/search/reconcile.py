@@ -81,7 +81,7 @@ class _Comparison:
         if not StudyRuns.exist(self._store, name, uid):
             if self._trials:
                 yield self._finding(
-                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.uri}",
+                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.shown}",
                     "make the runs anew from what Optuna knows",
                     partial(self._recreate_all, uid),
                 )

@@ -14,7 +14,9 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.markup import as_markdown
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
@@ -80,7 +82,7 @@ class StudyRecord:
         self._environment: dict[str, str] = {}
         self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
-        study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
+        study.set_user_attr(history.TRACKING_URI, redact(runs.client.tracking_uri))
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
@@ -108,7 +110,11 @@ class StudyRecord:
             "subset": self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
-        tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
+        tags = {
+            **self._source,
+            **self._environment,
+            "mlflow.note.content": as_markdown(config.purpose),
+        }
         if config.family != "cnn":
             params["weights"] = weights_id(config.weights)
         tags["commit"] = _commit()
@@ -268,7 +274,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
     tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
-    run_id = runs.open_trial(trial.number, attrs.get(history.PARAMS, {}), tags)
+    run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
     for epoch, value in sorted(trial.intermediate_values.items()):
         runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
     if trial.state == TrialState.COMPLETE and trial.value is not None:

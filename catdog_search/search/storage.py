@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,11 +21,14 @@ from catdog_search.errors import StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
 from catdog_search.space import did_you_mean
-from catdog_search.tracking.store import enable_wal
+from catdog_search.tracking.store import enable_wal, sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
 _FEW = 5
+
+# Settings whose numbers differ by less are the same.
+_ROUNDING = 1e-9
 
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -53,8 +57,10 @@ def _make(path: Path) -> None:
 def _storage(path: Path) -> RDBStorage:
     # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
     waiting = {"connect_args": {"timeout": 60}}
+    # Optuna fills braces in, as in a template.
+    url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
     try:
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs=waiting)
+        return RDBStorage(url, engine_kwargs=waiting)
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error
@@ -201,12 +207,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "")
     """
     for key in sorted({*then, *now}):
         before, after, at = then.get(key), now.get(key), f"{path}{key}"
-        if before == after or (path == "recipes." and key not in then):
+        if _is_same(before, after) or (path == "recipes." and key not in then):
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{at}.")
         else:
             yield f"{at} was {_say(before)}, now {_say(after)}"
+
+
+def _is_same(before: object, after: object) -> bool:
+    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=_ROUNDING)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(map(_is_same, before, after))
+    return before == after
 
 
 def _say(value: object) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
 from catdog_search.errors import BackendError, CatdogError, outside_reason
+from catdog_search.redact import redact
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
@@ -138,9 +139,8 @@ class _Trainer:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:
-            return Outcome(
-                self._ending(error), reason=_first_line(error), trace=traceback.format_exc()
-            )
+            reason, trace = redact(_first_line(error)), redact(traceback.format_exc())
+            return Outcome(self._ending(error), reason=reason, trace=trace)
 
     def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
         if self._module.is_out_of_memory(error):

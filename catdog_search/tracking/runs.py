@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
+from catdog_search.markup import as_markdown
+from catdog_search.redact import redact
+from catdog_search.text import printable
 from catdog_search.tracking.figures import Predictions
+from catdog_search.tracking.filters import equals
 from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import delete_files, keep_figures, load_val
@@ -104,7 +108,7 @@ class StudyRuns:
 
     def children(self) -> Iterable[Run]:
         """All child runs, those of dead attempts included."""
-        return self._search(f"tags.`{PARENT_TAG}` = '{self.parent_id}'")
+        return self._search(equals(f"tags.`{PARENT_TAG}`", self.parent_id))
 
     def is_in_trash(self, run_id: str) -> bool:
         """Whether somebody deleted a run that MLflow still has."""
@@ -113,7 +117,7 @@ class StudyRuns:
     def models_of(self, run_id: str) -> list[str]:
         """Ids of the models that a run logged, those that it didn't finish included."""
         found = self.client.search_logged_models(
-            [self.experiment_id], filter_string=f"source_run_id = '{run_id}'"
+            [self.experiment_id], filter_string=equals("source_run_id", run_id)
         )
         return [str(model.model_id) for model in found]
 
@@ -130,13 +134,13 @@ class StudyRuns:
         self.client.update_run(self.parent_id, status="RUNNING")
         self._log(self.parent_id, params, tags)
         for name, text in files.items():
-            self.client.log_text(self.parent_id, text, name)
+            self.client.log_text(self.parent_id, redact(text), name)
 
     def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open the child run of a trial, named after its recipe if it has one; returns its id."""
         run = self.client.create_run(
             self.experiment_id,
-            run_name=tags.get("recipe") or _trial_name(number),
+            run_name=printable(tags.get("recipe") or _trial_name(number)),
             tags={
                 PARENT_TAG: self.parent_id,
                 "study": self.study,
@@ -155,8 +159,8 @@ class StudyRuns:
 
         self.client.log_batch(
             run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
+            params=[Param(key, _storable(str(value))) for key, value in params.items()],
+            tags=[RunTag(key, _storable(value)) for key, value in tags.items()],
         )
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -169,7 +173,7 @@ class StudyRuns:
         from mlflow.data.sources import LocalArtifactDatasetSource
         from mlflow.entities import DatasetInput, InputTag
 
-        source = LocalArtifactDatasetSource(card.location)
+        source = LocalArtifactDatasetSource(printable(card.location))
         dataset = MetaDataset(source, name=card.name, digest=card.digest[:32])._to_mlflow_entity()
         context = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
@@ -206,7 +210,7 @@ class StudyRuns:
         log_metrics(self.client, self.parent_id, metrics, step=0)
         link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         best = f"Best: [{_trial_name(number)}]({link}), {metrics['best_value']:.4f}"
-        note = f"{purpose}\n\n{best}"
+        note = f"{as_markdown(purpose)}\n\n{best}"
         tags = {"best_trial": str(number), "best_run_id": run_id, "mlflow.note.content": note}
         self._log(self.parent_id, {}, tags)
 
@@ -337,8 +341,13 @@ def system_metrics(store: Store, run_id: str) -> Iterator[None]:
         monitor.finish()
 
 
+def _storable(text: str) -> str:
+    """What any database takes, and no secret: lines of text."""
+    return "\n".join(map(printable, redact(text).split("\n")))
+
+
 def _parent_query(uid: str) -> str:
-    return f"tags.study_uid = '{uid}' and tags.role = 'study'"
+    return f"{equals('tags.study_uid', uid)} and {equals('tags.role', 'study')}"
 
 
 def _trial_name(number: int) -> str:

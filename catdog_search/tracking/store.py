@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
 import sqlite3
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
 from catdog_search.places import State, file_lock
+from catdog_search.redact import redact
+from catdog_search.web import (
+    Address,
+    ask_loopback_directly,
+    basic_auth,
+    is_http,
+    open_url,
+    read_address,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_S = 10
+_VARIABLE = "MLFLOW_TRACKING_URI"
+# Where MLflow's client looks for them.
+_USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
 
 
 @dataclass(frozen=True)
@@ -28,18 +41,39 @@ class Store:
     """Where a study is tracked; small and picklable, for workers.
 
     Attributes:
-        uri: MLflow's tracking URI.
+        uri: MLflow's tracking URI; a server's holds no credentials, a database's may.
         artifacts: Folder for the artifacts of new experiments; None where a server decides.
+        credentials: User and password of a server, where its address named them.
     """
 
     uri: str
     artifacts: Path | None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, state: State) -> Store:
-        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state.mlflow_db}"
-        return cls(uri, None if is_server(uri) else state.artifacts)
+        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
+
+        Raises:
+            StateError: The variable can't be read, or would be read in two ways.
+        """
+        given = os.environ.get(_VARIABLE)
+        if not given:
+            return cls(own_uri(state), state.artifacts)
+        if is_server(given):
+            address = _server_address(given)
+            return cls(address.url, None, _credentials(address))
+        if (database := _database(given)) and not given.endswith(database):
+            raise StateError(
+                f"{_VARIABLE} {given}: may be read as {database}, and otherwise; write sqlite:/// "
+                "and a plain path, without '?' and '%'"
+            )
+        return cls(given, state.artifacts)
+
+    @property
+    def shown(self) -> str:
+        """The URI for people and records: without secrets."""
+        return redact(self.uri)
 
     def client(self) -> MlflowClient:
         """A client of this store, which is made first where it is absent.
@@ -50,28 +84,34 @@ class Store:
             StateError: The store doesn't open.
         """
         quiet_mlflow()
+        self._use_credentials()
         self._prepare()
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _kept_environment("MLFLOW_TRACKING_URI"):
+            with _kept_environment(_VARIABLE):
                 mlflow.set_tracking_uri(self.uri)
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
-            raise StateError(f"MLflow store {self.uri}: {first}") from error
+            raise StateError(f"MLflow store {self.shown}: {first}") from error
         return client
+
+    def _use_credentials(self) -> None:
+        """Put them where MLflow's client, here and in processes to come, looks for them."""
+        if self.credentials:
+            os.environ[_USER], os.environ[_PASSWORD] = self.credentials
 
     def _prepare(self) -> None:
         if is_server(self.uri):
+            ask_loopback_directly(read_address(self.uri).host)
             _probe(self.uri)
-        elif path := self.own_file:
-            State(path.parent).require_whole(path)
+        elif path := sqlite_file(self.uri):
+            if path == self.own_file:
+                State(path.parent).require_whole(path)
             ensure_mlflow_db(path)
-        elif self.uri.startswith("sqlite:///"):
-            ensure_mlflow_db(Path(self.uri.removeprefix("sqlite:///")))
 
     @property
     def own_file(self) -> Path | None:
@@ -79,7 +119,7 @@ class Store:
         if self.artifacts is None:
             return None
         own = State(self.artifacts.parent).mlflow_db
-        return own if self.uri == f"sqlite:///{own}" else None
+        return own if sqlite_file(self.uri) == own else None
 
     def keep_copy(self) -> None:
         """Copy the state folder's own database, so that it can be brought back."""
@@ -113,9 +153,73 @@ def _kept_environment(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def own_uri(state: State) -> str:
+    """Tracking URI of a state folder's own store."""
+    return sqlite_uri(state.mlflow_db)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of a sqlite file, as SQLAlchemy, and MLflow by hand, read it.
+
+    MLflow cuts the path out of the URI as it stands, and makes its folder; where the URI were
+    percent-encoded, that would be another folder. `State` lets no path pass that needs it.
+    """
+    from sqlalchemy import URL
+
+    return unquote(URL.create("sqlite", database=str(path)).render_as_string())
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite URI; None for another store, and for one that is no file.
+
+    Raises:
+        StateError: It is no URI of a database.
+    """
+    database = _database(uri)
+    return Path(database) if database and database != ":memory:" else None
+
+
+def _database(uri: str) -> str | None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if not uri.startswith("sqlite:"):
+        return None
+    try:
+        return make_url(uri).database
+    except (ArgumentError, ValueError) as error:
+        raise StateError(f"MLflow store {uri}: {error}") from None
+
+
 def is_server(uri: str) -> bool:
     """Whether a tracking URI is that of a server."""
-    return uri.startswith(("http://", "https://"))
+    return is_http(uri)
+
+
+def _server_address(given: str) -> Address:
+    try:
+        address = read_address(given)
+        if any(mark in address.url for mark in "?#"):
+            raise ValueError("has a query or a fragment, which MLflow's client can't send")
+        # An @ there ends a password that held a slash.
+        if "@" in address.path:
+            raise ValueError("has an @ after its host; percent-encode it as %40")
+    except ValueError as error:
+        raise StateError(f"{_VARIABLE}: {error}") from None
+    return address
+
+
+def _credentials(address: Address) -> tuple[str, str] | None:
+    """Those of an address; one that names a user alone takes the password of the environment."""
+    if address.user is None:
+        return None
+    password = address.password or os.environ.get(_PASSWORD)
+    if not address.user or not password:
+        raise StateError(
+            f"{_VARIABLE}: names a user or a password alone; give both, as USER:PASSWORD@ or in "
+            f"{_USER} and {_PASSWORD}"
+        )
+    return address.user, password
 
 
 def quiet_mlflow() -> None:
@@ -152,7 +256,7 @@ def ensure_mlflow_db(path: Path) -> None:
         import sqlalchemy
         from mlflow.store.db import utils
 
-        engine = sqlalchemy.create_engine(f"sqlite:///{fresh}")
+        engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(fresh)))
         utils._initialize_tables(engine)  # what `mlflow db upgrade` calls on an empty store
         engine.dispose()
         enable_wal(fresh)
@@ -167,10 +271,17 @@ def enable_wal(path: Path) -> None:
 
 def _probe(uri: str) -> None:
     """Find out at once that a server is away; MLflow's client would retry for minutes."""
-    request = urllib.request.Request(uri.rstrip("/") + "/health")  # noqa: S310  http(s) only, see is_server
     try:
-        urllib.request.urlopen(request, timeout=_PROBE_S).close()  # noqa: S310
+        open_url(uri.rstrip("/") + "/health", _PROBE_S, authorization=_authorization()).close()
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in shows at the first call
-    except OSError as error:
-        raise StateError(f"MLFLOW_TRACKING_URI {uri}: no answer ({error})") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise StateError(f"{_VARIABLE} {uri}: no answer ({error})") from None
+
+
+def _authorization() -> str:
+    """What MLflow's client sends, by the same order; empty where the environment names nobody."""
+    user, password, token = (os.environ.get(name) for name in (_USER, _PASSWORD, _TOKEN))
+    if user and password:
+        return basic_auth(user, password)
+    return f"Bearer {token}" if token else ""
