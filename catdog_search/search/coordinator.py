@@ -117,6 +117,7 @@ def run_study(
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
         try:
+            Store.of(state).require_own_experiment(config.name)
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
         except CatdogError:
@@ -135,6 +136,7 @@ def _only_coordinator(state: State, name: str) -> Iterator[None]:
     lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
+            stack.enter_context(state.in_use())
             stack.enter_context(file_lock(lock, wait=False))
         except BlockingIOError:
             raise StudyLockedError(

@@ -30,6 +30,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 def open_storage(state: State) -> RDBStorage:
     """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+    state.require_home()
     path = state.optuna_db
     if not path.exists():
         with file_lock(path.with_suffix(".lock")):
@@ -59,6 +60,7 @@ def _storage(path: Path) -> RDBStorage:
 
 def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
+    state.require_home()
     if not state.optuna_db.exists():
         return []
     return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
@@ -70,6 +72,7 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
+    state.require_home()
     storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catdog_search.errors import StateError
+from catdog_search.identity import local_path
 from catdog_search.places import State, file_lock
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from catdog_search.tracking.own import Client
 
 _PROBE_S = 10
 
@@ -36,11 +37,16 @@ class Store:
 
     @classmethod
     def of(cls, state: State) -> Store:
-        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state.mlflow_db}"
+        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
+
+        Raises:
+            StateError: The state was moved or copied.
+        """
+        state.require_home()
+        uri = os.environ.get("MLFLOW_TRACKING_URI") or own_uri(state)
         return cls(uri, None if is_server(uri) else state.artifacts)
 
-    def client(self) -> MlflowClient:
+    def client(self) -> Client:
         """A client of this store, which is made first where it is absent.
 
         Also points MLflow's module-level functions here, which model flavours use.
@@ -53,15 +59,51 @@ class Store:
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
+        from catdog_search.tracking.own import Client
+
         try:
             with _kept_environment("MLFLOW_TRACKING_URI"):
                 mlflow.set_tracking_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri)
+            client = Client(self.uri, self.artifacts)
             client.search_experiments(max_results=1)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise StateError(f"MLflow store {self.uri}: {first}") from error
         return client
+
+    def require_own_experiment(self, name: str) -> None:
+        """Refuse an experiment whose artifacts lie outside of the state's, before it is used.
+
+        In the state's own store one without runs and models is given its place instead: MLflow
+        makes the experiment `Default` in whatever folder a store is first opened from.
+
+        Raises:
+            StateError: They do, or the store doesn't open.
+        """
+        if self.artifacts is None:
+            return
+        quiet_mlflow()
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        from catdog_search.tracking import locations
+
+        try:
+            url = make_url(self.uri)
+        except ArgumentError as error:
+            raise StateError(f"MLflow store {self.uri}: {error}") from None
+        location = locations.experiment_location(url, name)
+        path = local_path(location) if location else None
+        if location is None or (path and is_below(path, self.artifacts)):
+            return
+        own = self.uri == own_uri(State(self.artifacts.parent))
+        if own and locations.give_location(url, name, as_location(self.artifacts / name)):
+            return
+        raise StateError(
+            f"experiment {name!r} of {self.uri} keeps its artifacts in {path or location}, outside "
+            f"of this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
 
     def _prepare(self) -> None:
         if is_server(self.uri):
@@ -80,6 +122,21 @@ def _kept_environment(name: str) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+def as_location(path: Path) -> str:
+    """A folder as MLflow records it."""
+    return path.resolve().as_uri()
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads to something in a folder, links followed."""
+    return folder.resolve() in path.resolve().parents
+
+
+def own_uri(state: State) -> str:
+    """Tracking URI of a state folder's own store."""
+    return f"sqlite:///{state.mlflow_db}"
 
 
 def is_server(uri: str) -> bool:
