@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import platformdirs
 
-from catdog_search import sqlite
+from catdog_search import identity, sqlite
 from catdog_search.errors import StateError
 from catdog_search.text import printable
 
@@ -45,24 +45,32 @@ class State:
         """The state folder at `path`, else at `CATDOG_STATE`, else `./mlruns`; made absolute.
 
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
-        next command is started.
+        next command is started. A second path to the same folder gives the one that is recorded.
+
+        Raises:
+            StateError: It is a link to nowhere, where nothing should be made anew.
         """
-        return cls(Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser().resolve())
+        given = Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser()
+        if given.is_symlink() and not given.exists():
+            raise StateError(
+                f"state folder {given}: is a link to {given.readlink()}, which is gone"
+            )
+        return cls(identity.canonical(given.resolve()))
 
     @property
     def mlflow_db(self) -> Path:
         """MLflow's tracking and registry store."""
-        return self.root / "mlflow.db"
+        return self.root / identity.MLFLOW_DB
 
     @property
     def optuna_db(self) -> Path:
         """Optuna's storage."""
-        return self.root / "optuna.db"
+        return self.root / identity.OPTUNA_DB
 
     @property
     def artifacts(self) -> Path:
         """What MLflow's runs and models leave as files."""
-        return self.root / "artifacts"
+        return self.root / identity.ARTIFACTS
 
     def scratch(self, study: str) -> Path:
         """Folder of a study for locks, worker logs and traces."""
@@ -97,18 +105,47 @@ class State:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.stat().st_mtime))
         return f"{command} brings back its copy of {when} and keeps what is there beside it"
 
-    def create(self) -> None:
-        """Make the folder.
+    def require_home(self) -> None:
+        """Refuse a state that was moved or copied; whoever opens one of its stores asks first.
 
         Raises:
-            StateError: It can't be made or written.
+            StateError: It was; the cure is named.
         """
+        identity.require_home(self.root)
+
+    def create(self) -> None:
+        """Make the folder, with an identity.
+
+        Raises:
+            StateError: It can't be made or written, or it was moved or copied.
+        """
+        self.require_home()
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK):
+                raise StateError(f"state folder {self.root}: can't be written")
+            identity.claim(self.root)
         except OSError as error:
             raise StateError(f"state folder {self.root}: {error.strerror}") from None
-        if not os.access(self.root, os.W_OK):
-            raise StateError(f"state folder {self.root}: can't be written")
+
+    @contextlib.contextmanager
+    def in_use(self, *, alone: bool = False) -> Iterator[None]:
+        """Keep the state where it is meanwhile.
+
+        Args:
+            alone: Whether nobody else may use it, which relocating wants.
+
+        Raises:
+            StateError: It is being relocated, or, for one who wants it alone, used.
+        """
+        try:
+            with file_lock(self.root / "state.lock", wait=False, shared=not alone):
+                yield
+        except BlockingIOError:
+            what = "used by another process" if alone else "being relocated"
+            raise StateError(
+                f"state folder {self.root} is {what}; try again when it rests"
+            ) from None
 
 
 def _misread(path: str) -> str | None:
@@ -152,18 +189,20 @@ def cache_limit_bytes() -> int:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def file_lock(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
     """Hold `path` against other processes; the kernel lets go when the holder dies.
 
     Args:
         path: The lock file; made where it is absent, never removed, because removing it while
             another process waits on it would let two in.
         wait: Whether to wait for another holder.
+        shared: Whether others may hold it too, who share it likewise.
 
     Raises:
         BlockingIOError: Another process holds it and `wait` is off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
         yield

@@ -143,6 +143,7 @@ def run_study(
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
         require_kept(state, config.name)
         try:
+            Store.of(state).require_own_experiment(config.name)
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
         except CatdogError:
@@ -161,6 +162,7 @@ def _only_coordinator(state: State, name: str) -> Iterator[None]:
     lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
+            stack.enter_context(state.in_use())
             stack.enter_context(file_lock(lock, wait=False))
         except BlockingIOError:
             raise StudyLockedError(

@@ -23,7 +23,6 @@ from catdog_search.search.messages import Outcome, Ready
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.looked_at import SPLITS_FILE
-from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.runs import (
     DatasetCard,
     RunStatus,
@@ -31,7 +30,7 @@ from catdog_search.tracking.runs import (
     as_text,
     recorded,
 )
-from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
+from catdog_search.tracking.trial_files import FIGURES, log_figures
 from catdog_search.training.execution import Execution
 
 # How a trial's ending reads in Optuna and in MLflow.
@@ -147,13 +146,14 @@ class StudyRecord:
         }
         if recipe := trial.user_attrs.get(history.RECIPE):
             tags["recipe"] = recipe
-        if dead := trial.user_attrs.get(history.RUN_ID):
+        dead = str(trial.user_attrs.get(history.RUN_ID, ""))
+        if self._runs.owns(dead):
             tags["previous_attempt"] = dead
         tags["network"] = self._config.network(params)
         run_id = self._runs.open_trial(
             trial.number, self._config.trial_params(params).model_dump(), tags
         )
-        if dead:
+        if "previous_attempt" in tags:
             self._runs.set_tags(dead, {"next_attempt": run_id})
         self._runs.log_dataset(run_id, self._card)
         trial.set_user_attr(history.RUN_ID, run_id)
@@ -204,9 +204,7 @@ class StudyRecord:
         ranked = view_of(self._study).ranked()
         for row in ranked[self._config.keep_models :]:
             if row.kept:
-                if row.model_id:
-                    delete_model(self._runs.client, row.model_id)
-                delete_files(self._runs.client, row.run_id or "", FIGURES)
+                self._runs.drop(row.run_id or "", row.model_id)
                 self._dropped.append(row.run_id or "")
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
@@ -238,7 +236,9 @@ class StudyRecord:
         """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             client, run_id = self._runs.client, row.run_id
-            if not row.kept or run_id is None or client.list_artifacts(run_id, FIGURES):
+            if not row.kept or run_id is None or not self._runs.owns(run_id):
+                continue
+            if client.list_artifacts(run_id, FIGURES):
                 continue
             seen = recorded(client, run_id)
             if seen.predictions is not None:
@@ -251,7 +251,7 @@ class StudyRecord:
         self.settle()
         # Another worker may have been drawing them when they were deleted.
         for run_id in self._dropped:
-            delete_files(self._runs.client, run_id, FIGURES)
+            self._runs.drop(run_id, None)
         view = view_of(self._study)
         if view.ranked():
             from catdog_search.search.summary import summarize  # draws: not needed to start

@@ -36,6 +36,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 def open_storage(state: State) -> RDBStorage:
     """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+    state.require_home()
     path = state.optuna_db
     state.require_whole(path)
     if not path.exists():
@@ -68,6 +69,7 @@ def _storage(path: Path) -> RDBStorage:
 
 def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
+    state.require_home()
     state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
@@ -80,6 +82,7 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
+    state.require_home()
     state.require_whole(state.optuna_db)
     storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []

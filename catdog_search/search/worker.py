@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import keras
 
     from catdog_search.data.dataset import Dataset
+    from catdog_search.tracking.own import Client
     from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 TRAINING = "catdog_search.training.loop"
@@ -231,7 +232,7 @@ class _Trainer:
             scores=result.scores,
             n_weights=result.n_weights,
             kept=kept,
-            model_id=None if model is None else self._log_model(spec, model, data),
+            model_id=None if model is None else self._log_model(spec, model, data, client),
         )
 
     def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> None:
@@ -255,7 +256,9 @@ class _Trainer:
         if self._drawing is not None:
             self._drawing.join()
 
-    def _log_model(self, spec: TrialSpec, model: keras.Model, data: TrainData) -> str:
+    def _log_model(
+        self, spec: TrialSpec, model: keras.Model, data: TrainData, client: Client
+    ) -> str:
         from catdog_search.tracking.models import log_model
 
         metadata = {
@@ -267,7 +270,7 @@ class _Trainer:
         }
         step = -(-spec.config.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
-        return log_model(spec.run_id, model, self._backend, metadata, example)
+        return log_model(client, spec.run_id, model, self._backend, metadata, example)
 
 
 def _first_line(error: Exception) -> str:

@@ -12,11 +12,17 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
+    from catdog_search.tracking.own import Client
+
+# MLflow's word for what isn't there.
+ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def log_model(
+    client: Client,
     run_id: str,
     model: keras.Model,
     backend: str,
@@ -26,16 +32,22 @@ def log_model(
     """Log the exported model of a run; returns its model id.
 
     Args:
+        client: Of the store, to which MLflow's module-level functions point too.
         run_id: The trial's run.
         model: Uncompiled, so that no optimizer state is stored with it.
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
         example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
+
+    Raises:
+        StateError: Its files would lie outside of the state's own artifacts.
     """
     import mlflow
 
+    experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    client.require_own(experiment.artifact_location, "models")
     # Without this the model goes to the default experiment, whatever its run belongs to.
-    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+    mlflow.set_experiment(experiment_id=experiment.experiment_id)
     # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
     info = mlflow.models.Model.log(
         artifact_path=None,
@@ -67,22 +79,28 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, **options)
 
 
-def delete_model(client: MlflowClient, model_id: str) -> None:
-    """Remove a logged model and its files, unless a registered version stands on it.
-
-    One that is gone already is no error.
-    """
+def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
+    """A logged model; None where the store has none of this id."""
     import mlflow
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     try:
-        model = client.get_logged_model(model_id)
-    except mlflow.exceptions.MlflowException:
-        return
+        return client.get_logged_model(model_id)
+    except mlflow.exceptions.MlflowException as error:
+        if error.error_code != ABSENT:
+            raise
+        return None
+
+
+def delete_model(client: Client, model: LoggedModel) -> None:
+    """Remove a logged model and its files, unless a registered version stands on it.
+
+    Raises:
+        StateError: Its files lie outside of the state's own artifacts.
+    """
     if "mlflow.modelVersions" in model.tags:
         return
-    get_artifact_repository(model.artifact_location).delete_artifacts()
-    client.delete_logged_model(model_id)
+    client.remove(model.artifact_location)
+    client.delete_logged_model(model.model_id)
 
 
 def model_exists(client: MlflowClient, model_id: str) -> bool:

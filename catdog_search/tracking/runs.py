@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
@@ -16,15 +15,17 @@ from catdog_search.redact import redact
 from catdog_search.text import printable
 from catdog_search.tracking.figures import Predictions
 from catdog_search.tracking.filters import equals
-from catdog_search.tracking.models import delete_model
-from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import delete_files, keep_figures, load_val
+from catdog_search.tracking.models import ABSENT, delete_model, find_model
+from catdog_search.tracking.store import Store, as_location
+from catdog_search.tracking.trial_files import FIGURES, delete_files, keep_figures, load_val
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
     from PIL.Image import Image
+
+    from catdog_search.tracking.own import Client
 
 PARENT_TAG = "mlflow.parentRunId"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
@@ -63,13 +64,15 @@ class StudyRuns:
         uid: Tells this study from one of the same name in another state folder, or an older one.
 
     Raises:
-        StateError: The store doesn't open, or the experiment is in MLflow's trash.
+        StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
+            artifacts outside of the state.
     """
 
     def __init__(self, store: Store, study: str, uid: str) -> None:
-        self.client: MlflowClient = store.client()
+        self.client: Client = store.client()
         self.study = study
         self._uid = uid
+        self._is_confined = store.artifacts is not None
         self.experiment_id = _experiment(self.client, store, study)
         self.parent_id = self._find_parent() or self._create_parent()
 
@@ -114,12 +117,42 @@ class StudyRuns:
         """Whether somebody deleted a run that MLflow still has."""
         return _run_in_trash(self.client, run_id)
 
-    def models_of(self, run_id: str) -> list[str]:
-        """Ids of the models that a run logged, those that it didn't finish included."""
-        found = self.client.search_logged_models(
-            [self.experiment_id], filter_string=equals("source_run_id", run_id)
+    def owns(self, run_id: str) -> bool:
+        """Whether a run is of this study, and not of the one that it was copied from."""
+        import mlflow
+
+        if not run_id:
+            return False
+        try:
+            parent = self.client.get_run(run_id).data.tags.get(PARENT_TAG)
+            if parent is None or parent == self.parent_id:
+                return parent is not None
+            return bool(self.client.get_run(parent).data.tags.get("study_uid") == self._uid)
+        except mlflow.exceptions.MlflowException as error:
+            if error.error_code != ABSENT:
+                raise
+            return False
+
+    def drop(self, run_id: str, model_id: str | None) -> None:
+        """Remove the figures of a trial, and its model if it has one; what isn't ours stays.
+
+        Raises:
+            StateError: They lie outside of the state's own artifacts.
+        """
+        if self.owns(run_id):
+            delete_files(self.client, run_id, FIGURES)
+        model = find_model(self.client, model_id) if model_id else None
+        # In a store of files the place says whose it is.
+        if model and (self._is_confined or self.owns(model.source_run_id)):
+            delete_model(self.client, model)
+
+    def models_of(self, run_id: str) -> list[LoggedModel]:
+        """The models that a run logged, those that it didn't finish included."""
+        return list(
+            self.client.search_logged_models(
+                [self.experiment_id], filter_string=equals("source_run_id", run_id)
+            )
         )
-        return [str(model.model_id) for model in found]
 
     def start_parent(
         self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]
@@ -185,8 +218,8 @@ class StudyRuns:
     def abandon(self, run_id: str) -> None:
         """Close the run of an attempt that is over while its trial isn't; its files go."""
         delete_files(self.client, run_id)
-        for model_id in self.models_of(run_id):
-            delete_model(self.client, model_id)
+        for model in self.models_of(run_id):
+            delete_model(self.client, model)
         self.finish(run_id, "KILLED", {"trial_state": "KILLED"})
 
     def log_values(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -359,10 +392,11 @@ def as_text(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
 
 
-def _experiment(client: MlflowClient, store: Store, name: str) -> str:
+def _experiment(client: Client, store: Store, name: str) -> str:
     import mlflow
 
-    location = None if store.artifacts is None else _as_uri(store.artifacts / name)
+    store.require_own_experiment(name)
+    location = None if store.artifacts is None else as_location(store.artifacts / name)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -377,7 +411,3 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> str:
             "back"
         )
     return str(found.experiment_id)
-
-
-def _as_uri(path: Path) -> str:
-    return path.resolve().as_uri()

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
+from catdog_search.identity import local_path
 from catdog_search.places import State, file_lock
 from catdog_search.redact import redact
 from catdog_search.web import (
@@ -28,7 +29,7 @@ from catdog_search.web import (
 )
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from catdog_search.tracking.own import Client
 
 _PROBE_S = 10
 _VARIABLE = "MLFLOW_TRACKING_URI"
@@ -55,8 +56,10 @@ class Store:
         """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
 
         Raises:
-            StateError: The variable can't be read, or would be read in two ways.
+            StateError: The state was moved or copied; or the variable can't be read, or would be
+                read in two ways.
         """
+        state.require_home()
         given = os.environ.get(_VARIABLE)
         if not given:
             return cls(own_uri(state), state.artifacts)
@@ -75,7 +78,7 @@ class Store:
         """The URI for people and records: without secrets."""
         return redact(self.uri)
 
-    def client(self) -> MlflowClient:
+    def client(self) -> Client:
         """A client of this store, which is made first where it is absent.
 
         Also points MLflow's module-level functions here, which model flavours use.
@@ -89,10 +92,12 @@ class Store:
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
+        from catdog_search.tracking.own import Client
+
         try:
             with _kept_environment(_VARIABLE):
                 mlflow.set_tracking_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri)
+            client = Client(self.uri, self.artifacts)
             client.search_experiments(max_results=1)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
@@ -103,6 +108,39 @@ class Store:
         """Put them where MLflow's client, here and in processes to come, looks for them."""
         if self.credentials:
             os.environ[_USER], os.environ[_PASSWORD] = self.credentials
+
+    def require_own_experiment(self, name: str) -> None:
+        """Refuse an experiment whose artifacts lie outside of the state's, before it is used.
+
+        In the state's own store one without runs and models is given its place instead: MLflow
+        makes the experiment `Default` in whatever folder a store is first opened from.
+
+        Raises:
+            StateError: They do, or the store doesn't open.
+        """
+        if self.artifacts is None:
+            return
+        quiet_mlflow()
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        from catdog_search.tracking import locations
+
+        try:
+            url = make_url(self.uri)
+        except ArgumentError as error:
+            raise StateError(f"MLflow store {self.shown}: {error}") from None
+        location = locations.experiment_location(url, name)
+        path = local_path(location) if location else None
+        if location is None or (path and is_below(path, self.artifacts)):
+            return
+        if self.own_file and locations.give_location(url, name, as_location(self.artifacts / name)):
+            return
+        raise StateError(
+            f"experiment {name!r} of {self.shown} keeps its artifacts in {path or location}, "
+            f"outside of this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
 
     def _prepare(self) -> None:
         if is_server(self.uri):
@@ -189,6 +227,16 @@ def _database(uri: str) -> str | None:
         return make_url(uri).database
     except (ArgumentError, ValueError) as error:
         raise StateError(f"MLflow store {uri}: {error}") from None
+
+
+def as_location(path: Path) -> str:
+    """A folder as MLflow records it."""
+    return path.resolve().as_uri()
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads to something in a folder, links followed."""
+    return folder.resolve() in path.resolve().parents
 
 
 def is_server(uri: str) -> bool:
