@@ -20,7 +20,7 @@ from catdog_search.training.result import Ending, OnBatch, Report
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
 _ASK_EVERY_S = 0.2
 # What early stopping remembers, beside the weights.
-_STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
+STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
 _VAL_METRICS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_auc")
 
 
@@ -216,7 +216,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         stopper: dict[str, Any] = {}
         weights: list[Any] = []
         if self._stopper is not None:
-            stopper = {name: _plain(getattr(self._stopper, name)) for name in _STOPPER}
+            stopper = {name: _plain(getattr(self._stopper, name)) for name in STOPPER}
             weights = self._stopper.best_weights or []
         self._save(
             Checkpoint(
