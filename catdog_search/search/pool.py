@@ -13,6 +13,7 @@ from typing import Literal
 
 import psutil
 
+from catdog_search import clock
 from catdog_search.children import starting_safely
 from catdog_search.errors import TrialFailedError
 from catdog_search.search.limits import oom_kills
@@ -96,8 +97,8 @@ class Worker:
             self._process.start()
         signal.signal(signal.SIGINT, handler)
         theirs.close()  # so that a dead worker is the end of the pipe
-        self.started = time.monotonic()
-        self._heard = self._looked = self.started
+        self.started = self._looked = time.monotonic()
+        self._heard = clock.now()
         self._trials = 0
         self._full = False
 
@@ -110,7 +111,7 @@ class Worker:
         if isinstance(message, TrialSpec):
             self._trials += 1
             self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
-        self._heard = time.monotonic()  # from now on it has something to say
+        self._heard = clock.now()  # from now on it has something to say
         try:
             self.connection.send(message)
         except OSError:
@@ -126,13 +127,14 @@ class Worker:
         try:
             if self.connection.poll():
                 message: Event | Outcome = self.connection.recv()
-                self._heard = time.monotonic()
+                self._heard = clock.now()
                 if isinstance(message, Outcome):
                     self._full = message.ending == "oom"
                 return message
         except (EOFError, OSError):
             raise self._died() from None
-        if time.monotonic() - self._heard > self._launch.stall_s:
+        # Not by the time that passed: where this process was stopped, so was the worker.
+        if clock.now() - self._heard > self._launch.stall_s:
             self.kill()
             raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
         return None

@@ -7,7 +7,6 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from optuna import Study
 from optuna.trial import Trial
 
+from catdog_search import clock
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
@@ -141,7 +141,7 @@ class Slot:
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
-        self._began = 0.0  # the trial, on a clock that stands still between calls
+        self._began = 0.0  # the trial, on a clock that stands still where no work is done
         self.params_key: str | None = None
         self.number: int | None = None
 
@@ -194,7 +194,7 @@ class Slot:
             TrialFailedError: The trial hit a bug, which is recorded.
             StateError: A store or the disk failed; the trial is left to be taken up again.
         """
-        self._began = time.monotonic() - trial.user_attrs.get(history.SECONDS, 0.0)
+        self._began = clock.now() - trial.user_attrs.get(history.SECONDS, 0.0)
         self.number = trial.number
         risk = risk_in(view, self._set.config.space)
         params = self._set.proposer.propose(trial, tried, risk)
@@ -285,7 +285,7 @@ class Slot:
                 self._set.tell(message)
 
     def _count_seconds(self, trial: Trial) -> float:
-        seconds = time.monotonic() - self._began
+        seconds = clock.now() - self._began
         trial.set_user_attr(history.SECONDS, round(seconds, 3))
         return seconds
 
