@@ -49,6 +49,16 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def duplicates_option(command: F) -> F:
+    """Add `--duplicates`; None where it isn't given."""
+    return click.option(
+        "--duplicates",
+        type=click.Choice(["near", "exact", "off"]),
+        help="Photos that stay in one split: those that look the same, exact copies, or none "
+        "[default: the study's; near].",
+    )(command)
+
+
 def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 

@@ -78,6 +78,14 @@ def load_study(state: State, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
+def remembered_data(state: State, name: str) -> dict[str, Any] | None:
+    """The choices of `[data]` that a study was made with; None where there is no such study."""
+    if name not in existing_studies(state):
+        return None
+    made = load_study(state, name).user_attrs.get(FINGERPRINT)
+    return None if made is None else dict(json.loads(made).get("data", {}))
+
+
 def open_study(
     state: State,
     config: StudyConfig,
