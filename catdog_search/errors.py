@@ -31,6 +31,10 @@ class DataError(CatdogError, ValueError):
     """A source of photos can't be used."""
 
 
+class CacheLostError(DataError):
+    """What the cache held of a source is gone or damaged; it can be made again from the source."""
+
+
 class StateError(CatdogError, RuntimeError):
     """The state folder, or a study in it, isn't as this call needs it."""
 

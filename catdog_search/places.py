@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -193,16 +193,86 @@ def file_lock(path: Path, *, wait: bool = True, shared: bool = False) -> Iterato
     """Hold `path` against other processes; the kernel lets go when the holder dies.
 
     Args:
-        path: The lock file; made where it is absent, never removed, because removing it while
-            another process waits on it would let two in.
+        path: The lock file; made where it is absent, never removed. Where somebody removes it
+            while others wait, they don't take the removed one for the lock, but wait for the one
+            that is there.
         wait: Whether to wait for another holder.
         shared: Whether others may hold it too, who share it likewise.
 
     Raises:
         BlockingIOError: Another process holds it and `wait` is off.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
-        yield
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as handle:
+            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
+            if _is_at(path, handle.fileno()):
+                yield
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one that lies at `path`, not a removed or replaced one."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+class Hold:
+    """A file in use: others may use it too, but `nobody_holds` says no until all let go.
+
+    It ends with `close`, with its context, with the object, or with the process.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileNotFoundError: It is gone.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = -1
+        while True:
+            self._descriptor = os.open(path, os.O_RDONLY)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+            if self.is_valid():
+                return
+            self.close()  # somebody removed or replaced it while we waited
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def is_valid(self) -> bool:
+        """Whether it is still the file at its path that is held."""
+        return self._descriptor >= 0 and _is_at(self._path, self._descriptor)
+
+    def close(self) -> None:
+        """Let go."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def nobody_holds(paths: Iterable[Path]) -> Iterator[bool]:
+    """Whether no process has a `Hold` on any of some files; none comes to it meanwhile."""
+    with contextlib.ExitStack() as stack:
+        try:
+            for path in paths:
+                # For writing: network file systems give an exclusive lock for nothing less.
+                handle = stack.enter_context(path.open("r+b"))
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # in use; or somebody else is removing them, or owns them
+            stack.close()
+            yield False
+        else:
+            yield True

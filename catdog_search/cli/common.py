@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
     from catdog_search.data.dataset import Dataset
     from catdog_search.data.sources import Source
 
@@ -49,6 +50,16 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def duplicates_option(command: F) -> F:
+    """Add `--duplicates`; None where it isn't given."""
+    return click.option(
+        "--duplicates",
+        type=click.Choice(["near", "exact", "off"]),
+        help="Photos that stay in one split: those that look the same, exact copies, or none "
+        "[default: the study's; near].",
+    )(command)
+
+
 def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 
@@ -81,8 +92,16 @@ def load_dataset(
     sizes: Iterable[int],
     write: Callable[[str], None],
     subset: int | None = None,
+    duplicates: Duplicates | None = None,
 ) -> dict[int, Dataset]:
     """Load a dataset by image size, saying what it is, what was left out and what the cache holds.
+
+    Args:
+        source: Where the photos are.
+        sizes: Sides in pixels.
+        write: Prints a line.
+        subset: Photos of train to use; None for all.
+        duplicates: Which photos stay in one split; None for the default.
 
     Raises:
         DataError: The photos can't be used.
@@ -97,7 +116,16 @@ def load_dataset(
             if done == total or done % 2048 == 0:
                 write(f"packing {done} of {total} at {side} px")
 
-        return dataset.load(source, side, folder, limit, progress, subset=subset)
+        return dataset.load(
+            source,
+            side,
+            folder,
+            limit,
+            progress,
+            subset=subset,
+            duplicates=duplicates or "near",
+            say=write,
+        )
 
     loaded = {side: load(side) for side in sizes}
     manifest = next(iter(loaded.values())).manifest
@@ -112,5 +140,7 @@ def load_dataset(
         manifest.left_out, "the study's run lists them in data/left_out.json"
     ):
         write(line)
-    write(f"cache: {folder}, {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    held = cache.size_bytes(folder)
+    over = "; what is in use stays, so it is over its limit" if held > limit else ""
+    write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
     return loaded

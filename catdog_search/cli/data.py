@@ -93,22 +93,36 @@ def cache(clear: bool, as_json: bool) -> None:
     from catdog_search.training import features
 
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
-    removed = packed.evict(folder, 0) if clear else []
     kept = places.features_folder()
+    removed = packed.evict(folder, 0) if clear else []
     if clear:
         features.clear(kept)
     entries = packed.entries(folder)
     total = sum(entry.size for entry in entries)
     if as_json:
-        rows = [{"path": str(e.path), "bytes": e.size, "used": e.used} for e in entries]
+        rows = [
+            {
+                "path": str(entry.path),
+                "bytes": entry.size,
+                "used": entry.used,
+                "in_use": packed.in_use(entry.path),
+            }
+            for entry in entries
+        ]
         facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
         facts["features_bytes"] = features.size_bytes(kept)
         click.echo(json.dumps({**facts, "removed": len(removed)}))
         return
     if clear:
         click.echo(f"removed {len(removed)} datasets")
+        if arrays := features.n_arrays(kept):
+            click.echo(f"kept: in use by a running study: {arrays} arrays of features")
     for entry in entries:
-        click.echo(f"{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
+        stays = ""
+        if clear:  # and it is still there
+            held = packed.in_use(entry.path)
+            stays = "kept: in use by a running study: " if held else "kept: can't be removed: "
+        click.echo(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
     click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
     click.echo(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
 

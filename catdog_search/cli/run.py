@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, load_dataset, state_option, writer
+from catdog_search.cli.common import (
+    duplicates_option,
+    json_option,
+    load_dataset,
+    state_option,
+    writer,
+)
 
 if TYPE_CHECKING:
-    from catdog_search.config import StudyConfig
+    from catdog_search.config import Duplicates, StudyConfig
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -34,6 +40,7 @@ INTERRUPTED = 130
     metavar="N",
     help="Train on N photos of train, the same first N for every larger N.",
 )
+@duplicates_option
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -95,6 +102,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
     subset: int | None,
+    duplicates: Duplicates | None,
     trials: int | None,
     timeout: float | None,
     seeds: int | None,
@@ -128,6 +136,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     write = writer(as_json)
     where = State.at(state)
     write(f"study {config.name} ({path}): {config.purpose}")
+    config = _with_data_options(config, {"duplicates": duplicates}, where, write)
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
@@ -172,6 +181,23 @@ def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
         return config
     require_weights(weights or config.weights)
     return config.model_copy(update={"weights": weights or config.weights})
+
+
+def _with_data_options(
+    config: StudyConfig,
+    options: Mapping[str, Any],
+    state: State,
+    write: Callable[[str], None],
+) -> StudyConfig:
+    """A study with the choices about its photos: those given, else those that it remembers."""
+    from catdog_search.search.storage import remembered_data
+
+    data = config.data.chosen(options, remembered_data(state, config.name))
+    for name in data.REMEMBERED:
+        value = getattr(data, name)
+        if options.get(name) is None and value != getattr(config.data, name):
+            write(f"{name}: {value}, as the study began")
+    return config.model_copy(update={"data": data})
 
 
 def _display(

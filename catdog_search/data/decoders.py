@@ -15,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import PurePosixPath
 from queue import SimpleQueue
 
 import numpy as np
@@ -23,7 +24,8 @@ from catdog_search.children import trusted_path
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.phash import perceptual_hashes
 from catdog_search.data.sources import READ_ERRORS, Source
-from catdog_search.errors import DataError
+from catdog_search.errors import DataError, causes
+from catdog_search.text import printable
 
 # A process takes as long to start as it needs for about so many small photos.
 _PER_PROCESS = 500
@@ -52,6 +54,7 @@ class Found:
         flags: See `Decoded`.
         pixels: uint8 RGB, image_size x image_size x 3 bytes; None where it is left out, or known.
         reason: Why it is left out; empty where it isn't.
+        passing: Whether the reason lies around the file, so that another time it may be read.
     """
 
     key: str
@@ -60,6 +63,12 @@ class Found:
     flags: tuple[str, ...] = ()
     pixels: bytes | None = None
     reason: str = ""
+    passing: bool = False
+
+
+def content_key(sha256: str, key: str) -> str:
+    """Names what a file comes to: its content, and its suffix, which may lie."""
+    return sha256 + PurePosixPath(key).suffix.lower()
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Task:
     Attributes:
         source: Where the files are.
         image_size: Side of the pixels.
-        known: sha256s of files that are not to be decoded.
+        known: By `content_key`, files that are not to be decoded.
     """
 
     source: Source
@@ -79,30 +88,48 @@ class Task:
     def examine(self, keys: Sequence[str]) -> list[Found]:
         """Examine some files, one after another."""
         seen = [self._seen(key) for key in keys]
-        decoded = [what for _, what in seen if isinstance(what, Decoded)]
-        phashes = iter(perceptual_hashes(np.stack([d.grey for d in decoded])) if decoded else ())
-        found = []
-        for key, (sha256, what) in zip(keys, seen, strict=True):
-            if isinstance(what, Decoded):
-                pixels = what.pixels.tobytes()
-                found.append(Found(key, sha256, next(phashes), what.flags, pixels))
-            else:
-                found.append(Found(key, sha256, reason=what))
-        return found
+        decoded = [what for what in seen if isinstance(what, tuple)]
+        phashes = perceptual_hashes(np.stack([d.grey for _, d in decoded])) if decoded else []
+        hashed = iter(phashes)
+        return [
+            what if isinstance(what, Found) else _found(key, *what, next(hashed))
+            for key, what in zip(keys, seen, strict=True)
+        ]
 
-    def _seen(self, key: str) -> tuple[str, Decoded | str]:
-        """The sha256, and what decoding gave or why it failed; empty where it is known."""
+    def _seen(self, key: str) -> Found | tuple[str, Decoded]:
+        """The sha256 and what decoding gave; all that is to be said where it isn't decoded."""
         try:
             content = self.source.read(key)
         except READ_ERRORS as error:
-            return "", f"unreadable: {type(error).__name__}: {error}"
+            return Found(key, "", reason=f"unreadable: {_said(error)}", passing=True)
         sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 in self.known:
-            return sha256, ""
+        if content_key(sha256, key) in self.known:
+            return Found(key, sha256)
         try:
             return sha256, examine(content, key, self.image_size)
         except UndecodableError as error:
-            return sha256, str(error)
+            return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
+
+
+def _found(key: str, sha256: str, decoded: Decoded, phash: str) -> Found:
+    return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes())
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, without the path of a source that may be known by another one."""
+    if isinstance(error, MemoryError):
+        return "memory ran out"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(f"{type(error).__name__}: {error}")
+
+
+def _is_from_outside(error: UndecodableError) -> bool:
+    """Whether not the bytes are to blame: memory ran out, or the system refused something."""
+    return any(
+        isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+        for cause in causes(error)
+    )
 
 
 _Examine = Callable[[Sequence[str]], list[Found]]

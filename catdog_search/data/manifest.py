@@ -17,6 +17,8 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
 TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
+# Stands before the location in a manifest's text; in a JSON string its quotes would be escaped.
+_LOCATION = ', "location": '
 # Of a class's share in a split against its share in the whole.
 _BALANCED_WITHIN = 0.01
 
@@ -100,6 +102,7 @@ class Manifest:
         photos: The usable ones.
         left_out: (key, reason) of every file that could not be used; a reason starts with its
             kind: `truncated: …`.
+        duplicates: Which photos were to stay in one split: `near`, `exact` or `off`.
     """
 
     kind: str
@@ -107,11 +110,26 @@ class Manifest:
     class_names: tuple[str, str]
     photos: tuple[Photo, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    duplicates: str = "near"
+
+    @staticmethod
+    def name_of(text: str) -> str:
+        """Names what the text of a manifest says, wherever the photos lie.
+
+        Args:
+            text: As `to_json` gives it.
+        """
+        return hashlib.sha256(text.rpartition(_LOCATION)[0].encode()).hexdigest()
 
     @cached_property
     def digest(self) -> str:
-        """Names the dataset everywhere: sha256 over sorted (photo sha256, label, split)."""
-        rows = sorted((p.sha256, p.label, p.split) for p in self.photos)
+        """Names the dataset everywhere: sha256 over sorted (photo sha256, label, split).
+
+        How duplicates were treated is part of it where that isn't the default.
+        """
+        rows: list[Any] = sorted((p.sha256, p.label, p.split) for p in self.photos)
+        if self.duplicates != "near":
+            rows.append(["duplicates", self.duplicates])
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def counts(self) -> dict[Split, dict[str, int]]:
@@ -168,10 +186,11 @@ class Manifest:
         return sorted(i for _, i in sorted(ranked)[:subset])
 
     def to_json(self) -> str:
-        """As text that `from_json` reads back."""
+        """As text that `from_json` reads back; the location stands last."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain["photos"] = [list(vars(photo).values()) for photo in self.photos]
-        return json.dumps(plain)
+        del plain["location"]
+        return f"{json.dumps(plain)[:-1]}{_LOCATION}{json.dumps(self.location)}}}"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -186,4 +205,5 @@ class Manifest:
                 for key, sha256, label, split, phash, flags, group in plain["photos"]
             ),
             left_out=tuple((key, reason) for key, reason in plain["left_out"]),
+            duplicates=plain["duplicates"],
         )

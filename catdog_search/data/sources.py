@@ -7,6 +7,7 @@ import io
 import os
 import re
 import threading
+import time
 import zipfile
 import zlib
 from collections import Counter
@@ -24,7 +25,17 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
-READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
+# Of the clock that file systems take the time from, with room to spare.
+_TICK_NS = 20_000_000
 _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
@@ -50,7 +61,10 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Changes when any file is added, removed or altered; cheap, reads no file whole."""
+        """Changes whenever a file may have been added, removed or altered; reads none.
+
+        It decides whether the files have to be looked at again, and nothing else.
+        """
         ...
 
 
@@ -70,10 +84,13 @@ class FolderSource:
         return (self._root / key).read_bytes()
 
     def fingerprint(self) -> str:
-        """Of paths, sizes and modification times."""
-        # Text, not Path: it is the same call without making an object for each of 20,000 files.
-        stats = ((key, os.stat(f"{self._root}/{key}")) for key in self.labels)
-        return _hash_rows((key, s.st_size, s.st_mtime_ns) for key, s in stats)
+        """Of paths, sizes, times and places on the disk; nobody can set the time of a change."""
+        rows = [(key, *_mark(f"{self._root}/{key}")) for key in self.labels]
+        newest = max((row[-1] for row in rows), default=0)
+        if time.time_ns() - newest < _TICK_NS:
+            # A change within the same tick as the last one would leave no trace.
+            time.sleep(_TICK_NS / 1e9)
+        return _hash_rows(rows)
 
 
 class ZipSource:
@@ -106,9 +123,12 @@ class ZipSource:
             return self._zip.read(key)
 
     def fingerprint(self) -> str:
-        """Of names, sizes and checksums, so that a moved zip is the same one."""
+        """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
         infos = (self._zip.getinfo(key) for key in self.labels)
-        return _hash_rows((i.filename, i.file_size, i.CRC) for i in infos)
+        assert self._zip.fp is not None
+        stat = os.fstat(self._zip.fp.fileno())
+        whole = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return _hash_rows([whole, *((i.filename, i.file_size, i.CRC) for i in infos)])
 
 
 class SyntheticSource:
@@ -221,6 +241,16 @@ def _images_and_others(files: Sequence[str]) -> tuple[list[str], list[str]]:
     shown = [p for p in seen if "__MACOSX" not in p.parts and not p.name.startswith(".")]
     keys = [str(p) for p in shown if p.suffix.lower() in IMAGE_SUFFIXES]
     return keys, [str(p) for p in shown if p.suffix.lower() not in IMAGE_SUFFIXES]
+
+
+def _mark(path: str) -> tuple[int, int, int, int, int]:
+    """Device, inode, size, and the times of modification and change; zeros where it is gone."""
+    # Text, not Path: it is the same call without making an object for each of 20,000 files.
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (0, 0, 0, 0, 0)
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _counted(names: Sequence[str], most: int = 5) -> str:

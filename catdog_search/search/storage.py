@@ -123,7 +123,7 @@ def lost(state: State, name: str | None = None) -> list[str]:
 
 
 def _remembered(path: Path, name: str | None) -> dict[str, dict[str, str]]:
-    """What never changes, by study: its finished trials and what it was made with."""
+    """What never changes, by study: its finished trials and its own id."""
     storage = _storage(path)
     facts: dict[str, dict[str, str]] = {}
     try:
@@ -131,7 +131,7 @@ def _remembered(path: Path, name: str | None) -> dict[str, dict[str, str]]:
             if name not in (None, study.study_name):
                 continue
             known = storage.get_study_user_attrs(study._study_id)
-            facts[study.study_name] = {k: str(known.get(k)) for k in (FINGERPRINT, UID)} | {
+            facts[study.study_name] = {UID: str(known.get(UID))} | {
                 f"trial {trial.number}": _said(trial)
                 for trial in storage.get_all_trials(study._study_id, deepcopy=False)
                 if trial.state.is_finished()
@@ -162,6 +162,14 @@ def require_kept(state: State, name: str) -> None:
             f"{state.optuna_db}: {lines[0]}; {state.cure_of(state.optuna_db)}; "
             f"remove {kept} to do without"
         )
+
+
+def remembered_data(state: State, name: str) -> dict[str, Any] | None:
+    """The choices of `[data]` that a study was made with; None where there is no such study."""
+    if name not in existing_studies(state):
+        return None
+    made = load_study(state, name).user_attrs.get(FINGERPRINT)
+    return None if made is None else dict(json.loads(made).get("data", {}))
 
 
 def open_study(
