@@ -16,6 +16,8 @@ Reserve = Callable[[int], AbstractContextManager[None]]
 _SHARE = 0.5
 # Where nothing seems to be free: what any photo from a phone needs, and no machine misses.
 _LEAST_BYTES = 256 * 1024**2
+# Of the total, what files may take that are held beside it.
+_FILES_SHARE = 0.25
 # A pipe holds 64 KiB by itself, a byte for a part.
 _PARTS = 4096
 
@@ -38,26 +40,55 @@ class Budget:
     leaves no lock behind, and who waits for it takes no processor.
 
     Attributes:
-        total: Bytes in all.
+        total: Bytes in all, for decoding.
+        file_bytes: Of a file that is held without asking.
         descriptors: Of the free parts, to read and to write; then of the turn, likewise.
     """
 
     total: int
+    file_bytes: int
     descriptors: tuple[int, int, int, int]
 
     @classmethod
     @contextlib.contextmanager
-    def of_free_memory(cls) -> Iterator[Budget]:
-        """A share of what is free now; nobody may use it any more when the context ends."""
+    def of_free_memory(cls, workers: int) -> Iterator[Budget]:
+        """A share of what is free now; nobody may use it any more when the context ends.
+
+        Args:
+            workers: That hold a file each.
+        """
         total = max(int(_SHARE * free_bytes()), _LEAST_BYTES)
         descriptors = (*os.pipe(), *os.pipe())
         try:
             os.write(descriptors[1], bytes(_PARTS))
             os.write(descriptors[3], bytes(1))
-            yield cls(total, descriptors)
+            yield cls(total, int(_FILES_SHARE * total / workers), descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+
+    @contextlib.contextmanager
+    def for_file(self, size: int) -> Iterator[Reserve]:
+        """Wait until a file can be held, and have what decoding it needs taken from the rest.
+
+        One that is larger than most is held and decoded alone: who holds it and waits for more
+        would wait for others that do the same.
+
+        Raises:
+            BudgetError: It is more than there is in all.
+        """
+        if size <= self.file_bytes:
+            yield self.taken
+            return
+        _check(size, self.total)
+
+        @contextlib.contextmanager
+        def rest(n_bytes: int) -> Iterator[None]:
+            _check(size + n_bytes, self.total)
+            yield
+
+        with self.taken(self.total):
+            yield rest
 
     @contextlib.contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
@@ -66,10 +97,7 @@ class Budget:
         Raises:
             BudgetError: It is more than there is in all.
         """
-        if n_bytes > self.total:
-            raise BudgetError(
-                f"about {n_bytes / 1e9:.1f} GB, of {self.total / 1e9:.1f} GB that may be used"
-            )
+        _check(n_bytes, self.total)
         parts = -(-n_bytes * _PARTS // self.total)
         free_out, free_in, turn_out, turn_in = self.descriptors
         # In turns: two that each hold half of what they need would wait for each other.
@@ -84,3 +112,10 @@ class Budget:
             yield
         finally:
             os.write(free_in, bytes(parts))
+
+
+def _check(n_bytes: int, total: int) -> None:
+    if n_bytes > total:
+        raise BudgetError(
+            f"takes about {n_bytes / 1e9:.1f} GB, and {total / 1e9:.1f} GB may be used now"
+        )

@@ -12,16 +12,19 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
 import numpy as np
 
+from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
+from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
 from catdog_search.data.phash import perceptual_hashes
-from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.data.sources import Source
 from catdog_search.errors import DataError
 
 # A process takes as long to start as it needs for about so many small photos.
@@ -69,11 +72,13 @@ class Task:
         source: Where the files are.
         image_size: Side of the pixels.
         known: sha256s of files that are not to be decoded.
+        budget: Memory that all who examine share; None where it doesn't count.
     """
 
     source: Source
     image_size: int
     known: frozenset[str]
+    budget: Budget | None = None
 
     def examine(self, keys: Sequence[str]) -> list[Found]:
         """Examine some files, one after another."""
@@ -91,17 +96,33 @@ class Task:
 
     def _seen(self, key: str) -> tuple[str, Decoded | str]:
         """The sha256, and what decoding gave or why it failed; empty where it is known."""
-        try:
-            content = self.source.read(key)
-        except READ_ERRORS as error:
-            return "", f"unreadable: {type(error).__name__}: {error}"
-        sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 in self.known:
-            return sha256, ""
-        try:
-            return sha256, examine(content, key, self.image_size)
-        except UndecodableError as error:
-            return sha256, str(error)
+        with contextlib.ExitStack() as held:
+            try:
+                reserve = held.enter_context(self._room_for(key))
+                content = self.source.read(key)
+            except (*READ_ERRORS, MemoryError, FileTooLargeError) as error:
+                return "", _why_unread(error)
+            sha256 = hashlib.sha256(content).hexdigest()
+            if sha256 in self.known:
+                return sha256, ""
+            try:
+                return sha256, examine(content, key, self.image_size, reserve)
+            except UndecodableError as error:
+                return sha256, str(error)
+
+    def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
+        size = self.source.size(key)
+        if size > MAX_FILE_BYTES:  # before anybody waits for it
+            raise FileTooLargeError(size)
+        return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
+
+
+def _why_unread(error: Exception) -> str:
+    if isinstance(error, FileTooLargeError):
+        return f"too large: {error}"
+    if isinstance(error, MemoryError):  # our budget's, or the system's
+        return f"too little memory: {error}"
+    return f"unreadable: {type(error).__name__}: {error}"
 
 
 _Examine = Callable[[Sequence[str]], list[Found]]
@@ -118,6 +139,7 @@ def examine_all(task: Task) -> Generator[Found, None, None]:
     processes = min(cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
     workers = processes if processes > 1 else cores
     with contextlib.ExitStack() as stack:
+        task = replace(task, budget=stack.enter_context(Budget.of_free_memory(workers)))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         ask: _Examine = task.examine
@@ -173,12 +195,13 @@ class _Process:
         self._task = task
         self._is_told = False
         self._connection, theirs = Pipe()
+        shared = task.budget.descriptors if task.budget else ()
         with theirs:  # so that a dead process is the end of the connection
             code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *shared],
                 process_group=0,  # Ctrl-C is for the one that asks
             )
 

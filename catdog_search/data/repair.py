@@ -211,6 +211,7 @@ def load(
         if format_of(image) not in _BY_ROWS:
             raise
         trusted = _trusted_png(content) if format_of(image) == "PNG" else content
+        image.im = Image.new(image.mode, (1, 1)).im  # its memory is wanted now
         return _by_rows(lambda: opened(trusted), error)
     return image
 
@@ -235,7 +236,7 @@ def _is_nothing(image: Image.Image) -> npt.NDArray[np.bool_]:
 
 def _by_rows(opened: Callable[[], ImageFile.ImageFile], error: Exception) -> ImageFile.ImageFile:
     """Load what there is; which rows that are is seen by what shows of two backgrounds."""
-    _, dark = _loaded_over(opened(), 0)
+    dark = _loaded_over(opened(), 0)[1]
     image, bright = _loaded_over(opened(), 255)
     missing = dark != bright
     if missing.all():

@@ -8,13 +8,12 @@ import os
 import re
 import threading
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
-from catdog_search.data import synthetic
+from catdog_search.data import files, synthetic
 from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.errors import DataError
 
@@ -23,8 +22,8 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
 
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
-# What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
-READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# Of a picture that is drawn.
+_DRAWN_BYTES = 3 * synthetic.SIDE**2
 _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
@@ -45,8 +44,16 @@ class Source(Protocol):
     labels: dict[str, int]
     others: list[str]
 
+    def size(self, key: str) -> int:
+        """Bytes that the file says it has."""
+        ...
+
     def read(self, key: str) -> bytes:
-        """The file's content; safe to call from several threads."""
+        """The file's content; safe to call from several threads.
+
+        Raises:
+            FileTooLargeError: It has more than `files.MAX_FILE_BYTES`.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -65,9 +72,13 @@ class FolderSource:
         keys, self.others = _images_and_others(list(_files_below(root)))
         self.class_names, self.labels = label_by_path(keys, self.location, root.name)
 
+    def size(self, key: str) -> int:
+        """As the file system says."""
+        return os.stat(f"{self._root}/{key}").st_size
+
     def read(self, key: str) -> bytes:
         """The file's content."""
-        return (self._root / key).read_bytes()
+        return files.read_file(f"{self._root}/{key}")
 
     def fingerprint(self) -> str:
         """Of paths, sizes and modification times."""
@@ -84,13 +95,13 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.location = str(path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = files.open_zip(path)
         except zipfile.BadZipFile as error:
             raise DataError(f"{path}: is not a usable zip: {error}") from None
         # One handle, several threads: seek and read belong together.
         self._lock = threading.Lock()
-        files = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-        keys, self.others = _images_and_others(files)
+        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        keys, self.others = _images_and_others(names)
         self.class_names, self.labels = label_by_path(keys, self.location, "")
 
     def __getstate__(self) -> dict[str, object]:
@@ -98,12 +109,16 @@ class ZipSource:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._zip, self._lock = zipfile.ZipFile(self.location), threading.Lock()
+        self._zip, self._lock = files.open_zip(Path(self.location)), threading.Lock()
+
+    def size(self, key: str) -> int:
+        """As the zip's directory says."""
+        return self._zip.getinfo(key).file_size
 
     def read(self, key: str) -> bytes:
         """The entry's content."""
         with self._lock:
-            return self._zip.read(key)
+            return files.read_entry(self._zip, key)
 
     def fingerprint(self) -> str:
         """Of names, sizes and checksums, so that a moved zip is the same one."""
@@ -126,6 +141,11 @@ class SyntheticSource:
             for label, name in enumerate(self.class_names)
             for index in range(n // 2 + (n % 2 if label == 0 else 0))
         }
+
+    def size(self, key: str) -> int:
+        """Of any picture, about."""
+        del key
+        return _DRAWN_BYTES
 
     def read(self, key: str) -> bytes:
         """The picture as PPM: its bytes, and so its sha256, depend on no encoder."""
