@@ -9,13 +9,12 @@ import re
 import threading
 import time
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
-from catdog_search.data import synthetic
+from catdog_search.data import files, synthetic
 from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.errors import DataError
 
@@ -24,18 +23,10 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
 
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
-# What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
 # Of the clock that file systems take the time from, with room to spare.
 _TICK_NS = 20_000_000
+# Of a picture that is drawn.
+_DRAWN_BYTES = 3 * synthetic.SIDE**2
 _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
@@ -56,8 +47,16 @@ class Source(Protocol):
     labels: dict[str, int]
     others: list[str]
 
+    def size(self, key: str) -> int:
+        """Bytes that the file says it has."""
+        ...
+
     def read(self, key: str) -> bytes:
-        """The file's content; safe to call from several threads."""
+        """The file's content; safe to call from several threads.
+
+        Raises:
+            FileTooLargeError: It has more than `files.MAX_FILE_BYTES`.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -79,9 +78,13 @@ class FolderSource:
         keys, self.others = _images_and_others(list(_files_below(root)))
         self.class_names, self.labels = label_by_path(keys, self.location, root.name)
 
+    def size(self, key: str) -> int:
+        """As the file system says."""
+        return os.stat(f"{self._root}/{key}").st_size
+
     def read(self, key: str) -> bytes:
         """The file's content."""
-        return (self._root / key).read_bytes()
+        return files.read_file(f"{self._root}/{key}")
 
     def fingerprint(self) -> str:
         """Of paths, sizes, times and places on the disk; nobody can set the time of a change."""
@@ -101,13 +104,13 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.location = str(path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = files.open_zip(path)
         except zipfile.BadZipFile as error:
             raise DataError(f"{path}: is not a usable zip: {error}") from None
         # One handle, several threads: seek and read belong together.
         self._lock = threading.Lock()
-        files = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-        keys, self.others = _images_and_others(files)
+        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        keys, self.others = _images_and_others(names)
         self.class_names, self.labels = label_by_path(keys, self.location, "")
 
     def __getstate__(self) -> dict[str, object]:
@@ -115,12 +118,16 @@ class ZipSource:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._zip, self._lock = zipfile.ZipFile(self.location), threading.Lock()
+        self._zip, self._lock = files.open_zip(Path(self.location)), threading.Lock()
+
+    def size(self, key: str) -> int:
+        """As the zip's directory says."""
+        return self._zip.getinfo(key).file_size
 
     def read(self, key: str) -> bytes:
         """The entry's content."""
         with self._lock:
-            return self._zip.read(key)
+            return files.read_entry(self._zip, key)
 
     def fingerprint(self) -> str:
         """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
@@ -146,6 +153,11 @@ class SyntheticSource:
             for label, name in enumerate(self.class_names)
             for index in range(n // 2 + (n % 2 if label == 0 else 0))
         }
+
+    def size(self, key: str) -> int:
+        """Of any picture, about."""
+        del key
+        return _DRAWN_BYTES
 
     def read(self, key: str) -> bytes:
         """The picture as PPM: its bytes, and so its sha256, depend on no encoder."""
