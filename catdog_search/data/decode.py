@@ -71,8 +71,8 @@ class UndecodableError(ValueError):
     """The bytes are not an image that can be used.
 
     Attributes:
-        kind: `empty`, `not an image`, `truncated`, `corrupt`, `blank`, `too large` or `too small`;
-            or `too little memory`, which is no fact about the file.
+        kind: `empty`, `not an image`, `unsupported`, `truncated`, `corrupt`, `blank`, `too large`
+            or `too small`; or `too little memory`, which is no fact about the file.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -232,7 +232,7 @@ def _seen_once(
 ) -> _T:
     with contextlib.ExitStack() as held:
         with _told(content), _opened(content) as image:
-            _check_size(image)
+            _check(image)
             flags = _flags(image)
             scale = _draft_scale(image, side)
             is_for_hash = scale == _draft_scale(image, _HASH_DRAFT)
@@ -303,13 +303,15 @@ def _is_cut(content: bytes) -> bool:
     return (repair.declared_bytes(content) or 0) > len(content)
 
 
-def _check_size(image: Image.Image) -> None:
+def _check(image: Image.Image) -> None:
     size = f"{image.width}x{image.height} pixels"
     coded = image.width * image.height
     if coded > MAX_CODED_PIXELS or coded > MAX_PIXELS * _most_scale(image) ** 2:
         raise UndecodableError("too large", size)
     if min(image.size) < MIN_SIDE:
         raise UndecodableError("too small", size)
+    if levels.is_misread(image):
+        raise UndecodableError("unsupported", "uncompressed planes of 16 bits each")
 
 
 def _most_scale(image: Image.Image) -> int:

@@ -33,6 +33,8 @@ _STRIP_PIXELS = 1_000_000
 # TIFF's tag for what a level means, and the value that turns black and white round; Pillow heeds
 # it for 8 bits and less alone.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+# TIFF's tags for bits a level and for whether channels lie apart.
+_BITS, _PLANES, _APART = 258, 284, 2
 # Pillow keeps unsigned levels of 32 bits as signed ones.
 _UNSIGNED_32 = "I;32N"
 # Of levels of 16 bits in several channels Pillow keeps the high byte; this reads the low one.
@@ -63,6 +65,13 @@ def stored_modes(image: Image.Image) -> frozenset[str]:
 def is_deep(image: Image.Image) -> bool:
     """Whether an image's grey levels are kept in more than 8 bits."""
     return image.mode.startswith("I") or image.mode == "F"
+
+
+def is_misread(image: Image.Image) -> bool:
+    """Whether Pillow takes the planes of a TIFF for such of 8 bits; compressed ones it reads."""
+    tags, tiles = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
+    is_planar = tags.get(_PLANES) == _APART and any(tile[0] == "raw" for tile in tiles)
+    return is_planar and max(tags.get(_BITS, (8,))) > 8  # noqa: PLR2004
 
 
 def is_grey(image: Image.Image, stored: frozenset[str]) -> bool:

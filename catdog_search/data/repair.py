@@ -6,7 +6,8 @@ ones, at 64 px: with 5 % of the pixels missing they differ by 3 of 255 levels on
 them at quality 30 costs 2 levels, cropping 5 % of their height 13. So up to 10 % may be missing:
 less than half of what the mildest augmentation changes. A progressive JPEG is blurred and not cut
 off: with 60 % of its bytes missing it differs by 2 levels, with 70 % by 4, with 80 % by 6, where
-only its first two scans are whole, and with 90 % by 19.
+only its first two scans are whole, and with 90 % by 19. WebP (30 photos): with 3 % of the bytes
+missing 0.6 at most, with 8 % 9. AVIF is lost to a missing byte in one of six, in spite of this.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from PIL import Image, ImageFile
 from catdog_search.data.formats import format_of, signed
 from catdog_search.data.levels import strips
 
-# Of the pixels of a photo, or of the bytes where those can't be told apart.
-MOST_MISSING = 0.1
+# Of the pixels of a photo; of its bytes where it can't be told which pixels those are.
+MOST_MISSING, MOST_MISSING_BYTES = 0.1, 0.05
 
 _PNG_SIGNATURE = 8
 # What makes the picture; what is transparent, and which side is up.
@@ -42,6 +43,8 @@ _JPEG_WANTED = {0xE0: 18, 0xE1: 10, 0xEE: 16}
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Rows that a JPEG's smallest unit takes, at most.
 _UNIT_ROWS = 16
+# Of zeros that WebP's decoders may read beyond the last coded byte; an even number.
+_READ_AHEAD = 1024
 # Formats whose pixels come row by row, so that those before the damage are there.
 _BY_ROWS = ("PNG", "GIF", "BMP", "DIB", "TIFF", "PPM")
 # What a JPEG's decoder leaves where nothing came: half of all levels, turned round in CMYK.
@@ -175,14 +178,29 @@ def _padded(content: bytes) -> bytes | None:
     """As long as the file says that it is; None where too much of it is missing."""
     size = declared_bytes(content) or 0
     missing = size - len(content)
-    return content + bytes(missing) if 0 < missing <= MOST_MISSING * size else None
+    return content + bytes(missing) if 0 < missing <= MOST_MISSING_BYTES * size else None
+
+
+def _padded_webp(content: bytes) -> bytes | None:
+    """Likewise; the chunk that is cut off becomes longer, since its decoder reads ahead."""
+    padded = _padded(content)
+    if padded is None:
+        return None
+    at, end = 12, 12
+    while end <= len(content):
+        at = end
+        length = int.from_bytes(padded[at + 4 : at + 8], "little")
+        end = at + 8 + length + length % 2
+    body = padded[at + 8 : end] + bytes(_READ_AHEAD)
+    chunks = padded[8 : at + 4] + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 _MENDERS: dict[str, Callable[[bytes], bytes | None]] = {
     "PNG": _essential_png,
     "JPEG": _closed_jpeg,
     "JPEG2000": _closed_codestream,
-    "WEBP": _padded,
+    "WEBP": _padded_webp,
     "AVIF": _padded,
 }
 
