@@ -408,7 +408,7 @@ def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | 
     chosen = heapq.nsmallest(_SAMPLE, source.labels, lambda key: zlib.crc32(os.fsencode(key)))
     sample = set()
     for key in chosen:
-        with contextlib.suppress(*READ_ERRORS, FileTooLargeError):
+        with contextlib.suppress(*READ_ERRORS, FileTooLargeError, MemoryError):
             sample.add(hashlib.sha256(source.read(key)).hexdigest())
     best, most = None, len(sample) / 2
     for entry in reversed(cache.entries(folder)):

@@ -118,6 +118,8 @@ class Task:
                 return sha256, examine(content, key, self.image_size, reserve)
             except UndecodableError as error:
                 return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
+            except MemoryError as error:
+                return Found(key, sha256, reason=_said(error), passing=True)
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)
