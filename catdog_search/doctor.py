@@ -52,11 +52,15 @@ def examine(state: State) -> Iterator[Check]:
         "cache": _cache,
         "data": _data,
     }
+    said = set()
     for name, look in looks.items():
         try:
             yield Check(name, True, look())
         except CatdogError as error:
-            yield Check(name, False, str(error))
+            # A state that isn't at home is told once, not for each of its stores.
+            if str(error) not in said:
+                yield Check(name, False, str(error))
+            said.add(str(error))
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def _backend() -> str:
 
 
 def _state(state: State) -> str:
+    state.require_home()
     existing = next(p for p in (state.root, *state.root.parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise CatdogError(f"{state.root} can't be written; choose another with --state")

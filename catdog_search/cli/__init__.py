@@ -73,6 +73,7 @@ for _command in (
     judge.evaluate,
     stores.promote,
     stores.ui,
+    stores.relocate,
     stores.doctor,
     data.data,
 ):

@@ -43,7 +43,7 @@ class Store:
             StateError: The state was moved or copied.
         """
         state.require_home()
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or own_uri(state)
+        uri = tracking_uri(state)
         return cls(uri, None if is_server(uri) else state.artifacts)
 
     def client(self) -> Client:
@@ -82,16 +82,11 @@ class Store:
         """
         if self.artifacts is None:
             return
-        quiet_mlflow()
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-
         from catdog_search.tracking import locations
 
-        try:
-            url = make_url(self.uri)
-        except ArgumentError as error:
-            raise StateError(f"MLflow store {self.uri}: {error}") from None
+        url = locations.database(self.uri)
+        if url is None:
+            return  # which opening it says
         location = locations.experiment_location(url, name)
         path = local_path(location) if location else None
         if location is None or (path and is_below(path, self.artifacts)):
@@ -126,12 +121,17 @@ def _kept_environment(name: str) -> Iterator[None]:
 
 def as_location(path: Path) -> str:
     """A folder as MLflow records it."""
-    return path.resolve().as_uri()
+    return path.absolute().as_uri()
 
 
 def is_below(path: Path, folder: Path) -> bool:
     """Whether a path leads to something in a folder, links followed."""
     return folder.resolve() in path.resolve().parents
+
+
+def tracking_uri(state: State) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or own_uri(state)
 
 
 def own_uri(state: State) -> str:
