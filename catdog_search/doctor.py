@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -13,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from catdog_search import places, sqlite
+from catdog_search import identity, places, sqlite
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
@@ -54,11 +55,15 @@ def examine(state: State) -> Iterator[Check]:
         "cache": _cache,
         "data": _data,
     }
+    said = set()
     for name, look in looks.items():
         try:
             yield Check(name, True, look())
         except CatdogError as error:
-            yield Check(name, False, str(error))
+            # A state that isn't at home is told once, not for each of its stores.
+            if str(error) not in said:
+                yield Check(name, False, str(error))
+            said.add(str(error))
 
 
 @dataclass(frozen=True)
@@ -85,9 +90,14 @@ _PASSES = 3
 def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
     """Look whether the stores are whole; a damaged one is set aside for its copy.
 
+    Those of a state that was moved or copied are left alone; `examine` tells of it.
+
     Raises:
         StudyLockedError: A study is running, and `repair` would take its store from it.
     """
+    with contextlib.suppress(StateError):
+        if identity.displaced(state.root):
+            return
     for path in (state.optuna_db, state.mlflow_db):
         if what := _damage(state, path):
             if repair:
@@ -170,6 +180,7 @@ def _backend() -> str:
 
 
 def _state(state: State) -> str:
+    state.require_home()
     existing = next(p for p in (state.root, *state.root.parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise CatdogError(f"{state.root} can't be written; choose another with --state")

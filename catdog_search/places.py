@@ -46,15 +46,10 @@ class State:
 
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
         next command is started. A second path to the same folder gives the one that is recorded.
-
-        Raises:
-            StateError: It is a link to nowhere, where nothing should be made anew.
         """
         given = Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser()
-        if given.is_symlink() and not given.exists():
-            raise StateError(
-                f"state folder {given}: is a link to {given.readlink()}, which is gone"
-            )
+        if _leads_nowhere(given):
+            return cls(given.absolute())  # not what it leads to, which nobody may make anew
         return cls(identity.canonical(given.resolve()))
 
     @property
@@ -109,8 +104,12 @@ class State:
         """Refuse a state that was moved or copied; whoever opens one of its stores asks first.
 
         Raises:
-            StateError: It was; the cure is named.
+            StateError: It was, and the cure is named; or it is a link to a folder that is gone.
         """
+        if _leads_nowhere(self.root):
+            raise StateError(
+                f"state folder {self.root}: is a link to {self.root.readlink()}, which is gone"
+            )
         identity.require_home(self.root)
 
     def create(self) -> None:
@@ -138,14 +137,24 @@ class State:
         Raises:
             StateError: It is being relocated, or, for one who wants it alone, used.
         """
-        try:
-            with file_lock(self.root / "state.lock", wait=False, shared=not alone):
-                yield
-        except BlockingIOError:
-            what = "used by another process" if alone else "being relocated"
-            raise StateError(
-                f"state folder {self.root} is {what}; try again when it rests"
-            ) from None
+        lock = file_lock(self.root / "state.lock", wait=False, shared=not alone)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(lock)
+            except BlockingIOError:
+                what = "used by another process" if alone else "being relocated"
+                raise StateError(
+                    f"state folder {self.root} is {what}; try again when it rests"
+                ) from None
+            except OSError as error:
+                # Where nobody can write, nobody can relocate it either.
+                if alone or os.access(self.root, os.W_OK):
+                    raise StateError(f"state folder {self.root}: {error.strerror}") from None
+            yield
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _misread(path: str) -> str | None:

@@ -176,7 +176,7 @@ def test_state_with_its_artifacts_on_another_disk_is_at_home(home: Path, tmp_pat
     State.at(str(home)).require_home()
 
 
-@pytest.mark.parametrize("name", ["with space", "50%", "%41", "a?b", "a#b", "ä'b", "a;b&c"])
+@pytest.mark.parametrize("name", ["with space", "50%", "a#b", "ä'b", "a;b&c"])
 def test_cure_can_be_typed_whatever_the_path(tmp_path: Path, name: str) -> None:
     import shlex
 
@@ -199,7 +199,8 @@ def test_folder_that_is_no_state_yet_is_left_alone(tmp_path: Path) -> None:
 def test_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     with pytest.raises(StateError, match=r"a link to .*disk, which is gone"):
-        State.at(str(tmp_path / "link"))
+        State.at(str(tmp_path / "link")).create()
+    assert not (tmp_path / "disk").exists()
 
 
 def test_lock_keeps_a_state_where_it_is(home: Path) -> None:

@@ -75,6 +75,7 @@ for _command in (
     judge.evaluate,
     stores.promote,
     stores.ui,
+    stores.relocate,
     stores.doctor,
     data.data,
 ):

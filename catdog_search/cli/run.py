@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -269,4 +270,4 @@ def _own_command() -> str:
 def _state_flag(state: State) -> str:
     from catdog_search.places import State
 
-    return "" if state == State.at(None) else f" --state {state.root}"
+    return "" if state == State.at(None) else f" --state {shlex.quote(str(state.root))}"

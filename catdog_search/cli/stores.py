@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from catdog_search.cli.common import json_option, state_option
+from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
     from catdog_search.places import State
+    from catdog_search.search.relocate import Relocated
 
 
 @click.command()
@@ -67,13 +69,58 @@ def ui(host: str, port: int, state: str | None) -> None:
     from catdog_search.tracking.store import Store, is_server
     from catdog_search.tracking.ui import page, serve_ui
 
-    store = Store.of(State.at(state))
+    where = State.at(state)
+    store = Store.of(where)
     if is_server(store.uri):
         click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
     click.echo(f"MLflow on {store.shown}; starting takes up to half a minute")
-    code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
+    with where.in_use():
+        code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
+
+
+@click.command()
+@json_option
+@state_option
+def relocate(as_json: bool, state: str | None) -> None:
+    """Mend a state folder that was moved or copied: name its files where they are now."""
+    from catdog_search.places import State
+    from catdog_search.search.relocate import relocate as move_in
+
+    where = State.at(state)
+    done = move_in(where)
+    if as_json:
+        facts = {
+            "state": str(where.root),
+            "from": [str(place) for place in done.places],
+            "copy": done.is_copy,
+            "locations": done.locations,
+            "kept_models": done.kept,
+            "missing_models": list(done.missing),
+        }
+        click.echo(json.dumps(facts))
+    else:
+        _say_relocated(where, done)
+    click.get_current_context().exit(1 if done.missing else 0)
+
+
+def _say_relocated(state: State, done: Relocated) -> None:
+    here = f"state folder {printable(str(state.root))}"
+    if done.places:
+        was = printable(str(done.places[0]))
+        what = (
+            "is now a state of its own, copied from" if done.is_copy else "is at home, moved from"
+        )
+        click.echo(f"{here} {what} {was}; {done.locations} locations rewritten")
+    elif done.locations:
+        click.echo(f"{here} was at home; {done.locations} locations of earlier places rewritten")
+    else:
+        click.echo(f"{here} is where its locations say; nothing to relocate")
+    there = done.kept - len(done.missing)
+    click.echo(f"checked: {there} of {done.kept} kept models are there with their files")
+    for model_id in done.missing:
+        click.echo(f"missing: the files of model {model_id}; `catdog-search doctor` tells more")
 
 
 @click.command()

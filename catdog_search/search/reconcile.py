@@ -52,7 +52,7 @@ def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
         StateError: There is no such study, or a store doesn't open.
     """
     try:
-        with file_lock(lock_path(state.scratch(name)), wait=False):
+        with state.in_use(), file_lock(lock_path(state.scratch(name)), wait=False):
             found = list(_Comparison(state, name).findings())
             for finding in found if repair else ():
                 finding.repair()

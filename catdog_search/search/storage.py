@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.exceptions import OptunaError
 from optuna.storages import RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
@@ -74,6 +75,52 @@ def existing_studies(state: State) -> list[str]:
     if not state.optuna_db.exists():
         return []
     return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
+
+
+def recorded_studies(state: State) -> list[optuna.Study]:
+    """Every study in `state`, also where that isn't at home; makes nothing."""
+    if not state.optuna_db.exists():
+        return []
+    storage = _storage(state.optuna_db)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def change_attributes(
+    state: State, keys: Collection[str], change: Callable[[str, str], str | None]
+) -> int:
+    """Change attributes of all studies in `state` at once, or none of them.
+
+    Args:
+        state: It need not be at home.
+        keys: Of attributes that are text.
+        change: Gives another value for a key and its value; None where it stays.
+
+    Returns:
+        Attributes that were changed.
+
+    Raises:
+        StateError: The storage doesn't open, or can't be written.
+    """
+    if not state.optuna_db.exists():
+        return 0
+    table = sa.table("study_user_attributes", *map(sa.column, ("study_id", "key", "value_json")))
+    changed = 0
+    engine = _storage(state.optuna_db).engine
+    try:
+        with engine.begin() as connection:
+            for row in connection.execute(sa.select(table).where(table.c.key.in_(keys))).all():
+                if (value := change(row.key, json.loads(row.value_json))) is None:
+                    continue
+                at = (table.c.study_id == row.study_id) & (table.c.key == row.key)
+                connection.execute(table.update().where(at).values(value_json=json.dumps(value)))
+                changed += 1
+    except SQLAlchemyError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"Optuna storage {state.optuna_db}: {first}") from error
+    finally:
+        engine.dispose()
+    return changed
 
 
 def load_study(state: State, name: str) -> optuna.Study:

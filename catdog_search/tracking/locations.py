@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from catdog_search.errors import StateError
 from catdog_search.identity import local_path
@@ -30,6 +30,8 @@ _COLUMNS = (
 )
 # Tags that are one.
 _TRACE_LOCATION = "mlflow.artifactLocation"
+# Kinds of databases that MLflow keeps a store in.
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Seconds to wait for another who writes.
 _WAIT_S = 60
 
@@ -196,6 +198,23 @@ def is_there(store: sa.URL) -> bool:
     """Whether there is anything to open; a sqlite file would be made by looking into it."""
     is_file = store.get_backend_name() == "sqlite" and store.database
     return not is_file or Path(store.database or "").exists()
+
+
+def models(store: sa.URL) -> dict[str, str]:
+    """Where every logged model is, by id."""
+    table = sa.table("logged_models", sa.column("model_id"), sa.column("artifact_location"))
+    with _transaction(store) as connection:
+        found = connection.execute(sa.select(table.c.model_id, table.c.artifact_location))
+        return {row[0]: row[1] for row in found}
+
+
+def database(uri: str) -> sa.URL | None:
+    """A tracking URI as that of a database; None where it is that of something else."""
+    try:
+        url = sa.make_url(uri)
+    except (ArgumentError, ValueError):
+        return None
+    return url if url.get_backend_name() in _DATABASES else None
 
 
 def database_file(uri: str) -> Path | None:

@@ -120,16 +120,11 @@ class Store:
         """
         if self.artifacts is None:
             return
-        quiet_mlflow()
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-
         from catdog_search.tracking import locations
 
-        try:
-            url = make_url(self.uri)
-        except ArgumentError as error:
-            raise StateError(f"MLflow store {self.shown}: {error}") from None
+        url = locations.database(self.uri)
+        if url is None:
+            return  # which opening it says
         location = locations.experiment_location(url, name)
         path = local_path(location) if location else None
         if location is None or (path and is_below(path, self.artifacts)):
@@ -191,6 +186,11 @@ def _kept_environment(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def tracking_uri(state: State) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
+    return os.environ.get(_VARIABLE) or own_uri(state)
+
+
 def own_uri(state: State) -> str:
     """Tracking URI of a state folder's own store."""
     return sqlite_uri(state.mlflow_db)
@@ -231,7 +231,7 @@ def _database(uri: str) -> str | None:
 
 def as_location(path: Path) -> str:
     """A folder as MLflow records it."""
-    return path.resolve().as_uri()
+    return path.absolute().as_uri()
 
 
 def is_below(path: Path, folder: Path) -> bool:
