@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, CatdogError, outside_reason
+from catdog_search.errors import BackendError, CacheLostError, CatdogError, outside_reason
 from catdog_search.redact import redact
 from catdog_search.search.messages import (
     BatchDone,
@@ -141,7 +141,8 @@ class _Trainer:
             raise
         except Exception as error:
             reason, trace = redact(_first_line(error)), redact(traceback.format_exc())
-            return Outcome(self._ending(error), reason=reason, trace=trace)
+            lost = isinstance(error, CacheLostError)
+            return Outcome(self._ending(error), reason=reason, trace=trace, photos_lost=lost)
 
     def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
         if self._module.is_out_of_memory(error):
