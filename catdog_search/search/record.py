@@ -15,6 +15,7 @@ from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.outside import is_outside
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
@@ -147,7 +148,7 @@ class StudyRecord:
         run_id = self._runs.open_trial(
             trial.number, self._config.trial_params(params).model_dump(), tags
         )
-        if dead:
+        if dead and self._runs.has(dead):
             self._runs.set_tags(dead, {"next_attempt": run_id})
         self._runs.log_dataset(run_id, self._card)
         trial.set_user_attr(history.RUN_ID, run_id)
@@ -172,7 +173,9 @@ class StudyRecord:
             The state, as Optuna spells it, or `interrupted`.
         """
         if outcome.ending in _UNFINISHED:
-            self.abandon(run_id)
+            if outcome.ending == "blocked":
+                self._runs.hurry()
+            self._leave(run_id)
             return "interrupted"
         state, _ = _STATES[outcome.ending]
         attrs = {
@@ -192,6 +195,14 @@ class StudyRecord:
         close_run(self._runs, run_id, self._study.get_trials(deepcopy=False)[trial.number])
         self._rank()
         return state.name
+
+    def _leave(self, run_id: str) -> None:
+        """Close the run of an attempt; where the store is what failed, `settle` does it later."""
+        try:
+            self.abandon(run_id)
+        except Exception as error:
+            if not is_outside(error):
+                raise
 
     def _rank(self) -> None:
         """Keep the models of the best trials alone, and name the best one on the parent run."""
@@ -232,7 +243,9 @@ class StudyRecord:
         """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             client, run_id = self._runs.client, row.run_id
-            if not row.kept or run_id is None or client.list_artifacts(run_id, FIGURES):
+            if not row.kept or run_id is None or not self._runs.has(run_id):
+                continue
+            if client.list_artifacts(run_id, FIGURES):
                 continue
             seen = recorded(client, run_id)
             if seen.predictions is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
@@ -18,40 +19,83 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean
 from catdog_search.tracking.store import enable_wal
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
 
+# That sqlite waits for another writer, in seconds: a call that is tried again says so, and so it
+# waits little; one that isn't waits in silence.
+_WAIT_S, _ALONE_WAIT_S = 5.0, 60.0
+
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def open_storage(state: State) -> RDBStorage:
-    """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+class _RetryingStorage(RDBStorage):
+    """Optuna's storage, each call of which tries again what waiting helps.
+
+    Every call is one transaction, which sqlite undoes where it fails, so it may be repeated.
+    """
+
+    def __init__(self, path: Path, wait_s: float, retry: Retry) -> None:
+        self._retry = retry
+        # Seconds that sqlite waits for another writer without a word; it gives up after 5 itself.
+        super().__init__(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": wait_s}})
+
+
+def _retried(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def call(self: _RetryingStorage, *args: Any, **options: Any) -> Any:
+        return self._retry(functools.partial(method, self, *args, **options))
+
+    return call
+
+
+# What Optuna's cache asks of the storage behind it: the public calls, and four that are its own.
+for _name in (
+    *sorted(BaseStorage.__abstractmethods__),
+    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
+):
+    setattr(_RetryingStorage, _name, _retried(_name))
+
+
+def about_storage(state: State) -> str:
+    """What it is, for people."""
+    return f"Optuna's database {state.optuna_db}"
+
+
+def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
+    """Optuna's storage in `state`, made where it is absent: whole or not at all.
+
+    Args:
+        state: Where it lies.
+        retry: Makes every call; None makes each once.
+    """
     path = state.optuna_db
     if not path.exists():
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
                 _make(path)
-    return _storage(path)
+    return _storage(path, retry, _WAIT_S) if retry else _existing(state)
 
 
 def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    _storage(fresh).engine.dispose()
+    _storage(fresh, Retry(f"Optuna's database {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
 
-def _storage(path: Path) -> RDBStorage:
-    # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
-    waiting = {"connect_args": {"timeout": 60}}
+def _storage(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
     try:
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs=waiting)
+        return retry(lambda: _RetryingStorage(path, wait_s, retry))
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error
@@ -61,7 +105,11 @@ def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
     if not state.optuna_db.exists():
         return []
-    return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
+    return sorted(optuna.get_all_study_names(_existing(state)))
+
+
+def _existing(state: State) -> RDBStorage:
+    return _storage(state.optuna_db, Retry(about_storage(state)))
 
 
 def load_study(state: State, name: str) -> optuna.Study:
@@ -70,7 +118,7 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
-    storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
+    storage = _existing(state) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
@@ -84,14 +132,23 @@ def open_study(
     dataset: Dataset,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
+    retry: Retry | None = None,
 ) -> optuna.Study:
     """The study of `config`, made or resumed.
+
+    Args:
+        state: Where it is kept.
+        config: What it is.
+        dataset: That it trains on.
+        sampler: Proposes its trials.
+        pruner: Ends them early.
+        retry: Makes every call to the storage; None makes each once.
 
     Raises:
         StateError: It was made with another space, objective or dataset; the differences are named.
     """
     study = optuna.create_study(
-        storage=open_storage(state),
+        storage=open_storage(state, retry),
         sampler=sampler,
         pruner=pruner,
         study_name=config.name,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from catdog_search.outside import is_absent
+from catdog_search.retry import Retry
 
 if TYPE_CHECKING:
     import keras
@@ -22,6 +26,7 @@ def log_model(
     backend: str,
     metadata: Mapping[str, Any],
     example: npt.NDArray[np.uint8],
+    retry: Retry,
 ) -> str:
     """Log the exported model of a run; returns its model id.
 
@@ -31,7 +36,28 @@ def log_model(
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
         example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
+        retry: Tries again what waiting helps; what the try before left is removed.
     """
+    import mlflow
+
+    log = partial(_log_model, run_id, model, backend, metadata, example)
+
+    def again() -> str:
+        client = mlflow.MlflowClient()
+        for model_id in models_of(client, mlflow.get_run(run_id).info.experiment_id, run_id):
+            delete_model(client, model_id)
+        return log()
+
+    return retry(log, again)
+
+
+def _log_model(
+    run_id: str,
+    model: keras.Model,
+    backend: str,
+    metadata: Mapping[str, Any],
+    example: npt.NDArray[np.uint8],
+) -> str:
     import mlflow
 
     # Without this the model goes to the default experiment, whatever its run belongs to.
@@ -67,6 +93,13 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, **options)
 
 
+def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[str]:
+    """Ids of the models that a run logged, those that it didn't finish included."""
+    query = f"source_run_id = '{run_id}'"
+    found = client.search_logged_models([experiment_id], filter_string=query)
+    return [str(model.model_id) for model in found]
+
+
 def delete_model(client: MlflowClient, model_id: str) -> None:
     """Remove a logged model and its files, unless a registered version stands on it.
 
@@ -77,7 +110,9 @@ def delete_model(client: MlflowClient, model_id: str) -> None:
 
     try:
         model = client.get_logged_model(model_id)
-    except mlflow.exceptions.MlflowException:
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error):
+            raise
         return
     if "mlflow.modelVersions" in model.tags:
         return

@@ -5,21 +5,30 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from catdog_search.errors import StateError
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
+from catdog_search.tracking.address import require_usable, shown
+from catdog_search.tracking.client import RetryingClient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _PROBE_S = 10
+_VERSION = re.compile(r"\d+\.\d+")
+# Of MLflow's own client, which waits without a word: `Retry` does it aloud.
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 1, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server.
+CALL_S = 30 + (1 + _HTTP_RETRIES) * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -36,31 +45,61 @@ class Store:
 
     @classmethod
     def of(cls, state: State) -> Store:
-        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own."""
+        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
+
+        Raises:
+            StateError: It names no kind of store that can be used here.
+        """
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state.mlflow_db}"
+        require_usable(uri)
         return cls(uri, None if is_server(uri) else state.artifacts)
 
-    def client(self) -> MlflowClient:
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        if is_server(self.uri):
+            return f"the tracking server {shown(self.uri)}"
+        return f"MLflow's database {shown(self.uri).removeprefix('sqlite:///')}"
+
+    def client(self, retry: Retry | None = None) -> MlflowClient:
         """A client of this store, which is made first where it is absent.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
+        Args:
+            retry: Makes every call; None makes each once.
+
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open. The client's calls raise it too, where something
+                outside this program keeps them from being answered.
         """
         quiet_mlflow()
+        retry = retry or Retry(self.about)
         self._prepare()
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _kept_environment("MLFLOW_TRACKING_URI"):
-                mlflow.set_tracking_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
+            client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise StateError(f"MLflow store {self.uri}: {first}") from error
+        return cast("MlflowClient", RetryingClient(client, retry))
+
+    def _open(self) -> MlflowClient:
+        import mlflow
+        from mlflow.entities import ViewType
+
+        if not is_server(self.uri):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        with _kept_environment("MLFLOW_TRACKING_URI"):
+            mlflow.set_tracking_uri(self.uri)
+        client = mlflow.MlflowClient(self.uri)
+        found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
+        if is_server(self.uri) and not found:
+            _require_mlflow(self)
         return client
 
     def _prepare(self) -> None:
@@ -98,6 +137,8 @@ def quiet_mlflow() -> None:
     # With a server, MLflow prints links to stdout, which is `--json`'s.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_HTTP_RETRIES))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_HTTP_TIMEOUT_S))
     # It prints the trace of every error that it raises, which is said once, in a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
@@ -132,6 +173,19 @@ def enable_wal(path: Path) -> None:
     """Let readers and a writer of a sqlite file work at once; stays with the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
+
+
+def _require_mlflow(store: Store) -> None:
+    """Make sure of what answers: any JSON passes for a list of no experiments."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
+    if not _VERSION.match(answer.text):
+        raise StateError(
+            f"{store.about} answers, but not as MLflow does; look at MLFLOW_TRACKING_URI, and "
+            "whether it wants a login"
+        )
 
 
 def _probe(uri: str) -> None:
