@@ -345,6 +345,12 @@ class LimitsConfig(_Table):
     stall_minutes: float = Field(
         10, gt=0, description="without a sign of life after which a worker is taken for dead"
     )
+    retry_minutes: float = Field(
+        5,
+        ge=0,
+        description="to try again for where a store is locked or doesn't answer, before the study "
+        "stops",
+    )
     trials_per_worker: int = Field(
         50, ge=1, le=100_000, description="after which a worker gives way to a fresh one"
     )

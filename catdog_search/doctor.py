@@ -17,7 +17,8 @@ from pathlib import Path
 from catdog_search import identity, places, sqlite
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
-from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
+from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outside import outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.search.scratch import lock_path
 from catdog_search.search.storage import existing_studies, lost

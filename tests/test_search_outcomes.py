@@ -167,7 +167,10 @@ def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
         patched.setattr(StudyRecord, "close", full)
         with pytest.raises(StateError) as caught:
             run(state, pictures, 1)
-    assert str(caught.value) == f"state folder {state.root}: the disk is full; run again to go on"
+    line = str(caught.value)
+    assert line.startswith("the disk is full (No space left on device)")
+    assert str(state.root) in line
+    assert line.endswith("; once that is mended, run again to go on")
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(state)
 

@@ -10,7 +10,8 @@ import click
 
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
-from catdog_search.errors import CatdogError, TrialFailedError, outside_reason
+from catdog_search.errors import CatdogError, TrialFailedError
+from catdog_search.outside import outside_reason
 
 
 class _Main(click.Group):

@@ -17,8 +17,10 @@ from optuna.trial import Trial, TrialState
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
+from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.search import history
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
@@ -42,7 +44,13 @@ from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, keep_copy, open_study, require_kept
+from catdog_search.search.storage import (
+    UID,
+    about_storage,
+    keep_copy,
+    open_study,
+    require_kept,
+)
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
@@ -153,9 +161,9 @@ def run_study(
             raise
         # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
         except Exception as error:
-            if not (reason := outside_reason(error)):
+            if not (reason := outside_reason(error, state.root)):
                 raise
-            raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
+            raise StateError(f"{reason}; once that is mended, run again to go on") from error
         seconds = time.monotonic() - started
         return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 
@@ -197,7 +205,8 @@ class _Coordinator:
         self._stop = stop
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
-        self.study = open_study(state, config, dataset, sampler, pruner)
+        retry = self._retry(about_storage(state))
+        self.study = open_study(state, config, dataset, sampler, pruner, retry)
         self._proposer = Proposer(self.study, sampler, config.space)
         photos = len(dataset.rows("train"))
         memory = memory_limit(config.limits) // options.trials_per_gpu
@@ -229,8 +238,20 @@ class _Coordinator:
             if self._pool:
                 self._pool.close(timeout=5 if end in ("done", "exhausted") else 0)
             if self._record:
-                self._record.close(_PARENT_STATUS[end])
-                self.store.keep_copy()
+                self._close(self._record, end)
+
+    def _close(self, record: StudyRecord, end: End | None) -> None:
+        try:
+            record.close(_PARENT_STATUS[end])
+            self.store.keep_copy()
+        except Exception as error:
+            # What failed first is told; the next start closes what stays open.
+            if end is not None or not is_outside(error):
+                raise
+
+    def _retry(self, about: str) -> Retry:
+        seconds = self._config.limits.retry_minutes * 60
+        return Retry(about, seconds, self._notice, lambda: self._stop.cause is not None)
 
     def _launch(self, backend: str) -> Launch:
         return Launch(
@@ -250,7 +271,8 @@ class _Coordinator:
                 f"earlier trials were tracked at {view.tracking_uri}, from now on at "
                 f"{self.store.shown}"
             )
-        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
+        retry = self._retry(self.store.about)
+        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID], retry)
         text = self._options.study_file
         return StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
 

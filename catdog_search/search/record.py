@@ -17,6 +17,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.markup import as_markdown
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.outside import is_outside
 from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
@@ -184,7 +185,9 @@ class StudyRecord:
             The state, as Optuna spells it, or `interrupted`.
         """
         if outcome.ending in _UNFINISHED:
-            self.abandon(run_id)
+            if outcome.ending == "blocked":
+                self._runs.hurry()
+            self._leave(run_id)
             return "interrupted"
         state, _ = _STATES[outcome.ending]
         attrs = {
@@ -204,6 +207,14 @@ class StudyRecord:
         close_run(self._runs, run_id, self._study.get_trials(deepcopy=False)[trial.number])
         self._rank()
         return state.name
+
+    def _leave(self, run_id: str) -> None:
+        """Close the run of an attempt; where the store is what failed, `settle` does it later."""
+        try:
+            self.abandon(run_id)
+        except Exception as error:
+            if not is_outside(error):
+                raise
 
     def _rank(self) -> None:
         """Keep the models of the best trials alone, and name the best one on the parent run."""

@@ -35,6 +35,7 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialSpec,
     TrialStarted,
+    Unready,
 )
 from catdog_search.search.photos import Photos
 from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
@@ -150,6 +151,7 @@ class Slot:
 
         Raises:
             TrialFailedError: None starts.
+            StateError: Something around it keeps it from starting.
         """
         starts = 0
         while True:
@@ -172,6 +174,11 @@ class Slot:
             message = worker.receive()
             if isinstance(message, Ready):
                 return message
+            if isinstance(message, Unready):
+                raise StateError(
+                    f"a worker can't start: {message.reason}; once that is mended, run again to "
+                    "go on"
+                )
         return None
 
     def _retire(self) -> None:

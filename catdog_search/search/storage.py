@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import uuid
@@ -12,7 +13,7 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search import sqlite
@@ -21,6 +22,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean
 from catdog_search.tracking.store import enable_wal, sqlite_uri
 
@@ -31,12 +33,59 @@ _FEW = 5
 # Settings whose numbers differ by less are the same.
 _ROUNDING = 1e-9
 
+# That sqlite waits for another writer, in seconds: a call that is tried again says so, and so it
+# waits little; one that isn't waits in silence.
+_WAIT_S, _ALONE_WAIT_S = 5.0, 60.0
+
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def open_storage(state: State) -> RDBStorage:
-    """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+class _RetryingStorage(RDBStorage):
+    """Optuna's storage, each call of which tries again what waiting helps.
+
+    Every call is one transaction, which sqlite undoes where it fails, so it may be repeated.
+    """
+
+    def __init__(self, path: Path, wait_s: float, retry: Retry) -> None:
+        self._retry = retry
+        # Seconds that sqlite waits for another writer without a word; it gives up after 5 itself.
+        waiting = {"connect_args": {"timeout": wait_s}}
+        # Optuna fills braces in, as in a template.
+        url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
+        super().__init__(url, engine_kwargs=waiting)
+
+
+def _retried(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def call(self: _RetryingStorage, *args: Any, **options: Any) -> Any:
+        return self._retry(functools.partial(method, self, *args, **options))
+
+    return call
+
+
+# What Optuna's cache asks of the storage behind it: the public calls, and four that are its own.
+for _name in (
+    *sorted(BaseStorage.__abstractmethods__),
+    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
+):
+    setattr(_RetryingStorage, _name, _retried(_name))
+
+
+def about_storage(state: State) -> str:
+    """What it is, for people."""
+    return f"Optuna's database {state.optuna_db}"
+
+
+def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
+    """Optuna's storage in `state`, made where it is absent: whole or not at all.
+
+    Args:
+        state: Where it lies.
+        retry: Makes every call; None makes each once.
+    """
     state.require_home()
     path = state.optuna_db
     state.require_whole(path)
@@ -44,25 +93,21 @@ def open_storage(state: State) -> RDBStorage:
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
                 _make(path)
-    return _storage(path)
+    return _storage(path, retry, _WAIT_S) if retry else _existing(state)
 
 
 def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    _storage(fresh).engine.dispose()
+    _storage(fresh, Retry(f"Optuna's database {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
 
-def _storage(path: Path) -> RDBStorage:
-    # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
-    waiting = {"connect_args": {"timeout": 60}}
-    # Optuna fills braces in, as in a template.
-    url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
+def _storage(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
     try:
-        return RDBStorage(url, engine_kwargs=waiting)
+        return retry(lambda: _RetryingStorage(path, wait_s, retry))
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error
@@ -74,14 +119,18 @@ def existing_studies(state: State) -> list[str]:
     state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
-    return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
+    return sorted(optuna.get_all_study_names(_existing(state)))
+
+
+def _existing(state: State) -> RDBStorage:
+    return _storage(state.optuna_db, Retry(about_storage(state)))
 
 
 def recorded_studies(state: State) -> list[optuna.Study]:
     """Every study in `state`, also where that isn't at home; makes nothing."""
     if not state.optuna_db.exists():
         return []
-    storage = _storage(state.optuna_db)
+    storage = _existing(state)
     names = sorted(optuna.get_all_study_names(storage))
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
@@ -106,7 +155,7 @@ def change_attributes(
         return 0
     table = sa.table("study_user_attributes", *map(sa.column, ("study_id", "key", "value_json")))
     changed = 0
-    engine = _storage(state.optuna_db).engine
+    engine = _existing(state).engine
     try:
         with engine.begin() as connection:
             for row in connection.execute(sa.select(table).where(table.c.key.in_(keys))).all():
@@ -131,7 +180,7 @@ def load_study(state: State, name: str) -> optuna.Study:
     """
     state.require_home()
     state.require_whole(state.optuna_db)
-    storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
+    storage = _existing(state) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
@@ -160,7 +209,8 @@ def lost(state: State, name: str | None = None) -> list[str]:
     kept = sqlite.kept_copy(state.optuna_db)
     if not kept.exists() or sqlite.damage(kept):
         return []
-    then, now = _remembered(kept, name), _remembered(state.optuna_db, name)
+    retry = Retry(about_storage(state))
+    then, now = (_remembered(_storage(path, retry), name) for path in (kept, state.optuna_db))
     lines = []
     for study, before in then.items():
         after = now.get(study, {})
@@ -169,9 +219,8 @@ def lost(state: State, name: str | None = None) -> list[str]:
     return lines
 
 
-def _remembered(path: Path, name: str | None) -> dict[str, dict[str, str]]:
+def _remembered(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]:
     """What never changes, by study: its finished trials and its own id."""
-    storage = _storage(path)
     facts: dict[str, dict[str, str]] = {}
     try:
         for study in storage.get_all_studies():
@@ -225,14 +274,23 @@ def open_study(
     dataset: Dataset,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
+    retry: Retry | None = None,
 ) -> optuna.Study:
     """The study of `config`, made or resumed.
+
+    Args:
+        state: Where it is kept.
+        config: What it is.
+        dataset: That it trains on.
+        sampler: Proposes its trials.
+        pruner: Ends them early.
+        retry: Makes every call to the storage; None makes each once.
 
     Raises:
         StateError: It was made with another space, objective or dataset; the differences are named.
     """
     study = optuna.create_study(
-        storage=open_storage(state),
+        storage=open_storage(state, retry),
         sampler=sampler,
         pruner=pruner,
         study_name=config.name,

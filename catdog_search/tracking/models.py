@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from catdog_search.outside import is_absent
+from catdog_search.retry import Retry
+from catdog_search.tracking.filters import equals
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     import numpy.typing as npt
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel
+    from mlflow.entities import Experiment, LoggedModel
 
     from catdog_search.tracking.own import Client
 
-# MLflow's word for what isn't there.
-ABSENT = "RESOURCE_DOES_NOT_EXIST"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
@@ -28,6 +31,7 @@ def log_model(
     backend: str,
     metadata: Mapping[str, Any],
     example: npt.NDArray[np.uint8],
+    retry: Retry,
 ) -> str:
     """Log the exported model of a run; returns its model id.
 
@@ -38,14 +42,33 @@ def log_model(
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
         example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
+        retry: Tries again what waiting helps; what the try before left is removed.
 
     Raises:
         StateError: Its files would lie outside of the state's own artifacts.
     """
-    import mlflow
-
     experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
     client.require_own(experiment.artifact_location, "models")
+    log = partial(_log_model, experiment, run_id, model, backend, metadata, example)
+
+    def again() -> str:
+        for left in models_of(client, experiment.experiment_id, run_id):
+            delete_model(client, left)
+        return log()
+
+    return retry(log, again)
+
+
+def _log_model(
+    experiment: Experiment,
+    run_id: str,
+    model: keras.Model,
+    backend: str,
+    metadata: Mapping[str, Any],
+    example: npt.NDArray[np.uint8],
+) -> str:
+    import mlflow
+
     # Without this the model goes to the default experiment, whatever its run belongs to.
     mlflow.set_experiment(experiment_id=experiment.experiment_id)
     # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
@@ -79,6 +102,12 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, **options)
 
 
+def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
+    """The models that a run logged, those that it didn't finish included."""
+    query = equals("source_run_id", run_id)
+    return list(client.search_logged_models([experiment_id], filter_string=query))
+
+
 def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
     """A logged model; None where the store has none of this id."""
     import mlflow
@@ -86,7 +115,7 @@ def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
     try:
         return client.get_logged_model(model_id)
     except mlflow.exceptions.MlflowException as error:
-        if error.error_code != ABSENT:
+        if not is_absent(error):
             raise
         return None
 

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
 from catdog_search.markup import as_markdown
+from catdog_search.outside import is_absent
 from catdog_search.redact import redact
+from catdog_search.retry import Retry
 from catdog_search.text import printable
 from catdog_search.tracking.figures import Predictions
 from catdog_search.tracking.filters import equals
-from catdog_search.tracking.models import ABSENT, delete_model, find_model
+from catdog_search.tracking.models import delete_model, find_model, models_of
 from catdog_search.tracking.store import Store, as_location
 from catdog_search.tracking.trial_files import FIGURES, delete_files, keep_figures, load_val
 
@@ -62,14 +64,16 @@ class StudyRuns:
         store: Where they are.
         study: The study's name, also the experiment's.
         uid: Tells this study from one of the same name in another state folder, or an older one.
+        retry: Makes every call to the store; None makes each once.
 
     Raises:
         StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
             artifacts outside of the state.
     """
 
-    def __init__(self, store: Store, study: str, uid: str) -> None:
-        self.client: Client = store.client()
+    def __init__(self, store: Store, study: str, uid: str, retry: Retry | None = None) -> None:
+        self.client: Client = store.client(retry)
+        self._retry = retry
         self.study = study
         self._uid = uid
         self._is_confined = store.artifacts is not None
@@ -88,6 +92,23 @@ class StudyRuns:
         return found is not None and bool(
             client.search_runs([found.experiment_id], _parent_query(uid))
         )
+
+    def hurry(self) -> None:
+        """Wait no more for a store that somebody has waited for already."""
+        if self._retry:
+            self._retry.give_up()
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run is there, and nobody has deleted it."""
+        import mlflow
+
+        try:
+            found = self.client.get_run(run_id)
+        except mlflow.exceptions.MlflowException as error:
+            if is_absent(error):
+                return False
+            raise
+        return str(found.info.lifecycle_stage) == "active"
 
     def _find_parent(self) -> str | None:
         runs = self._search(_parent_query(self._uid))
@@ -129,7 +150,7 @@ class StudyRuns:
                 return parent is not None
             return bool(self.client.get_run(parent).data.tags.get("study_uid") == self._uid)
         except mlflow.exceptions.MlflowException as error:
-            if error.error_code != ABSENT:
+            if not is_absent(error):
                 raise
             return False
 
@@ -148,11 +169,7 @@ class StudyRuns:
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The models that a run logged, those that it didn't finish included."""
-        return list(
-            self.client.search_logged_models(
-                [self.experiment_id], filter_string=equals("source_run_id", run_id)
-            )
-        )
+        return models_of(self.client, self.experiment_id, run_id)
 
     def start_parent(
         self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]

@@ -6,12 +6,13 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 from catdog_search import sqlite
@@ -19,6 +20,9 @@ from catdog_search.errors import StateError
 from catdog_search.identity import local_path
 from catdog_search.places import State, file_lock
 from catdog_search.redact import redact
+from catdog_search.retry import Retry
+from catdog_search.tracking.address import require_usable
+from catdog_search.tracking.client import RetryingClient
 from catdog_search.web import (
     Address,
     ask_loopback_directly,
@@ -35,6 +39,11 @@ _PROBE_S = 10
 _VARIABLE = "MLFLOW_TRACKING_URI"
 # Where MLflow's client looks for them.
 _USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
+_VERSION = re.compile(r"\d+\.\d+")
+# Of MLflow's own client, which waits without a word: `Retry` does it aloud.
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 1, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server.
+CALL_S = 30 + (1 + _HTTP_RETRIES) * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -56,13 +65,14 @@ class Store:
         """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
 
         Raises:
-            StateError: The state was moved or copied; or the variable can't be read, or would be
-                read in two ways.
+            StateError: The state was moved or copied; or the variable names no kind of store that
+                can be used here, can't be read, or would be read in two ways.
         """
         state.require_home()
         given = os.environ.get(_VARIABLE)
         if not given:
             return cls(own_uri(state), state.artifacts)
+        require_usable(given)
         if is_server(given):
             address = _server_address(given)
             return cls(address.url, None, _credentials(address))
@@ -78,30 +88,55 @@ class Store:
         """The URI for people and records: without secrets."""
         return redact(self.uri)
 
-    def client(self) -> Client:
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        if is_server(self.uri):
+            return f"the tracking server {self.shown}"
+        return f"MLflow's database {self.shown.removeprefix('sqlite:///')}"
+
+    def client(self, retry: Retry | None = None) -> Client:
         """A client of this store, which is made first where it is absent.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
+        Args:
+            retry: Makes every call; None makes each once.
+
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open. The client's calls raise it too, where something
+                outside this program keeps them from being answered.
         """
         quiet_mlflow()
         self._use_credentials()
+        retry = retry or Retry(self.about)
         self._prepare()
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
-        from catdog_search.tracking.own import Client
-
         try:
-            with _kept_environment(_VARIABLE):
-                mlflow.set_tracking_uri(self.uri)
-            client = Client(self.uri, self.artifacts)
-            client.search_experiments(max_results=1)
+            client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise StateError(f"MLflow store {self.shown}: {first}") from error
+        return cast("Client", RetryingClient(client, retry))
+
+    def _open(self) -> Client:
+        import mlflow
+        from mlflow.entities import ViewType
+
+        from catdog_search.tracking.own import Client
+
+        if not is_server(self.uri):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        with _kept_environment(_VARIABLE):
+            mlflow.set_tracking_uri(self.uri)
+        client = Client(self.uri, self.artifacts)
+        found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
+        if is_server(self.uri) and not found:
+            _require_mlflow(self)
         return client
 
     def _use_credentials(self) -> None:
@@ -281,6 +316,8 @@ def quiet_mlflow() -> None:
     # With a server, MLflow prints links to stdout, which is `--json`'s.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_HTTP_RETRIES))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_HTTP_TIMEOUT_S))
     # It prints the trace of every error that it raises, which is said once, in a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
@@ -315,6 +352,19 @@ def enable_wal(path: Path) -> None:
     """Let readers and a writer of a sqlite file work at once; stays with the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
+
+
+def _require_mlflow(store: Store) -> None:
+    """Make sure of what answers: any JSON passes for a list of no experiments."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
+    if not _VERSION.match(answer.text):
+        raise StateError(
+            f"{store.about} answers, but not as MLflow does; look at MLFLOW_TRACKING_URI, and "
+            "whether it wants a login"
+        )
 
 
 def _probe(uri: str) -> None:
