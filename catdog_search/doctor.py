@@ -72,12 +72,14 @@ class Difference:
         text: What.
         mend: What mends it.
         mended: Whether it was mended.
+        mendable: Whether `--repair` can.
     """
 
     study: str
     text: str
     mend: str
     mended: bool
+    mendable: bool = True
 
 
 def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
@@ -91,7 +93,9 @@ def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
             yield Difference(name, str(error), "nothing to mend", mended=True)
             continue
         for finding in found:
-            yield Difference(name, f"study {name}: {finding.text}", finding.mend, mended=repair)
+            can = finding.repair is not None
+            text = f"study {name}: {finding.text}"
+            yield Difference(name, text, finding.mend, repair and can, can)
 
 
 def _python() -> str:

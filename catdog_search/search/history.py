@@ -34,6 +34,7 @@ KEPT = "kept"  # whether it was worth a model and figures when it ended
 # User attributes of a study.
 PARENT_RUN_ID = "parent_run_id"
 TRACKING_URI = "tracking_uri"
+TRACKED = "tracked"  # where it was tracked before it was there
 DIGEST = "dataset_digest"
 METRIC = "metric"
 N_VAL = "n_val"
@@ -184,6 +185,15 @@ def note_dropped(study: optuna.Study, number: int) -> None:
 def note_run(study: optuna.Study, number: int, run_id: str) -> None:
     """Remember the run that was made anew for a finished trial."""
     study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
+
+
+def note_tracking(study: optuna.Study, uri: str) -> None:
+    """Remember where a study is tracked, and where it was: models may be there yet."""
+    attrs = study.user_attrs
+    last, before = attrs.get(TRACKING_URI), attrs.get(TRACKED, [])
+    if last not in (None, uri, *before):
+        study.set_user_attr(TRACKED, [*before, last])
+    study.set_user_attr(TRACKING_URI, uri)
 
 
 def _seconds(trial: FrozenTrial) -> float | None:

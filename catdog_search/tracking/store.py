@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import sqlite3
 import urllib.error
 import urllib.request
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catdog_search.errors import StateError
-from catdog_search.identity import local_path
+from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
+from catdog_search.tracking.confine import as_location, is_stray, require_below
 
 if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
@@ -80,25 +82,61 @@ class Store:
         Raises:
             StateError: They do, or the store doesn't open.
         """
-        if self.artifacts is None:
+        location = self.stray_experiment(name)
+        if location is None or (self.is_own and self.place_experiment(name)):
             return
+        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        if self.is_own:
+            cure = f"catdog-search doctor --repair --state {shlex.quote(str(self._root))}"
+            raise StateError(f"{where}this state's {self.artifacts}; mend that with `{cure}`")
+        raise StateError(
+            f"{where}this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
+
+    def stray_experiment(self, name: str) -> str | None:
+        """Where an experiment keeps its artifacts, if that is outside of the state's; else None.
+
+        Raises:
+            StateError: The store doesn't open, or a link leads out of the state's artifacts.
+        """
+        from catdog_search.tracking import locations
+
+        url = None if self.artifacts is None else locations.database(self.uri)
+        if self.artifacts is None or url is None:  # a server's are its own
+            return None
+        location = locations.experiment_location(url, name)
+        if location is None or is_stray(self.artifacts, location):
+            return location
+        require_below(self.artifacts, location)
+        return None
+
+    def place_experiment(self, name: str, *, in_use: bool = False) -> bool:
+        """Let an experiment keep its artifacts among the state's own.
+
+        Args:
+            name: Of the experiment.
+            in_use: Whether one that has runs or models too.
+
+        Returns:
+            Whether that was done.
+        """
         from catdog_search.tracking import locations
 
         url = locations.database(self.uri)
-        if url is None:
-            return  # which opening it says
-        location = locations.experiment_location(url, name)
-        path = local_path(location) if location else None
-        if location is None or (path and is_below(path, self.artifacts)):
-            return
-        own = self.uri == own_uri(State(self.artifacts.parent))
-        if own and locations.give_location(url, name, as_location(self.artifacts / name)):
-            return
-        raise StateError(
-            f"experiment {name!r} of {self.uri} keeps its artifacts in {path or location}, outside "
-            f"of this state's {self.artifacts}; give the study another name, or unset "
-            "MLFLOW_TRACKING_URI"
-        )
+        assert url is not None, "only a database's can be stray"
+        location = as_location(self._root / ARTIFACTS / name)
+        return locations.place_experiment(url, name, location, in_use=in_use)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the state folder's own store."""
+        return self.artifacts is not None and self.uri == own_uri(State(self._root))
+
+    @property
+    def _root(self) -> Path:
+        assert self.artifacts is not None, "a server has no folder of ours"
+        return self.artifacts.parent
 
     def _prepare(self) -> None:
         if is_server(self.uri):
@@ -119,16 +157,6 @@ def _kept_environment(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def as_location(path: Path) -> str:
-    """A folder as MLflow records it."""
-    return path.absolute().as_uri()
-
-
-def is_below(path: Path, folder: Path) -> bool:
-    """Whether a path leads to something in a folder, links followed."""
-    return folder.resolve() in path.resolve().parents
-
-
 def tracking_uri(state: State) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or own_uri(state)
@@ -136,7 +164,12 @@ def tracking_uri(state: State) -> str:
 
 def own_uri(state: State) -> str:
     """Tracking URI of a state folder's own store."""
-    return f"sqlite:///{state.mlflow_db}"
+    return sqlite_uri(state.mlflow_db)
+
+
+def sqlite_uri(path: Path) -> str:
+    """Tracking URI of a sqlite file."""
+    return f"sqlite:///{path}"
 
 
 def is_server(uri: str) -> bool:
