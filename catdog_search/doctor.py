@@ -76,12 +76,14 @@ class Difference:
         text: What.
         mend: What mends it.
         mended: Whether it was mended.
+        mendable: Whether `--repair` can.
     """
 
     study: str
     text: str
     mend: str
     mended: bool
+    mendable: bool = True
 
 
 # What a repair brings to light, such as runs of a study that was in the trash, is mended too.
@@ -159,7 +161,9 @@ def _compared(state: State, name: str, repair: bool) -> Iterator[Difference]:
         yield Difference(name, text, state.cure_of(state.optuna_db), mended=repair)
     else:
         for finding in found:
-            yield Difference(name, f"study {name}: {finding.text}", finding.mend, mended=repair)
+            can = finding.repair is not None
+            text = f"study {name}: {finding.text}"
+            yield Difference(name, text, finding.mend, repair and can, can)
 
 
 def _python() -> str:

@@ -314,9 +314,10 @@ def _recorded_places(root: Path) -> tuple[Path, ...]:
 
 
 def local_path(location: str) -> Path | None:
-    """The file that a location names, a path or a `file:` URI; None where it names none."""
-    if location.startswith("/"):
-        return Path(location)
-    if not location.startswith("file:///"):
-        return None
-    return Path(url2pathname(urlsplit(location).path))
+    """The file that a location names, as MLflow reads it; None where it names none.
+
+    MLflow takes a `%` for an escape in a plain path too.
+    """
+    if location.startswith("file:///"):
+        location = urlsplit(location).path
+    return Path(url2pathname(location)) if location.startswith("/") else None

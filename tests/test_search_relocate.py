@@ -454,4 +454,4 @@ def test_move_changes_what_lies_below_an_old_place(location: str | None, now: st
 def test_move_into_an_odd_path_is_spelled_as_a_uri() -> None:
     move = Move([Path("/a b/50%41?#")], Path("/c d/%20?#"))
     assert move.location("file:///a%20b/50%2541%3F%23/x") == "file:///c%20d/%2520%3F%23/x"
-    assert move.location("/a b/50%41?#/x") == "file:///c%20d/%2520%3F%23/x"
+    assert move.location("/a b/50%2541?#/x") == "file:///c%20d/%2520%3F%23/x"

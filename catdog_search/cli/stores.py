@@ -164,5 +164,5 @@ def _lines_of(findings: list[Difference], state: State) -> Iterator[str]:
         yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
         if not finding.mended:
             yield f"         mend: {finding.mend}"
-    if any(not finding.mended for finding in findings):
+    if any(finding.mendable and not finding.mended for finding in findings):
         yield f"{state.command('doctor --repair')} mends this"

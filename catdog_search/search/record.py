@@ -87,7 +87,7 @@ class StudyRecord:
         self._environment: dict[str, str] = {}
         self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
-        study.set_user_attr(history.TRACKING_URI, redact(runs.client.tracking_uri))
+        history.note_tracking(study, redact(runs.client.tracking_uri))
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))

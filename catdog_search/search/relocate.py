@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -27,9 +28,8 @@ from catdog_search.search.storage import UID, change_attributes, recorded_studie
 from catdog_search.text import printable
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
-from catdog_search.tracking.store import own_uri, tracking_uri
-
-_MODEL_FILE = "MLmodel"
+from catdog_search.tracking.models import MODEL_FILE
+from catdog_search.tracking.store import own_uri, sqlite_uri, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -213,20 +213,23 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
 
 
 def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
-    def change(key: str, value: str) -> str | None:
-        if key == UID:
-            return uids.get(value)
-        path = locations.database_file(value)
-        moved = move.path(path) if path else None
-        return f"sqlite:///{moved}" if moved else None
+    def moved(uri: str) -> str:
+        path = locations.database_file(uri)
+        now = move.path(path) if path else None
+        return sqlite_uri(now) if now else uri
 
-    return change_attributes(state, (UID, history.TRACKING_URI), change)
+    def change(key: str, value: Any) -> Any:
+        if key == UID:
+            return uids.get(value, value)
+        return [moved(uri) for uri in value] if key == history.TRACKED else moved(value)
+
+    return change_attributes(state, (UID, history.TRACKING_URI, history.TRACKED), change)
 
 
 def _model_files(artifacts: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(artifacts):
-        if _MODEL_FILE in names:
-            yield Path(folder, _MODEL_FILE)
+        if MODEL_FILE in names:
+            yield Path(folder, MODEL_FILE)
 
 
 def _rewrite_model_file(path: Path, move: Move) -> bool:
@@ -261,4 +264,4 @@ def _models(state: State) -> tuple[int, tuple[str, ...]]:
 
 def _has_files(location: str) -> bool:
     path = identity.local_path(location)
-    return path is not None and (path / _MODEL_FILE).exists()
+    return path is not None and (path / MODEL_FILE).exists()

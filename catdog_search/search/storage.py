@@ -136,14 +136,14 @@ def recorded_studies(state: State) -> list[optuna.Study]:
 
 
 def change_attributes(
-    state: State, keys: Collection[str], change: Callable[[str, str], str | None]
+    state: State, keys: Collection[str], change: Callable[[str, Any], Any]
 ) -> int:
     """Change attributes of all studies in `state` at once, or none of them.
 
     Args:
         state: It need not be at home.
-        keys: Of attributes that are text.
-        change: Gives another value for a key and its value; None where it stays.
+        keys: Of the attributes.
+        change: Gives the value that an attribute of a key and a value is to have.
 
     Returns:
         Attributes that were changed.
@@ -159,7 +159,8 @@ def change_attributes(
     try:
         with engine.begin() as connection:
             for row in connection.execute(sa.select(table).where(table.c.key.in_(keys))).all():
-                if (value := change(row.key, json.loads(row.value_json))) is None:
+                value = change(row.key, was := json.loads(row.value_json))
+                if value == was:
                     continue
                 at = (table.c.study_id == row.study_id) & (table.c.key == row.key)
                 connection.execute(table.update().where(at).values(value_json=json.dumps(value)))

@@ -5,6 +5,7 @@ MLflow has no way of its own to change a location once it is recorded.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ _COLUMNS = (
 )
 # Tags that are one.
 _TRACE_LOCATION = "mlflow.artifactLocation"
+# MLflow's number for a model that is whole.
+_READY = 2
 # Kinds of databases that MLflow keeps a store in.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 # Seconds to wait for another who writes.
@@ -139,22 +142,35 @@ def experiment_location(store: sa.URL, name: str) -> str | None:
         return connection.scalar(sa.select(found).where(_EXPERIMENTS.c.name == name))
 
 
-def give_location(store: sa.URL, experiment: str, location: str) -> bool:
-    """Let an experiment that has neither runs nor models keep its artifacts elsewhere.
+def place_experiment(store: sa.URL, name: str, location: str, *, in_use: bool) -> bool:
+    """Let an experiment keep its artifacts elsewhere.
+
+    Args:
+        store: A database of MLflow's.
+        name: Of the experiment.
+        location: Of the artifacts of its later runs.
+        in_use: Whether one that has runs or models too.
 
     Returns:
-        Whether it has none, so that this was done.
+        Whether that was done.
     """
-    own = _EXPERIMENTS.c.experiment_id
+    chosen = _EXPERIMENTS.c.name == name
     with _transaction(store) as connection:
-        chosen = _EXPERIMENTS.c.name == experiment
-        for table in ("runs", "logged_models"):
+        for table in () if in_use else ("runs", "logged_models"):
             of = sa.table(table, sa.column("experiment_id"))
-            joined = sa.select(sa.func.count()).where(of.c.experiment_id == own, chosen)
-            if connection.scalar(joined):
+            own = of.c.experiment_id == _EXPERIMENTS.c.experiment_id
+            if connection.scalar(sa.select(sa.func.count()).where(own, chosen)):
                 return False
         connection.execute(_EXPERIMENTS.update().where(chosen).values(artifact_location=location))
     return True
+
+
+def place_run(store: sa.URL, run_id: str, location: str) -> None:
+    """Let a run keep its artifacts elsewhere."""
+    runs = sa.table("runs", sa.column("run_uuid"), sa.column("artifact_uri"))
+    change = runs.update().where(runs.c.run_uuid == run_id).values(artifact_uri=location)
+    with _transaction(store) as connection:
+        connection.execute(change)
 
 
 _EXPERIMENTS = sa.table(
@@ -198,6 +214,40 @@ def is_there(store: sa.URL) -> bool:
     """Whether there is anything to open; a sqlite file would be made by looking into it."""
     is_file = store.get_backend_name() == "sqlite" and store.database
     return not is_file or Path(store.database or "").exists()
+
+
+def enter_model(
+    store: sa.URL, model_id: str, experiment_id: str, run_id: str, location: str
+) -> None:
+    """Let a store know a logged model whose files are there, and where they are.
+
+    Args:
+        store: A database of MLflow's.
+        model_id: That it had.
+        experiment_id: Of its study.
+        run_id: That made it.
+        location: Of its files.
+    """
+    now = int(time.time() * 1000)
+    row = {
+        "model_id": model_id,
+        "experiment_id": int(experiment_id),
+        "name": "model",
+        "artifact_location": location,
+        "creation_timestamp_ms": now,
+        "last_updated_timestamp_ms": now,
+        "status": _READY,
+        "lifecycle_stage": "active",
+        "source_run_id": run_id,
+    }
+    table = sa.table("logged_models", *map(sa.column, row))
+    chosen = table.c.model_id == model_id
+    with _transaction(store) as connection:
+        # One that was put into the trash has its row yet.
+        again = {"lifecycle_stage": "active", "status": _READY, "artifact_location": location}
+        change = table.update().where(chosen).values(again)
+        if not connection.execute(change).rowcount:
+            connection.execute(table.insert().values(row))
 
 
 def models(store: sa.URL) -> dict[str, str]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from catdog_search.errors import StateError
+from catdog_search.identity import local_path
 from catdog_search.outside import is_absent
 from catdog_search.retry import Retry
+from catdog_search.tracking.confine import as_location, copy_here, is_stray
 from catdog_search.tracking.filters import equals
+from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
     import keras
@@ -21,6 +27,8 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
+# What makes a folder a model.
+MODEL_FILE = "MLmodel"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
@@ -132,16 +140,69 @@ def delete_model(client: Client, model: LoggedModel) -> None:
     client.delete_logged_model(model.model_id)
 
 
-def model_exists(client: MlflowClient, model_id: str) -> bool:
-    """Whether a logged model is there, with its files."""
-    import mlflow
+@dataclass(frozen=True)
+class Standing:
+    """What there is of a model that should be kept.
 
+    Attributes:
+        kind: `there`; `unlisted`, where MLflow doesn't say where its files are; `gone`, where
+            there certainly are none; `unknown`, where that can't be seen.
+        where: Its files are, or should be; a location of MLflow's.
+        reason: Why it is unknown; empty otherwise.
+        cure: What lets it be seen; empty otherwise.
+    """
+
+    kind: Literal["there", "unlisted", "gone", "unknown"]
+    where: str
+    reason: str = ""
+    cure: str = ""
+
+
+def look_at_model(client: Client, store: Store, study: str, model_id: str) -> Standing:
+    """Look whether a logged model of a study is there, with its files."""
+    model = find_model(client, model_id)
+    if store.artifacts is None:
+        return _look_at_server(client, model, model_id)
+    expected = store.artifacts / study / "models" / model_id / "artifacts"
+    location = model.artifact_location if model else ""
+    path = local_path(location)
+    if path is not None and not is_stray(store.artifacts, location):
+        return _look_at_files(client, store.artifacts, path)
+    found = _look_at_files(client, store.artifacts, expected)
+    if found.kind == "there":
+        return replace(found, kind="unlisted")
+    if found.kind == "gone" and path is not None and path.exists():
+        cure = copy_here(path, expected)
+        return Standing("unknown", location, f"{path} is outside of this state", cure)
+    return found
+
+
+def _look_at_files(client: Client, artifacts: Path, path: Path) -> Standing:
+    where = as_location(path)
     try:
-        client.get_logged_model(model_id)
-        mlflow.models.get_model_info(f"models:/{model_id}")
-    except (mlflow.exceptions.MlflowException, OSError):
-        return False
-    return True
+        client.require_own(where)
+        (path / MODEL_FILE).stat()
+    except StateError as error:
+        return Standing("unknown", where, str(error), "do so")
+    except (FileNotFoundError, NotADirectoryError):
+        if artifacts.is_dir():
+            return Standing("gone", where)
+        cure = f"bring it back, or make it anew: `mkdir -p {shlex.quote(str(artifacts))}`"
+        return Standing("unknown", where, f"{artifacts} isn't there", cure)
+    except OSError as error:
+        cure = f"let it be read: `chmod -R u+rwX {shlex.quote(str(artifacts))}`"
+        return Standing("unknown", where, f"{path} can't be read: {error.strerror}", cure)
+    return Standing("there", where)
+
+
+def _look_at_server(client: Client, model: LoggedModel | None, model_id: str) -> Standing:
+    if model is None:
+        return Standing("gone", "")
+    where = model.artifact_location
+    if MODEL_FILE in {file.path for file in client.list_logged_model_artifacts(model_id)}:
+        return Standing("there", where)
+    reason = f"the server lists no files of it at {where}"
+    return Standing("unknown", where, reason, "upload them again, or delete the model there")
 
 
 def _signature() -> Any:

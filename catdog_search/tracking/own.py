@@ -7,19 +7,15 @@ anything happens there. This module imports MLflow; `Store.client` is the way to
 from __future__ import annotations
 
 import contextlib
-import itertools
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.file_utils import get_local_path_or_none
 
-from catdog_search.errors import StateError
-from catdog_search.text import printable
-from catdog_search.tracking.store import is_below
+from catdog_search.identity import local_path
+from catdog_search.tracking.confine import require_below
 
 
 class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
@@ -55,14 +51,14 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
             StateError: It lies outside of the state's own artifacts.
         """
         self.require_own(location, folder or "")
-        path = get_local_path_or_none(location)
+        path = local_path(location)
         if path is None:
             repository: Any = get_artifact_repository(location)
             repository.delete_artifacts(folder)
             return
         # Not MLflow's own way, which takes a % in a path for an escape and deletes elsewhere.
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(Path(path, folder or ""))
+            shutil.rmtree(path / (folder or ""))
 
     def require_own(self, location: str, *inside: str) -> None:
         """Refuse a place outside of the state's own artifacts, before anything happens there.
@@ -72,23 +68,7 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
             inside: A path below it.
 
         Raises:
-            StateError: It is outside, or a link on the way leads elsewhere.
+            StateError: It is outside, or a link on the way may lead elsewhere.
         """
         if self._artifacts is not None:
             require_below(self._artifacts, location, *inside)
-
-
-def require_below(artifacts: Path, location: str, *inside: str) -> None:
-    """As `Client.require_own`, for one folder of artifacts."""
-    path = get_local_path_or_none(location)
-    if path is not None and os.path.isabs(path):
-        full = Path(os.path.normpath(Path(path, *inside)))
-        own = artifacts.resolve()
-        on_the_way = itertools.takewhile(lambda p: p.resolve() != own, (full, *full.parents))
-        if is_below(full, artifacts) and not any(p.is_symlink() for p in on_the_way):
-            return
-    where = printable(str(path or location))
-    raise StateError(
-        f"{where} is outside of this state's artifacts, {printable(str(artifacts))}, or reached "
-        "through a link; nothing was written or deleted there"
-    )

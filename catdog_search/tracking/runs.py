@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
@@ -15,10 +16,12 @@ from catdog_search.outside import is_absent
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.text import printable
+from catdog_search.tracking.confine import as_location, is_stray
 from catdog_search.tracking.figures import Predictions
 from catdog_search.tracking.filters import equals
+from catdog_search.tracking.locations import database, enter_model, place_run
 from catdog_search.tracking.models import delete_model, find_model, models_of
-from catdog_search.tracking.store import Store, as_location
+from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import FIGURES, delete_files, keep_figures, load_val
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from PIL.Image import Image
+    from sqlalchemy import URL
 
     from catdog_search.tracking.own import Client
 
@@ -76,7 +80,7 @@ class StudyRuns:
         self._retry = retry
         self.study = study
         self._uid = uid
-        self._is_confined = store.artifacts is not None
+        self._store = store
         self.experiment_id = _experiment(self.client, store, study)
         self.parent_id = self._find_parent() or self._create_parent()
 
@@ -164,8 +168,41 @@ class StudyRuns:
             delete_files(self.client, run_id, FIGURES)
         model = find_model(self.client, model_id) if model_id else None
         # In a store of files the place says whose it is.
-        if model and (self._is_confined or self.owns(model.source_run_id)):
+        if model and (self._store.artifacts is not None or self.owns(model.source_run_id)):
             delete_model(self.client, model)
+
+    def enter_model(self, model_id: str, run_id: str, location: str) -> None:
+        """Let MLflow know a model whose files are there, and where; not on a server."""
+        from mlflow.entities import LoggedModelOutput
+
+        enter_model(self._database(), model_id, self.experiment_id, run_id, location)
+        outputs = self.client.get_run(run_id).outputs
+        if model_id not in {out.model_id for out in (outputs.model_outputs if outputs else ())}:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+    def strays(self) -> Iterator[tuple[str, Path, str]]:
+        """Runs whose artifacts are said to lie outside of the state's own.
+
+        Yields:
+            The run's id, where they should lie, and the location that is said.
+        """
+        for run in (self.client.get_run(self.parent_id), *self.children()):
+            said = run.info.artifact_uri
+            if self._store.artifacts is not None and is_stray(self._store.artifacts, said):
+                yield run.info.run_id, self._place_of(run.info.run_id), said
+
+    def place(self, run_id: str) -> None:
+        """Let a run keep its artifacts where they should lie; not on a server."""
+        place_run(self._database(), run_id, as_location(self._place_of(run_id)))
+
+    def _place_of(self, run_id: str) -> Path:
+        assert self._store.artifacts is not None, "a server decides itself"
+        return self._store.artifacts / self.study / run_id / "artifacts"
+
+    def _database(self) -> URL:
+        url = database(self._store.uri)
+        assert url is not None, "only a database says where files are"
+        return url
 
     def models_of(self, run_id: str) -> list[LoggedModel]:
         """The models that a run logged, those that it didn't finish included."""

@@ -17,12 +17,13 @@ from urllib.parse import unquote
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
-from catdog_search.identity import local_path
+from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.tracking.address import require_usable
 from catdog_search.tracking.client import RetryingClient
+from catdog_search.tracking.confine import as_location, is_stray, require_below
 from catdog_search.web import (
     Address,
     ask_loopback_directly,
@@ -153,24 +154,61 @@ class Store:
         Raises:
             StateError: They do, or the store doesn't open.
         """
-        if self.artifacts is None:
+        location = self.stray_experiment(name)
+        if location is None or (self.is_own and self.place_experiment(name)):
             return
+        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        if self.is_own:
+            cure = State(self._root).command("doctor --repair")
+            raise StateError(f"{where}this state's {self.artifacts}; mend that with {cure}")
+        raise StateError(
+            f"{where}this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
+
+    def stray_experiment(self, name: str) -> str | None:
+        """Where an experiment keeps its artifacts, if that is outside of the state's; else None.
+
+        Raises:
+            StateError: The store doesn't open, or a link leads out of the state's artifacts.
+        """
+        from catdog_search.tracking import locations
+
+        url = None if self.artifacts is None else locations.database(self.uri)
+        if self.artifacts is None or url is None:  # a server's are its own
+            return None
+        location = locations.experiment_location(url, name)
+        if location is None or is_stray(self.artifacts, location):
+            return location
+        require_below(self.artifacts, location)
+        return None
+
+    def place_experiment(self, name: str, *, in_use: bool = False) -> bool:
+        """Let an experiment keep its artifacts among the state's own.
+
+        Args:
+            name: Of the experiment.
+            in_use: Whether one that has runs or models too.
+
+        Returns:
+            Whether that was done.
+        """
         from catdog_search.tracking import locations
 
         url = locations.database(self.uri)
-        if url is None:
-            return  # which opening it says
-        location = locations.experiment_location(url, name)
-        path = local_path(location) if location else None
-        if location is None or (path and is_below(path, self.artifacts)):
-            return
-        if self.own_file and locations.give_location(url, name, as_location(self.artifacts / name)):
-            return
-        raise StateError(
-            f"experiment {name!r} of {self.shown} keeps its artifacts in {path or location}, "
-            f"outside of this state's {self.artifacts}; give the study another name, or unset "
-            "MLFLOW_TRACKING_URI"
-        )
+        assert url is not None, "only a database's can be stray"
+        location = as_location(self._root / ARTIFACTS / name)
+        return locations.place_experiment(url, name, location, in_use=in_use)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the state folder's own store."""
+        return self.own_file is not None
+
+    @property
+    def _root(self) -> Path:
+        assert self.artifacts is not None, "a server has no folder of ours"
+        return self.artifacts.parent
 
     def _prepare(self) -> None:
         if is_server(self.uri):
@@ -186,7 +224,7 @@ class Store:
         """The state folder's own database; None where another one is asked for."""
         if self.artifacts is None:
             return None
-        own = State(self.artifacts.parent).mlflow_db
+        own = State(self._root).mlflow_db
         return own if sqlite_file(self.uri) == own else None
 
     def keep_copy(self) -> None:
@@ -262,16 +300,6 @@ def _database(uri: str) -> str | None:
         return make_url(uri).database
     except (ArgumentError, ValueError) as error:
         raise StateError(f"MLflow store {uri}: {error}") from None
-
-
-def as_location(path: Path) -> str:
-    """A folder as MLflow records it."""
-    return path.absolute().as_uri()
-
-
-def is_below(path: Path, folder: Path) -> bool:
-    """Whether a path leads to something in a folder, links followed."""
-    return folder.resolve() in path.resolve().parents
 
 
 def is_server(uri: str) -> bool:
