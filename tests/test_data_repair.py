@@ -197,7 +197,7 @@ def test_pixels_behind_a_wrong_checksum_are_not_believed() -> None:
     wrong = bytearray(PNG)
     middle = PNG.index(b"IDAT") + (len(PNG) - PNG.index(b"IDAT")) // 2
     wrong[middle : middle + 200] = np.random.default_rng(0).bytes(200)
-    with pytest.raises(UndecodableError, match=r"^(corrupt|truncated): "):
+    with pytest.raises(UndecodableError, match=r"^corrupt: "):
         examine(bytes(wrong), "a.png", 64)
 
 

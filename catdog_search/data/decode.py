@@ -279,7 +279,9 @@ def _told(content: bytes) -> Iterator[None]:
     except MemoryError as error:  # our budget's, or the system's
         raise UndecodableError("too little memory", str(error)) from None
     except repair.TooMuchMissingError as error:
-        raise UndecodableError("truncated", str(error)) from None
+        # Damage in the middle of a file hides what follows too.
+        is_cut = error.__cause__ is None or "truncated" in str(error.__cause__)
+        raise UndecodableError("truncated" if is_cut else "corrupt", str(error)) from None
     except UnidentifiedImageError:
         raise _unidentified(content) from None
     except Image.DecompressionBombError as error:

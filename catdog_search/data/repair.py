@@ -259,13 +259,16 @@ def _by_rows(opened: Callable[[], ImageFile.ImageFile], error: Exception) -> Ima
     missing = dark != bright
     if missing.all():
         raise error
-    _fill_up(image, np.broadcast_to(missing[:, None], (image.height, image.width)))
+    try:
+        _fill_up(image, np.broadcast_to(missing[:, None], (image.height, image.width)))
+    except TooMuchMissingError as too_much:
+        raise too_much from error
     return image
 
 
 def _loaded_over(
     image: ImageFile.ImageFile, level: int
-) -> tuple[ImageFile.ImageFile, npt.NDArray[np.int64]]:
+) -> tuple[ImageFile.ImageFile, npt.NDArray[np.uint64]]:
     """An image, as far as it can be loaded, over a background; and a hash of each row."""
     n_bands = len(image.getbands())
     image.im = Image.new(image.mode, image.size, (level,) * n_bands if n_bands > 1 else level).im
@@ -277,8 +280,14 @@ def _loaded_over(
         raise
     except Exception:
         image.tile = []  # there is no more to be had
-    rows = (image.crop((0, y, image.width, y + 1)).tobytes() for y in range(image.height))
-    return image, np.fromiter(map(hash, rows), np.int64, image.height)
+    return image, np.concatenate([_hashes(strip) for _, strip in strips(image)])
+
+
+def _hashes(image: Image.Image) -> npt.NDArray[np.uint64]:
+    """One of each row."""
+    rows = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1)
+    factors = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64)
+    return np.array((rows * factors).sum(axis=1))
 
 
 def _fill_up(image: Image.Image, missing: npt.NDArray[np.bool_]) -> None:
