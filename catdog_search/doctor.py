@@ -10,7 +10,6 @@ import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +18,7 @@ from catdog_search.data import cache
 from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
 from catdog_search.outside import outside_reason
-from catdog_search.places import State, file_lock
-from catdog_search.search.scratch import lock_path
+from catdog_search.places import State
 from catdog_search.search.storage import existing_studies, lost
 from catdog_search.search.worker import BACKENDS, choose_backend
 from catdog_search.tracking.store import Store, disconnect, sqlite_file
@@ -96,7 +94,7 @@ def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
     Those of a state that was moved or copied are left alone; `examine` tells of it.
 
     Raises:
-        StudyLockedError: A study is running, and `repair` would take its store from it.
+        StateError: Something uses the state, and `repair` would take its stores from it.
     """
     with contextlib.suppress(StateError):
         if identity.displaced(state.root):
@@ -118,14 +116,7 @@ def _damage(state: State, path: Path) -> str | None:
 
 def _bring_back(state: State, paths: list[Path]) -> None:
     disconnect()
-    with ExitStack() as held:
-        for lock in state.root.glob(str(lock_path(Path("scratch/*")))):
-            try:
-                held.enter_context(file_lock(lock, wait=False))
-            except BlockingIOError:
-                raise StudyLockedError(
-                    f"study {lock.parent.name!r} is running; stop it, then mend the stores"
-                ) from None
+    with state.in_use(alone=True):
         for path in paths:
             if sqlite.kept_copy(path).exists():
                 sqlite.restore(path)
