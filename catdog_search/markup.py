@@ -10,12 +10,18 @@ from catdog_search.text import printable
 _MARKUP = re.compile(r"([\\`*_\[\]|~#])")
 
 
-def as_figure_text(text: str) -> str:
-    r"""One line that matplotlib draws as it is: an escaped `$` begins no formula.
+def as_figure_text(text: str, most: int = 100) -> str:
+    r"""One line that matplotlib draws as it is.
 
     It counts `$` and `\$`; where both are as many, nothing is a formula, and it draws `$`.
+
+    Args:
+        text: Anybody's.
+        most: Characters that leave room for the figure; of a longer text the beginning is shown.
     """
-    return printable(text).replace("$", r"\$")
+    line = printable(text)
+    shown = line if len(line) <= most else f"{line[: most - 1]}…"
+    return shown.replace("$", r"\$")
 
 
 def as_markdown(text: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from catdog_search.redact import redact, redact_all
+from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates
@@ -60,11 +64,36 @@ def duplicates_option(command: F) -> F:
     )(command)
 
 
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line: no secret, and nothing in it that a terminal would act on.
+
+    Every line of the command line goes through here, or, a whole text, through `say_lines`.
+    """
+    # The stream is named, or click would choose the encoding of one that is all ASCII itself.
+    click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
+
+
+def in_a_line(text: str) -> str:
+    """Text that may have several lines, like a study's purpose, in one."""
+    return " ".join(text.split())
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Print a text of our own that has several lines."""
+    for line in text.splitlines():
+        say(line, err=err)
+
+
+def say_json(facts: Mapping[str, Any]) -> None:
+    """Print the one object: text as it is, which JSON escapes, but no secrets."""
+    click.echo(json.dumps(redact_all(facts)), file=sys.stdout)
+
+
 def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 
     def write(line: str) -> None:
-        click.echo(line, err=as_json)
+        say(line, err=as_json)
         # Pipes and logs are for reading along.
         (sys.stderr if as_json else sys.stdout).flush()
 
@@ -81,10 +110,11 @@ def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iter
 
 def say_table(rows: list[tuple[str, ...]]) -> None:
     """Print rows with their columns aligned."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  " + "  ".join([*cells, row[-1]]).rstrip())
+        say("  " + "  ".join([*cells, row[-1]]).rstrip())
 
 
 def load_dataset(

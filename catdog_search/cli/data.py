@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from catdog_search.cli.common import debug_option, json_option, load_dataset, writer
+from catdog_search.cli.common import (
+    debug_option,
+    json_option,
+    load_dataset,
+    say,
+    say_json,
+    writer,
+)
 
 AUDIT_SIZE = 64
 
@@ -44,13 +50,13 @@ def audit(path: str, picture: Path, as_json: bool) -> None:
     if as_json:
         left_out = [{"key": key, "reason": reason} for key, reason in manifest.left_out]
         facts = {**report.summary(manifest), "files_left_out": left_out, "picture": str(picture)}
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     for line in report.lines(manifest):
-        click.echo(line)
+        say(line)
     for key, reason in manifest.left_out:
-        click.echo(f"left out: {key}: {reason}")
-    click.echo(f"picture: {picture}")
+        say(f"left out: {key}: {reason}")
+    say(f"picture: {picture}")
 
 
 def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
@@ -111,20 +117,20 @@ def cache(clear: bool, as_json: bool) -> None:
         ]
         facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
         facts["features_bytes"] = features.size_bytes(kept)
-        click.echo(json.dumps({**facts, "removed": len(removed)}))
+        say_json({**facts, "removed": len(removed)})
         return
     if clear:
-        click.echo(f"removed {len(removed)} datasets")
+        say(f"removed {len(removed)} datasets")
         if arrays := features.n_arrays(kept):
-            click.echo(f"kept: in use by a running study: {arrays} arrays of features")
+            say(f"kept: in use by a running study: {arrays} arrays of features")
     for entry in entries:
         stays = ""
         if clear:  # and it is still there
             held = packed.in_use(entry.path)
             stays = "kept: in use by a running study: " if held else "kept: can't be removed: "
-        click.echo(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
-    click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
-    click.echo(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+        say(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
+    say(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    say(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
 
 
 @data.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -12,8 +11,11 @@ import click
 
 from catdog_search.cli.common import (
     duplicates_option,
+    in_a_line,
     json_option,
     load_dataset,
+    say,
+    say_json,
     state_option,
     writer,
 )
@@ -138,7 +140,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)
     where = State.at(state)
-    write(f"study {config.name} ({path}): {config.purpose}")
+    write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     config = _with_data_options(config, {"duplicates": duplicates}, where, write)
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
@@ -170,7 +172,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
             ),
         )
     if as_json:
-        click.echo(json.dumps(_run_as_json(report)))
+        say_json(_run_as_json(report))
     else:
         say_report(report, wanted, where)
     if report.end == "interrupt":
@@ -247,22 +249,22 @@ def say_report(report: Report, wanted: int, state: State) -> None:
     view = report.view
     done = view.finished
     if report.end == "done":
-        click.echo(f"study {view.name} is finished: {done} of {wanted} trials")
+        say(f"study {view.name} is finished: {done} of {wanted} trials")
     elif report.end == "exhausted":
-        click.echo(f"study {view.name} is finished: its space has no more than {done} trials")
+        say(f"study {view.name} is finished: its space has no more than {done} trials")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
-        click.echo(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
+        say(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
-    click.echo(f"trials: {counts}; this call took {duration(report.seconds)}")
+    say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
-        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
-        click.echo(f"  {say_params(view.best.params)}")
+        say(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
+        say(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
-    click.echo(f"look:    {command} show --study {view.name}{flag}")
-    click.echo(f"draw:    {command} show --study {view.name} --figures figures{flag}")
-    click.echo(f"browse:  {command} ui{flag}")
-    click.echo(f"promote: {command} promote --study {view.name}{flag}")
+    say(f"look:    {command} show --study {view.name}{flag}")
+    say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
+    say(f"browse:  {command} ui{flag}")
+    say(f"promote: {command} promote --study {view.name}{flag}")
 
 
 def _own_command() -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import json_option, state_option
-from catdog_search.text import printable
+from catdog_search.cli.common import json_option, say, say_json, say_lines, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
@@ -41,16 +39,16 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
             "run_id": best.run_id,
             "tracking_uri": done.tracking_uri,
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     how = "registered" if registered.created else "was registered before"
     was = f", before it version {registered.previous}" if registered.previous else ""
-    click.echo(
+    say(
         f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
         f"version {registered.version} of {model!r} is champion{was}"
     )
-    click.echo(f"tracking URI: {done.tracking_uri}")
-    click.echo(registered.uri)
+    say(f"tracking URI: {done.tracking_uri}")
+    say(registered.uri)
 
 
 @click.command()
@@ -72,11 +70,11 @@ def ui(host: str, port: int, state: str | None) -> None:
     where = State.at(state)
     store = Store.of(where)
     if is_server(store.uri):
-        click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
-    click.echo(f"MLflow on {store.shown}; starting takes up to half a minute")
+    say(f"MLflow on {store.shown}; starting takes up to half a minute")
     with where.in_use():
-        code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
+        code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
 
 
@@ -99,28 +97,28 @@ def relocate(as_json: bool, state: str | None) -> None:
             "kept_models": done.kept,
             "missing_models": list(done.missing),
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
     else:
         _say_relocated(where, done)
     click.get_current_context().exit(1 if done.missing else 0)
 
 
 def _say_relocated(state: State, done: Relocated) -> None:
-    here = f"state folder {printable(str(state.root))}"
+    here = f"state folder {state.root}"
     if done.places:
-        was = printable(str(done.places[0]))
+        was = str(done.places[0])
         what = (
             "is now a state of its own, copied from" if done.is_copy else "is at home, moved from"
         )
-        click.echo(f"{here} {what} {was}; {done.locations} locations rewritten")
+        say(f"{here} {what} {was}; {done.locations} locations rewritten")
     elif done.locations:
-        click.echo(f"{here} was at home; {done.locations} locations of earlier places rewritten")
+        say(f"{here} was at home; {done.locations} locations of earlier places rewritten")
     else:
-        click.echo(f"{here} is where its locations say; nothing to relocate")
+        say(f"{here} is where its locations say; nothing to relocate")
     there = done.kept - len(done.missing)
-    click.echo(f"checked: {there} of {done.kept} kept models are there with their files")
+    say(f"checked: {there} of {done.kept} kept models are there with their files")
     for model_id in done.missing:
-        click.echo(f"missing: the files of model {model_id}; `catdog-search doctor` tells more")
+        say(f"missing: the files of model {model_id}; `catdog-search doctor` tells more")
 
 
 @click.command()
@@ -135,7 +133,7 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     from catdog_search.places import State
 
     where = State.at(state)
-    write = (lambda line: None) if as_json else click.echo
+    write = (lambda line: None) if as_json else say
     findings = list(check_files(where, repair=repair))
     checks = []
     for check in examine(where):
@@ -155,7 +153,7 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
             "checks": [dataclasses.asdict(check) for check in checks],
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
     click.get_current_context().exit(0 if well else 1)
 
 

@@ -324,7 +324,7 @@ class Slot:
     def _raise(self, number: int, outcome: Outcome) -> None:
         path = self._set.scratch / f"trial-{number:04d}.trace.txt"
         try:
-            path.write_text(outcome.trace, encoding="utf-8")
+            path.write_text(outcome.trace, encoding="utf-8", errors="backslashreplace")
         except OSError:
             path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
         if outcome.ending == "blocked":
