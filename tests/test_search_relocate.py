@@ -14,16 +14,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from click.testing import CliRunner, Result
-from tiny_study import assert_stores_agree, run
+from tiny_study import assert_stores_agree, call, listing, run
 
 from catdog_search import identity
-from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history, relocate
-from catdog_search.search.history import StudyView
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.runs import StudyRuns
@@ -34,77 +31,11 @@ Moment = Callable[[pytest.MonkeyPatch], None]
 KEEP_ONE = {"keep_models": 1}
 
 
-def call(*arguments: str, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, list(arguments))
-    assert result.exit_code == code, result.output
-    return result
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path) -> State:
-    """A study of two trials, each with a model; the tests leave it as it is."""
-    root = tmp_path_factory.mktemp("done") / "a"
-    root.mkdir()
-    shutil.copy(empty_mlflow, root / "mlflow.db")
-    state = State.at(str(root))
-    view = run(state, pictures, 2).view
-    for row in view.trials:
-        add_model(state, view, row.number)
-    call("promote", "--study", "tiny", "--state", str(root))
-    for store in (state.mlflow_db, state.optuna_db):
-        # Or the last of this process's connections to close would do it, at any later time.
-        with closing(sqlite3.connect(store)) as connection:
-            connection.execute("pragma wal_checkpoint(truncate)")
-    return state
-
-
-def add_model(state: State, view: StudyView, number: int) -> str:
-    """A model that looks like one of ours, without Keras."""
-    from mlflow.models import Model
-
-    client = Store.of(state).client()
-    run_id = view.trials[number].run_id or ""
-    experiment = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
-    folder = identity.local_path(model.artifact_location)
-    assert folder is not None
-    (folder / "data").mkdir(parents=True)
-    (folder / "data" / "model.keras").write_bytes(b"weights")
-    made = Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id)
-    made.add_flavor("keras", data="data")
-    made.save(str(folder / "MLmodel"))
-    client.finalize_logged_model(model.model_id, "READY")
-    trial = history.load_study(state, "tiny").get_trials()[number]
-    with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
-        connection.execute(
-            "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
-            (trial._trial_id, history.MODEL_ID, json.dumps(model.model_id)),
-        )
-    return str(model.model_id)
-
-
-def listing(root: Path) -> dict[str, bytes]:
-    """Every file; what sqlite makes when a store is only read doesn't count."""
-    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
-    return {
-        p: t for p, t in found.items() if not (p.endswith("-shm") or (p.endswith("-wal") and not t))
-    }
-
-
 @pytest.fixture
 def copy(done: State, tmp_path: Path) -> State:
     """A copy that nobody has relocated."""
     shutil.copytree(done.root, tmp_path / "b")
     return State.at(str(tmp_path / "b"))
-
-
-@pytest.fixture
-def home(done: State, tmp_path: Path) -> State:
-    """A state of its own."""
-    shutil.copytree(done.root, tmp_path / "home")
-    state = State.at(str(tmp_path / "home"))
-    relocate.relocate(state)
-    return state
 
 
 def moved(state: State, to: Path) -> State:
