@@ -23,6 +23,8 @@ from catdog_search.tracking.store import enable_wal
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
+# Which photos are in another split than by their own content, see `Manifest.moved`.
+SPLITS = "splits"
 
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -80,10 +82,22 @@ def load_study(state: State, name: str) -> optuna.Study:
 
 def remembered_data(state: State, name: str) -> dict[str, Any] | None:
     """The choices of `[data]` that a study was made with; None where there is no such study."""
+    made, _ = _remembered(state, name)
+    return None if made is None else dict(made.get("data", {}))
+
+
+def remembered_splits(state: State, name: str) -> tuple[str, dict[str, list[str]]] | None:
+    """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
+    made, attrs = _remembered(state, name)
+    return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
+
+
+def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What a study was made with, and its attributes; None where there is no such study."""
     if name not in existing_studies(state):
-        return None
-    made = load_study(state, name).user_attrs.get(FINGERPRINT)
-    return None if made is None else dict(json.loads(made).get("data", {}))
+        return None, {}
+    attrs = load_study(state, name).user_attrs
+    return (json.loads(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None), attrs
 
 
 def open_study(
@@ -122,6 +136,8 @@ def open_study(
             f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
             "use another --state"
         )
+    if SPLITS not in study.user_attrs:
+        study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
 
 
