@@ -164,6 +164,8 @@ def load_dataset(
     write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")
     if subset is not None:
         write(f"subset: {subset} photos of train")
+    for line in manifest.notes:
+        write(f"note: {line}")
     for line in manifest.imbalances():
         write(f"balance: {line}")
     for line in said_left_out(

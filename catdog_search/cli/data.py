@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from catdog_search.cli.common import (
     debug_option,
+    duplicates_option,
     json_option,
     load_dataset,
     say,
     say_json,
     writer,
 )
+
+if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
 
 AUDIT_SIZE = 64
 
@@ -33,15 +38,18 @@ def data() -> None:
     show_default=True,
     help="Where to draw the photos of each split and the duplicates.",
 )
+@duplicates_option
 @json_option
 @debug_option
-def audit(path: str, picture: Path, as_json: bool) -> None:
+def audit(path: str, picture: Path, duplicates: Duplicates | None, as_json: bool) -> None:
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
     from catdog_search.data import audit as report
     from catdog_search.data.sources import open_source
 
     only_progress = _only_progress(writer(as_json))
-    dataset = load_dataset(open_source(path), [AUDIT_SIZE], only_progress)[AUDIT_SIZE]
+    source = open_source(path)
+    loaded = load_dataset(source, [AUDIT_SIZE], only_progress, duplicates=duplicates)
+    dataset = loaded[AUDIT_SIZE]
     manifest = dataset.manifest
     try:
         report.audit_picture(dataset).save(picture, format="PNG")
@@ -80,12 +88,13 @@ def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
     show_default=True,
     help="Side in pixels; may be given several times.",
 )
+@duplicates_option
 @debug_option
-def prepare(path: str, image_sizes: tuple[int, ...]) -> None:
+def prepare(path: str, image_sizes: tuple[int, ...], duplicates: Duplicates | None) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
     from catdog_search.data.sources import open_source
 
-    load_dataset(open_source(path), image_sizes, writer(False))
+    load_dataset(open_source(path), image_sizes, writer(False), duplicates=duplicates)
 
 
 @data.command()

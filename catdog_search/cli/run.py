@@ -147,9 +147,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     where.create()  # a folder that can't be is refused here too
 
     def packed(source: Source, write: Callable[[str], None]) -> Dataset:
-        sizes, chosen = config.image_sizes(), config.data
-        part = subset or chosen.subset
-        return load_dataset(source, sizes, write, part, chosen.duplicates)[config.image_size]
+        part = subset or config.data.subset
+        sizes = load_dataset(source, config.image_sizes(), write, part, config.data.duplicates)
+        return _as_remembered(sizes, where, config, write)
 
     dataset = packed(source, write)
     write(f"state: {where.root}")
@@ -209,6 +209,24 @@ def _with_data_options(
         if options.get(name) is None and value != getattr(config.data, name):
             write(f"{name}: {value}, as the study began")
     return config.model_copy(update={"data": data})
+
+
+def _as_remembered(
+    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, write: Callable[[str], None]
+) -> Dataset:
+    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    from catdog_search.data.dataset import as_it_was
+    from catdog_search.search.storage import remembered_splits
+
+    dataset = sizes[config.image_size]
+    remembered = remembered_splits(state, config.name)
+    if remembered is None or remembered[0] == dataset.digest:
+        return dataset
+    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
+    if (kept := found[config.image_size]) is None:
+        return dataset  # other photos; the study says so
+    write(f"splits: as the study began; digest {kept.digest}")
+    return kept
 
 
 def _display(

@@ -22,6 +22,7 @@ from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
 from catdog_search.search import history
+from catdog_search.search.copies import keep_copy, require_kept
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
@@ -44,13 +45,7 @@ from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import (
-    UID,
-    about_storage,
-    keep_copy,
-    open_study,
-    require_kept,
-)
+from catdog_search.search.storage import UID, about_storage, open_study
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns

@@ -16,7 +16,6 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from catdog_search import sqlite
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
@@ -28,7 +27,8 @@ from catdog_search.tracking.store import enable_wal, sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
-_FEW = 5
+# Which photos are in another split than by their own content, see `Manifest.moved`.
+SPLITS = "splits"
 
 # Settings whose numbers differ by less are the same.
 _ROUNDING = 1e-9
@@ -93,19 +93,24 @@ def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
                 _make(path)
-    return _storage(path, retry, _WAIT_S) if retry else _existing(state)
+    return open_file(path, retry, _WAIT_S) if retry else _existing(state)
 
 
 def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    _storage(fresh, Retry(f"Optuna's database {path}")).engine.dispose()
+    open_file(fresh, Retry(f"Optuna's database {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
 
-def _storage(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
+def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
+    """The storage in a sqlite file.
+
+    Raises:
+        StateError: It doesn't open.
+    """
     try:
         return retry(lambda: _RetryingStorage(path, wait_s, retry))
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
@@ -123,7 +128,7 @@ def existing_studies(state: State) -> list[str]:
 
 
 def _existing(state: State) -> RDBStorage:
-    return _storage(state.optuna_db, Retry(about_storage(state)))
+    return open_file(state.optuna_db, Retry(about_storage(state)))
 
 
 def recorded_studies(state: State) -> list[optuna.Study]:
@@ -189,84 +194,24 @@ def load_study(state: State, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def keep_copy(state: State) -> None:
-    """Copy the storage, so that what a damaged disk or a hasty hand takes can be brought back."""
-    with file_lock(sqlite.kept_copy(state.optuna_db).with_suffix(".lock")):
-        sqlite.keep_copy(state.optuna_db)
-
-
-def lost(state: State, name: str | None = None) -> list[str]:
-    """What the copy of the storage knows, and the storage says otherwise or not at all.
-
-    A finished trial never changes, so it must be in both, the same.
-
-    Args:
-        state: Where both are.
-        name: Of the study to look at; None for all.
-
-    Returns:
-        A line for each study; none where nothing is lost.
-    """
-    kept = sqlite.kept_copy(state.optuna_db)
-    if not kept.exists() or sqlite.damage(kept):
-        return []
-    retry = Retry(about_storage(state))
-    then, now = (_remembered(_storage(path, retry), name) for path in (kept, state.optuna_db))
-    lines = []
-    for study, before in then.items():
-        after = now.get(study, {})
-        if missing := [what for what, fact in before.items() if after.get(what) != fact]:
-            lines.append(f"study {study!r}: {', '.join(missing[:_FEW])} of the copy are not there")
-    return lines
-
-
-def _remembered(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]:
-    """What never changes, by study: its finished trials and its own id."""
-    facts: dict[str, dict[str, str]] = {}
-    try:
-        for study in storage.get_all_studies():
-            if name not in (None, study.study_name):
-                continue
-            known = storage.get_study_user_attrs(study._study_id)
-            facts[study.study_name] = {UID: str(known.get(UID))} | {
-                f"trial {trial.number}": _said(trial)
-                for trial in storage.get_all_trials(study._study_id, deepcopy=False)
-                if trial.state.is_finished()
-            }
-    # A damaged row may be read as anything.
-    except Exception as error:
-        facts[name or "any"] = {f"rows ({type(error).__name__})": "unreadable"}
-    finally:
-        storage.engine.dispose()
-    return facts
-
-
-def _said(trial: optuna.trial.FrozenTrial) -> str:
-    facts = (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
-    return json.dumps(facts, sort_keys=True, default=str)
-
-
-def require_kept(state: State, name: str) -> None:
-    """Refuse to go on with a study that has lost trials, before the copy forgets them too.
-
-    Raises:
-        StateError: It has; the message names the cure.
-    """
-    state.require_whole(state.optuna_db, thorough=True)
-    if lines := lost(state, name):
-        kept = sqlite.kept_copy(state.optuna_db)
-        raise StateError(
-            f"{state.optuna_db}: {lines[0]}; {state.cure_of(state.optuna_db)}; "
-            f"remove {kept} to do without"
-        )
-
-
 def remembered_data(state: State, name: str) -> dict[str, Any] | None:
     """The choices of `[data]` that a study was made with; None where there is no such study."""
+    made, _ = _remembered(state, name)
+    return None if made is None else dict(made.get("data", {}))
+
+
+def remembered_splits(state: State, name: str) -> tuple[str, dict[str, list[str]]] | None:
+    """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
+    made, attrs = _remembered(state, name)
+    return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
+
+
+def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What a study was made with, and its attributes; None where there is no such study."""
     if name not in existing_studies(state):
-        return None
-    made = load_study(state, name).user_attrs.get(FINGERPRINT)
-    return None if made is None else dict(json.loads(made).get("data", {}))
+        return None, {}
+    attrs = load_study(state, name).user_attrs
+    return (json.loads(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None), attrs
 
 
 def open_study(
@@ -314,6 +259,8 @@ def open_study(
             f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
             "use another --state"
         )
+    if SPLITS not in study.user_attrs:
+        study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
 
 
