@@ -23,6 +23,7 @@ from catdog_search.space import Knob, Params, Space, did_you_mean
 
 Metric = Literal["val_accuracy", "val_loss"]
 Direction = Literal["maximize", "minimize"]
+Duplicates = Literal["near", "exact", "off"]
 
 _DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
 
@@ -242,6 +243,39 @@ class DataConfig(_Table):
     subset: int | None = Field(
         None, ge=2, description="photos of train to use, a nested and stratified choice"
     )
+    duplicates: Duplicates = Field(
+        "near",
+        description="which photos stay in one split; near: copies and what looks the same; exact: "
+        "copies byte for byte; off: nobody asks",
+    )
+
+    # What a study remembers; `run` has an option of the same name for each.
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("duplicates",)
+
+    def remembered(self) -> dict[str, Any]:
+        """What a study remembers of it: the choices that are not the default ones."""
+        choices = {name: getattr(self, name) for name in self.REMEMBERED}
+        fields = type(self).model_fields
+        return {name: it for name, it in choices.items() if it != fields[name].default}
+
+    def chosen(
+        self, options: Mapping[str, Any], remembered: Mapping[str, Any] | None
+    ) -> DataConfig:
+        """These settings with the choices of one call.
+
+        An option that is given counts before all; without it a study goes on with what it
+        remembers, and a new one begins with what its file says.
+
+        Args:
+            options: Of the command line, by name; None where one isn't given.
+            remembered: What `remembered` said when the study was made; None for a new study.
+        """
+        kept: dict[str, Any] = {}
+        if remembered is not None:
+            fields = type(self).model_fields
+            kept = {name: remembered.get(name, fields[name].default) for name in self.REMEMBERED}
+        given = {name: it for name, it in options.items() if it is not None}
+        return self.model_copy(update={**kept, **given})
 
 
 class TrainingConfig(_Table):
@@ -311,6 +345,12 @@ class LimitsConfig(_Table):
     stall_minutes: float = Field(
         10, gt=0, description="without a sign of life after which a worker is taken for dead"
     )
+    retry_minutes: float = Field(
+        5,
+        ge=0,
+        description="to try again for where a store is locked or doesn't answer, before the study "
+        "stops",
+    )
     trials_per_worker: int = Field(
         50, ge=1, le=100_000, description="after which a worker gives way to a fresh one"
     )
@@ -378,6 +418,8 @@ class StudyConfig(_Table):
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
         if self.family == "cnn":
             del plain["weights"]
+        if choices := self.data.remembered():
+            plain["data"] = choices
         return plain
 
     def network(self, params: Params) -> str:

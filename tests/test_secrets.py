@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -19,10 +18,7 @@ from tiny_study import run
 
 from catdog_search import cli
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import CatdogError, StateError
 from catdog_search.places import State
-from catdog_search.redact import redact, redact_all
-from catdog_search.search import history
 from catdog_search.search.messages import Event
 from catdog_search.tracking.store import Store
 

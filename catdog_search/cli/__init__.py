@@ -13,7 +13,8 @@ import click
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
 from catdog_search.cli.common import in_a_line, say, say_lines
-from catdog_search.errors import CatdogError, TrialFailedError, outside_reason
+from catdog_search.errors import CatdogError, TrialFailedError
+from catdog_search.outside import outside_reason
 from catdog_search.redact import redact
 from catdog_search.text import printable
 
@@ -52,6 +53,7 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
         return
     message = in_a_line(str(error))
     say(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
+    say("`catdog-search doctor` looks whether the state is damaged", err=True)
 
 
 def _let_streams_take_any_text() -> None:
@@ -94,6 +96,7 @@ for _command in (
     judge.evaluate,
     stores.promote,
     stores.ui,
+    stores.relocate,
     stores.doctor,
     data.data,
 ):

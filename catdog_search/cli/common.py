@@ -13,6 +13,7 @@ from catdog_search.redact import redact, redact_all
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
     from catdog_search.data.dataset import Dataset
     from catdog_search.data.sources import Source
 
@@ -50,6 +51,16 @@ def json_option(command: F) -> F:
     """Add `--json` to a command."""
     return click.option(
         "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
+    )(command)
+
+
+def duplicates_option(command: F) -> F:
+    """Add `--duplicates`; None where it isn't given."""
+    return click.option(
+        "--duplicates",
+        type=click.Choice(["near", "exact", "off"]),
+        help="Photos that stay in one split: those that look the same, exact copies, or none "
+        "[default: the study's; near].",
     )(command)
 
 
@@ -111,8 +122,16 @@ def load_dataset(
     sizes: Iterable[int],
     write: Callable[[str], None],
     subset: int | None = None,
+    duplicates: Duplicates | None = None,
 ) -> dict[int, Dataset]:
     """Load a dataset by image size, saying what it is, what was left out and what the cache holds.
+
+    Args:
+        source: Where the photos are.
+        sizes: Sides in pixels.
+        write: Prints a line.
+        subset: Photos of train to use; None for all.
+        duplicates: Which photos stay in one split; None for the default.
 
     Raises:
         DataError: The photos can't be used.
@@ -127,7 +146,16 @@ def load_dataset(
             if done == total or done % 2048 == 0:
                 write(f"packing {done} of {total} at {side} px")
 
-        return dataset.load(source, side, folder, limit, progress, subset=subset)
+        return dataset.load(
+            source,
+            side,
+            folder,
+            limit,
+            progress,
+            subset=subset,
+            duplicates=duplicates or "near",
+            say=write,
+        )
 
     loaded = {side: load(side) for side in sizes}
     manifest = next(iter(loaded.values())).manifest
@@ -136,11 +164,15 @@ def load_dataset(
     write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")
     if subset is not None:
         write(f"subset: {subset} photos of train")
+    for line in manifest.notes:
+        write(f"note: {line}")
     for line in manifest.imbalances():
         write(f"balance: {line}")
     for line in said_left_out(
         manifest.left_out, "the study's run lists them in data/left_out.json"
     ):
         write(line)
-    write(f"cache: {folder}, {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    held = cache.size_bytes(folder)
+    over = "; what is in use stays, so it is over its limit" if held > limit else ""
+    write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
     return loaded

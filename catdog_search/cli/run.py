@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from catdog_search.cli.common import (
+    duplicates_option,
     in_a_line,
     json_option,
     load_dataset,
@@ -20,7 +21,9 @@ from catdog_search.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from catdog_search.config import StudyConfig
+    from catdog_search.config import Duplicates, StudyConfig
+    from catdog_search.data.dataset import Dataset
+    from catdog_search.data.sources import Source
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -42,6 +45,7 @@ INTERRUPTED = 130
     metavar="N",
     help="Train on N photos of train, the same first N for every larger N.",
 )
+@duplicates_option
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -103,6 +107,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
     subset: int | None,
+    duplicates: Duplicates | None,
     trials: int | None,
     timeout: float | None,
     seeds: int | None,
@@ -136,11 +141,17 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     write = writer(as_json)
     where = State.at(state)
     write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
+    config = _with_data_options(config, {"duplicates": duplicates}, where, write)
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
-    sizes = load_dataset(source, config.image_sizes(), write, subset or config.data.subset)
-    dataset = sizes[config.image_size]
+
+    def packed(source: Source, write: Callable[[str], None]) -> Dataset:
+        part = subset or config.data.subset
+        sizes = load_dataset(source, config.image_sizes(), write, part, config.data.duplicates)
+        return _as_remembered(sizes, where, config, write)
+
+    dataset = packed(source, write)
     write(f"state: {where.root}")
     display = _display(config, as_json, write)
     with display.context():
@@ -157,6 +168,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
                 deterministic=deterministic,
                 wish=wish,
                 study_file=path.read_text(encoding="utf-8"),
+                remake=lambda: packed(choose_source(config.data, data), lambda line: None),
             ),
         )
     if as_json:
@@ -180,6 +192,41 @@ def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
         return config
     require_weights(weights or config.weights)
     return config.model_copy(update={"weights": weights or config.weights})
+
+
+def _with_data_options(
+    config: StudyConfig,
+    options: Mapping[str, Any],
+    state: State,
+    write: Callable[[str], None],
+) -> StudyConfig:
+    """A study with the choices about its photos: those given, else those that it remembers."""
+    from catdog_search.search.storage import remembered_data
+
+    data = config.data.chosen(options, remembered_data(state, config.name))
+    for name in data.REMEMBERED:
+        value = getattr(data, name)
+        if options.get(name) is None and value != getattr(config.data, name):
+            write(f"{name}: {value}, as the study began")
+    return config.model_copy(update={"data": data})
+
+
+def _as_remembered(
+    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, write: Callable[[str], None]
+) -> Dataset:
+    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    from catdog_search.data.dataset import as_it_was
+    from catdog_search.search.storage import remembered_splits
+
+    dataset = sizes[config.image_size]
+    remembered = remembered_splits(state, config.name)
+    if remembered is None or remembered[0] == dataset.digest:
+        return dataset
+    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
+    if (kept := found[config.image_size]) is None:
+        return dataset  # other photos; the study says so
+    write(f"splits: as the study began; digest {kept.digest}")
+    return kept
 
 
 def _display(

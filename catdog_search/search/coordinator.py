@@ -17,14 +17,27 @@ from optuna.trial import Trial, TrialState
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
+from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.search import history
+from catdog_search.search.copies import keep_copy, require_kept
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
-from catdog_search.search.messages import Launch, Listener, Notice, Planned, Ready, StudyOpened
+from catdog_search.search.messages import (
+    Event,
+    Launch,
+    Listener,
+    Notice,
+    Planned,
+    Ready,
+    StudyOpened,
+    TrialEnded,
+)
+from catdog_search.search.photos import Photos, Remake
 from catdog_search.search.pool import Pool
 from catdog_search.search.propose import Proposer, is_exhausted
 from catdog_search.search.pruner import make_pruner
@@ -32,7 +45,7 @@ from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, open_study
+from catdog_search.search.storage import UID, about_storage, open_study
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
@@ -95,6 +108,7 @@ class Options:
         deterministic: Whether the same trial must give the same numbers to the bit.
         wish: What is forced of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
+        remake: Packs the photos again where the cache loses them; None where nobody can.
         training: Module that trains a trial; a stand-in for tests.
     """
 
@@ -105,6 +119,7 @@ class Options:
     deterministic: bool = False
     wish: Wish = NO_WISH
     study_file: str = ""
+    remake: Remake | None = None
     training: str = TRAINING
 
 
@@ -132,16 +147,18 @@ def run_study(
     check(options.wish, backend)
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
+        require_kept(state, config.name)
         try:
+            Store.of(state).require_own_experiment(config.name)
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
         except CatdogError:
             raise
         # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
         except Exception as error:
-            if not (reason := outside_reason(error)):
+            if not (reason := outside_reason(error, state.root)):
                 raise
-            raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
+            raise StateError(f"{reason}; once that is mended, run again to go on") from error
         seconds = time.monotonic() - started
         return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 
@@ -151,6 +168,7 @@ def _only_coordinator(state: State, name: str) -> Iterator[None]:
     lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
+            stack.enter_context(state.in_use())
             stack.enter_context(file_lock(lock, wait=False))
         except BlockingIOError:
             raise StudyLockedError(
@@ -172,15 +190,18 @@ class _Coordinator:
         stop: StopRequest,
         options: Options,
     ) -> None:
+        self._state = state
         self._config = config
         self._dataset = dataset
+        self._photos = Photos(dataset, options.remake, listener)
         self._options = options
         self._scratch = state.scratch(config.name)
         self._tell = listener
         self._stop = stop
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
-        self.study = open_study(state, config, dataset, sampler, pruner)
+        retry = self._retry(about_storage(state))
+        self.study = open_study(state, config, dataset, sampler, pruner, retry)
         self._proposer = Proposer(self.study, sampler, config.space)
         photos = len(dataset.rows("train"))
         memory = memory_limit(config.limits) // options.trials_per_gpu
@@ -212,7 +233,20 @@ class _Coordinator:
             if self._pool:
                 self._pool.close(timeout=5 if end in ("done", "exhausted") else 0)
             if self._record:
-                self._record.close(_PARENT_STATUS[end])
+                self._close(self._record, end)
+
+    def _close(self, record: StudyRecord, end: End | None) -> None:
+        try:
+            record.close(_PARENT_STATUS[end])
+            self.store.keep_copy()
+        except Exception as error:
+            # What failed first is told; the next start closes what stays open.
+            if end is not None or not is_outside(error):
+                raise
+
+    def _retry(self, about: str) -> Retry:
+        seconds = self._config.limits.retry_minutes * 60
+        return Retry(about, seconds, self._notice, lambda: self._stop.cause is not None)
 
     def _launch(self, backend: str) -> Launch:
         return Launch(
@@ -232,9 +266,16 @@ class _Coordinator:
                 f"earlier trials were tracked at {view.tracking_uri}, from now on at "
                 f"{self.store.shown}"
             )
-        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
+        retry = self._retry(self.store.about)
+        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID], retry)
         text = self._options.study_file
-        return StudyRecord(self.study, runs, self._config, self._dataset, text)
+        return StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
+
+    def _hear(self, event: Event) -> None:
+        """What the trials say; each that ended is in the copy of the storage before the next."""
+        if isinstance(event, TrialEnded):
+            keep_copy(self._state)
+        self._tell(event)
 
     def _notice(self, text: str) -> None:
         self._tell(Notice(text))
@@ -289,14 +330,14 @@ class _Coordinator:
         setting = Setting(
             config=self._config,
             study=self.study,
-            dataset=self._dataset,
+            photos=self._photos,
             store=self.store,
             scratch=self._scratch,
             limits=self._limits,
             proposer=self._proposer,
             pool=pool,
             record=record,
-            tell=self._tell,
+            tell=self._hear,
             stop=self._stop,
         )
         slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]

@@ -36,6 +36,7 @@ KEPT = "kept"  # whether it was worth a model and figures when it ended
 # User attributes of a study.
 PARENT_RUN_ID = "parent_run_id"
 TRACKING_URI = "tracking_uri"
+TRACKED = "tracked"  # where it was tracked before it was there
 DIGEST = "dataset_digest"
 METRIC = "metric"
 N_VAL = "n_val"
@@ -197,6 +198,15 @@ def note_run(study: optuna.Study, number: int, run_id: str) -> None:
 def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
     """All active params of a trial, as its study's space spells them; empty before it started."""
     return _space_of(study.user_attrs.get(FINGERPRINT)).canonical(trial.user_attrs.get(PARAMS, {}))
+
+
+def note_tracking(study: optuna.Study, uri: str) -> None:
+    """Remember where a study is tracked, and where it was: models may be there yet."""
+    attrs = study.user_attrs
+    last, before = attrs.get(TRACKING_URI), attrs.get(TRACKED, [])
+    if last not in (None, uri, *before):
+        study.set_user_attr(TRACKED, [*before, last])
+    study.set_user_attr(TRACKING_URI, uri)
 
 
 def _seconds(trial: FrozenTrial) -> float | None:

@@ -110,6 +110,20 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Unready:
+    """Worker to coordinator: something around it keeps it from starting, as `reason` says."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Worker to coordinator: it speaks to MLflow, and may be silent for `seconds`; 0 at the end."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class BatchDone:
     """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0.
 
@@ -150,6 +164,7 @@ class Outcome:
         excess: How far a limit was exceeded, above 0; what the sampler is told of a failure.
         reason: In a line, where it is not finished.
         trace: Of an error.
+        photos_lost: Whether it was blocked because the cache lost the photos.
     """
 
     ending: TrialEnding
@@ -161,6 +176,7 @@ class Outcome:
     excess: float = 1.0
     reason: str = ""
     trace: str = ""
+    photos_lost: bool = False
 
 
 @dataclass(frozen=True)

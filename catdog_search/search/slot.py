@@ -7,7 +7,6 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import Any, TypeVar
 from optuna import Study
 from optuna.trial import Trial
 
+from catdog_search import clock
 from catdog_search.config import StudyConfig
-from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.search import history
 from catdog_search.search.feasibility import Risk, failure_risk
@@ -36,7 +35,9 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialSpec,
     TrialStarted,
+    Unready,
 )
+from catdog_search.search.photos import Photos
 from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import report_epoch
@@ -64,7 +65,7 @@ class Setting:
     Attributes:
         config: Of the study.
         study: In Optuna.
-        dataset: That they train on.
+        photos: That they train on.
         store: MLflow's.
         scratch: The study's folder for what doesn't last.
         limits: Of this machine.
@@ -77,7 +78,7 @@ class Setting:
 
     config: StudyConfig
     study: Study
-    dataset: Dataset
+    photos: Photos
     store: Store
     scratch: Path
     limits: Limits
@@ -141,7 +142,7 @@ class Slot:
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
-        self._began = 0.0  # the trial, on a clock that stands still between calls
+        self._began = 0.0  # the trial, on a clock that stands still where no work is done
         self.params_key: str | None = None
         self.number: int | None = None
 
@@ -150,6 +151,7 @@ class Slot:
 
         Raises:
             TrialFailedError: None starts.
+            StateError: Something around it keeps it from starting.
         """
         starts = 0
         while True:
@@ -172,6 +174,11 @@ class Slot:
             message = worker.receive()
             if isinstance(message, Ready):
                 return message
+            if isinstance(message, Unready):
+                raise StateError(
+                    f"a worker can't start: {message.reason}; once that is mended, run again to "
+                    "go on"
+                )
         return None
 
     def _retire(self) -> None:
@@ -194,7 +201,7 @@ class Slot:
             TrialFailedError: The trial hit a bug, which is recorded.
             StateError: A store or the disk failed; the trial is left to be taken up again.
         """
-        self._began = time.monotonic() - trial.user_attrs.get(history.SECONDS, 0.0)
+        self._began = clock.now() - trial.user_attrs.get(history.SECONDS, 0.0)
         self.number = trial.number
         risk = risk_in(view, self._set.config.space)
         params = self._set.proposer.propose(trial, tried, risk)
@@ -217,6 +224,8 @@ class Slot:
         self, trial: Trial, params: Params, view: StudyView, execution: Execution
     ) -> TrialSpec:
         config = self._set.config
+        side = config.trial_params(params).image_size
+        dataset = self._set.photos.at(side)
         seed = trial_seed(config.seed, trial.number)
         run_id, attempt = self._set.record.begin(trial, params, seed)
         recipe = trial.user_attrs.get(history.RECIPE)
@@ -224,14 +233,13 @@ class Slot:
         epochs = int(params.get("epochs", 0)) or config.training.epochs
         self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
         ranked, keep = view.ranked(), config.keep_models
-        side = config.trial_params(params).image_size
         return TrialSpec(
             number=trial.number,
             params=params,
             seed=seed,
             run_id=run_id,
             config=config.model_copy(update={"image_size": side}),
-            dataset=dataclasses.replace(self._set.dataset, image_size=side),
+            dataset=dataset,
             store=self._set.store,
             keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
             checkpoint=checkpoint_path(self._set.scratch, trial.number),
@@ -248,6 +256,10 @@ class Slot:
         try:
             worker.send(spec)
             outcome = yield from self._converse(worker, spec, trial)
+            if outcome.photos_lost:  # before it began to train
+                dataset = self._set.photos.at(spec.dataset.image_size, lost=True)
+                worker.send(dataclasses.replace(spec, dataset=dataset))
+                outcome = yield from self._converse(worker, spec, trial)
         except WorkerDiedError as died:
             self._retire()
             if self._set.stop.cause:  # it was asked to stop, and is gone: that will do
@@ -285,7 +297,7 @@ class Slot:
                 self._set.tell(message)
 
     def _count_seconds(self, trial: Trial) -> float:
-        seconds = time.monotonic() - self._began
+        seconds = clock.now() - self._began
         trial.set_user_attr(history.SECONDS, round(seconds, 3))
         return seconds
 

@@ -58,7 +58,9 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     uri = _uri(client, name)
     _require_registered(client, name)
     with stderr_aside():
-        import keras  # noqa: F401  its backend says of itself what nobody asked
+        # Imports Keras, whose backend says of itself what nobody asked.
+        from catdog_search.models.defaults import pin_defaults
+    pin_defaults()
     try:
         info = mlflow.models.get_model_info(uri)
         model = mlflow.keras.load_model(uri)

@@ -6,17 +6,24 @@ import contextlib
 import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
+from catdog_search import sqlite
 from catdog_search.errors import StateError
+from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
 from catdog_search.redact import redact
+from catdog_search.retry import Retry
+from catdog_search.tracking.address import require_usable
+from catdog_search.tracking.client import RetryingClient
+from catdog_search.tracking.confine import as_location, is_stray, require_below
 from catdog_search.web import (
     Address,
     ask_loopback_directly,
@@ -27,12 +34,17 @@ from catdog_search.web import (
 )
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from catdog_search.tracking.own import Client
 
 _PROBE_S = 10
 _VARIABLE = "MLFLOW_TRACKING_URI"
 # Where MLflow's client looks for them.
 _USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
+_VERSION = re.compile(r"\d+\.\d+")
+# Of MLflow's own client, which waits without a word: `Retry` does it aloud.
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 1, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server.
+CALL_S = 30 + (1 + _HTTP_RETRIES) * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -54,11 +66,14 @@ class Store:
         """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
 
         Raises:
-            StateError: The variable can't be read, or would be read in two ways.
+            StateError: The state was moved or copied; or the variable names no kind of store that
+                can be used here, can't be read, or would be read in two ways.
         """
+        state.require_home()
         given = os.environ.get(_VARIABLE)
         if not given:
             return cls(own_uri(state), state.artifacts)
+        require_usable(given)
         if is_server(given):
             address = _server_address(given)
             return cls(address.url, None, _credentials(address))
@@ -74,28 +89,55 @@ class Store:
         """The URI for people and records: without secrets."""
         return redact(self.uri)
 
-    def client(self) -> MlflowClient:
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        if is_server(self.uri):
+            return f"the tracking server {self.shown}"
+        return f"MLflow's database {self.shown.removeprefix('sqlite:///')}"
+
+    def client(self, retry: Retry | None = None) -> Client:
         """A client of this store, which is made first where it is absent.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
+        Args:
+            retry: Makes every call; None makes each once.
+
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open. The client's calls raise it too, where something
+                outside this program keeps them from being answered.
         """
         quiet_mlflow()
         self._use_credentials()
+        retry = retry or Retry(self.about)
         self._prepare()
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _kept_environment(_VARIABLE):
-                mlflow.set_tracking_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
+            client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
             raise StateError(f"MLflow store {self.shown}: {first}") from error
+        return cast("Client", RetryingClient(client, retry))
+
+    def _open(self) -> Client:
+        import mlflow
+        from mlflow.entities import ViewType
+
+        from catdog_search.tracking.own import Client
+
+        if not is_server(self.uri):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        with _kept_environment(_VARIABLE):
+            mlflow.set_tracking_uri(self.uri)
+        client = Client(self.uri, self.artifacts)
+        found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
+        if is_server(self.uri) and not found:
+            _require_mlflow(self)
         return client
 
     def _use_credentials(self) -> None:
@@ -103,12 +145,106 @@ class Store:
         if self.credentials:
             os.environ[_USER], os.environ[_PASSWORD] = self.credentials
 
+    def require_own_experiment(self, name: str) -> None:
+        """Refuse an experiment whose artifacts lie outside of the state's, before it is used.
+
+        In the state's own store one without runs and models is given its place instead: MLflow
+        makes the experiment `Default` in whatever folder a store is first opened from.
+
+        Raises:
+            StateError: They do, or the store doesn't open.
+        """
+        location = self.stray_experiment(name)
+        if location is None or (self.is_own and self.place_experiment(name)):
+            return
+        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        if self.is_own:
+            cure = State(self._root).command("doctor --repair")
+            raise StateError(f"{where}this state's {self.artifacts}; mend that with {cure}")
+        raise StateError(
+            f"{where}this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
+
+    def stray_experiment(self, name: str) -> str | None:
+        """Where an experiment keeps its artifacts, if that is outside of the state's; else None.
+
+        Raises:
+            StateError: The store doesn't open, or a link leads out of the state's artifacts.
+        """
+        from catdog_search.tracking import locations
+
+        url = None if self.artifacts is None else locations.database(self.uri)
+        if self.artifacts is None or url is None:  # a server's are its own
+            return None
+        location = locations.experiment_location(url, name)
+        if location is None or is_stray(self.artifacts, location):
+            return location
+        require_below(self.artifacts, location)
+        return None
+
+    def place_experiment(self, name: str, *, in_use: bool = False) -> bool:
+        """Let an experiment keep its artifacts among the state's own.
+
+        Args:
+            name: Of the experiment.
+            in_use: Whether one that has runs or models too.
+
+        Returns:
+            Whether that was done.
+        """
+        from catdog_search.tracking import locations
+
+        url = locations.database(self.uri)
+        assert url is not None, "only a database's can be stray"
+        location = as_location(self._root / ARTIFACTS / name)
+        return locations.place_experiment(url, name, location, in_use=in_use)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the state folder's own store."""
+        return self.own_file is not None
+
+    @property
+    def _root(self) -> Path:
+        assert self.artifacts is not None, "a server has no folder of ours"
+        return self.artifacts.parent
+
     def _prepare(self) -> None:
         if is_server(self.uri):
             ask_loopback_directly(read_address(self.uri).host)
             _probe(self.uri)
         elif path := sqlite_file(self.uri):
+            if path == self.own_file:
+                State(path.parent).require_whole(path)
             ensure_mlflow_db(path)
+
+    @property
+    def own_file(self) -> Path | None:
+        """The state folder's own database; None where another one is asked for."""
+        if self.artifacts is None:
+            return None
+        own = State(self._root).mlflow_db
+        return own if sqlite_file(self.uri) == own else None
+
+    def keep_copy(self) -> None:
+        """Copy the state folder's own database, so that it can be brought back."""
+        if path := self.own_file:
+            with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
+                sqlite.keep_copy(path)
+
+
+def disconnect() -> None:
+    """Let go of all databases, as before one is put in another's place.
+
+    MLflow keeps a connection for as long as the process lives, and would go on with the old file.
+    """
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for store in (Tracking, Registry):
+        for engine in store._engine_map.values():
+            engine.dispose()
 
 
 @contextlib.contextmanager
@@ -121,6 +257,11 @@ def _kept_environment(name: str) -> Iterator[None]:
         os.environ.pop(name, None)
         if before is not None:
             os.environ[name] = before
+
+
+def tracking_uri(state: State) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
+    return os.environ.get(_VARIABLE) or own_uri(state)
 
 
 def own_uri(state: State) -> str:
@@ -203,6 +344,8 @@ def quiet_mlflow() -> None:
     # With a server, MLflow prints links to stdout, which is `--json`'s.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_HTTP_RETRIES))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_HTTP_TIMEOUT_S))
     # It prints the trace of every error that it raises, which is said once, in a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
@@ -237,6 +380,19 @@ def enable_wal(path: Path) -> None:
     """Let readers and a writer of a sqlite file work at once; stays with the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
+
+
+def _require_mlflow(store: Store) -> None:
+    """Make sure of what answers: any JSON passes for a list of no experiments."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
+    if not _VERSION.match(answer.text):
+        raise StateError(
+            f"{store.about} answers, but not as MLflow does; look at MLFLOW_TRACKING_URI, and "
+            "whether it wants a login"
+        )
 
 
 def _probe(uri: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from catdog_search import clock
 from catdog_search.models.augmentation import Shrink
 from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.evaluate import probabilities_of, scores
@@ -19,7 +20,7 @@ from catdog_search.training.result import Ending, OnBatch, Report
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
 _ASK_EVERY_S = 0.2
 # What early stopping remembers, beside the weights.
-_STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
+STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
 _VAL_METRICS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_auc")
 
 
@@ -63,7 +64,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Note the time."""
         del logs
         self._epoch = epoch
-        self._started = time.perf_counter()
+        self._started = clock.now()
         self._trained = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -74,7 +75,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_val_begin(self) -> None:
         """Note how long the training part of the epoch took."""
-        self._trained = time.perf_counter() - self._started
+        self._trained = clock.now() - self._started
 
     def ask(self) -> None:
         """Ask `on_batch`, if it is time."""
@@ -98,7 +99,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             raise KeyError(f"monitor {self._monitor!r} is not logged; there are {sorted(metrics)}")
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         metrics["learning_rate"] = float(rate)
-        metrics["seconds"] = time.perf_counter() - self._started
+        metrics["seconds"] = clock.now() - self._started
         if self._trained:
             metrics["images_per_second"] = self._photos / self._trained
         self.history.append(metrics)
@@ -215,7 +216,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         stopper: dict[str, Any] = {}
         weights: list[Any] = []
         if self._stopper is not None:
-            stopper = {name: _plain(getattr(self._stopper, name)) for name in _STOPPER}
+            stopper = {name: _plain(getattr(self._stopper, name)) for name in STOPPER}
             weights = self._stopper.best_weights or []
         self._save(
             Checkpoint(
