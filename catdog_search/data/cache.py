@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Part of every entry's name: bump it when what is stored, or how it is decoded, changes.
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
