@@ -25,6 +25,9 @@ Metric = Literal["val_accuracy", "val_loss"]
 Direction = Literal["maximize", "minimize"]
 Duplicates = Literal["near", "exact", "off"]
 
+# Sides of photos, in pixels.
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+
 _DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
 
 
@@ -65,7 +68,10 @@ class TrialParams(_Table):
     """Params that every family has: of size, regularization, augmentation and optimization."""
 
     image_size: int = Field(
-        0, ge=0, le=1024, description="side in pixels of this trial's photos; 0: as the study says"
+        0,
+        ge=0,
+        le=LARGEST_IMAGE,
+        description="side in pixels of this trial's photos; 0: as the study says",
     )
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
@@ -387,7 +393,9 @@ class StudyConfig(_Table):
         description="of the family resnet50: imagenet, which keras.applications fetches; none; or "
         "the path of a Keras weights file, whole or ending after a stage",
     )
-    image_size: int = Field(ge=8, le=1024, description="side in pixels that photos are resized to")
+    image_size: int = Field(
+        ge=SMALLEST_IMAGE, le=LARGEST_IMAGE, description="side in pixels that photos are resized to"
+    )
     metric: Metric = Field(description="objective; also what early stopping watches")
     direction: Direction = Field(description="of the metric")
     trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
