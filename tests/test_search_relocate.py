@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history, relocate
+from catdog_search.search.messages import EpochDone, Event, TrialEnded
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.runs import StudyRuns
@@ -311,6 +313,58 @@ def test_files_that_were_not_copied_are_said(copy: State) -> None:
     said = call("relocate", "--state", str(copy.root), code=1).output
     assert "checked: 1 of 2 kept models are there" in said
     assert f"missing: the files of model {missing.parts[-3]}" in said
+
+
+def test_files_that_were_left_behind_are_not_forgotten_and_their_cure_works(
+    home: State, tmp_path: Path
+) -> None:
+    """As after a move to another disk that was cut off."""
+    old = home.root
+    state = moved(home, tmp_path / "c")
+    left = next(state.artifacts.rglob("MLmodel")).parent
+    behind = old / left.relative_to(state.root)
+    behind.parent.mkdir(parents=True)
+    left.rename(behind)
+    assert relocate.relocate(state).missing == (behind.parent.name,)
+    where = ["--state", str(state.root)]
+    said = call("doctor", "--repair", *where, code=1).output
+    assert f"its files are outside of this state, in {behind}" in said
+    (cure,) = {part for part in said.split("`")[1::2] if part.startswith("mkdir ")}
+    assert os.system(cure) == 0
+    assert "Optuna and MLflow agree" in call("doctor", *where).output
+    assert (left / "MLmodel").exists()
+
+
+def test_what_cannot_be_written_is_one_line_and_can_be_done_again(
+    copy: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(identity, "write", fail)
+    said = call("relocate", "--state", str(copy.root), code=1).output
+    assert said == (
+        f"error: state folder {copy.root}: Read-only file system; relocate it again then\n"
+    )
+    monkeypatch.undo()
+    relocate.relocate(copy)
+
+
+@pytest.mark.parametrize("when", [EpochDone, TrialEnded])
+def test_state_that_is_moved_while_it_runs_is_not_made_anew(
+    state: State, pictures: Dataset, tmp_path: Path, when: type[Event]
+) -> None:
+    def listener(event: Event) -> None:
+        if isinstance(event, when) and state.root.exists():
+            state.root.rename(tmp_path / "c")
+
+    with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
+        run(state, pictures, 2, listener=listener)
+    assert not state.root.exists()
+    there = State.at(str(tmp_path / "c"))
+    relocate.relocate(there)
+    assert run(there, pictures, 2).view.counts == {"COMPLETE": 2}
+    assert_stores_agree(there)
 
 
 def test_second_path_needs_no_relocation(home: State, tmp_path: Path, pictures: Dataset) -> None:

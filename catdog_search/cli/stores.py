@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -119,8 +120,9 @@ def _say_relocated(state: State, done: Relocated) -> None:
         click.echo(f"{here} is where its locations say; nothing to relocate")
     there = done.kept - len(done.missing)
     click.echo(f"checked: {there} of {done.kept} kept models are there with their files")
+    tells = f"`catdog-search doctor --state {shlex.quote(str(state.root))}` tells more"
     for model_id in done.missing:
-        click.echo(f"missing: the files of model {model_id}; `catdog-search doctor` tells more")
+        click.echo(printable(f"missing: the files of model {model_id}; {tells}"))
 
 
 @click.command()

@@ -95,7 +95,7 @@ def _die_with_coordinator() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(exist_ok=True)  # not a state folder that was moved meanwhile
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -151,7 +151,7 @@ class _Trainer:
     def _run(self, spec: TrialSpec) -> Outcome:
         from catdog_search.tracking.runs import log_metrics, system_metrics
 
-        client = spec.store.client()
+        client = spec.store.client(make=False)
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
             log_metrics(client, spec.run_id, metrics, epoch)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
-from catdog_search.tracking.confine import as_location, is_stray, require_below
+from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
 
 if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
@@ -48,14 +48,19 @@ class Store:
         uri = tracking_uri(state)
         return cls(uri, None if is_server(uri) else state.artifacts)
 
-    def client(self) -> Client:
-        """A client of this store, which is made first where it is absent.
+    def client(self, *, make: bool = True) -> Client:
+        """A client of this store.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
+        Args:
+            make: Whether it is made where it is absent; a worker finds one that was made.
+
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open, or the state folder is gone.
         """
+        if not make and self.artifacts is not None:
+            require_folder(self._root)
         quiet_mlflow()
         self._prepare()
         import mlflow

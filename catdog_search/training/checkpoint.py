@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from catdog_search.errors import StateError
+
 _HEADER = "header"
 
 
@@ -41,6 +43,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint: whole or not at all, also when the power goes.
 
     Raises:
+        StateError: Its folder is gone with the state's, which isn't made anew.
         OSError: It can't be written.
     """
     header = {
@@ -52,7 +55,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     arrays = {_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)}
     for name in ("variables", "best_weights"):
         arrays |= {f"{name}/{i}": a for i, a in enumerate(getattr(checkpoint, name))}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise StateError(f"{path.parent} is gone; was the state folder moved meanwhile?")
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
