@@ -115,7 +115,13 @@ def read(root: Path) -> Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StateError(f"{printable(str(path))}: can't be read: {error.strerror}") from None
+        away = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.away')}"
+        raise StateError(
+            printable(
+                f"{path}: can't be read: {error.strerror}; let it be read, or have it made anew: "
+                f"`{away}`"
+            )
+        ) from None
     except ValueError:
         return None  # damaged: judged anew, like that of a state from before
     try:

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from tiny_study import assert_stores_agree, call, listing, run
@@ -23,6 +24,7 @@ from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history, relocate
 from catdog_search.search.messages import EpochDone, Event, TrialEnded
+from catdog_search.search.storage import open_storage
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.runs import StudyRuns
@@ -211,7 +213,7 @@ def assert_is_own(copy: State, original: State) -> None:
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(copy.root)).output
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 @pytest.mark.parametrize("again", ["moved", "copied"])
 def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
     copy: State,
@@ -235,7 +237,7 @@ def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
         assert_is_own(copy, state)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 def test_half_relocated_state_that_is_moved_back_is_ended_there(
     home: State, tmp_path: Path, moment: Moment
 ) -> None:
@@ -393,6 +395,26 @@ def test_moved_state_is_relocated_in_a_store_of_several_too(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     assert run(state, pictures, 2, table={"name": "there"}).view.finished == 2
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("put", [shutil.copytree, os.rename])
+def test_state_that_is_tracked_on_a_server_has_an_identity_too(
+    tmp_path: Path, put: Callable[[Path, Path], object]
+) -> None:
+    first = State.at(str(tmp_path / "a"))
+    first.create()
+    study = optuna.create_study(storage=open_storage(first), study_name="tiny")
+    study.set_user_attr("study_uid", "1")
+    study.set_user_attr("tracking_uri", "http://there:1")
+    put(first.root, tmp_path / "b")
+    state = State.at(str(tmp_path / "b"))
+    with pytest.raises(StateError, match="catdog-search relocate"):
+        history.view(state, "tiny")
+    relocate.relocate(state)
+    attrs = history.load_study(state, "tiny").user_attrs
+    assert attrs["tracking_uri"] == "http://there:1"
+    # A moved one goes on with its runs; a copy would take those of the original for its own.
+    assert (attrs["study_uid"] == "1") == (put is os.rename)
 
 
 def test_copy_on_a_server_leaves_runs_and_models_to_the_original(
