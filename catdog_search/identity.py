@@ -15,7 +15,7 @@ import shlex
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -57,6 +57,7 @@ class Identity:
         device: Of the root, as `stat` numbers it.
         inode: Of the root, likewise.
         former: Where it was before, the last place first.
+        origins: Of what it is a copy, likewise; files may have been left there.
         pending: A relocation that isn't over; None otherwise.
     """
 
@@ -65,13 +66,19 @@ class Identity:
     device: int
     inode: int
     former: tuple[Path, ...] = ()
+    origins: tuple[Path, ...] = ()
     pending: Pending | None = None
 
     @classmethod
-    def at(cls, root: Path, state_id: str, former: tuple[Path, ...] = ()) -> Identity:
+    def at(cls, root: Path, state_id: str) -> Identity:
         """That of the folder at `root`, which exists."""
         found = root.stat()
-        return cls(state_id, root, found.st_dev, found.st_ino, former)
+        return cls(state_id, root, found.st_dev, found.st_ino)
+
+    def again_at(self, root: Path) -> Identity:
+        """The same, for what is at `root` now."""
+        found = root.stat()
+        return replace(self, root=root, device=found.st_dev, inode=found.st_ino)
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,13 @@ def read(root: Path) -> Identity | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise StateError(f"{printable(str(path))}: can't be read: {error.strerror}") from None
+        away = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.away')}"
+        raise StateError(
+            printable(
+                f"{path}: can't be read: {error.strerror}; let it be read, or have it made anew: "
+                f"`{away}`"
+            )
+        ) from None
     except ValueError:
         return None  # damaged: judged anew, like that of a state from before
     try:
@@ -126,7 +139,8 @@ def _parse(table: Any) -> Identity:
         root=root,
         device=int(table["device"]),
         inode=int(table["inode"]),
-        former=tuple(map(Path, table.get("former", ()))),
+        former=tuple(map(Path, table["former"])),
+        origins=tuple(map(Path, table["origins"])),
         pending=None
         if relocating is None
         else Pending(
@@ -147,6 +161,7 @@ def write(root: Path, identity: Identity) -> None:
         "device": identity.device,
         "inode": identity.inode,
         "former": [str(path) for path in identity.former],
+        "origins": [str(path) for path in identity.origins],
     }
     if identity.pending:
         table["relocating"] = {
@@ -194,7 +209,7 @@ def require_home(root: Path) -> None:
     if found is None:
         now = Identity.at(root, new_id())
     elif found.root == root:
-        now = Identity.at(root, found.state_id, found.former)
+        now = found.again_at(root)
     else:
         return
     if now != found:

@@ -219,3 +219,23 @@ def test_lock_keeps_a_state_where_it_is(home: Path) -> None:
         state.in_use(),
     ):
         pass
+
+
+def test_identity_that_cannot_be_read_is_said_and_its_cure_works(home: Path) -> None:
+    (home / identity.FILE).unlink()
+    (home / identity.FILE).mkdir()
+    with pytest.raises(StateError, match="can't be read: Is a directory") as caught:
+        State.at(str(home)).require_home()
+    assert os.system(str(caught.value).split("`")[1]) == 0
+    State.at(str(home)).require_home()
+    assert (home / identity.FILE).is_file()
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\nb", "a\x1b[1mb"])
+def test_state_whose_path_mlflow_or_a_terminal_would_change_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(StateError, match="its path is no plain UTF-8") as caught:
+        State.at(str(tmp_path / name)).create()
+    assert str(caught.value).isprintable()
+    assert list(tmp_path.iterdir()) == []

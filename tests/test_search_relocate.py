@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -12,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import sqlalchemy as sa
 from tiny_study import assert_stores_agree, call, listing, run
@@ -21,6 +23,8 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history, relocate
+from catdog_search.search.messages import EpochDone, Event, TrialEnded
+from catdog_search.search.storage import open_storage
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.runs import StudyRuns
@@ -209,7 +213,7 @@ def assert_is_own(copy: State, original: State) -> None:
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(copy.root)).output
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 @pytest.mark.parametrize("again", ["moved", "copied"])
 def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
     copy: State,
@@ -233,7 +237,7 @@ def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
         assert_is_own(copy, state)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 def test_half_relocated_state_that_is_moved_back_is_ended_there(
     home: State, tmp_path: Path, moment: Moment
 ) -> None:
@@ -313,6 +317,58 @@ def test_files_that_were_not_copied_are_said(copy: State) -> None:
     assert f"missing: the files of model {missing.parts[-3]}" in said
 
 
+def test_files_that_were_left_behind_are_not_forgotten_and_their_cure_works(
+    home: State, tmp_path: Path
+) -> None:
+    """As after a move to another disk that was cut off."""
+    old = home.root
+    state = moved(home, tmp_path / "c")
+    left = next(state.artifacts.rglob("MLmodel")).parent
+    behind = old / left.relative_to(state.root)
+    behind.parent.mkdir(parents=True)
+    left.rename(behind)
+    assert relocate.relocate(state).missing == (behind.parent.name,)
+    where = ["--state", str(state.root)]
+    said = call("doctor", "--repair", *where, code=1).output
+    assert f"its files are outside of this state, in {behind}" in said
+    (cure,) = {part for part in said.split("`")[1::2] if part.startswith("mkdir ")}
+    assert os.system(cure) == 0
+    assert "Optuna and MLflow agree" in call("doctor", *where).output
+    assert (left / "MLmodel").exists()
+
+
+def test_what_cannot_be_written_is_one_line_and_can_be_done_again(
+    copy: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(identity, "write", fail)
+    said = call("relocate", "--state", str(copy.root), code=1).output
+    assert said == (
+        f"error: state folder {copy.root}: Read-only file system; relocate it again then\n"
+    )
+    monkeypatch.undo()
+    relocate.relocate(copy)
+
+
+@pytest.mark.parametrize("when", [EpochDone, TrialEnded])
+def test_state_that_is_moved_while_it_runs_is_not_made_anew(
+    state: State, pictures: Dataset, tmp_path: Path, when: type[Event]
+) -> None:
+    def listener(event: Event) -> None:
+        if isinstance(event, when) and state.root.exists():
+            state.root.rename(tmp_path / "c")
+
+    with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
+        run(state, pictures, 2, listener=listener)
+    assert not state.root.exists()
+    there = State.at(str(tmp_path / "c"))
+    relocate.relocate(there)
+    assert run(there, pictures, 2).view.counts == {"COMPLETE": 2}
+    assert_stores_agree(there)
+
+
 def test_second_path_needs_no_relocation(home: State, tmp_path: Path, pictures: Dataset) -> None:
     (tmp_path / "link").symlink_to(home.root)
     state = State.at(str(tmp_path / "link"))
@@ -339,6 +395,26 @@ def test_moved_state_is_relocated_in_a_store_of_several_too(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
     assert run(state, pictures, 2, table={"name": "there"}).view.finished == 2
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("put", [shutil.copytree, os.rename])
+def test_state_that_is_tracked_on_a_server_has_an_identity_too(
+    tmp_path: Path, put: Callable[[Path, Path], object]
+) -> None:
+    first = State.at(str(tmp_path / "a"))
+    first.create()
+    study = optuna.create_study(storage=open_storage(first), study_name="tiny")
+    study.set_user_attr("study_uid", "1")
+    study.set_user_attr("tracking_uri", "http://there:1")
+    put(first.root, tmp_path / "b")
+    state = State.at(str(tmp_path / "b"))
+    with pytest.raises(StateError, match="catdog-search relocate"):
+        history.view(state, "tiny")
+    relocate.relocate(state)
+    attrs = history.load_study(state, "tiny").user_attrs
+    assert attrs["tracking_uri"] == "http://there:1"
+    # A moved one goes on with its runs; a copy would take those of the original for its own.
+    assert (attrs["study_uid"] == "1") == (put is os.rename)
 
 
 def test_copy_on_a_server_leaves_runs_and_models_to_the_original(

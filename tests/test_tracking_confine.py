@@ -104,9 +104,9 @@ def test_delete_ends_at_links(artifacts: Path, tmp_path: Path, empty_mlflow: Pat
     (artifacts / "tiny" / "run" / "inner").symlink_to(kept)
     (artifacts / "tiny" / "outer").symlink_to(kept)
     client = client_of(artifacts, empty_mlflow)
-    client.remove((artifacts / "tiny" / "run").as_uri())
+    client.remove("run", (artifacts / "tiny" / "run").as_uri())
     with pytest.raises(StateError, match="is a link"):
-        client.remove((artifacts / "tiny").as_uri(), "outer")
+        client.remove("tiny", (artifacts / "tiny").as_uri(), "outer")
     assert not (artifacts / "tiny" / "run").exists()
     assert (kept / "file").exists()
 
@@ -124,8 +124,27 @@ def test_delete_takes_no_sign_of_a_path_for_an_escape(
     for folder in (own, other):
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
-    client.remove(own.as_uri())
+    client.remove("run", own.as_uri())
     assert (own.exists(), other.exists()) == (False, True)
+
+
+def test_delete_takes_nothing_of_another_owner(
+    artifacts: Path, tmp_path: Path, empty_mlflow: Path
+) -> None:
+    client = client_of(artifacts, empty_mlflow)
+    for location in (artifacts / "tiny", artifacts / "tiny" / "run"):
+        with pytest.raises(StateError, match="or not that of m-1"):
+            client.remove("m-1", location.as_uri())
+    assert (artifacts / "tiny" / "run").exists()
+
+
+def test_nothing_is_made_anew_where_the_state_is_gone(artifacts: Path, tmp_path: Path) -> None:
+    artifacts.parent.rename(tmp_path / "moved")
+    with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
+        require_below(artifacts, (artifacts / "tiny").as_uri())
+    with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
+        Store(f"sqlite:///{artifacts.parent}/mlflow.db", artifacts).client(make=False)
+    assert not artifacts.parent.exists()
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def _say_relocated(state: State, done: Relocated) -> None:
     there = done.kept - len(done.missing)
     say(f"checked: {there} of {done.kept} kept models are there with their files")
     for model_id in done.missing:
-        say(f"missing: the files of model {model_id}; `catdog-search doctor` tells more")
+        say(f"missing: the files of model {model_id}; {state.command('doctor')} tells more")
 
 
 @click.command()

@@ -71,14 +71,23 @@ def relocate(state: State) -> Relocated:
             return _look_over(state)
         if away.is_copy:
             _require_own_files(state.root, away.places)
-        pending = _begin(state, away)
-        is_copy = pending.state_id != _now(state).state_id
-        move = _move(away.places, state.root)
-        changed = _rewrite(state, move, pending.uids, is_copy=is_copy)
-        kept, missing = _models(state)
-        _renew_copies(state)
-        former = () if is_copy else away.places
-        identity.write(state.root, Identity.at(state.root, pending.state_id, former))
+        try:
+            return _relocate(state, away)
+        except OSError as error:
+            raise StateError(
+                printable(f"state folder {state.root}: {error.strerror}; relocate it again then")
+            ) from error
+
+
+def _relocate(state: State, away: Displaced) -> Relocated:
+    begun, pending = _begin(state, away)
+    is_copy = pending.state_id != begun.state_id
+    changed = _rewrite(state, _move(away.places, state.root), pending.uids, is_copy=is_copy)
+    kept, missing = _models(state)
+    _renew_copies(state)
+    now = Identity.at(state.root, pending.state_id)
+    former, origins = ((), away.places) if is_copy else (away.places, ())
+    identity.write(state.root, replace(now, former=former, origins=origins))
     return Relocated(away.places, is_copy, changed, kept, missing)
 
 
@@ -135,13 +144,14 @@ def _linked_files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _begin(state: State, away: Displaced) -> Pending:
+def _begin(state: State, away: Displaced) -> tuple[Identity, Pending]:
     """Write down what is to be done, so that a second call ends it in the same way."""
     pending = _plan(state, away)
     state_id = away.state_id or (new_id() if away.is_copy else pending.state_id)
-    begun = replace(Identity.at(state.root, state_id), root=away.places[0], pending=pending)
-    identity.write(state.root, replace(begun, former=away.places[1:]))
-    return pending
+    here = Identity.at(state.root, state_id)
+    begun = replace(here, root=away.places[0], former=away.places[1:], pending=pending)
+    identity.write(state.root, begun)
+    return begun, pending
 
 
 def _plan(state: State, away: Displaced) -> Pending:
@@ -160,12 +170,6 @@ def _plan(state: State, away: Displaced) -> Pending:
         fresh = new_id()
         uids |= {name: fresh for pair in ((uid, uid), *pairs) if uid in pair for name in pair}
     return Pending(state.root, new_id(), uids)
-
-
-def _now(state: State) -> Identity:
-    found = identity.read(state.root)
-    assert found is not None, "it was just written"
-    return found
 
 
 def _move(places: Collection[Path], root: Path) -> Move:
@@ -206,7 +210,8 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
     if is_copy:
         return
     recorded = {study.user_attrs.get(history.TRACKING_URI, "") for study in recorded_studies(state)}
-    for uri in sorted({tracking_uri(state), *recorded} - {own_uri(state)}):
+    files = {uri for uri in recorded if locations.database_file(uri)}
+    for uri in sorted({tracking_uri(state), *files} - {own_uri(state)}):
         store = locations.database(uri)
         if store and locations.is_there(store):
             yield store
@@ -228,21 +233,23 @@ def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
 
 def _model_files(artifacts: Path) -> Iterator[Path]:
     for folder, _, names in os.walk(artifacts):
-        if MODEL_FILE in names:
-            yield Path(folder, MODEL_FILE)
+        path = Path(folder, MODEL_FILE)
+        if MODEL_FILE in names and path.is_file() and not path.is_symlink():
+            yield path
 
 
 def _rewrite_model_file(path: Path, move: Move) -> bool:
     """MLflow notes in a model's own file where it was logged to."""
     name, at = "artifact_path: ", False
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    lines = text.splitlines(keepends=True)
     for i, line in enumerate(lines):
         location = line.removeprefix(name).strip().strip("'\"")
         if line.startswith(name) and (now := move.location(location)):
             lines[i], at = line.replace(location, now), True
     if at:
         fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text("".join(lines), encoding="utf-8")
+        fresh.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         shutil.copystat(path, fresh)
         fresh.replace(path)  # not written in place, which another link to it would show
     return at

@@ -121,7 +121,7 @@ def _die_with_coordinator() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(exist_ok=True)  # not a state folder that was moved meanwhile
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -197,7 +197,7 @@ class _Trainer:
                 self._say,
                 self._connection.poll,
             )
-            self._client = spec.store.client(self._retry)
+            self._client = spec.store.client(self._retry, make=False)
         return self._client
 
     def _run(self, spec: TrialSpec) -> Outcome:
@@ -377,7 +377,7 @@ class _Drawing(threading.Thread):
 
         spec = self._spec
         try:
-            log_figures(spec.store.client(), spec.run_id, *self._kept)
+            log_figures(spec.store.client(make=False), spec.run_id, *self._kept)
         # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
@@ -386,7 +386,7 @@ class _Drawing(threading.Thread):
                 "study ends, or at the next start"
             )
             with contextlib.suppress(Exception):  # some of them would pass for all
-                delete_files(spec.store.client(), spec.run_id, FIGURES)
+                delete_files(spec.store.client(make=False), spec.run_id, FIGURES)
 
 
 def _first_line(error: Exception) -> str:

@@ -23,34 +23,44 @@ def is_below(path: Path, folder: Path) -> bool:
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
-def is_stray(artifacts: Path, location: str) -> bool:
-    """Whether a location doesn't even say that it is below a state's artifacts."""
+def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
+    """Whether a location doesn't even say that it is its owner's, below a state's artifacts.
+
+    Args:
+        artifacts: The state's own.
+        location: Of artifacts, as MLflow keeps it.
+        owner: Id of the run or model, which its folder is named after; empty for an experiment's.
+    """
     path = local_path(location)
-    return path is None or not (
-        is_below(path, artifacts) or artifacts in Path(os.path.normpath(path)).parents
-    )
+    if path is None or (owner and owner not in path.parts):
+        return True
+    return not is_below(path, artifacts) and artifacts not in Path(os.path.normpath(path)).parents
 
 
-def require_below(artifacts: Path, location: str, *inside: str) -> Path:
+def require_below(artifacts: Path, location: str, *inside: str, owner: str = "") -> Path:
     """Refuse a place outside of a state's own artifacts, before anything happens there.
 
     Args:
         artifacts: The state's own.
         location: Of artifacts, as MLflow keeps it.
         inside: A path below it.
+        owner: As of `is_stray`.
 
     Returns:
         The file or folder that is meant.
 
     Raises:
-        StateError: It is outside, or a link on the way may lead elsewhere.
+        StateError: It is outside, or a link on the way may lead elsewhere; or the state folder is
+            gone, which writing would make anew.
     """
+    require_folder(artifacts.parent)
     path = local_path(location)
-    if path is None or is_stray(artifacts, location):
+    if path is None or is_stray(artifacts, location, owner):
         cure = f"catdog-search doctor --repair --state {shlex.quote(str(artifacts.parent))}"
+        whose = f", or not that of {owner}" if owner else ""
         raise StateError(
             printable(
-                f"{path or location} is outside of this state's {artifacts}, so nothing was "
+                f"{path or location} is outside of this state's {artifacts}{whose}, so nothing was "
                 f"written or deleted there; `{cure}` says what mends it"
             )
         )
@@ -68,6 +78,12 @@ def require_below(artifacts: Path, location: str, *inside: str) -> Path:
     if not is_below(full, artifacts):
         raise StateError(printable(f"{full} is outside of this state's {artifacts}"))
     return full
+
+
+def require_folder(root: Path) -> None:
+    """Refuse to go on where a state folder is gone, which writing there would make anew."""
+    if not root.is_dir():
+        raise StateError(printable(f"state folder {root} is gone; was it moved meanwhile?"))
 
 
 def _unlinked(link: Path) -> str:

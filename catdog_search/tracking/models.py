@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from catdog_search import identity
 from catdog_search.errors import StateError
-from catdog_search.identity import local_path
+from catdog_search.identity import ARTIFACTS, local_path
 from catdog_search.outside import is_absent
 from catdog_search.retry import Retry
 from catdog_search.tracking.confine import as_location, copy_here, is_stray
@@ -136,7 +137,7 @@ def delete_model(client: Client, model: LoggedModel) -> None:
     """
     if "mlflow.modelVersions" in model.tags:
         return
-    client.remove(model.artifact_location)
+    client.remove(model.model_id, model.artifact_location)
     client.delete_logged_model(model.model_id)
 
 
@@ -163,18 +164,29 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
     model = find_model(client, model_id)
     if store.artifacts is None:
         return _look_at_server(client, model, model_id)
-    expected = store.artifacts / study / "models" / model_id / "artifacts"
+    inside = Path(study, "models", model_id, "artifacts")
+    expected = store.artifacts / inside
     location = model.artifact_location if model else ""
     path = local_path(location)
-    if path is not None and not is_stray(store.artifacts, location):
-        return _look_at_files(client, store.artifacts, path)
-    found = _look_at_files(client, store.artifacts, expected)
-    if found.kind == "there":
-        return replace(found, kind="unlisted")
-    if found.kind == "gone" and path is not None and path.exists():
-        cure = copy_here(path, expected)
-        return Standing("unknown", location, f"{path} is outside of this state", cure)
+    if path is not None and not is_stray(store.artifacts, location, model_id):
+        found = _look_at_files(client, store.artifacts, path)
+    else:
+        found = _look_at_files(client, store.artifacts, expected)
+        if found.kind == "there":
+            return replace(found, kind="unlisted")
+    if found.kind == "gone":
+        # What is said to lie outside, or was left behind when the state was moved or copied.
+        left = [path, *(place / ARTIFACTS / inside for place in _places(store.artifacts.parent))]
+        for at in (at for at in left if at is not None and (at / MODEL_FILE).exists()):
+            reason = f"its files are outside of this state, in {at}"
+            return Standing("unknown", as_location(at), reason, copy_here(at, expected))
     return found
+
+
+def _places(root: Path) -> tuple[Path, ...]:
+    """Where a state was before, and of what it is a copy."""
+    found = identity.read(root)
+    return (*found.former, *found.origins) if found else ()
 
 
 def _look_at_files(client: Client, artifacts: Path, path: Path) -> Standing:

@@ -40,17 +40,22 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
             super().log_artifact(run_id, local_path, artifact_path)
             return
         location = self.get_run(run_id).info.artifact_uri
-        self.require_own(location, artifact_path or "", Path(local_path).name)
+        self.require_own(location, artifact_path or "", Path(local_path).name, owner=run_id)
         # Not MLflow's own way, which remembers where the run of this id was in another folder.
         get_artifact_repository(location).log_artifact(local_path, artifact_path)
 
-    def remove(self, location: str, folder: str | None = None) -> None:
+    def remove(self, owner: str, location: str, folder: str | None = None) -> None:
         """Delete what lies at a location of artifacts, or in one folder of it.
+
+        Args:
+            owner: Id of the run or model.
+            location: Of its artifacts, as MLflow keeps it.
+            folder: In it.
 
         Raises:
             StateError: It lies outside of the state's own artifacts.
         """
-        self.require_own(location, folder or "")
+        self.require_own(location, folder or "", owner=owner)
         path = local_path(location)
         if path is None:
             repository: Any = get_artifact_repository(location)
@@ -60,15 +65,16 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path / (folder or ""))
 
-    def require_own(self, location: str, *inside: str) -> None:
+    def require_own(self, location: str, *inside: str, owner: str = "") -> None:
         """Refuse a place outside of the state's own artifacts, before anything happens there.
 
         Args:
             location: Of artifacts, as MLflow keeps it.
             inside: A path below it.
+            owner: Id of the run or model whose it is; empty for an experiment's.
 
         Raises:
             StateError: It is outside, or a link on the way may lead elsewhere.
         """
         if self._artifacts is not None:
-            require_below(self._artifacts, location, *inside)
+            require_below(self._artifacts, location, *inside, owner=owner)

@@ -187,9 +187,9 @@ class StudyRuns:
             The run's id, where they should lie, and the location that is said.
         """
         for run in (self.client.get_run(self.parent_id), *self.children()):
-            said = run.info.artifact_uri
-            if self._store.artifacts is not None and is_stray(self._store.artifacts, said):
-                yield run.info.run_id, self._place_of(run.info.run_id), said
+            run_id, said = run.info.run_id, run.info.artifact_uri
+            if self._store.artifacts and is_stray(self._store.artifacts, said, run_id):
+                yield run_id, self._place_of(run_id), said
 
     def place(self, run_id: str) -> None:
         """Let a run keep its artifacts where they should lie; not on a server."""

@@ -23,7 +23,7 @@ from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.tracking.address import require_usable
 from catdog_search.tracking.client import RetryingClient
-from catdog_search.tracking.confine import as_location, is_stray, require_below
+from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
 from catdog_search.web import (
     Address,
     ask_loopback_directly,
@@ -96,18 +96,21 @@ class Store:
             return f"the tracking server {self.shown}"
         return f"MLflow's database {self.shown.removeprefix('sqlite:///')}"
 
-    def client(self, retry: Retry | None = None) -> Client:
-        """A client of this store, which is made first where it is absent.
+    def client(self, retry: Retry | None = None, *, make: bool = True) -> Client:
+        """A client of this store.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
         Args:
             retry: Makes every call; None makes each once.
+            make: Whether it is made where it is absent; a worker finds one that was made.
 
         Raises:
-            StateError: The store doesn't open. The client's calls raise it too, where something
-                outside this program keeps them from being answered.
+            StateError: The store doesn't open, or the state folder is gone. The client's calls
+                raise it too, where something outside this program keeps them from being answered.
         """
+        if not make and self.artifacts is not None:
+            require_folder(self._root)
         quiet_mlflow()
         self._use_credentials()
         retry = retry or Retry(self.about)

@@ -94,4 +94,4 @@ def delete_files(client: Client, run_id: str, folder: str | None = None) -> None
         StateError: They lie outside of the state's own.
     """
     if client.list_artifacts(run_id, folder):
-        client.remove(client.get_run(run_id).info.artifact_uri, folder)
+        client.remove(run_id, client.get_run(run_id).info.artifact_uri, folder)
