@@ -273,7 +273,8 @@ def say_report(report: Report, wanted: int, state: State) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
     click.echo(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
-        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
+        floor = f"; {view.floor}" if view.floor else ""
+        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
         click.echo(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
     click.echo(f"look:    {command} show --study {view.name}{flag}")
