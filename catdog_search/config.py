@@ -21,14 +21,19 @@ from pydantic.fields import FieldInfo
 from catdog_search.errors import StudyFileError
 from catdog_search.space import Knob, Params, Space, did_you_mean
 
-Metric = Literal["val_accuracy", "val_loss"]
+Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_auc", "val_loss"]
 Direction = Literal["maximize", "minimize"]
 Duplicates = Literal["near", "exact", "off"]
 
 # Sides of photos, in pixels.
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
 
-_DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
+_DIRECTION_OF: dict[Metric, Direction] = {
+    "val_accuracy": "maximize",
+    "val_balanced_accuracy": "maximize",
+    "val_auc": "maximize",
+    "val_loss": "minimize",
+}
 
 
 class _Table(BaseModel):

@@ -149,7 +149,15 @@ def _bar(entry: Entry) -> Bar:
 
 def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
     blank = ("",) * (len(_HEAD) - 5)
-    return [(f.name, "", "", "", f"{f.val_accuracy:.3f}", *blank) for f in found.floors]
+    return [
+        (
+            f"{f.name}: {f.answer}" if f.answer else f.name,
+            *("",) * 3,
+            f"{f.val_accuracy:.3f}",
+            *blank,
+        )
+        for f in found.floors
+    ]
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -235,6 +243,8 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
 
 
 def _say_evaluation(done: Evaluation) -> None:
+    from catdog_search.search.floor import always
+
     say(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
     if done.seen is None:
         say("seen before: its study didn't keep which photos it had")
@@ -247,8 +257,12 @@ def _say_evaluation(done: Evaluation) -> None:
     for line in said_left_out(done.left_out, "--json lists them"):
         say(line)
     low, high = done.interval
-    say(f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
-    for name in ("precision", "recall", "f1", "auc", "loss", "calibration_error"):
+    counts = {name: sum(row) for name, row in zip(done.class_names, done.confusion, strict=True)}
+    floor = always("val_accuracy", counts)
+    said = f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})"
+    say(f"{said}; {floor}" if floor else said)
+    others = ("balanced_accuracy", "precision", "recall", "f1", "auc", "loss", "calibration_error")
+    for name in others:
         say(f"{name}: {done.scores[name]:.4f}")
     rows: list[tuple[str, ...]] = [("is \\ taken for", *done.class_names)]
     rows += [

@@ -210,6 +210,8 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
     say(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
     say(f"dataset digest {view.dataset_digest}; tracked at {view.tracking_uri}")
     rows = [_show_row(row) for row in view.ranked()[:top]]
+    if view.floor:
+        say(f"floor: {view.floor}")
     if rows:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
     for ending, numbers in insight.failures(view).items():
@@ -228,7 +230,8 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
 def _say_trial(view: StudyView, row: TrialRow) -> None:
     from catdog_search.terminal import duration, say_params
 
-    value = "" if row.value is None else f", {view.metric} {row.value:.4f}"
+    floor = f" ({view.floor})" if view.floor else ""
+    value = "" if row.value is None else f", {view.metric} {row.value:.4f}{floor}"
     recipe = f" (recipe {row.recipe})" if row.recipe else ""
     spent = "" if row.seconds is None else f", {duration(row.seconds)}"
     say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
@@ -264,6 +267,7 @@ def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
         "direction": view.direction,
         "metric": view.metric,
         "best": best and dataclasses.asdict(best),
+        "floor": view.floor and dataclasses.asdict(view.floor),
         "counts": view.counts,
         "failures": insight.failures(view),
         "importance": dataclasses.asdict(insight.importance(loaded)),

@@ -276,7 +276,8 @@ def say_report(report: Report, wanted: int, state: State) -> None:
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
     say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
-        say(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
+        floor = f"; {view.floor}" if view.floor else ""
+        say(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
         say(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
     say(f"look:    {command} show --study {view.name}{flag}")

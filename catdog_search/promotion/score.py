@@ -36,7 +36,8 @@ class Evaluation:
         uri: Of the model.
         run_id: That trained it.
         n: Photos.
-        scores: accuracy, loss, precision, recall, f1, auc and calibration_error.
+        scores: accuracy, balanced_accuracy, loss, precision, recall, f1, auc and
+            calibration_error.
         interval: Of the accuracy, 95 % (Wilson).
         confusion: Photos by class and what they were taken for.
         class_names: By index.

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from catdog_search.config import Direction
 from catdog_search.places import State
 from catdog_search.redact import redact
+from catdog_search.search.floor import Always, always
 from catdog_search.search.messages import Best
 from catdog_search.search.storage import FINGERPRINT, load_study
 from catdog_search.space import Params, Space, params_key
@@ -40,6 +41,7 @@ TRACKED = "tracked"  # where it was tracked before it was there
 DIGEST = "dataset_digest"
 METRIC = "metric"
 N_VAL = "n_val"
+CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
 PUBLISHED = "published"  # what others reached, by recipe
 DEVICE = "device"  # that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
@@ -101,6 +103,7 @@ class StudyView:
         dataset_digest: Of its dataset.
         metric: The objective's name; None before the first run.
         n_val: Photos of val; None where it isn't known.
+        class_counts: Photos of train and val by split and class name; empty where unknown.
         device: That it last trained on; None before the first run.
         published: Scores that others reached, by recipe and name.
     """
@@ -113,6 +116,7 @@ class StudyView:
     dataset_digest: str | None
     metric: str | None
     n_val: int | None
+    class_counts: Mapping[str, Mapping[str, int]]
     device: str | None
     published: Mapping[str, Mapping[str, float]]
 
@@ -131,6 +135,12 @@ class StudyView:
         """Numbers of the trials that are over, by the key of their params; failed ones are not."""
         over = [row for row in self.trials if row.state in ("COMPLETE", "PRUNED")]
         return {params_key(row.params): row.number for row in over}
+
+    @property
+    def floor(self) -> Always | None:
+        """What its scores are to be held against."""
+        counts = self.class_counts
+        return always(self.metric, counts["val"], counts["train"]) if counts else None
 
     def ranked(self) -> list[TrialRow]:
         """COMPLETE trials, best first; equal ones by number.
@@ -174,6 +184,7 @@ def view_of(study: optuna.Study) -> StudyView:
         dataset_digest=attrs.get(DIGEST),
         metric=attrs.get(METRIC),
         n_val=attrs.get(N_VAL),
+        class_counts=attrs.get(CLASS_COUNTS, {}),
         device=attrs.get(DEVICE),
         published=attrs.get(PUBLISHED, {}),
     )

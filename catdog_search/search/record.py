@@ -91,6 +91,8 @@ class StudyRecord:
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
+        counts = {split: manifest.counts()[split] for split in ("train", "val")}
+        study.set_user_attr(history.CLASS_COUNTS, counts)
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(history.PUBLISHED, published)
 
