@@ -21,6 +21,7 @@ from catdog_search import identity, sqlite
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.identity import Displaced, Identity, Pending, new_id
 from catdog_search.places import State, file_lock
+from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.scratch import lock_path
@@ -29,7 +30,7 @@ from catdog_search.text import printable
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.models import MODEL_FILE
-from catdog_search.tracking.store import own_uri, sqlite_uri, tracking_uri
+from catdog_search.tracking.store import own_uri, sqlite_file, sqlite_uri, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -205,8 +206,10 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
         yield sa.URL.create("sqlite", database=str(state.mlflow_db))
     if is_copy:
         return
+    current = tracking_uri(state)
     recorded = {study.user_attrs.get(history.TRACKING_URI, "") for study in recorded_studies(state)}
-    for uri in sorted({tracking_uri(state), *recorded} - {own_uri(state)}):
+    # What is recorded is without credentials, and can't be opened where there are some.
+    for uri in sorted({current, *recorded - {redact(current)}} - {own_uri(state)}):
         store = locations.database(uri)
         if store and locations.is_there(store):
             yield store
@@ -214,7 +217,7 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
 
 def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
     def moved(uri: str) -> str:
-        path = locations.database_file(uri)
+        path = sqlite_file(uri)
         now = move.path(path) if path else None
         return sqlite_uri(now) if now else uri
 
