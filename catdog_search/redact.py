@@ -68,12 +68,13 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def _userinfo(address: str, greedy: str) -> str:
+    """User and password; where a password holds a bare slash, it seems to be a port and a path."""
     try:
         parts = urlsplit(address)
-        _ = parts.port  # reading it is what fails where a password holds a slash
+        seems_port = parts.port is not None and "@" in parts.path and "@" not in parts.netloc
     except ValueError:
         return greedy
-    return parts.netloc.rpartition("@")[0]
+    return greedy if seems_port else parts.netloc.rpartition("@")[0]
 
 
 def _of_userinfo(userinfo: str) -> Iterator[str]:

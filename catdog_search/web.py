@@ -12,7 +12,7 @@ import os
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 # Who is asked without a proxy: names for the environment, as curl and requests read them.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -85,8 +85,15 @@ def is_loopback(host: str) -> bool:
 
 def base_url(host: str, port: int) -> str:
     """`http://host:port`, with the brackets that a number of version 6 needs."""
-    is_numeric = ":" in host
-    return f"http://[{host}]:{port}" if is_numeric else f"http://{host}:{port}"
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return urlunsplit(("http", place, "", "", ""))
+
+
+def below(url: str, path: str, fragment: str = "") -> str:
+    """The address of something below another one, which may have a path of its own."""
+    parts = urlsplit(url)
+    whole = f"{parts.path.rstrip('/')}/{path}"
+    return parts._replace(path=whole, query="", fragment=fragment).geturl()
 
 
 def basic_auth(user: str, password: str) -> str:

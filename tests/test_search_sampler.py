@@ -17,7 +17,7 @@ from catdog_search.errors import StateError
 from catdog_search.search import history
 from catdog_search.search.chance import Chance
 from catdog_search.search.feasibility import failure_risk
-from catdog_search.search.propose import Proposer, is_exhausted
+from catdog_search.search.propose import Proposer, _by_chance, is_exhausted
 from catdog_search.search.pruner import make_pruner, report_epoch
 from catdog_search.search.sampler import PerTrialSampler, make_sampler, trial_seed
 from catdog_search.search.storage import FINGERPRINT
@@ -115,6 +115,14 @@ def test_each_step_is_tried_once_and_then_none_is_left(name: str) -> None:
     assert not is_exhausted(STEPS, keys[1:])
     with pytest.raises(LookupError):
         optimize(study, 1, STEPS)
+
+
+def test_last_point_of_a_large_space_is_found() -> None:
+    space = Space({"x": Range(0.0, 0.5, 2e-5), "n": Fixed(1)})  # 25,001 points, too many to list
+    points = list(space.points())
+    keys = {params_key(p) for p in points[:-1]}
+    assert _by_chance(space, keys, random.Random(1)) == points[-1]
+    assert is_exhausted(space, {*keys, params_key(points[-1])})
 
 
 def test_only_points_of_the_space_exhaust_it() -> None:

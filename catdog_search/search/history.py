@@ -191,7 +191,7 @@ def view_of(study: optuna.Study) -> StudyView:
 
 
 def _without_secrets(uri: str | None) -> str | None:
-    """Older versions stored a server's credentials too."""
+    """Older versions stored credentials too."""
     return None if uri is None else redact(uri)
 
 
@@ -214,7 +214,7 @@ def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
 def note_tracking(study: optuna.Study, uri: str) -> None:
     """Remember where a study is tracked, and where it was: models may be there yet."""
     attrs = study.user_attrs
-    last, before = attrs.get(TRACKING_URI), attrs.get(TRACKED, [])
+    last, before = _without_secrets(attrs.get(TRACKING_URI)), attrs.get(TRACKED, [])
     if last not in (None, uri, *before):
         study.set_user_attr(TRACKED, [*before, last])
     study.set_user_attr(TRACKING_URI, uri)

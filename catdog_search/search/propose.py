@@ -104,10 +104,10 @@ def is_exhausted(space: Space, tried: Collection[str]) -> bool:
 
 
 def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
-    """A point that is left, each as probable as any other.
+    """A point that is left, each as probable as any other while there are many.
 
     Raises:
-        LookupError: None was found.
+        LookupError: None is left.
     """
     size = space.size()
     if not size.continuous and size.combinations <= _LISTED:
@@ -116,6 +116,10 @@ def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> P
             return chance.choice(left)
     for _ in range(_CHANCES):
         params = space.sample(Chance(chance))
+        if params_key(params) not in tried:
+            return params
+    points = iter(()) if size.continuous else space.points()
+    for params in points:
         if params_key(params) not in tried:
             return params
     raise LookupError("no point of the space is left to try")

@@ -195,7 +195,8 @@ class _Comparison:
             elsewhere = self._tracked_elsewhere() if found.kind == "gone" else None
             if elsewhere:
                 yield self._finding(
-                    f"{at}, which isn't in {self._store.uri}; the study was tracked at {elsewhere}",
+                    f"{at}, which isn't in {self._store.shown}; the study was tracked at "
+                    f"{elsewhere}",
                     f"look there: MLFLOW_TRACKING_URI={elsewhere}",
                     None,
                 )
@@ -221,8 +222,8 @@ class _Comparison:
     def _tracked_elsewhere(self) -> str | None:
         """Another store that the study was tracked in, where its models may be yet."""
         before = self._study.user_attrs.get(history.TRACKED, [])
-        last = self._study.user_attrs.get(history.TRACKING_URI)
-        return next((uri for uri in [*before, last] if uri not in (None, self._store.uri)), None)
+        last = view_of(self._study).tracking_uri
+        return next((uri for uri in [*before, last] if uri not in (None, self._store.shown)), None)
 
     def _of_files(self) -> Iterator[Finding]:
         over = {row.number for row in self._rows if row.state in history.FINISHED}

@@ -29,7 +29,7 @@ from catdog_search.text import printable
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.models import MODEL_FILE
-from catdog_search.tracking.store import own_uri, sqlite_uri, tracking_uri
+from catdog_search.tracking.store import own_uri, sqlite_file, sqlite_uri, tracking_uri
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
 
 def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
     def moved(uri: str) -> str:
-        path = locations.database_file(uri)
+        path = sqlite_file(uri)
         now = move.path(path) if path else None
         return sqlite_uri(now) if now else uri
 

@@ -265,9 +265,3 @@ def database(uri: str) -> sa.URL | None:
     except (ArgumentError, ValueError):
         return None
     return url if url.get_backend_name() in _DATABASES else None
-
-
-def database_file(uri: str) -> Path | None:
-    """The file of a sqlite store; None for a store of another kind."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)) if uri.startswith(prefix) else None

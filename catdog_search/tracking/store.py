@@ -28,6 +28,7 @@ from catdog_search.web import (
     Address,
     ask_loopback_directly,
     basic_auth,
+    below,
     is_http,
     open_url,
     read_address,
@@ -401,7 +402,7 @@ def _require_mlflow(store: Store) -> None:
 def _probe(uri: str) -> None:
     """Find out at once that a server is away; MLflow's client would retry for minutes."""
     try:
-        open_url(uri.rstrip("/") + "/health", _PROBE_S, authorization=_authorization()).close()
+        open_url(below(uri, "health"), _PROBE_S, authorization=_authorization()).close()
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in shows at the first call
     except (OSError, http.client.HTTPException) as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from catdog_search.children import safe_environment
 from catdog_search.errors import StateError
 from catdog_search.tracking.store import Store, sqlite_file, sqlite_uri
-from catdog_search.web import base_url, open_url
+from catdog_search.web import base_url, below, open_url
 
 # MLflow opens in its mode for language models otherwise.
 _MODE = "?workflowType=machine_learning"
@@ -28,7 +28,7 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  the user's ch
 def page(base: str, experiment_id: str | None = None) -> str:
     """URL of the experiments, or of one experiment's runs, in model-training mode."""
     where = f"experiments/{experiment_id}/runs" if experiment_id else "experiments"
-    return f"{base.rstrip('/')}/#/{where}{_MODE}"
+    return below(base, "", fragment=f"/{where}{_MODE}")
 
 
 def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -> int:
@@ -60,7 +60,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
         )
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            _await(server, base_url(_EVERYWHERE.get(host, host), port) + "/health")
+            _await(server, below(base_url(_EVERYWHERE.get(host, host), port), "health"))
             ready(page(base_url(host, port)))
             return server.wait()
         except KeyboardInterrupt:
