@@ -69,4 +69,4 @@ def _require_driver(uri: str) -> None:
 
 
 def _named(uri: str) -> str:
-    return f"MLFLOW_TRACKING_URI {shown(uri)}"
+    return f"MLflow store {shown(uri)} (MLFLOW_TRACKING_URI)"

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 _PROBE_S = 10
 _VERSION = re.compile(r"\d+\.\d+")
 # Of MLflow's own client, which waits without a word: `Retry` does it aloud.
-_HTTP_RETRIES, _HTTP_TIMEOUT_S = 1, 60
-# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server.
-CALL_S = 30 + (1 + _HTTP_RETRIES) * _HTTP_TIMEOUT_S
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 0, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server,
+# of which a call may ask several things.
+CALL_S = 3 * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,7 @@ class Store:
     @property
     def about(self) -> str:
         """What it is, for people."""
-        if is_server(self.uri):
-            return f"the tracking server {shown(self.uri)}"
-        return f"MLflow's database {shown(self.uri).removeprefix('sqlite:///')}"
+        return f"MLflow store {shown(self.uri)}"
 
     def client(self, retry: Retry | None = None) -> MlflowClient:
         """A client of this store, which is made first where it is absent.
@@ -83,8 +82,17 @@ class Store:
             client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
-            raise StateError(f"MLflow store {self.uri}: {first}") from error
+            raise StateError(f"{self.about}: {first}") from error
         return cast("MlflowClient", RetryingClient(client, retry))
+
+    def require_open(self) -> None:
+        """Make sure of a store that somebody else keeps, before anything is made for it.
+
+        Raises:
+            StateError: It doesn't open.
+        """
+        if is_server(self.uri) or os.environ.get("MLFLOW_TRACKING_URI"):
+            self.client()
 
     def _open(self) -> MlflowClient:
         import mlflow
