@@ -21,10 +21,19 @@ from pydantic.fields import FieldInfo
 from catdog_search.errors import StudyFileError
 from catdog_search.space import Knob, Params, Space, did_you_mean
 
-Metric = Literal["val_accuracy", "val_loss"]
+Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_auc", "val_loss"]
 Direction = Literal["maximize", "minimize"]
+Duplicates = Literal["near", "exact", "off"]
 
-_DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
+# Sides of photos, in pixels.
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+
+_DIRECTION_OF: dict[Metric, Direction] = {
+    "val_accuracy": "maximize",
+    "val_balanced_accuracy": "maximize",
+    "val_auc": "maximize",
+    "val_loss": "minimize",
+}
 
 
 class _Table(BaseModel):
@@ -64,7 +73,10 @@ class TrialParams(_Table):
     """Params that every family has: of size, regularization, augmentation and optimization."""
 
     image_size: int = Field(
-        0, ge=0, le=1024, description="side in pixels of this trial's photos; 0: as the study says"
+        0,
+        ge=0,
+        le=LARGEST_IMAGE,
+        description="side in pixels of this trial's photos; 0: as the study says",
     )
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
@@ -242,6 +254,39 @@ class DataConfig(_Table):
     subset: int | None = Field(
         None, ge=2, description="photos of train to use, a nested and stratified choice"
     )
+    duplicates: Duplicates = Field(
+        "near",
+        description="which photos stay in one split; near: copies and what looks the same; exact: "
+        "copies byte for byte; off: nobody asks",
+    )
+
+    # What a study remembers; `run` has an option of the same name for each.
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("duplicates",)
+
+    def remembered(self) -> dict[str, Any]:
+        """What a study remembers of it: the choices that are not the default ones."""
+        choices = {name: getattr(self, name) for name in self.REMEMBERED}
+        fields = type(self).model_fields
+        return {name: it for name, it in choices.items() if it != fields[name].default}
+
+    def chosen(
+        self, options: Mapping[str, Any], remembered: Mapping[str, Any] | None
+    ) -> DataConfig:
+        """These settings with the choices of one call.
+
+        An option that is given counts before all; without it a study goes on with what it
+        remembers, and a new one begins with what its file says.
+
+        Args:
+            options: Of the command line, by name; None where one isn't given.
+            remembered: What `remembered` said when the study was made; None for a new study.
+        """
+        kept: dict[str, Any] = {}
+        if remembered is not None:
+            fields = type(self).model_fields
+            kept = {name: remembered.get(name, fields[name].default) for name in self.REMEMBERED}
+        given = {name: it for name, it in options.items() if it is not None}
+        return self.model_copy(update={**kept, **given})
 
 
 class TrainingConfig(_Table):
@@ -353,7 +398,9 @@ class StudyConfig(_Table):
         description="of the family resnet50: imagenet, which keras.applications fetches; none; or "
         "the path of a Keras weights file, whole or ending after a stage",
     )
-    image_size: int = Field(ge=8, le=1024, description="side in pixels that photos are resized to")
+    image_size: int = Field(
+        ge=SMALLEST_IMAGE, le=LARGEST_IMAGE, description="side in pixels that photos are resized to"
+    )
     metric: Metric = Field(description="objective; also what early stopping watches")
     direction: Direction = Field(description="of the metric")
     trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
@@ -384,6 +431,8 @@ class StudyConfig(_Table):
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
         if self.family == "cnn":
             del plain["weights"]
+        if choices := self.data.remembered():
+            plain["data"] = choices
         return plain
 
     def network(self, params: Params) -> str:
@@ -421,10 +470,11 @@ def _knob(info: FieldInfo) -> Knob:
 
     def accepts(value: object) -> bool:
         try:
-            adapter.validate_python(value)
+            taken = adapter.validate_python(value)
         except ValidationError:
             return False
-        return True
+        # Where 3 is one of a few, 3.0 would pass, and be another value than 3 is.
+        return type(taken) is type(value) or isinstance(taken, float)
 
     kind = {int: "int", float: "float", bool: "bool"}.get(info.annotation, "choice")  # type: ignore[arg-type]
     return Knob(kind, allowed_values(info), info.description or "", info.default, accepts)  # type: ignore[arg-type]

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from catdog_search.redact import redact
+from catdog_search.text import printable
+
 
 class CatdogError(Exception):
-    """Base of all errors that a user can cause or mend; the command line prints it as one line."""
+    """Base of all errors that a user can cause or mend; the command line prints it as one line.
+
+    Its message is one line without secrets that any terminal may print, whatever it was made of.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(redact(message)))
 
 
 class StudyFileError(CatdogError, ValueError):
@@ -15,6 +24,10 @@ class StudyFileError(CatdogError, ValueError):
 
 class DataError(CatdogError, ValueError):
     """A source of photos can't be used."""
+
+
+class CacheLostError(DataError):
+    """What the cache held of a source is gone or damaged; it can be made again from the source."""
 
 
 class StateError(CatdogError, RuntimeError):

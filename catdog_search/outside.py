@@ -52,7 +52,7 @@ _CREDENTIALS = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or ML
 _ADDRESS = "look at MLFLOW_TRACKING_URI"
 
 _LOCKED = _Kind("is locked by another program", "end that program, or wait for it", passes=True)
-_DAMAGED = _Kind("is damaged", "bring back a copy of it")
+_DAMAGED = _Kind("is damaged", "`catdog-search doctor --repair` brings back its copy")
 _SQLITE_FULL = "FULL"
 # By the second word of sqlite's codes.
 _SQLITE = {

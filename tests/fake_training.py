@@ -194,6 +194,8 @@ def _metrics(params: Params, epoch: int) -> dict[str, float]:
         "accuracy": accuracy,
         "val_loss": loss,
         "val_accuracy": accuracy,
+        "val_balanced_accuracy": accuracy - 0.1,
+        "val_auc": accuracy / 2 + 0.5,
         "learning_rate": 0.001,
         "seconds": 0.01,
     }
@@ -206,7 +208,12 @@ def _result(ending: Any, history: list[dict[str, float]], data: TrainData) -> Tr
         ending=ending,
         history=history,
         best_epoch=len(history) - 1 if history else None,
-        scores={"val_accuracy": history[-1]["val_accuracy"], "val_f1": 0.5} if finished else {},
+        scores={
+            **{k: v for k, v in history[-1].items() if k.startswith("val_")},
+            "val_f1": 0.5,
+        }
+        if finished
+        else {},
         val_probabilities=probabilities if finished else np.empty(0, np.float32),
         model=None,
         n_weights=42,

@@ -32,12 +32,12 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
+from catdog_search.terminal import LiveDisplay, PlainDisplay, duration, say_params
 from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (
     *("run", "studies", "check", "show", "compare", "evaluate"),
-    *("promote", "ui", "doctor", "data"),
+    *("promote", "ui", "relocate", "doctor", "data"),
 )
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
 HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
@@ -332,3 +332,19 @@ def test_live_display_replaces_an_attempt_that_died() -> None:
 )
 def test_duration_is_for_people(seconds_: float, text: str) -> None:
     assert duration(seconds_) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.3, "x=0.3"),
+        (1e-05, "x=1e-05"),
+        (0.123456, "x=0.123456"),  # a step; in four digits its neighbours would read alike
+        (0.12345678901, "x=0.1235"),
+        (0.0, "x=0"),
+        (3, "x=3"),
+        (True, "x=True"),
+    ],
+)
+def test_params_are_printed_as_they_are_spelled(value: Any, text: str) -> None:
+    assert say_params({"x": value}) == text

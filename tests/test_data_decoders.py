@@ -19,6 +19,7 @@ from PIL import Image
 
 from catdog_search.data import cache, dataset, decoders
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.pack import PackWriter, pack_path
 from catdog_search.data.sources import FolderSource, Source, SyntheticSource, ZipSource
 from catdog_search.data.synthetic import draw
 from catdog_search.errors import DataError
@@ -74,7 +75,7 @@ def test_processes_give_what_threads_give(
     request.getfixturevalue("many")
     processes = content(dataset.load(source, 24, tmp_path / "processes", LIMIT))
     assert processes == threads
-    assert len(json.loads(threads[0])["left_out"]) == (0 if kind == "synthetic" else 3)
+    assert len(json.loads(threads[0])["left_out"]) == (0 if kind == "synthetic" else 4)
 
 
 @pytest.mark.usefixtures("many")
@@ -90,8 +91,9 @@ def test_processes_examine_every_file_themselves(
 def test_known_pixels_are_taken_over_beside_processes(photo_folder: Path, tmp_path: Path) -> None:
     before = dataset.load(FolderSource(photo_folder), 8, tmp_path, LIMIT)
     # What no decoding would give says where the pixels come from.
-    pack = next(before.folder.glob("*.u8"))
-    pack.write_bytes(bytes(pack.stat().st_size))
+    with PackWriter(pack_path(before.folder, 8), 8) as out:
+        for _ in before.manifest.photos:
+            out.write(bytes(8 * 8 * 3))
     more = SyntheticSource(140)
     for key in list(more.labels)[50:70]:
         (photo_folder / "Cat" / f"more-{key}").write_bytes(more.read(key))

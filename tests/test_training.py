@@ -6,8 +6,10 @@ import ast
 import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
+import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +20,7 @@ import numpy as np
 import pytest
 from tiny_training import BACKEND, PARAMS, config, go_on
 
-from catdog_search.config import CnnParams
+from catdog_search.config import CnnParams, Metric
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.training import checkpoint
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
@@ -27,6 +29,7 @@ from catdog_search.training.callbacks import (
     ReportCallback,
     as_array,
     training_variables,
+    val_metrics,
 )
 from catdog_search.training.checkpoint import UnusableError
 from catdog_search.training.cnn import CnnTraining
@@ -221,9 +224,18 @@ def test_train_weighs_a_smaller_last_batch_by_its_size(
     assert logged["val_loss"] == pytest.approx(result.scores["val_loss"], abs=1e-5)
 
 
+def test_every_metric_that_a_study_may_name_is_scored_each_epoch() -> None:
+    labels, logits = np.array([0.0, 0, 0, 1]), np.array([-1.0, -1, -1, -1], np.float32)
+    for metric in typing.get_args(Metric):
+        assert metric in val_metrics(labels, logits, metric)
+        assert math.isnan(val_metrics(labels, logits * np.nan, metric)[metric])
+    got = val_metrics(labels, logits, "val_balanced_accuracy")
+    assert (got["val_accuracy"], got["val_balanced_accuracy"]) == (0.75, 0.5)
+
+
 def test_scores_of_known_probabilities() -> None:
     got = scores(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.8, 0.7, 0.9], np.float32))
-    assert got["val_accuracy"] == 0.75
+    assert got["val_accuracy"] == got["val_balanced_accuracy"] == 0.75
     assert got["val_precision"] == pytest.approx(2 / 3)
     assert got["val_recall"] == 1
     assert got["val_auc"] == 0.75

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from catdog_search.redact import redact, redact_all
+from catdog_search.text import printable
+
 if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
     from catdog_search.data.dataset import Dataset
     from catdog_search.data.sources import Source
 
@@ -49,11 +54,46 @@ def json_option(command: F) -> F:
     )(command)
 
 
+def duplicates_option(command: F) -> F:
+    """Add `--duplicates`; None where it isn't given."""
+    return click.option(
+        "--duplicates",
+        type=click.Choice(["near", "exact", "off"]),
+        help="Photos that stay in one split: those that look the same, exact copies, or none "
+        "[default: the study's; near].",
+    )(command)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line: no secret, and nothing in it that a terminal would act on.
+
+    Every line of the command line goes through here, or, a whole text, through `say_lines`.
+    """
+    # The stream is named, or click would choose the encoding of one that is all ASCII itself.
+    click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
+
+
+def in_a_line(text: str) -> str:
+    """Text that may have several lines, like a study's purpose, in one."""
+    return " ".join(text.split())
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Print a text of our own that has several lines."""
+    for line in text.splitlines():
+        say(line, err=err)
+
+
+def say_json(facts: Mapping[str, Any]) -> None:
+    """Print the one object: text as it is, which JSON escapes, but no secrets."""
+    click.echo(json.dumps(redact_all(facts)), file=sys.stdout)
+
+
 def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 
     def write(line: str) -> None:
-        click.echo(line, err=as_json)
+        say(line, err=as_json)
         # Pipes and logs are for reading along.
         (sys.stderr if as_json else sys.stdout).flush()
 
@@ -70,10 +110,11 @@ def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iter
 
 def say_table(rows: list[tuple[str, ...]]) -> None:
     """Print rows with their columns aligned."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  " + "  ".join([*cells, row[-1]]).rstrip())
+        say("  " + "  ".join([*cells, row[-1]]).rstrip())
 
 
 def load_dataset(
@@ -81,8 +122,16 @@ def load_dataset(
     sizes: Iterable[int],
     write: Callable[[str], None],
     subset: int | None = None,
+    duplicates: Duplicates | None = None,
 ) -> dict[int, Dataset]:
     """Load a dataset by image size, saying what it is, what was left out and what the cache holds.
+
+    Args:
+        source: Where the photos are.
+        sizes: Sides in pixels.
+        write: Prints a line.
+        subset: Photos of train to use; None for all.
+        duplicates: Which photos stay in one split; None for the default.
 
     Raises:
         DataError: The photos can't be used.
@@ -97,7 +146,16 @@ def load_dataset(
             if done == total or done % 2048 == 0:
                 write(f"packing {done} of {total} at {side} px")
 
-        return dataset.load(source, side, folder, limit, progress, subset=subset)
+        return dataset.load(
+            source,
+            side,
+            folder,
+            limit,
+            progress,
+            subset=subset,
+            duplicates=duplicates or "near",
+            say=write,
+        )
 
     loaded = {side: load(side) for side in sizes}
     manifest = next(iter(loaded.values())).manifest
@@ -106,11 +164,15 @@ def load_dataset(
     write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")
     if subset is not None:
         write(f"subset: {subset} photos of train")
+    for line in manifest.notes:
+        write(f"note: {line}")
     for line in manifest.imbalances():
         write(f"balance: {line}")
     for line in said_left_out(
         manifest.left_out, "the study's run lists them in data/left_out.json"
     ):
         write(line)
-    write(f"cache: {folder}, {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    held = cache.size_bytes(folder)
+    over = "; what is in use stays, so it is over its limit" if held > limit else ""
+    write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
     return loaded

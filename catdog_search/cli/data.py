@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import debug_option, json_option, load_dataset, writer
+from catdog_search.cli.common import (
+    debug_option,
+    duplicates_option,
+    json_option,
+    load_dataset,
+    say,
+    say_json,
+    writer,
+)
+
+if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
 
 AUDIT_SIZE = 64
 
@@ -27,15 +38,18 @@ def data() -> None:
     show_default=True,
     help="Where to draw the photos of each split and the duplicates.",
 )
+@duplicates_option
 @json_option
 @debug_option
-def audit(path: str, picture: Path, as_json: bool) -> None:
+def audit(path: str, picture: Path, duplicates: Duplicates | None, as_json: bool) -> None:
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
     from catdog_search.data import audit as report
     from catdog_search.data.sources import open_source
 
     only_progress = _only_progress(writer(as_json))
-    dataset = load_dataset(open_source(path), [AUDIT_SIZE], only_progress)[AUDIT_SIZE]
+    source = open_source(path)
+    loaded = load_dataset(source, [AUDIT_SIZE], only_progress, duplicates=duplicates)
+    dataset = loaded[AUDIT_SIZE]
     manifest = dataset.manifest
     try:
         report.audit_picture(dataset).save(picture, format="PNG")
@@ -44,13 +58,13 @@ def audit(path: str, picture: Path, as_json: bool) -> None:
     if as_json:
         left_out = [{"key": key, "reason": reason} for key, reason in manifest.left_out]
         facts = {**report.summary(manifest), "files_left_out": left_out, "picture": str(picture)}
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     for line in report.lines(manifest):
-        click.echo(line)
+        say(line)
     for key, reason in manifest.left_out:
-        click.echo(f"left out: {key}: {reason}")
-    click.echo(f"picture: {picture}")
+        say(f"left out: {key}: {reason}")
+    say(f"picture: {picture}")
 
 
 def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
@@ -74,12 +88,13 @@ def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
     show_default=True,
     help="Side in pixels; may be given several times.",
 )
+@duplicates_option
 @debug_option
-def prepare(path: str, image_sizes: tuple[int, ...]) -> None:
+def prepare(path: str, image_sizes: tuple[int, ...], duplicates: Duplicates | None) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
     from catdog_search.data.sources import open_source
 
-    load_dataset(open_source(path), image_sizes, writer(False))
+    load_dataset(open_source(path), image_sizes, writer(False), duplicates=duplicates)
 
 
 @data.command()
@@ -93,24 +108,38 @@ def cache(clear: bool, as_json: bool) -> None:
     from catdog_search.training import features
 
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
-    removed = packed.evict(folder, 0) if clear else []
     kept = places.features_folder()
+    removed = packed.evict(folder, 0) if clear else []
     if clear:
         features.clear(kept)
     entries = packed.entries(folder)
     total = sum(entry.size for entry in entries)
     if as_json:
-        rows = [{"path": str(e.path), "bytes": e.size, "used": e.used} for e in entries]
+        rows = [
+            {
+                "path": str(entry.path),
+                "bytes": entry.size,
+                "used": entry.used,
+                "in_use": packed.in_use(entry.path),
+            }
+            for entry in entries
+        ]
         facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
         facts["features_bytes"] = features.size_bytes(kept)
-        click.echo(json.dumps({**facts, "removed": len(removed)}))
+        say_json({**facts, "removed": len(removed)})
         return
     if clear:
-        click.echo(f"removed {len(removed)} datasets")
+        say(f"removed {len(removed)} datasets")
+        if arrays := features.n_arrays(kept):
+            say(f"kept: in use by a running study: {arrays} arrays of features")
     for entry in entries:
-        click.echo(f"{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
-    click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
-    click.echo(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+        stays = ""
+        if clear:  # and it is still there
+            held = packed.in_use(entry.path)
+            stays = "kept: in use by a running study: " if held else "kept: can't be removed: "
+        say(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
+    say(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    say(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
 
 
 @data.command()
@@ -142,6 +171,6 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
             shown[0] = mark
             write(f"{done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f}, {percent} %" if total else ""))
 
-    target = folder / address.rsplit("/", 1)[-1]
+    target = folder / fetch.file_name(address)
     fetch.download(address, sha256 or fetch.SHA256, target, progress)
     write(f"{target}: complete, checksum right; use it with --data {target}")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, load_dataset, state_option, writer
+from catdog_search.cli.common import (
+    duplicates_option,
+    in_a_line,
+    json_option,
+    load_dataset,
+    say,
+    say_json,
+    state_option,
+    writer,
+)
 
 if TYPE_CHECKING:
-    from catdog_search.config import StudyConfig
+    from catdog_search.config import Duplicates, StudyConfig
+    from catdog_search.data.dataset import Dataset
+    from catdog_search.data.sources import Source
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -34,6 +45,7 @@ INTERRUPTED = 130
     metavar="N",
     help="Train on N photos of train, the same first N for every larger N.",
 )
+@duplicates_option
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
@@ -95,6 +107,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
     subset: int | None,
+    duplicates: Duplicates | None,
     trials: int | None,
     timeout: float | None,
     seeds: int | None,
@@ -129,12 +142,18 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     write = writer(as_json)
     where = State.at(state)
     Store.of(where).require_open()
-    write(f"study {config.name} ({path}): {config.purpose}")
+    write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
+    config = _with_data_options(config, {"duplicates": duplicates}, where, write)
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
-    sizes = load_dataset(source, config.image_sizes(), write, subset or config.data.subset)
-    dataset = sizes[config.image_size]
+
+    def packed(source: Source, write: Callable[[str], None]) -> Dataset:
+        part = subset or config.data.subset
+        sizes = load_dataset(source, config.image_sizes(), write, part, config.data.duplicates)
+        return _as_remembered(sizes, where, config, write)
+
+    dataset = packed(source, write)
     write(f"state: {where.root}")
     display = _display(config, as_json, write)
     with display.context():
@@ -151,10 +170,11 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
                 deterministic=deterministic,
                 wish=wish,
                 study_file=path.read_text(encoding="utf-8"),
+                remake=lambda: packed(choose_source(config.data, data), lambda line: None),
             ),
         )
     if as_json:
-        click.echo(json.dumps(_run_as_json(report)))
+        say_json(_run_as_json(report))
     else:
         say_report(report, wanted, where)
     if report.end == "interrupt":
@@ -174,6 +194,41 @@ def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
         return config
     require_weights(weights or config.weights)
     return config.model_copy(update={"weights": weights or config.weights})
+
+
+def _with_data_options(
+    config: StudyConfig,
+    options: Mapping[str, Any],
+    state: State,
+    write: Callable[[str], None],
+) -> StudyConfig:
+    """A study with the choices about its photos: those given, else those that it remembers."""
+    from catdog_search.search.storage import remembered_data
+
+    data = config.data.chosen(options, remembered_data(state, config.name))
+    for name in data.REMEMBERED:
+        value = getattr(data, name)
+        if options.get(name) is None and value != getattr(config.data, name):
+            write(f"{name}: {value}, as the study began")
+    return config.model_copy(update={"data": data})
+
+
+def _as_remembered(
+    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, write: Callable[[str], None]
+) -> Dataset:
+    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    from catdog_search.data.dataset import as_it_was
+    from catdog_search.search.storage import remembered_splits
+
+    dataset = sizes[config.image_size]
+    remembered = remembered_splits(state, config.name)
+    if remembered is None or remembered[0] == dataset.digest:
+        return dataset
+    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
+    if (kept := found[config.image_size]) is None:
+        return dataset  # other photos; the study says so
+    write(f"splits: as the study began; digest {kept.digest}")
+    return kept
 
 
 def _display(
@@ -214,22 +269,23 @@ def say_report(report: Report, wanted: int, state: State) -> None:
     view = report.view
     done = view.finished
     if report.end == "done":
-        click.echo(f"study {view.name} is finished: {done} of {wanted} trials")
+        say(f"study {view.name} is finished: {done} of {wanted} trials")
     elif report.end == "exhausted":
-        click.echo(f"study {view.name} is finished: its space has no more than {done} trials")
+        say(f"study {view.name} is finished: its space has no more than {done} trials")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
-        click.echo(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
+        say(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
-    click.echo(f"trials: {counts}; this call took {duration(report.seconds)}")
+    say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
-        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
-        click.echo(f"  {say_params(view.best.params)}")
+        floor = f"; {view.floor}" if view.floor else ""
+        say(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
+        say(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
-    click.echo(f"look:    {command} show --study {view.name}{flag}")
-    click.echo(f"draw:    {command} show --study {view.name} --figures figures{flag}")
-    click.echo(f"browse:  {command} ui{flag}")
-    click.echo(f"promote: {command} promote --study {view.name}{flag}")
+    say(f"look:    {command} show --study {view.name}{flag}")
+    say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
+    say(f"browse:  {command} ui{flag}")
+    say(f"promote: {command} promote --study {view.name}{flag}")
 
 
 def _own_command() -> str:
@@ -245,4 +301,4 @@ def _own_command() -> str:
 def _state_flag(state: State) -> str:
     from catdog_search.places import State
 
-    return "" if state == State.at(None) else f" --state {state.root}"
+    return "" if state == State.at(None) else f" --state {shlex.quote(str(state.root))}"

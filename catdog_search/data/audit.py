@@ -39,6 +39,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             "byte_identical": sum(len(p) - len({photo.sha256 for photo in p}) for p in groups),
             "both_labels": [[p.key for p in photos] for photos in groups if _both_labels(photos)],
         },
+        "notes": list(manifest.notes),
         "splits": manifest.counts(),
         "imbalances": manifest.imbalances(),
     }
@@ -60,6 +61,7 @@ def lines(manifest: Manifest) -> list[str]:
         else "duplicates: none",
     ]
     out += [f"under both labels: {', '.join(keys)}" for keys in duplicates["both_labels"]]
+    out += [f"note: {note}" for note in manifest.notes]
     for split, by_class in found["splits"].items():
         out.append(f"{split}: {_counted(by_class)}")
     balance = found["imbalances"] or ["classes are shared alike in every split, within 1 point"]

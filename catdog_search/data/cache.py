@@ -1,22 +1,34 @@
-"""The cache folder: one entry a source, written whole or not at all, bounded, oldest out first."""
+"""The cache folder: one entry a dataset, written whole or not at all, bounded, oldest out first.
+
+An entry is named by what its manifest says of the photos, so it never changes, and two sources with
+the same photos share it. A note says which entry a source had when it was last looked at. What a
+process has in use it holds (`places.Hold`), and nobody removes it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import os
+import secrets
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from catdog_search.places import Hold, nobody_holds
+
 # Part of every entry's name: bump it when what is stored, or how it is decoded, changes.
-FORMAT = 2
+FORMAT = 3
+# Folders of datasets that are being packed begin with it.
+_UNFINISHED = "packing-"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One source in the cache.
+    """One dataset in the cache.
 
     Attributes:
         path: Its folder.
@@ -29,32 +41,90 @@ class Entry:
     used: float
 
 
-def entry(folder: Path, fingerprint: str) -> Path:
-    """The folder of one source's manifest and packed pixels."""
-    return folder / "datasets" / f"{FORMAT}-{fingerprint[:32]}"
+@dataclass(frozen=True)
+class Note:
+    """What a source was when it was last looked at.
+
+    Attributes:
+        seen: Says whether it may have changed since; empty where it has to be looked at again.
+        entry: Name of its entry.
+        unread: Keys of files that couldn't be read or decoded for a passing reason.
+    """
+
+    seen: str
+    entry: str
+    unread: tuple[str, ...] = ()
 
 
-def remember(folder: Path, location: str, path: Path) -> None:
-    """Note that `path` is the newest entry of a source, for when files are added to it."""
-    touch(path)
-    note = _note(folder, location)
-    note.parent.mkdir(parents=True, exist_ok=True)
-    fresh = note.with_name(f"{note.name}.{os.getpid()}")
-    fresh.write_text(path.name, encoding="utf-8")
-    fresh.replace(note)
+def entry(folder: Path, name: str) -> Path:
+    """The folder of one dataset's manifest and packed pixels.
+
+    Args:
+        folder: The cache folder.
+        name: Of what the manifest says.
+    """
+    return folder / "datasets" / entry_name(name)
 
 
-def earlier(folder: Path, location: str) -> Path | None:
-    """The newest entry of a source, as it was when last packed; None where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        path = folder / "datasets" / _note(folder, location).read_text(encoding="utf-8")
-        if path.name.startswith(f"{FORMAT}-") and (path / "manifest.json").exists():
-            return path
+def entry_name(name: str) -> str:
+    """What the folder of an entry is called.
+
+    Args:
+        name: Of what its manifest says.
+    """
+    return f"{FORMAT}-{name[:32]}"
+
+
+def note_path(folder: Path, location: str, choices: str) -> Path:
+    """Where the note of a source lies.
+
+    Args:
+        folder: The cache folder.
+        location: Of the source.
+        choices: What the dataset depends on beside its files.
+    """
+    named = json.dumps([FORMAT, location, choices])
+    return folder / "sources" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
+
+
+def read_note(path: Path) -> Note | None:
+    """The note at `path`; None where there is none that can be read."""
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        return Note(str(plain["seen"]), str(plain["entry"]), tuple(plain["unread"]))
     return None
 
 
-def _note(folder: Path, location: str) -> Path:
-    return folder / "sources" / hashlib.sha256(location.encode()).hexdigest()[:32]
+def write_note(path: Path, note: Note) -> None:
+    """Write a note, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(dataclasses.asdict(note)), encoding="utf-8")
+    fresh.replace(path)
+
+
+@contextlib.contextmanager
+def packing_folder(folder: Path) -> Iterator[Path]:
+    """A folder of one's own to pack in, beside the entries; what is left in it is removed."""
+    path = folder / "datasets" / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def manifest_path(path: Path) -> Path:
+    """Of an entry; who has the entry in use holds it."""
+    return path / "manifest.json"
+
+
+def hold(path: Path) -> Hold | None:
+    """Keep an entry from being removed; None where it is gone."""
+    try:
+        return Hold(manifest_path(path))
+    except FileNotFoundError:
+        return None
 
 
 def touch(path: Path) -> None:
@@ -63,7 +133,7 @@ def touch(path: Path) -> None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """All entries, the longest unused first."""
+    """All entries, the longest unused first; unfinished ones too."""
     root = folder / "datasets"
     found = []
     for path in root.iterdir() if root.is_dir() else ():
@@ -79,7 +149,7 @@ def describe(found: Entry) -> str:
     """Which source an entry is of, and its image sizes."""
     location = "unfinished"
     with contextlib.suppress(OSError, ValueError, KeyError):
-        location = json.loads((found.path / "manifest.json").read_text("utf-8"))["location"]
+        location = json.loads(manifest_path(found.path).read_text("utf-8"))["location"]
     return f"{location}: {', '.join(f'{size} px' for size in sizes(found)) or 'no pixels'}"
 
 
@@ -96,7 +166,8 @@ def size_bytes(folder: Path) -> int:
 def evict(folder: Path, limit: int, keep: Path | None = None) -> list[Path]:
     """Remove the entries longest unused until the cache is within `limit` bytes.
 
-    A process that has an evicted entry mapped keeps it: the kernel frees it after the last use.
+    What a process has in use stays, so the cache may remain above the limit. What a process that
+    died left unfinished goes in any case.
 
     Args:
         folder: The cache folder.
@@ -110,10 +181,36 @@ def evict(folder: Path, limit: int, keep: Path | None = None) -> list[Path]:
     total = sum(e.size for e in found)
     removed = []
     for each in found:
-        if total <= limit:
-            break
-        if each.path != keep:
+        unfinished = each.path.name.startswith(_UNFINISHED)
+        if each.path == keep or (total <= limit and not unfinished):
+            continue
+        if _remove(each.path):
             total -= each.size
-            shutil.rmtree(each.path, ignore_errors=True)
             removed.append(each.path)
+    _forget_what_is_gone(folder)
     return removed
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has an entry in use, or is packing it."""
+    with nobody_holds(_files(path)) as free:
+        return not free
+
+
+def _remove(path: Path) -> bool:
+    """Remove an entry that nobody has in use; returns whether it is gone."""
+    with nobody_holds(_files(path)) as free:
+        if free:
+            shutil.rmtree(path, ignore_errors=True)
+    return not path.exists()
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(path.iterdir()) if path.exists() else []
+
+
+def _forget_what_is_gone(folder: Path) -> None:
+    for path in folder.glob("sources/*.json"):
+        note = read_note(path)
+        if note is None or not entry(folder, note.entry).exists():
+            path.unlink(missing_ok=True)

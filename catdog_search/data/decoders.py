@@ -12,17 +12,23 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from pathlib import PurePosixPath
 from queue import SimpleQueue
 
 import numpy as np
 
+from catdog_search.children import trusted_path
+from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
-from catdog_search.data.phash import perceptual_hashes
-from catdog_search.data.sources import READ_ERRORS, Source
-from catdog_search.errors import DataError
+from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
+from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
+from catdog_search.data.sources import Source
+from catdog_search.errors import DataError, causes
+from catdog_search.text import printable
 
 # A process takes as long to start as it needs for about so many small photos.
 _PER_PROCESS = 500
@@ -31,6 +37,8 @@ _MOST_PROCESSES = 16
 # What is examined at once, and handed over at once: a trip is cheap beside it, memory is bounded.
 _CHUNK_PHOTOS = 32
 _CHUNK_BYTES = 4_000_000
+
+_NO_GREY = np.empty((0, SIDE, SIDE), np.uint8)
 
 # Not `multiprocessing`'s own start, which would import the caller's main module as well: a script
 # that loads a dataset outside of `if __name__ == "__main__"` would wait in there for its own lock.
@@ -48,9 +56,11 @@ class Found:
         key: Its path in the source.
         sha256: Hex digest of its bytes; empty where it can't be read.
         phash: Perceptual hash, see `perceptual_hashes`.
+        fine: A finer one, see `fine_hashes`.
         flags: See `Decoded`.
         pixels: uint8 RGB, image_size x image_size x 3 bytes; None where it is left out, or known.
         reason: Why it is left out; empty where it isn't.
+        passing: Whether the reason lies around the file, so that another time it may be read.
     """
 
     key: str
@@ -59,6 +69,13 @@ class Found:
     flags: tuple[str, ...] = ()
     pixels: bytes | None = None
     reason: str = ""
+    passing: bool = False
+    fine: str = ""
+
+
+def content_key(sha256: str, key: str) -> str:
+    """Names what a file comes to: its content, and its suffix, which may lie."""
+    return sha256 + PurePosixPath(key).suffix.lower()
 
 
 @dataclass(frozen=True)
@@ -68,40 +85,72 @@ class Task:
     Attributes:
         source: Where the files are.
         image_size: Side of the pixels.
-        known: sha256s of files that are not to be decoded.
+        known: By `content_key`, files that are not to be decoded.
+        budget: Memory that all who examine share; None where it doesn't count.
     """
 
     source: Source
     image_size: int
     known: frozenset[str]
+    budget: Budget | None = None
 
     def examine(self, keys: Sequence[str]) -> list[Found]:
         """Examine some files, one after another."""
         seen = [self._seen(key) for key in keys]
-        decoded = [what for _, what in seen if isinstance(what, Decoded)]
-        phashes = iter(perceptual_hashes(np.stack([d.grey for d in decoded])) if decoded else ())
-        found = []
-        for key, (sha256, what) in zip(keys, seen, strict=True):
-            if isinstance(what, Decoded):
-                pixels = what.pixels.tobytes()
-                found.append(Found(key, sha256, next(phashes), what.flags, pixels))
-            else:
-                found.append(Found(key, sha256, reason=what))
-        return found
+        decoded = [what for what in seen if isinstance(what, tuple)]
+        grey = np.stack([d.grey for _, d in decoded]) if decoded else _NO_GREY
+        hashed = zip(perceptual_hashes(grey), fine_hashes(grey), strict=True)
+        return [
+            what if isinstance(what, Found) else _found(key, *what, *next(hashed))
+            for key, what in zip(keys, seen, strict=True)
+        ]
 
-    def _seen(self, key: str) -> tuple[str, Decoded | str]:
-        """The sha256, and what decoding gave or why it failed; empty where it is known."""
-        try:
-            content = self.source.read(key)
-        except READ_ERRORS as error:
-            return "", f"unreadable: {type(error).__name__}: {error}"
-        sha256 = hashlib.sha256(content).hexdigest()
-        if sha256 in self.known:
-            return sha256, ""
-        try:
-            return sha256, examine(content, key, self.image_size)
-        except UndecodableError as error:
-            return sha256, str(error)
+    def _seen(self, key: str) -> Found | tuple[str, Decoded]:
+        """The sha256 and what decoding gave; all that is to be said where it isn't decoded."""
+        with contextlib.ExitStack() as held:
+            try:
+                reserve = held.enter_context(self._room_for(key))
+                content = self.source.read(key)
+            except FileTooLargeError as error:
+                return Found(key, "", reason=f"too large: {error}")
+            except (*READ_ERRORS, MemoryError) as error:
+                return Found(key, "", reason=f"unreadable: {_said(error)}", passing=True)
+            sha256 = hashlib.sha256(content).hexdigest()
+            if content_key(sha256, key) in self.known:
+                return Found(key, sha256)
+            try:
+                return sha256, examine(content, key, self.image_size, reserve)
+            except UndecodableError as error:
+                return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
+            except MemoryError as error:
+                return Found(key, sha256, reason=_said(error), passing=True)
+
+    def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
+        size = self.source.size(key)
+        if size > MAX_FILE_BYTES:  # before anybody waits for it
+            raise FileTooLargeError(size)
+        return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
+
+
+def _found(key: str, sha256: str, decoded: Decoded, phash: str, fine: str) -> Found:
+    return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes(), fine=fine)
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, without the path of a source that may be known by another one."""
+    if isinstance(error, MemoryError):  # our budget's, or the system's
+        return f"too little memory{f': {error}' if str(error) else ''}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return printable(f"{type(error).__name__}: {error}")
+
+
+def _is_from_outside(error: UndecodableError) -> bool:
+    """Whether not the bytes are to blame: memory ran out, or the system refused something."""
+    return any(
+        isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+        for cause in causes(error)
+    )
 
 
 _Examine = Callable[[Sequence[str]], list[Found]]
@@ -118,6 +167,7 @@ def examine_all(task: Task) -> Generator[Found, None, None]:
     processes = min(cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
     workers = processes if processes > 1 else cores
     with contextlib.ExitStack() as stack:
+        task = replace(task, budget=stack.enter_context(Budget.of_free_memory(workers)))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         ask: _Examine = task.examine
@@ -173,12 +223,13 @@ class _Process:
         self._task = task
         self._is_told = False
         self._connection, theirs = Pipe()
+        shared = task.budget.descriptors if task.budget else ()
         with theirs:  # so that a dead process is the end of the connection
-            code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
+            code = _CHILD.format(path=trusted_path(), descriptor=theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *shared],
                 process_group=0,  # Ctrl-C is for the one that asks
             )
 

@@ -7,14 +7,14 @@ import io
 import os
 import re
 import threading
+import time
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
-from catdog_search.data import synthetic
+from catdog_search.data import files, synthetic
 from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.errors import DataError
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
 
 N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
-# What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
-READ_ERRORS = (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+# Of the clock that file systems take the time from, with room to spare.
+_TICK_NS = 20_000_000
+# Of a picture that is drawn.
+_DRAWN_BYTES = 3 * synthetic.SIDE**2
 _KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
@@ -45,12 +47,23 @@ class Source(Protocol):
     labels: dict[str, int]
     others: list[str]
 
+    def size(self, key: str) -> int:
+        """Bytes that the file says it has."""
+        ...
+
     def read(self, key: str) -> bytes:
-        """The file's content; safe to call from several threads."""
+        """The file's content; safe to call from several threads.
+
+        Raises:
+            FileTooLargeError: It has more than `files.MAX_FILE_BYTES`.
+        """
         ...
 
     def fingerprint(self) -> str:
-        """Changes when any file is added, removed or altered; cheap, reads no file whole."""
+        """Changes whenever a file may have been added, removed or altered; reads none.
+
+        It decides whether the files have to be looked at again, and nothing else.
+        """
         ...
 
 
@@ -65,15 +78,22 @@ class FolderSource:
         keys, self.others = _images_and_others(list(_files_below(root)))
         self.class_names, self.labels = label_by_path(keys, self.location, root.name)
 
+    def size(self, key: str) -> int:
+        """As the file system says."""
+        return os.stat(f"{self._root}/{key}").st_size
+
     def read(self, key: str) -> bytes:
         """The file's content."""
-        return (self._root / key).read_bytes()
+        return files.read_file(f"{self._root}/{key}")
 
     def fingerprint(self) -> str:
-        """Of paths, sizes and modification times."""
-        # Text, not Path: it is the same call without making an object for each of 20,000 files.
-        stats = ((key, os.stat(f"{self._root}/{key}")) for key in self.labels)
-        return _hash_rows((key, s.st_size, s.st_mtime_ns) for key, s in stats)
+        """Of paths, sizes, times and places on the disk; nobody can set the time of a change."""
+        rows = [(key, *_mark(f"{self._root}/{key}")) for key in self.labels]
+        newest = max((row[-1] for row in rows), default=0)
+        if time.time_ns() - newest < _TICK_NS:
+            # A change within the same tick as the last one would leave no trace.
+            time.sleep(_TICK_NS / 1e9)
+        return _hash_rows(rows)
 
 
 class ZipSource:
@@ -84,13 +104,13 @@ class ZipSource:
     def __init__(self, path: Path) -> None:
         self.location = str(path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = files.open_zip(path)
         except zipfile.BadZipFile as error:
             raise DataError(f"{path}: is not a usable zip: {error}") from None
         # One handle, several threads: seek and read belong together.
         self._lock = threading.Lock()
-        files = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-        keys, self.others = _images_and_others(files)
+        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
+        keys, self.others = _images_and_others(names)
         self.class_names, self.labels = label_by_path(keys, self.location, "")
 
     def __getstate__(self) -> dict[str, object]:
@@ -98,17 +118,24 @@ class ZipSource:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._zip, self._lock = zipfile.ZipFile(self.location), threading.Lock()
+        self._zip, self._lock = files.open_zip(Path(self.location)), threading.Lock()
+
+    def size(self, key: str) -> int:
+        """As the zip's directory says."""
+        return self._zip.getinfo(key).file_size
 
     def read(self, key: str) -> bytes:
         """The entry's content."""
         with self._lock:
-            return self._zip.read(key)
+            return files.read_entry(self._zip, key)
 
     def fingerprint(self) -> str:
-        """Of names, sizes and checksums, so that a moved zip is the same one."""
+        """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
         infos = (self._zip.getinfo(key) for key in self.labels)
-        return _hash_rows((i.filename, i.file_size, i.CRC) for i in infos)
+        assert self._zip.fp is not None
+        stat = os.fstat(self._zip.fp.fileno())
+        whole = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return _hash_rows([whole, *((i.filename, i.file_size, i.CRC) for i in infos)])
 
 
 class SyntheticSource:
@@ -126,6 +153,11 @@ class SyntheticSource:
             for label, name in enumerate(self.class_names)
             for index in range(n // 2 + (n % 2 if label == 0 else 0))
         }
+
+    def size(self, key: str) -> int:
+        """Of any picture, about."""
+        del key
+        return _DRAWN_BYTES
 
     def read(self, key: str) -> bytes:
         """The picture as PPM: its bytes, and so its sha256, depend on no encoder."""
@@ -221,6 +253,16 @@ def _images_and_others(files: Sequence[str]) -> tuple[list[str], list[str]]:
     shown = [p for p in seen if "__MACOSX" not in p.parts and not p.name.startswith(".")]
     keys = [str(p) for p in shown if p.suffix.lower() in IMAGE_SUFFIXES]
     return keys, [str(p) for p in shown if p.suffix.lower() not in IMAGE_SUFFIXES]
+
+
+def _mark(path: str) -> tuple[int, int, int, int, int]:
+    """Device, inode, size, and the times of modification and change; zeros where it is gone."""
+    # Text, not Path: it is the same call without making an object for each of 20,000 files.
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return (0, 0, 0, 0, 0)
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
 def _counted(names: Sequence[str], most: int = 5) -> str:

@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 import psutil
 
 from catdog_search import clock
+from catdog_search.children import starting_safely
 from catdog_search.errors import TrialFailedError
 from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
@@ -95,7 +96,8 @@ class Worker:
         # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
         # ignored here is ignored in the worker from its first moment on.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._process.start()
+        with starting_safely():
+            self._process.start()
         signal.signal(signal.SIGINT, handler)
         theirs.close()  # so that a dead worker is the end of the pipe
         self.started = self._looked = time.monotonic()

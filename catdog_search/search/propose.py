@@ -24,7 +24,7 @@ from catdog_search.search import history
 from catdog_search.search.chance import Chance
 from catdog_search.search.feasibility import Risk
 from catdog_search.search.sampler import PerTrialSampler
-from catdog_search.space import Params, Space, Value, params_key
+from catdog_search.space import Params, Space, params_key
 
 # Draws of the sampler's own before chance takes over.
 _DRAWS = 10
@@ -97,7 +97,10 @@ class Proposer:
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:
     """Whether every point of a countable space has been tried."""
     size = space.size()
-    return not size.continuous and len(set(tried)) >= size.combinations
+    # Counting comes first, being cheap; but only points count, whatever else has been tried.
+    if size.continuous or len(set(tried)) < size.combinations:
+        return False
+    return all(params_key(point) in tried for point in space.points())
 
 
 def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
@@ -137,7 +140,7 @@ class _Draft:
         self._frozen = trial.storage.get_trial(trial._trial_id)
         self._given = given
         self._relative: dict[str, Any] | None = None
-        self._drawn: dict[str, tuple[Value, BaseDistribution]] = {}
+        self._drawn: dict[str, BaseDistribution] = {}
         self.params = space.sample(self)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
@@ -166,15 +169,15 @@ class _Draft:
             value = self._relative.get(name)
             if value is None or not distribution._contains(distribution.to_internal_repr(value)):
                 value = sampler.sample_independent(self._study, self._frozen, name, distribution)
-        self._drawn[name] = (value, distribution)
+        self._drawn[name] = distribution
         return value
 
     def store(self) -> None:
-        """Give the trial what was drawn."""
+        """Give the trial what was drawn, as the space spells it."""
         has = self._frozen.params
-        for name, (value, distribution) in self._drawn.items():
+        for name, distribution in self._drawn.items():
             if name not in has:
-                internal = distribution.to_internal_repr(value)
+                internal = distribution.to_internal_repr(self.params[name])
                 self._trial.storage.set_trial_param(
                     self._trial._trial_id, name, internal, distribution
                 )

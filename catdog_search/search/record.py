@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -14,15 +15,17 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.markup import as_markdown
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.outside import is_outside
+from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
+from catdog_search.search.photos import Photos
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.looked_at import SPLITS_FILE
-from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.runs import (
     DatasetCard,
     RunStatus,
@@ -30,7 +33,7 @@ from catdog_search.tracking.runs import (
     as_text,
     recorded,
 )
-from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
+from catdog_search.tracking.trial_files import FIGURES, log_figures
 from catdog_search.training.execution import Execution
 
 # How a trial's ending reads in Optuna and in MLflow.
@@ -57,6 +60,7 @@ class StudyRecord:
         runs: In MLflow.
         config: Of the study.
         dataset: That its trials train on.
+        photos: Its pixels, as long as the study runs.
         study_file: Text of the study file.
     """
 
@@ -66,8 +70,10 @@ class StudyRecord:
         runs: StudyRuns,
         config: StudyConfig,
         dataset: Dataset,
+        photos: Photos,
         study_file: str,
     ) -> None:
+        self._photos = photos
         self._study_file = study_file
         self._study = study
         self._runs = runs
@@ -81,10 +87,12 @@ class StudyRecord:
         self._environment: dict[str, str] = {}
         self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
-        study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
+        history.note_tracking(study, redact(runs.client.tracking_uri))
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
+        counts = {split: manifest.counts()[split] for split in ("train", "val")}
+        study.set_user_attr(history.CLASS_COUNTS, counts)
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(history.PUBLISHED, published)
 
@@ -109,7 +117,11 @@ class StudyRecord:
             "subset": self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
-        tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
+        tags = {
+            **self._source,
+            **self._environment,
+            "mlflow.note.content": as_markdown(config.purpose),
+        }
         if config.family != "cnn":
             params["weights"] = weights_id(config.weights)
         tags["commit"] = _commit()
@@ -121,8 +133,9 @@ class StudyRecord:
             SPLITS_FILE: as_text(manifest.hashes()),
         }
         self._runs.start_parent(params, tags, files)
+        dataset = self._photos.at(self._dataset.image_size)
         for split in ("train", "val"):
-            sheet = audit.contact_sheet(self._dataset, split)
+            sheet = audit.contact_sheet(dataset, split)
             self._runs.log_image(self._runs.parent_id, sheet, f"data/{split}.png")
         self._runs.log_dataset(self._runs.parent_id, self._card)
 
@@ -142,13 +155,14 @@ class StudyRecord:
         }
         if recipe := trial.user_attrs.get(history.RECIPE):
             tags["recipe"] = recipe
-        if dead := trial.user_attrs.get(history.RUN_ID):
+        dead = str(trial.user_attrs.get(history.RUN_ID, ""))
+        if self._runs.owns(dead):
             tags["previous_attempt"] = dead
         tags["network"] = self._config.network(params)
         run_id = self._runs.open_trial(
             trial.number, self._config.trial_params(params).model_dump(), tags
         )
-        if dead and self._runs.has(dead):
+        if "previous_attempt" in tags:
             self._runs.set_tags(dead, {"next_attempt": run_id})
         self._runs.log_dataset(run_id, self._card)
         trial.set_user_attr(history.RUN_ID, run_id)
@@ -209,9 +223,7 @@ class StudyRecord:
         ranked = view_of(self._study).ranked()
         for row in ranked[self._config.keep_models :]:
             if row.kept:
-                if row.model_id:
-                    delete_model(self._runs.client, row.model_id)
-                delete_files(self._runs.client, row.run_id or "", FIGURES)
+                self._runs.drop(row.run_id or "", row.model_id)
                 self._dropped.append(row.run_id or "")
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
@@ -243,7 +255,7 @@ class StudyRecord:
         """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             client, run_id = self._runs.client, row.run_id
-            if not row.kept or run_id is None or not self._runs.has(run_id):
+            if not row.kept or run_id is None or not self._runs.owns(run_id):
                 continue
             if client.list_artifacts(run_id, FIGURES):
                 continue
@@ -251,20 +263,23 @@ class StudyRecord:
             if seen.predictions is not None:
                 title = f"{self._config.name} trial {row.number}"
                 kept = (seen.history, seen.best_epoch, seen.predictions)
-                log_figures(client, run_id, title, *kept, self._dataset)
+                draw = functools.partial(log_figures, client, run_id, title, *kept)
+                self._photos.draw(draw)
 
     def close(self, status: RunStatus) -> None:
         """Draw the study, close its run, and the child of a trial that a dead worker left open."""
-        self.settle()
-        # Another worker may have been drawing them when they were deleted.
-        for run_id in self._dropped:
-            delete_files(self._runs.client, run_id, FIGURES)
-        view = view_of(self._study)
-        if view.ranked():
-            from catdog_search.search.summary import summarize  # draws: not needed to start
+        try:
+            self.settle()
+            # Another worker may have been drawing them when they were deleted.
+            for run_id in self._dropped:
+                self._runs.drop(run_id, None)
+            view = view_of(self._study)
+            if view.ranked():
+                from catdog_search.search.summary import summarize  # draws: not needed to start
 
-            summarize(self._study, self._runs, view)
-        self._runs.client.set_terminated(self._runs.parent_id, status)
+                summarize(self._study, self._runs, view)
+        finally:
+            self._runs.client.set_terminated(self._runs.parent_id, status)
 
 
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
@@ -281,7 +296,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
     tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
-    run_id = runs.open_trial(trial.number, attrs.get(history.PARAMS, {}), tags)
+    run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
     for epoch, value in sorted(trial.intermediate_values.items()):
         runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
     if trial.state == TrialState.COMPLETE and trial.value is not None:

@@ -24,5 +24,6 @@ def state_of(scratch: Path) -> Path:
 def checkpoints_of(scratch: Path, numbers: Collection[int]) -> Iterator[Path]:
     """Checkpoints of these trials, half-written ones included."""
     for path in sorted(scratch.glob("trial-*.checkpoint.*")):
-        if int(path.name.split(".")[0].removeprefix("trial-")) in numbers:
+        number = path.name.split(".")[0].removeprefix("trial-")
+        if number.isdecimal() and int(number) in numbers:
             yield path

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,10 +23,15 @@ from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean
-from catdog_search.tracking.store import enable_wal
+from catdog_search.tracking.store import enable_wal, sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
+# Which photos are in another split than by their own content, see `Manifest.moved`.
+SPLITS = "splits"
+
+# Settings whose numbers differ by less are the same.
+_ROUNDING = 1e-9
 
 # That sqlite waits for another writer, in seconds: a call that is tried again says so, and so it
 # waits little; one that isn't waits in silence.
@@ -43,7 +50,10 @@ class _RetryingStorage(RDBStorage):
     def __init__(self, path: Path, wait_s: float, retry: Retry) -> None:
         self._retry = retry
         # Seconds that sqlite waits for another writer without a word; it gives up after 5 itself.
-        super().__init__(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": wait_s}})
+        waiting = {"connect_args": {"timeout": wait_s}}
+        # Optuna fills braces in, as in a template.
+        url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
+        super().__init__(url, engine_kwargs=waiting)
 
 
 def _retried(name: str) -> Callable[..., Any]:
@@ -76,24 +86,31 @@ def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
         state: Where it lies.
         retry: Makes every call; None makes each once.
     """
+    state.require_home()
     path = state.optuna_db
+    state.require_whole(path)
     if not path.exists():
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
                 _make(path)
-    return _storage(path, retry, _WAIT_S) if retry else _existing(state)
+    return open_file(path, retry, _WAIT_S) if retry else _existing(state)
 
 
 def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    _storage(fresh, Retry(f"Optuna storage {path}")).engine.dispose()
+    open_file(fresh, Retry(f"Optuna storage {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
 
-def _storage(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
+def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
+    """The storage in a sqlite file.
+
+    Raises:
+        StateError: It doesn't open.
+    """
     try:
         return retry(lambda: _RetryingStorage(path, wait_s, retry))
     except CatdogError:
@@ -105,13 +122,62 @@ def _storage(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStor
 
 def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
+    state.require_home()
+    state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
     return sorted(optuna.get_all_study_names(_existing(state)))
 
 
 def _existing(state: State) -> RDBStorage:
-    return _storage(state.optuna_db, Retry(about_storage(state)))
+    return open_file(state.optuna_db, Retry(about_storage(state)))
+
+
+def recorded_studies(state: State) -> list[optuna.Study]:
+    """Every study in `state`, also where that isn't at home; makes nothing."""
+    if not state.optuna_db.exists():
+        return []
+    storage = _existing(state)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def change_attributes(
+    state: State, keys: Collection[str], change: Callable[[str, Any], Any]
+) -> int:
+    """Change attributes of all studies in `state` at once, or none of them.
+
+    Args:
+        state: It need not be at home.
+        keys: Of the attributes.
+        change: Gives the value that an attribute of a key and a value is to have.
+
+    Returns:
+        Attributes that were changed.
+
+    Raises:
+        StateError: The storage doesn't open, or can't be written.
+    """
+    if not state.optuna_db.exists():
+        return 0
+    table = sa.table("study_user_attributes", *map(sa.column, ("study_id", "key", "value_json")))
+    changed = 0
+    engine = _existing(state).engine
+    try:
+        with engine.begin() as connection:
+            for row in connection.execute(sa.select(table).where(table.c.key.in_(keys))).all():
+                value = change(row.key, was := json.loads(row.value_json))
+                if value == was:
+                    continue
+                at = (table.c.study_id == row.study_id) & (table.c.key == row.key)
+                connection.execute(table.update().where(at).values(value_json=json.dumps(value)))
+                changed += 1
+    except SQLAlchemyError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"Optuna storage {state.optuna_db}: {first}") from error
+    finally:
+        engine.dispose()
+    return changed
 
 
 def load_study(state: State, name: str) -> optuna.Study:
@@ -120,12 +186,34 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
+    state.require_home()
+    state.require_whole(state.optuna_db)
     storage = _existing(state) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
+
+
+def remembered_data(state: State, name: str) -> dict[str, Any] | None:
+    """The choices of `[data]` that a study was made with; None where there is no such study."""
+    made, _ = _remembered(state, name)
+    return None if made is None else dict(made.get("data", {}))
+
+
+def remembered_splits(state: State, name: str) -> tuple[str, dict[str, list[str]]] | None:
+    """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
+    made, attrs = _remembered(state, name)
+    return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
+
+
+def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What a study was made with, and its attributes; None where there is no such study."""
+    if name not in existing_studies(state):
+        return None, {}
+    attrs = load_study(state, name).user_attrs
+    return (json.loads(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None), attrs
 
 
 def open_study(
@@ -173,6 +261,8 @@ def open_study(
             f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
             "use another --state"
         )
+    if SPLITS not in study.user_attrs:
+        study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
 
 
@@ -183,12 +273,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "")
     """
     for key in sorted({*then, *now}):
         before, after, at = then.get(key), now.get(key), f"{path}{key}"
-        if before == after or (path == "recipes." and key not in then):
+        if _is_same(before, after) or (path == "recipes." and key not in then):
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{at}.")
         else:
             yield f"{at} was {_say(before)}, now {_say(after)}"
+
+
+def _is_same(before: object, after: object) -> bool:
+    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=_ROUNDING)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(map(_is_same, before, after))
+    return before == after
 
 
 def _say(value: object) -> str:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, CatdogError
+from catdog_search.errors import BackendError, CacheLostError, CatdogError
 from catdog_search.outside import outside_reason
+from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.search.messages import (
     BatchDone,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     import keras
 
     from catdog_search.data.dataset import Dataset
+    from catdog_search.tracking.own import Client
     from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 _T = TypeVar("_T")
@@ -119,7 +121,7 @@ def _die_with_coordinator() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(exist_ok=True)  # not a state folder that was moved meanwhile
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -168,7 +170,9 @@ class _Trainer:
             raise
         except Exception as error:
             ending, reason = self._ending(error, state_of(spec.checkpoint.parent))
-            return Outcome(ending, reason=reason, trace=traceback.format_exc())
+            lost = isinstance(error, CacheLostError)
+            trace = redact(traceback.format_exc())
+            return Outcome(ending, reason=redact(reason), trace=trace, photos_lost=lost)
 
     def _ending(
         self, error: Exception, state: Path
@@ -193,7 +197,7 @@ class _Trainer:
                 self._say,
                 self._connection.poll,
             )
-            self._client = spec.store.client(self._retry)
+            self._client = spec.store.client(self._retry, make=False)
         return self._client
 
     def _run(self, spec: TrialSpec) -> Outcome:
@@ -276,7 +280,7 @@ class _Trainer:
             scores=result.scores,
             n_weights=result.n_weights,
             kept=kept,
-            model_id=None if model is None else self._log_model(spec, model, data),
+            model_id=None if model is None else self._log_model(spec, model, data, client),
         )
 
     def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult) -> None:
@@ -297,7 +301,9 @@ class _Trainer:
             if said := self._drawing.failed:
                 self._connection.send(Notice(said))
 
-    def _log_model(self, spec: TrialSpec, model: keras.Model, data: TrainData) -> str:
+    def _log_model(
+        self, spec: TrialSpec, model: keras.Model, data: TrainData, client: Client
+    ) -> str:
         from catdog_search.tracking.models import log_model
 
         metadata = {
@@ -310,7 +316,7 @@ class _Trainer:
         assert self._retry is not None
         step = -(-spec.config.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
-        return log_model(spec.run_id, model, self._backend, metadata, example, self._retry)
+        return log_model(client, spec.run_id, model, self._backend, metadata, example, self._retry)
 
 
 class _AnnouncedRetry(Retry):
@@ -371,7 +377,7 @@ class _Drawing(threading.Thread):
 
         spec = self._spec
         try:
-            log_figures(spec.store.client(), spec.run_id, *self._kept)
+            log_figures(spec.store.client(make=False), spec.run_id, *self._kept)
         # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
@@ -380,7 +386,7 @@ class _Drawing(threading.Thread):
                 "study ends, or at the next start"
             )
             with contextlib.suppress(Exception):  # some of them would pass for all
-                delete_files(spec.store.client(), spec.run_id, FIGURES)
+                delete_files(spec.store.client(make=False), spec.run_id, FIGURES)
 
 
 def _first_line(error: Exception) -> str:

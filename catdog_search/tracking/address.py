@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import re
 
 from catdog_search.errors import StateError
+from catdog_search.redact import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _OTHERS = ("sqlite", "http", "https", "file", "databricks", "databricks-uc", "uc")
@@ -16,12 +16,6 @@ _PACKAGES = {
     "MySQLdb": "mysqlclient",
     "mysql": "mysql-connector-python",
 }
-_CREDENTIALS = re.compile(r"//[^/]*@")
-
-
-def shown(uri: str) -> str:
-    """A URI as it may be printed."""
-    return _CREDENTIALS.sub("//***@", uri)
 
 
 def require_usable(uri: str) -> None:
@@ -69,4 +63,4 @@ def _require_driver(uri: str) -> None:
 
 
 def _named(uri: str) -> str:
-    return f"MLflow store {shown(uri)} (MLFLOW_TRACKING_URI)"
+    return f"MLflow store {redact(uri)} (MLFLOW_TRACKING_URI)"

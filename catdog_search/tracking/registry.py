@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catdog_search.errors import StateError
+from catdog_search.tracking.filters import equals
 from catdog_search.tracking.store import Store
 
 CHAMPION = "champion"
@@ -40,13 +41,15 @@ def register_champion(
     Raises:
         StateError: The model or its files are gone, or MLflow refuses the name.
     """
+    if "@" in name:
+        raise StateError(f"--model {name}: an @ parts a model's name from its alias; leave it out")
     client = store.client()
     import mlflow
 
     source = f"models:/{model_id}"
     try:
         mlflow.models.get_model_info(source)
-        known = client.search_model_versions(f"name = '{name}'")
+        known = client.search_model_versions(equals("name", name))
         version = next((v for v in known if v.source == source), None)
         created = version is None
         if version is None:

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from catdog_search.errors import StateError
+
 _HEADER = "header"
 # Errors of opening a file that say nothing of the file.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -58,6 +60,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint: whole or not at all, also when the power goes.
 
     Raises:
+        StateError: Its folder is gone with the state's, which isn't made anew.
         OSError: It can't be written.
     """
     header = _Header(
@@ -69,7 +72,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     arrays = {_HEADER: np.frombuffer(header.model_dump_json().encode(), np.uint8)}
     for name in ("variables", "best_weights"):
         arrays |= {f"{name}/{i}": a for i, a in enumerate(getattr(checkpoint, name))}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise StateError(f"{path.parent} is gone; was the state folder moved meanwhile?")
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ import hashlib
 import json
 import math
 import os
+import weakref
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catdog_search.places import file_lock
+from catdog_search.places import Hold, file_lock, nobody_holds
 
 Features = npt.NDArray[np.float16]
+# Some rows of an array.
+Compute = Callable[[slice], npt.NDArray[Any]]
 # Called with (done, total) photos; False stops.
 OnPhotos = Callable[[int, int], bool]
 
@@ -30,19 +34,24 @@ class StoppedError(Exception):
 
 
 class FeatureCache:
-    """Arrays on disk by what they were made of: whole or gone on with, bounded, oldest out first.
+    """Arrays on disk by what they were made of: checked, gone on with, bounded, oldest out first.
 
     Two processes that want the same array wait for each other; what one that was killed has done
-    is gone on from. A process that has an evicted array mapped keeps it.
+    is gone on from, and so is an array that the disk damaged: a checksum of every chunk says which
+    of them are right. Nobody removes an array as long as a process has it mapped or computes it.
 
     Args:
         folder: Where they lie.
         limit: Bytes that all of them may take together.
+        say: Told what a user should know.
     """
 
-    def __init__(self, folder: Path, limit: int) -> None:
+    def __init__(
+        self, folder: Path, limit: int, say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._folder = folder
         self._limit = limit
+        self._say = say
 
     def fits(self, n_bytes: int) -> bool:
         """Whether so many bytes may be kept at once."""
@@ -56,10 +65,10 @@ class FeatureCache:
         self,
         facts: Mapping[str, Any],
         shape: tuple[int, ...],
-        compute: Callable[[slice], npt.NDArray[Any]],
+        compute: Compute,
         on_photos: OnPhotos,
     ) -> Features:
-        """The array that `facts` name, computed where it is absent.
+        """The array that `facts` name; what of it is absent or damaged is computed.
 
         Args:
             facts: All that it depends on.
@@ -72,40 +81,34 @@ class FeatureCache:
             OSError: The disk is full.
         """
         path = self._path(facts, shape)
-        with file_lock(path.with_suffix(".lock")):
-            if not path.exists():
-                self._evict(n_bytes(shape))
-                self._compute(path, shape, compute, on_photos)
-            os.utime(path)
-            return np.memmap(path, np.float16, "r", shape=shape)
+        try:
+            return self._whole(path, shape, compute, on_photos)
+        except FileNotFoundError:  # somebody emptied the cache meanwhile
+            return self._whole(path, shape, compute, on_photos)
 
     def _path(self, facts: Mapping[str, Any], shape: tuple[int, ...]) -> Path:
         text = json.dumps([facts, shape], sort_keys=True)
         return self._folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.f16"
 
-    def _compute(
-        self,
-        path: Path,
-        shape: tuple[int, ...],
-        compute: Callable[[slice], npt.NDArray[Any]],
-        on_photos: OnPhotos,
-    ) -> None:
-        partial = path.with_suffix(".partial")
-        chunk_bytes = n_bytes((CHUNK, *shape[1:]))
-        with partial.open("ab") as file:
-            # A kill may have left part of a chunk.
-            done = file.tell() // chunk_bytes * CHUNK
-            file.truncate(n_bytes((done, *shape[1:])))
-            while done < shape[0]:
-                rows = slice(done, min(done + CHUNK, shape[0]))
-                within = np.clip(compute(rows), -_LARGEST, _LARGEST)
-                file.write(np.ascontiguousarray(within, np.float16).tobytes())
-                file.flush()
-                done = rows.stop
-                if not on_photos(done, shape[0]):
-                    raise StoppedError
-            os.fsync(file.fileno())
-        partial.replace(path)
+    def _whole(
+        self, path: Path, shape: tuple[int, ...], compute: Compute, on_photos: OnPhotos
+    ) -> Features:
+        with file_lock(path.with_suffix(".lock")):
+            if not path.exists():
+                self._evict(n_bytes(shape))
+                partial = path.with_suffix(".partial")
+                partial.touch()
+                with Hold(partial):
+                    _complete(partial, shape, compute, on_photos)
+                partial.replace(path)
+            in_use = Hold(path)
+            if mended := _complete(path, shape, compute, on_photos):
+                self._say(f"features in the cache were damaged: computed again for {mended} photos")
+            os.utime(path)
+            _checked[path] = _mark(path)
+            array = np.memmap(path, np.float16, "r", shape=shape)
+            weakref.finalize(array, in_use.close)
+            return array
 
     def _evict(self, coming: int) -> None:
         found = []
@@ -116,8 +119,93 @@ class FeatureCache:
         for _, size, path in sorted(found):
             if total <= self._limit:
                 return
-            path.unlink(missing_ok=True)
-            total -= size
+            if _remove(path):
+                total -= size
+
+
+# What arrays were when this process last checked them, by path.
+_checked: dict[Path, tuple[int, ...]] = {}
+
+
+def _mark(path: Path) -> tuple[int, ...]:
+    """Changes where somebody writes to a file."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _complete(path: Path, shape: tuple[int, ...], compute: Compute, on_photos: OnPhotos) -> int:
+    """Compute the chunks of an array that aren't there, or aren't as they were written.
+
+    What is right is never touched and the file never gets too short, so others may have it mapped.
+
+    Returns:
+        Photos that had to be computed.
+    """
+    final = path.with_suffix(".f16")
+    if _checked.get(final) == _mark(path):
+        return 0
+    computed = 0
+    with path.open("r+b") as file, _Sums(path) as sums:
+        for number, start in enumerate(range(0, shape[0], CHUNK)):
+            rows = slice(start, min(start + CHUNK, shape[0]))
+            length = n_bytes((rows.stop - rows.start, *shape[1:]))
+            if sums.are_right(number, file.read(length), length):
+                continue
+            within = np.clip(compute(rows), -_LARGEST, _LARGEST)
+            content = np.ascontiguousarray(within, np.float16).tobytes()
+            file.seek(n_bytes((start, *shape[1:])))
+            file.write(content)
+            file.flush()
+            sums.note(number, content)
+            computed += rows.stop - rows.start
+            if not on_photos(rows.stop, shape[0]):
+                raise StoppedError
+        file.truncate(n_bytes(shape))
+        os.fsync(file.fileno())
+    _checked[final] = _mark(path)
+    return computed
+
+
+class _Sums:
+    """The checksums of an array's chunks, in a file beside it, four bytes each.
+
+    An array without that file is from before there were any, and taken for right.
+
+    Args:
+        path: Of the array, finished or not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        beside = path.with_suffix(".crc")
+        self._believe = not beside.exists()
+        beside.touch()
+        self._file = beside.open("r+b")
+        self._known = self._file.read()
+
+    def __enter__(self) -> _Sums:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def are_right(self, number: int, content: bytes, length: int) -> bool:
+        """Whether a chunk, whole or cut off, is what was written."""
+        if len(content) < length:
+            return False
+        if self._believe:
+            self.note(number, content)
+            return True
+        return self._known[4 * number : 4 * number + 4] == _sum(content)
+
+    def note(self, number: int, content: bytes) -> None:
+        """Keep the checksum of a chunk."""
+        self._file.seek(4 * number)
+        self._file.write(_sum(content))
+        self._file.flush()
+
+
+def _sum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _arrays(folder: Path) -> list[Path]:
@@ -125,17 +213,32 @@ def _arrays(folder: Path) -> list[Path]:
     return [*folder.glob("*.f16"), *folder.glob("*.partial")]
 
 
+def _remove(path: Path) -> bool:
+    """Remove an array that no process has in use; returns whether it is gone."""
+    with nobody_holds([path]) as free:
+        if free:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".crc").unlink(missing_ok=True)
+    return not path.exists()
+
+
 def size_bytes(folder: Path) -> int:
     """What the features in a folder take."""
-    return sum(path.stat().st_size for path in _arrays(folder))
+    total = 0
+    for path in _arrays(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def n_arrays(folder: Path) -> int:
+    """How many arrays a folder holds."""
+    return len(_arrays(folder))
 
 
 def clear(folder: Path) -> int:
-    """Remove all features in a folder; returns how many arrays there were."""
-    found = _arrays(folder)
-    for path in found:
-        path.unlink(missing_ok=True)
-    return len(found)
+    """Remove all features in a folder but those in use; returns how many arrays went."""
+    return sum(_remove(path) for path in _arrays(folder))
 
 
 def n_bytes(shape: tuple[int, ...]) -> int:

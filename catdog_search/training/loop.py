@@ -169,7 +169,7 @@ def _family(
 ) -> Family:
     epochs = trial.epochs or config.training.epochs
     if isinstance(trial, ResNet50Params):
-        cache = FeatureCache(features_folder(), cache_limit_bytes())
+        cache = FeatureCache(features_folder(), cache_limit_bytes(), say)
 
         def on_photos(done: int, total: int) -> bool:
             return on_batch is None or on_batch(None, done, total)
