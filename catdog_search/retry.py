@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from catdog_search import clock
 from catdog_search.errors import CatdogError, StateError
-from catdog_search.outside import is_absent, outside
+from catdog_search.outside import Outside, is_absent, outside
 
 _T = TypeVar("_T")
 _PAUSE_S = 2.0
+# A call that fails sooner is repeated at once and in silence: servers close idle connections.
+_QUICK_S = 1.0
 
 
 class Retry:
@@ -53,10 +56,11 @@ class Retry:
         Raises:
             StateError: A cause outside, which doesn't pass, or hasn't in time.
         """
-        began: float | None = None
+        failed: _Failing | None = None
         while True:
+            began = clock.now()
             try:
-                found = call() if began is None or again is None else again()
+                found = call() if failed is None or again is None else again()
             except CatdogError:
                 raise
             except Exception as error:
@@ -64,18 +68,38 @@ class Retry:
                 cause = None if is_absent(error) else outside(error, self._about)
                 if cause is None:
                     raise
-                waited = 0.0 if began is None else clock.now() - began
-                if not (cause.passes and self._may_wait(waited)):
-                    self._given_up = True
-                    tried = f" (tried again for {waited:.0f} s)" if waited else ""
-                    raise StateError(f"{cause.text}{tried}") from error
-                if began is None:
-                    began = clock.now()
-                    self._say(f"{cause.text}; trying again for up to {self._seconds:.0f} s")
-                time.sleep(min(_PAUSE_S, self._seconds - waited))
+                failed = failed or _Failing(clock.now(), clock.now() - began)
+                self._wait(failed, cause, error)
             else:
                 self._given_up = False
                 return found
 
-    def _may_wait(self, waited: float) -> bool:
-        return waited < self._seconds and not self._given_up and not self._stopped()
+    def _wait(self, failed: _Failing, cause: Outside, error: Exception) -> None:
+        waited = clock.now() - failed.since
+        over = waited >= self._seconds or self._given_up or self._stopped()
+        if over or not cause.passes:
+            self._given_up = True
+            in_vain = f" (tried again for {waited:.0f} s)" if failed.said else ""
+            raise StateError(f"{cause.text}{in_vain}") from error
+        if failed.first_s < _QUICK_S:
+            failed.first_s = _QUICK_S
+            return
+        if not failed.said:
+            failed.said = True
+            self._say(f"{cause.text}; trying again for up to {self._seconds:.0f} s")
+        time.sleep(min(_PAUSE_S, self._seconds - waited))
+
+
+@dataclass
+class _Failing:
+    """A call that fails.
+
+    Attributes:
+        since: When it first did, by our clock.
+        first_s: That it took to; raised once it was repeated at once.
+        said: Whether that was said.
+    """
+
+    since: float
+    first_s: float
+    said: bool = False

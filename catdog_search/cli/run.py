@@ -128,6 +128,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.search.coordinator import Options, run_study
     from catdog_search.search.sampler import require_sampler
     from catdog_search.search.worker import choose_backend
+    from catdog_search.tracking.store import Store
     from catdog_search.training.execution import Wish, check
 
     # What can't be is refused here, before minutes of packing.
@@ -140,6 +141,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)
     where = State.at(state)
+    Store.of(where).require_open()
     write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     config = _with_data_options(config, {"duplicates": duplicates}, where, write)
     source = choose_source(config.data, data)

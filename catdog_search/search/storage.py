@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StateError
+from catdog_search.errors import CatdogError, StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
@@ -76,7 +76,7 @@ for _name in (
 
 def about_storage(state: State) -> str:
     """What it is, for people."""
-    return f"Optuna's database {state.optuna_db}"
+    return f"Optuna storage {state.optuna_db}"
 
 
 def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
@@ -100,7 +100,7 @@ def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    open_file(fresh, Retry(f"Optuna's database {path}")).engine.dispose()
+    open_file(fresh, Retry(f"Optuna storage {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
@@ -113,6 +113,8 @@ def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBSto
     """
     try:
         return retry(lambda: _RetryingStorage(path, wait_s, retry))
+    except CatdogError:
+        raise
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error

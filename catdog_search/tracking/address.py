@@ -63,4 +63,4 @@ def _require_driver(uri: str) -> None:
 
 
 def _named(uri: str) -> str:
-    return f"MLFLOW_TRACKING_URI {redact(uri)}"
+    return f"MLflow store {redact(uri)} (MLFLOW_TRACKING_URI)"

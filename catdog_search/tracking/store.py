@@ -43,9 +43,10 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 _USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
 _VERSION = re.compile(r"\d+\.\d+")
 # Of MLflow's own client, which waits without a word: `Retry` does it aloud.
-_HTTP_RETRIES, _HTTP_TIMEOUT_S = 1, 60
-# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server.
-CALL_S = 30 + (1 + _HTTP_RETRIES) * _HTTP_TIMEOUT_S
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 0, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server,
+# of which a call may ask several things.
+CALL_S = 3 * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -93,9 +94,7 @@ class Store:
     @property
     def about(self) -> str:
         """What it is, for people."""
-        if is_server(self.uri):
-            return f"the tracking server {self.shown}"
-        return f"MLflow's database {self.shown.removeprefix('sqlite:///')}"
+        return f"MLflow store {self.shown}"
 
     def client(self, retry: Retry | None = None, *, make: bool = True) -> Client:
         """A client of this store.
@@ -123,8 +122,17 @@ class Store:
             client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
-            raise StateError(f"MLflow store {self.shown}: {first}") from error
+            raise StateError(f"{self.about}: {first}") from error
         return cast("Client", RetryingClient(client, retry))
+
+    def require_open(self) -> None:
+        """Make sure of a store that somebody else keeps, before anything is made for it.
+
+        Raises:
+            StateError: It doesn't open.
+        """
+        if is_server(self.uri) or not self.is_own:
+            self.client()
 
     def _open(self) -> Client:
         import mlflow
