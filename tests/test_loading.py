@@ -15,7 +15,6 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
 from catdog_search.config import CnnParams
 from catdog_search.errors import StateError
@@ -23,9 +22,11 @@ from catdog_search.models import loading
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model
 from catdog_search.models.loading import ForeignModelError, load_exported, photos_at_once
+from catdog_search.retry import Retry
 from catdog_search.tracking import looked_at
 from catdog_search.tracking.looked_at import load_model
 from catdog_search.tracking.models import log_model
+from catdog_search.tracking.registry import register_champion
 from catdog_search.tracking.store import Store, ensure_mlflow_db
 
 # MLflow says so of its own code, when a process first imports what logs models.
@@ -315,12 +316,16 @@ def test_file_larger_than_memory_is_not_read(
 class Logged:
     """A model in a store, and where its files are."""
 
-    def __init__(self, client: MlflowClient, experiment: str) -> None:
-        self.client = client
-        self.run_id = client.create_run(experiment).info.run_id
+    def __init__(self, store: Store, experiment: str, **place: str) -> None:
+        self.store = store
+        self.client = client = store.client()
+        experiment = client.create_experiment(experiment, **place)
+        self.run_id = client.create_run(experiment, "run", {}).info.run_id
         said = {"class_names": ["cat", "dog"], "image_size": SIDE}
         photos = np.zeros((1, 8, 8, 3), np.uint8)
-        self.model_id = log_model(self.run_id, exported(), "tensorflow", said, photos)
+        self.model_id = log_model(
+            client, self.run_id, exported(), "tensorflow", said, photos, Retry("the store")
+        )
 
     @property
     def folder(self) -> Path:
@@ -341,8 +346,8 @@ class Logged:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Logged:
     root = tmp_path_factory.mktemp("kept")
     ensure_mlflow_db(root / "mlflow.db")
-    client = Store(f"sqlite:///{root / 'mlflow.db'}", None).client()
-    return Logged(client, client.create_experiment("tiny", str(root / "artifacts")))
+    store = Store(f"sqlite:///{root / 'mlflow.db'}", None)
+    return Logged(store, "tiny", artifact_location=str(root / "artifacts"))
 
 
 @pytest.fixture
@@ -428,6 +433,15 @@ def test_what_a_model_says_of_itself_is_checked_before_it_is_loaded(
     assert "\x1b" not in str(caught.value)
 
 
+def test_model_that_says_what_none_of_ours_says_is_not_promoted(logged: Logged) -> None:
+    logged.say(f"image_size: {SIDE}", "image_size: 100000")
+    with pytest.raises(StateError, match=r"can't be registered as 'pets': its image_size is not"):
+        register_champion(logged.store, "pets", logged.model_id, {})
+    logged.say("metadata:", "metadata: [")
+    with pytest.raises(StateError, match=r"can't be registered as 'pets': its MLmodel can't be"):
+        register_champion(logged.store, "pets", logged.model_id, {})
+
+
 def outward(path: Path, target: Path) -> None:
     if path.is_dir():
         shutil.copytree(path, target)
@@ -457,7 +471,6 @@ def test_what_is_no_file_is_refused(name: str, logged: Logged) -> None:
 
 
 def test_model_is_loaded_through_a_server(server: str) -> None:
-    client = Store(server, None).client()
-    far = Logged(client, client.create_experiment("far"))
+    far = Logged(Store(server, None), "far")
     loaded = far.load()
     assert (loaded.run_id, loaded.image_size) == (far.run_id, SIDE)

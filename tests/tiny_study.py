@@ -83,7 +83,9 @@ def add_model(state: State, view: StudyView, number: int) -> str:
     assert folder is not None
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "model.keras").write_bytes(b"weights")
-    made = Model(artifact_path=model.artifact_location, run_id=run_id, model_id=model.model_id)
+    said = {"class_names": ["cat", "dog"], "image_size": 8}
+    ids = {"run_id": run_id, "model_id": model.model_id}
+    made = Model(artifact_path=model.artifact_location, metadata=said, **ids)
     made.add_flavor("keras", data="data")
     made.save(str(folder / "MLmodel"))
     client.finalize_logged_model(model.model_id, "READY")

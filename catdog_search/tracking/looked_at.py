@@ -84,6 +84,22 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     return Loaded(model, uri, run_id, class_names, image_size, batch_size)
 
 
+def require_ours(uri: str) -> None:
+    """Refuse a model that doesn't say of itself what ours say; its network isn't looked at.
+
+    Args:
+        uri: MLflow's.
+
+    Raises:
+        ValueError: It doesn't, or its files are not its own.
+        OSError: They are gone.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory() as folder:
+        _said_of(_Files(get_artifact_repository(uri), Path(folder)).path(_SAYS, _MOST_SAID_BYTES))
+
+
 def _load(path: Path, image_size: int) -> tuple[keras.Model, int]:
     with stderr_aside():
         # Its backend says of itself what nobody asked.
