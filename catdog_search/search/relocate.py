@@ -210,7 +210,7 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
     if is_copy:
         return
     recorded = {study.user_attrs.get(history.TRACKING_URI, "") for study in recorded_studies(state)}
-    files = {uri for uri in recorded if locations.database_file(uri)}
+    files = {uri for uri in recorded if sqlite_file(uri)}
     for uri in sorted({tracking_uri(state), *files} - {own_uri(state)}):
         store = locations.database(uri)
         if store and locations.is_there(store):
