@@ -24,12 +24,14 @@ import numpy.typing as npt
 
 from catdog_search.data import cache
 from catdog_search.data.cache import Note
+from catdog_search.data.causes import causes, shrinkage
 from catdog_search.data.decode import Pixels
 from catdog_search.data.decoders import Found, Task, content_key, examine_all
 from catdog_search.data.groups import find_groups
-from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits
+from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits, keep_splits
 from catdog_search.data.pack import PackWriter, has_size, is_whole, pack_path, read, sums_path
-from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.data.sources import Source
+from catdog_search.data.zips import READ_ERRORS
 from catdog_search.errors import CacheLostError, DataError
 from catdog_search.places import Hold, file_lock
 
@@ -213,7 +215,7 @@ def decode(source: Source, image_size: int, progress: Progress | None = None) ->
     decoded = _decode_all(source, out, _Known.of(None, image_size), "near", progress)
     manifest = decoded.manifest
     if not manifest.photos:
-        raise DataError(f"{source.location}: no photo can be used ({len(manifest.left_out)} tried)")
+        raise DataError(f"{source.location}: no photo can be used: {causes(manifest.left_out)}")
     shape = (len(manifest.photos), image_size, image_size, 3)
     pixels = np.frombuffer(out.getvalue(), np.uint8).reshape(shape)
     return Pile(pixels, manifest.photos, manifest.left_out)
@@ -243,10 +245,11 @@ def _check_counts(manifest: Manifest, subset: int | None) -> None:
     for split, by_class in manifest.counts().items():
         for name, n in by_class.items():
             if n == 0:
-                raise DataError(
-                    f"{manifest.location}: {len(manifest.photos)} usable photos are too few: "
-                    f"split {split!r} has no {name!r}; give at least some dozen of each class"
+                few = (
+                    f"{len(manifest.used())} usable photos are too few: split {split!r} has no "
+                    f"{name!r}; give at least some dozen of each class"
                 )
+                raise DataError(f"{manifest.location}: {'; '.join((*shrinkage(manifest, 0), few))}")
     n_train = sum(manifest.counts()["train"].values())
     if subset is not None and subset > n_train:
         raise DataError(
@@ -281,7 +284,8 @@ class _Loading:
         self._duplicates: Duplicates = duplicates
         self._progress = progress
         self._say = say
-        self._note_path = cache.note_path(folder, source.location, duplicates)
+        choices = f"{duplicates}, own splits" if source.splits else duplicates
+        self._note_path = cache.note_path(folder, source.location, choices)
 
     def run(self) -> Dataset:
         """Take the dataset from the cache, or make it.
@@ -394,7 +398,8 @@ def _seen(source: Source) -> str:
     for name in _DECODERS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append((name, metadata.version(name)))
-    facts = [source.fingerprint(), source.class_names, list(source.labels.items()), source.others]
+    facts = [source.fingerprint(), source.class_names, list(source.labels.items())]
+    facts += [source.left_out, list(source.splits.items())]
     return hashlib.sha256(json.dumps([*facts, versions]).encode()).hexdigest()
 
 
@@ -478,7 +483,7 @@ class _Known:
             dict(zip(keys, manifest.photos, strict=True)),
             {key: row for row, key in enumerate(keys)},
             np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
-            {photo.sha256: photo.split for photo in manifest.photos},
+            {} if manifest.own_splits else {p.sha256: p.split for p in manifest.photos if p.split},
             elsewhere,
         )
 
@@ -528,7 +533,7 @@ def _decode_all(
     source: Source, out: _Out, known: _Known, duplicates: Duplicates, progress: Progress | None
 ) -> _Decoded:
     photos: list[Photo] = []
-    left_out = [(key, "not an image: by its name") for key in source.others]
+    left_out = list(source.left_out)
     unread: list[str] = []
     total = len(source.labels)
     task = Task(source, known.image_size, known.at_hand())
@@ -544,13 +549,15 @@ def _decode_all(
                 photos.append(photo)
             if progress and (done % _PROGRESS_EVERY == 0 or done == total):
                 progress(done, total)
+    split, copies = _grouped_and_split(photos, source, known)
     manifest = Manifest(
         source.kind,
         source.location,
         source.class_names,
-        _grouped_and_split(photos, source.kind, known),
-        tuple(left_out),
+        split,
+        (*left_out, *copies),
         duplicates,
+        own_splits=bool(source.splits),
     )
     return _Decoded(manifest, tuple(unread))
 
@@ -563,14 +570,27 @@ def _photo(found: Found, label: int, known: _Known) -> tuple[Photo, bytes]:
     return Photo(found.key, found.sha256, label, "train", was.phash, was.flags), pixels
 
 
-def _grouped_and_split(photos: list[Photo], kind: str, known: _Known) -> tuple[Photo, ...]:
+def _grouped_and_split(
+    photos: list[Photo], source: Source, known: _Known
+) -> tuple[tuple[Photo, ...], list[tuple[str, str]]]:
+    """Photos with their groups and splits, and why some of them are left out."""
     shas = [photo.sha256 for photo in photos]
     # Drawn pictures are made of the same few shapes: alike to a hash, but never duplicates.
-    phashes = [photo.phash if kind != "synthetic" else "" for photo in photos]
+    phashes = [photo.phash if source.kind != "synthetic" else "" for photo in photos]
     groups = find_groups(shas, phashes)
-    splits = assign_splits(shas, groups, known.settled(shas))
     numbers = {row: number for number, rows in enumerate(groups) for row in rows}
-    return tuple(
+    splits: Sequence[Split | None] = (
+        keep_splits(photos, groups, source.splits)
+        if source.splits
+        else assign_splits(shas, groups, known.settled(shas))
+    )
+    copies = [
+        (photo.key, "copy: photos in val or test are the same; left out of train")
+        for photo, split in zip(photos, splits, strict=True)
+        if split is None
+    ]
+    grouped = tuple(
         dataclasses.replace(photo, split=splits[row], group=numbers.get(row))
         for row, photo in enumerate(photos)
     )
+    return grouped, copies

@@ -22,7 +22,9 @@ import numpy as np
 
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.phash import perceptual_hashes
-from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.data.signatures import HEAD, why_no_photo
+from catdog_search.data.sources import Source
+from catdog_search.data.zips import READ_ERRORS
 from catdog_search.errors import DataError, causes
 from catdog_search.text import printable
 
@@ -104,10 +106,12 @@ class Task:
         sha256 = hashlib.sha256(content).hexdigest()
         if content_key(sha256, key) in self.known:
             return Found(key, sha256)
+        what = why_no_photo(content[:HEAD])
         try:
             return sha256, examine(content, key, self.image_size)
         except UndecodableError as error:
-            return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
+            reason = what or str(error)
+            return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
 
 
 def _found(key: str, sha256: str, decoded: Decoded, phash: str) -> Found:
