@@ -21,6 +21,8 @@ from catdog_search.cli.common import (
 
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates, StudyConfig
+    from catdog_search.data.dataset import Dataset
+    from catdog_search.data.sources import Source
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -153,8 +155,13 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too
-    sizes = load_dataset(source, config.image_sizes(), write, subset or config.data.subset)
-    dataset = sizes[config.image_size]
+
+    def packed(source: Source, write: Callable[[str], None]) -> Dataset:
+        sizes, chosen = config.image_sizes(), config.data
+        part = subset or chosen.subset
+        return load_dataset(source, sizes, write, part, chosen.duplicates)[config.image_size]
+
+    dataset = packed(source, write)
     write(f"state: {where.root}")
     display = _display(config, as_json, write)
     with display.context():
@@ -171,6 +178,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
                 deterministic=deterministic,
                 wish=wish,
                 study_file=path.read_text(encoding="utf-8"),
+                remake=lambda: packed(choose_source(config.data, data), lambda line: None),
             ),
         )
     if as_json:

@@ -25,6 +25,7 @@ from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
 from catdog_search.search.messages import Launch, Listener, Notice, Planned, Ready, StudyOpened
+from catdog_search.search.photos import Photos, Remake
 from catdog_search.search.pool import Pool
 from catdog_search.search.propose import Proposer, is_exhausted
 from catdog_search.search.pruner import make_pruner
@@ -79,6 +80,7 @@ class Options:
         deterministic: Whether the same trial must give the same numbers to the bit.
         wish: What is forced of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
+        remake: Packs the photos again where the cache loses them; None where nobody can.
         training: Module that trains a trial; a stand-in for tests.
     """
 
@@ -89,6 +91,7 @@ class Options:
     deterministic: bool = False
     wish: Wish = NO_WISH
     study_file: str = ""
+    remake: Remake | None = None
     training: str = TRAINING
 
 
@@ -158,6 +161,7 @@ class _Coordinator:
     ) -> None:
         self._config = config
         self._dataset = dataset
+        self._photos = Photos(dataset, options.remake, listener)
         self._options = options
         self._scratch = state.scratch(config.name)
         self._tell = listener
@@ -218,7 +222,7 @@ class _Coordinator:
             )
         runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
         text = self._options.study_file
-        return StudyRecord(self.study, runs, self._config, self._dataset, text)
+        return StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
 
     def _notice(self, text: str) -> None:
         self._tell(Notice(text))
@@ -256,7 +260,7 @@ class _Coordinator:
         setting = Setting(
             config=self._config,
             study=self.study,
-            dataset=self._dataset,
+            photos=self._photos,
             store=self.store,
             scratch=self._scratch,
             limits=self._limits,

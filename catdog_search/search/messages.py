@@ -150,6 +150,7 @@ class Outcome:
         excess: How far a limit was exceeded, above 0; what the sampler is told of a failure.
         reason: In a line, where it is not finished.
         trace: Of an error.
+        photos_lost: Whether it was blocked because the cache lost the photos.
     """
 
     ending: TrialEnding
@@ -161,6 +162,7 @@ class Outcome:
     excess: float = 1.0
     reason: str = ""
     trace: str = ""
+    photos_lost: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -18,6 +19,7 @@ from catdog_search.models.resnet_plan import weights_id
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
+from catdog_search.search.photos import Photos
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.looked_at import SPLITS_FILE
@@ -56,6 +58,7 @@ class StudyRecord:
         runs: In MLflow.
         config: Of the study.
         dataset: That its trials train on.
+        photos: Its pixels, as long as the study runs.
         study_file: Text of the study file.
     """
 
@@ -65,8 +68,10 @@ class StudyRecord:
         runs: StudyRuns,
         config: StudyConfig,
         dataset: Dataset,
+        photos: Photos,
         study_file: str,
     ) -> None:
+        self._photos = photos
         self._study_file = study_file
         self._study = study
         self._runs = runs
@@ -120,8 +125,9 @@ class StudyRecord:
             SPLITS_FILE: as_text(manifest.hashes()),
         }
         self._runs.start_parent(params, tags, files)
+        dataset = self._photos.at(self._dataset.image_size)
         for split in ("train", "val"):
-            sheet = audit.contact_sheet(self._dataset, split)
+            sheet = audit.contact_sheet(dataset, split)
             self._runs.log_image(self._runs.parent_id, sheet, f"data/{split}.png")
         self._runs.log_dataset(self._runs.parent_id, self._card)
 
@@ -238,20 +244,23 @@ class StudyRecord:
             if seen.predictions is not None:
                 title = f"{self._config.name} trial {row.number}"
                 kept = (seen.history, seen.best_epoch, seen.predictions)
-                log_figures(client, run_id, title, *kept, self._dataset)
+                draw = functools.partial(log_figures, client, run_id, title, *kept)
+                self._photos.draw(draw)
 
     def close(self, status: RunStatus) -> None:
         """Draw the study, close its run, and the child of a trial that a dead worker left open."""
-        self.settle()
-        # Another worker may have been drawing them when they were deleted.
-        for run_id in self._dropped:
-            delete_files(self._runs.client, run_id, FIGURES)
-        view = view_of(self._study)
-        if view.ranked():
-            from catdog_search.search.summary import summarize  # draws: not needed to start
+        try:
+            self.settle()
+            # Another worker may have been drawing them when they were deleted.
+            for run_id in self._dropped:
+                delete_files(self._runs.client, run_id, FIGURES)
+            view = view_of(self._study)
+            if view.ranked():
+                from catdog_search.search.summary import summarize  # draws: not needed to start
 
-            summarize(self._study, self._runs, view)
-        self._runs.client.set_terminated(self._runs.parent_id, status)
+                summarize(self._study, self._runs, view)
+        finally:
+            self._runs.client.set_terminated(self._runs.parent_id, status)
 
 
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:

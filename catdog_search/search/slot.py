@@ -17,7 +17,6 @@ from optuna import Study
 from optuna.trial import Trial
 
 from catdog_search.config import StudyConfig
-from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.search import history
 from catdog_search.search.feasibility import Risk, failure_risk
@@ -37,6 +36,7 @@ from catdog_search.search.messages import (
     TrialSpec,
     TrialStarted,
 )
+from catdog_search.search.photos import Photos
 from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import report_epoch
@@ -64,7 +64,7 @@ class Setting:
     Attributes:
         config: Of the study.
         study: In Optuna.
-        dataset: That they train on.
+        photos: That they train on.
         store: MLflow's.
         scratch: The study's folder for what doesn't last.
         limits: Of this machine.
@@ -77,7 +77,7 @@ class Setting:
 
     config: StudyConfig
     study: Study
-    dataset: Dataset
+    photos: Photos
     store: Store
     scratch: Path
     limits: Limits
@@ -217,6 +217,8 @@ class Slot:
         self, trial: Trial, params: Params, view: StudyView, execution: Execution
     ) -> TrialSpec:
         config = self._set.config
+        side = config.trial_params(params).image_size
+        dataset = self._set.photos.at(side)
         seed = trial_seed(config.seed, trial.number)
         run_id, attempt = self._set.record.begin(trial, params, seed)
         recipe = trial.user_attrs.get(history.RECIPE)
@@ -224,14 +226,13 @@ class Slot:
         epochs = int(params.get("epochs", 0)) or config.training.epochs
         self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
         ranked, keep = view.ranked(), config.keep_models
-        side = config.trial_params(params).image_size
         return TrialSpec(
             number=trial.number,
             params=params,
             seed=seed,
             run_id=run_id,
             config=config.model_copy(update={"image_size": side}),
-            dataset=dataclasses.replace(self._set.dataset, image_size=side),
+            dataset=dataset,
             store=self._set.store,
             keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
             checkpoint=checkpoint_path(self._set.scratch, trial.number),
@@ -248,6 +249,10 @@ class Slot:
         try:
             worker.send(spec)
             outcome = yield from self._converse(worker, spec, trial)
+            if outcome.photos_lost:  # before it began to train
+                dataset = self._set.photos.at(spec.dataset.image_size, lost=True)
+                worker.send(dataclasses.replace(spec, dataset=dataset))
+                outcome = yield from self._converse(worker, spec, trial)
         except WorkerDiedError as died:
             self._retire()
             if self._set.stop.cause:  # it was asked to stop, and is gone: that will do

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, CatdogError, outside_reason
+from catdog_search.errors import BackendError, CacheLostError, CatdogError, outside_reason
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
@@ -139,7 +139,10 @@ class _Trainer:
             raise
         except Exception as error:
             return Outcome(
-                self._ending(error), reason=_first_line(error), trace=traceback.format_exc()
+                self._ending(error),
+                reason=_first_line(error),
+                trace=traceback.format_exc(),
+                photos_lost=isinstance(error, CacheLostError),
             )
 
     def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:

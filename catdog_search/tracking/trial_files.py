@@ -59,7 +59,7 @@ def load_val(client: MlflowClient, run_id: str) -> Predictions | None:
 def val_photos(dataset: Dataset) -> Photos:
     """The photos of val, in the order of the predictions."""
     rows, photos = dataset.rows("val"), dataset.manifest.photos
-    return Photos(dataset.pixels()[rows], [photos[i].key for i in rows])
+    return Photos(dataset.read(rows), [photos[i].key for i in rows])
 
 
 def log_figures(

@@ -1,0 +1,75 @@
+"""The packed photos of a study that runs: in use throughout, and made again where they are lost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from catdog_search.data.dataset import Dataset
+from catdog_search.errors import CacheLostError, CatdogError, StateError
+from catdog_search.search.messages import Listener, Notice
+
+# Packs the photos of a study again, at all of its image sizes.
+Remake = Callable[[], Dataset]
+
+
+class Photos:
+    """What the trials of a study train on.
+
+    Nobody evicts it from the cache while this object lives; only somebody who removes files by hand
+    can, or a disk that damages them.
+
+    Args:
+        dataset: Packed, at the study's own image size.
+        remake: Packs it again; None where that can't be done.
+        tell: Told when it has to be.
+    """
+
+    def __init__(self, dataset: Dataset, remake: Remake | None, tell: Listener) -> None:
+        self._dataset = dataset
+        self._remake = remake
+        self._tell = tell
+
+    def at(self, image_size: int, *, lost: bool = False) -> Dataset:
+        """The photos at one of the study's image sizes, which are there.
+
+        Args:
+            image_size: Side in pixels.
+            lost: Whether whoever read them found them gone or damaged.
+
+        Raises:
+            StateError: They are gone, and can't be made again.
+        """
+        wanted = dataclasses.replace(self._dataset, image_size=image_size)
+        if not lost and wanted.is_there():
+            return wanted
+        self._tell(Notice(f"the cache lost the photos at {image_size} px; they are made again"))
+        self._dataset = self._made_again()
+        return dataclasses.replace(self._dataset, image_size=image_size)
+
+    def draw(self, draw: Callable[[Dataset], None]) -> None:
+        """Draw with the photos at the study's own image size; where there are none, say so."""
+        side = self._dataset.image_size
+        try:
+            try:
+                draw(self.at(side))
+            except CacheLostError:
+                draw(self.at(side, lost=True))
+        except CatdogError as error:
+            self._tell(Notice(f"a trial's figures are left to be drawn: {error}"))
+
+    def _made_again(self) -> Dataset:
+        why = "nobody knows where they came from"
+        if self._remake is not None:
+            try:
+                made = self._remake()
+            except CatdogError as error:
+                why = str(error)
+            else:
+                if made.digest == self._dataset.digest:
+                    return made
+                why = f"{made.manifest.location} holds other ones now"
+        raise StateError(
+            f"the cache no longer holds the photos of this study, and they can't be made again: "
+            f"{why}; once that is mended, run again to go on"
+        )
