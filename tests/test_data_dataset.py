@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from catdog_search.data import cache, dataset, decoders
+from catdog_search.data.budget import Reserve
 from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
 from catdog_search.errors import DataError
@@ -111,9 +112,9 @@ def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
     examined: list[str] = []
     real = decoders.examine
 
-    def note(content: bytes, key: str, image_size: int) -> Decoded:
+    def note(content: bytes, key: str, image_size: int, reserve: Reserve) -> Decoded:
         examined.append(key)
-        return real(content, key, image_size)
+        return real(content, key, image_size, reserve)
 
     monkeypatch.setattr(decoders, "examine", note)
     after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)

@@ -320,4 +320,4 @@ def test_label_is_fast_on_twenty_thousand(patterns: list[str]) -> None:
     tree = paths(*patterns, n=10_000)
     started = time.perf_counter()
     label(tree, "here")
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 6  # a second where nobody else is at work

@@ -27,11 +27,11 @@ from catdog_search.data.cache import Note
 from catdog_search.data.causes import causes, shrinkage
 from catdog_search.data.decode import Pixels
 from catdog_search.data.decoders import Found, Task, content_key, examine_all
+from catdog_search.data.files import READ_ERRORS, FileTooLargeError
 from catdog_search.data.groups import find_groups
 from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits, keep_splits
 from catdog_search.data.pack import PackWriter, has_size, is_whole, pack_path, read, sums_path
 from catdog_search.data.sources import Source
-from catdog_search.data.zips import READ_ERRORS
 from catdog_search.errors import CacheLostError, DataError
 from catdog_search.places import Hold, file_lock
 
@@ -412,7 +412,7 @@ def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | 
     chosen = heapq.nsmallest(_SAMPLE, source.labels, lambda key: zlib.crc32(os.fsencode(key)))
     sample = set()
     for key in chosen:
-        with contextlib.suppress(*READ_ERRORS):
+        with contextlib.suppress(*READ_ERRORS, MemoryError, FileTooLargeError):
             sample.add(hashlib.sha256(source.read(key)).hexdigest())
     best, most = None, len(sample) / 2
     for entry in reversed(cache.entries(folder)):

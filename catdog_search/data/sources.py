@@ -14,14 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from catdog_search.data import label_file, synthetic
+from catdog_search.data import files, label_file, synthetic
 from catdog_search.data.causes import causes
 from catdog_search.data.discovery import Found, in_folder
 from catdog_search.data.labels import AUTOMATIC, FOLDERS, NAMES, Choice, Labelling, counted, label
 from catdog_search.data.manifest import Split
 from catdog_search.data.readings import Reading
 from catdog_search.data.signatures import HEAD, kind_of
-from catdog_search.data.zips import in_zip, open_zip
+from catdog_search.data.zips import in_zip
 from catdog_search.errors import DataError
 from catdog_search.text import printable
 
@@ -33,6 +33,8 @@ DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PAT
 _TICK_NS = 20_000_000
 # Of one reading, in the facts.
 _MOST_CLASSES = 200
+# Of a picture that is drawn.
+_DRAWN_BYTES = 3 * synthetic.SIDE**2
 
 
 class Source(Protocol):
@@ -58,8 +60,16 @@ class Source(Protocol):
     facts: dict[str, Any]
     notes: tuple[str, ...]
 
+    def size(self, key: str) -> int:
+        """Bytes that the file says it has."""
+        ...
+
     def read(self, key: str) -> bytes:
-        """The file's content; safe to call from several threads."""
+        """The file's content; safe to call from several threads.
+
+        Raises:
+            FileTooLargeError: It has more than `files.MAX_FILE_BYTES`.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -161,9 +171,13 @@ class FolderSource(_Photos):
             raise DataError(f"{location}: can't be read: {error.strerror}") from None
         super().__init__(location, found, choice)
 
+    def size(self, key: str) -> int:
+        """As the file system says."""
+        return os.stat(f"{self._root}/{key}").st_size
+
     def read(self, key: str) -> bytes:
         """The file's content."""
-        return (self._root / key).read_bytes()
+        return files.read_file(f"{self._root}/{key}")
 
     def fingerprint(self) -> str:
         """Of paths, sizes, times and places on the disk; nobody can set the time of a change."""
@@ -184,7 +198,7 @@ class ZipSource(_Photos):
         self._path = path
         location = printable(str(path))
         try:
-            self._zip = open_zip(path)
+            self._zip = files.open_zip(path)
         except zipfile.BadZipFile as error:
             raise DataError(f"{location}: {_no_zip(path, error)}") from None
         except OSError as error:
@@ -199,12 +213,16 @@ class ZipSource(_Photos):
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._zip, self._lock = open_zip(self._path), threading.Lock()
+        self._zip, self._lock = files.open_zip(self._path), threading.Lock()
+
+    def size(self, key: str) -> int:
+        """As the zip's directory says."""
+        return self._entries[key].file_size
 
     def read(self, key: str) -> bytes:
         """The entry's content."""
         with self._lock:
-            return self._zip.read(self._entries[key])
+            return files.read_entry(self._zip, self._entries[key].filename)
 
     def fingerprint(self) -> str:
         """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
@@ -245,6 +263,11 @@ class SyntheticSource:
             for index in range(n // 2 + (n % 2 if label == 0 else 0))
         }
         self.facts: dict[str, Any] = {}
+
+    def size(self, key: str) -> int:
+        """Of any picture, about."""
+        del key
+        return _DRAWN_BYTES
 
     def read(self, key: str) -> bytes:
         """The picture as PPM: its bytes, and so its sha256, depend on no encoder."""
