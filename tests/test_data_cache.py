@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from catdog_search.data import cache, dataset, decoders
+from catdog_search.data.budget import Reserve
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import FolderSource, SyntheticSource, ZipSource, open_source
@@ -47,9 +48,9 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = decoders.examine
 
-    def note(content: bytes, key: str, image_size: int) -> Any:
+    def note(content: bytes, key: str, image_size: int, reserve: Reserve) -> Any:
         seen.append(key)
-        return real(content, key, image_size)
+        return real(content, key, image_size, reserve)
 
     monkeypatch.setattr(decoders, "examine", note)
     return seen
@@ -284,8 +285,8 @@ def test_what_decodes_is_looked_at_again_with_another_decoder(
     monkeypatch.setattr(
         decoders,
         "examine",
-        lambda content, key, size: real(
-            picture if content.startswith(b"a format") else content, key, size
+        lambda content, key, size, reserve: real(
+            picture if content.startswith(b"a format") else content, key, size, reserve
         ),
     )
     assert packed().manifest.left_out == ()

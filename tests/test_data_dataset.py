@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from catdog_search.data import cache, dataset, decoders
+from catdog_search.data.budget import Reserve
 from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
 from catdog_search.errors import DataError
@@ -111,9 +112,9 @@ def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
     examined: list[str] = []
     real = decoders.examine
 
-    def note(content: bytes, key: str, image_size: int) -> Decoded:
+    def note(content: bytes, key: str, image_size: int, reserve: Reserve) -> Decoded:
         examined.append(key)
-        return real(content, key, image_size)
+        return real(content, key, image_size, reserve)
 
     monkeypatch.setattr(decoders, "examine", note)
     after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
@@ -145,12 +146,14 @@ def test_duplicate_added_later_joins_the_split_of_the_first(
         assert split[again] == split[photo.key] == photo.split
 
 
-def test_file_that_is_no_image_by_its_name_is_listed(photo_folder: Path, tmp_path: Path) -> None:
+def test_file_that_is_no_image_by_name_and_content_is_listed(
+    photo_folder: Path, tmp_path: Path
+) -> None:
     (photo_folder / "Cat" / "Thumbs.db").write_bytes(b"x")
     (photo_folder / "readme.txt").write_text("x")
     (photo_folder / ".DS_Store").write_bytes(b"x")
     manifest = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
-    reason = "not an image: by its name"
+    reason = "not an image: by its name and its content"
     assert manifest.left_out == (("Cat/Thumbs.db", reason), ("readme.txt", reason))
 
 

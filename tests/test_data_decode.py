@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import resource
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from catdog_search.data import decode as module
 from catdog_search.data.decode import UndecodableError, decode, examine
@@ -59,6 +60,14 @@ GIF = encoded(draw(0, 1), "GIF", save_all=True, append_images=[draw(1, 1)])
         (encoded(PHOTO, "WEBP"), "a.webp", ()),
         (encoded(PHOTO, "TIFF"), "a.tif", ()),
         (encoded(PHOTO, "BMP"), "a.bmp", ()),
+        # Digits of a size are no depth.
+        (encoded(PHOTO.resize((160, 120))), "a.png", ()),
+        (encoded(PHOTO.resize((160, 116)), "TIFF"), "a.tiff", ()),
+        (encoded(PHOTO.resize((1600, 16)), "TIFF", compression="tiff_lzw"), "a.tif", ("tiny",)),
+        (encoded(PHOTO, "AVIF"), "a.avif", ()),
+        (encoded(PHOTO, "JPEG2000"), "a.jp2", ()),
+        (encoded(PHOTO, "PPM"), "a.pnm", ()),
+        (encoded(PHOTO, "JPEG"), "no suffix", ()),
     ],
 )
 def test_examine_takes_every_kind_and_notes_it(
@@ -80,6 +89,9 @@ def test_examine_takes_every_kind_and_notes_it(
         (encoded(PHOTO, "PNG")[:2000], "truncated"),
         (b"\xff\xd8\xff\xe0 cut", "corrupt"),
         (encoded(Image.new("RGB", (7, 300))), "too small"),
+        (encoded(Image.new("RGB", (40, 40), "red")), "blank"),
+        (encoded(Image.new("L", (900, 900), 3), "JPEG"), "blank"),
+        (encoded(Image.new("RGBA", (40, 40))), "blank"),
     ],
 )
 def test_examine_refuses_what_cannot_be_used_by_kind(content: bytes, kind: str) -> None:
@@ -87,6 +99,37 @@ def test_examine_refuses_what_cannot_be_used_by_kind(content: bytes, kind: str) 
         examine(content, "a.jpg", 16)
     assert caught.value.kind == kind
     assert str(caught.value).startswith(kind)
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 40 40
+%%EndComments
+0 0 moveto 40 40 lineto stroke showpage
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (EPS, "PostScript is a program, which is not run"),
+        (b"\xc5\xd0\xd3\xc6" + (32).to_bytes(4, "little") + bytes(24) + EPS, "PostScript"),
+        (b"%PDF-1.7\n", "a PDF"),
+        (b"\xd7\xcd\xc6\x9a" + bytes(100), "not an image"),  # a Windows metafile
+        (encoded(PHOTO.convert("RGBA"), "ICNS"), "not an image"),
+    ],
+)
+def test_no_file_chooses_what_decodes_it(
+    content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shim = tmp_path / "gs"
+    shim.write_text(f"#!/bin/sh\necho $0 $@ >> {tmp_path}/started\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    with pytest.raises(UndecodableError, match=words) as caught:
+        examine(content, "cat.jpg", 16)
+    assert caught.value.kind == "not an image"
+    assert not (tmp_path / "started").exists()
 
 
 def test_decode_refuses_a_bomb_by_its_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +141,24 @@ def test_decode_refuses_a_bomb_by_its_header(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
     with pytest.raises(UndecodableError, match=r"too large: .*900000000 pixels"):
         decode(bomb, 8)
+
+
+def test_nearly_blank_photo_is_used_and_flagged() -> None:
+    noise = np.random.default_rng(0).integers(0, 12, (200, 200, 3), np.uint8)
+    assert examine(encoded(Image.fromarray(noise)), "a.png", 16).flags == ("blank",)
+    # As bright everywhere, but of two colours.
+    coloured = half_and_half("RGB", (130, 0, 0), (0, 66, 0))
+    assert examine(encoded(coloured), "a.png", 16).flags == ()
+    # One pixel is enough not to be nothing.
+    dot = Image.new("L", (900, 900))
+    dot.putpixel((450, 450), 1)
+    assert examine(encoded(dot), "a.png", 16).flags == ("blank", "grey")
+
+
+def test_alpha_that_hides_everything_is_passed_over() -> None:
+    hidden = PHOTO.convert("RGBA")
+    hidden.putalpha(0)
+    assert np.array_equal(decode(encoded(hidden), 16), decode(encoded(PHOTO), 16))
 
 
 def test_decode_turns_a_photo_upright() -> None:
@@ -205,5 +266,7 @@ def test_mutated_real_photos_raise_one_kind_of_error(real_photos: Path) -> None:
             examine(mutated(rng.choice(valid), rng.choice(valid), rng), "a.jpg", 16)
         except UndecodableError as error:
             kinds.add(error.kind)
-    assert kinds <= {"empty", "not an image", "truncated", "corrupt", "too large", "too small"}
+    assert kinds <= {
+        "empty", "not an image", "truncated", "corrupt", "blank", "too large", "too small",
+    }  # fmt: skip
     assert "truncated" in kinds

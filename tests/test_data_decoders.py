@@ -75,7 +75,7 @@ def test_processes_give_what_threads_give(
     request.getfixturevalue("many")
     processes = content(dataset.load(source, 24, tmp_path / "processes", LIMIT))
     assert processes == threads
-    assert len(json.loads(threads[0])["left_out"]) == (0 if kind == "synthetic" else 3)
+    assert len(json.loads(threads[0])["left_out"]) == (0 if kind == "synthetic" else 4)
 
 
 @pytest.mark.usefixtures("many")

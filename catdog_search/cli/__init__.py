@@ -11,6 +11,7 @@ import click
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
 from catdog_search.errors import CatdogError, TrialFailedError, outside_reason
+from catdog_search.text import printable
 
 
 class _Main(click.Group):
@@ -28,7 +29,7 @@ class _Main(click.Group):
         except CatdogError as error:
             if ctx.meta.get("debug"):
                 click.echo(_details(error), err=True)
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {printable(str(error))}", err=True)
         except Exception as error:
             _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
@@ -42,7 +43,8 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
         click.echo(f"error: {reason}", err=True)
         return
     message = " ".join(str(error).split())
-    click.echo(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
+    said = printable(f"{type(error).__name__}: {message}")
+    click.echo(f"bug: {said}; trace: {_save_trace(trace)}", err=True)
 
 
 def _details(error: CatdogError) -> str:
@@ -52,7 +54,12 @@ def _details(error: CatdogError) -> str:
 
 def _save_trace(trace: str) -> str:
     with tempfile.NamedTemporaryFile(
-        "w", prefix="catdog-search-", suffix=".trace.txt", delete=False
+        "w",
+        prefix="catdog-search-",
+        suffix=".trace.txt",
+        delete=False,
+        encoding="utf-8",
+        errors="backslashreplace",
     ) as file:
         file.write(trace)
     return file.name

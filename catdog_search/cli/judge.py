@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    choice_options,
     json_option,
     said_left_out,
     say_table,
@@ -17,10 +18,12 @@ from catdog_search.cli.common import (
     writer,
 )
 from catdog_search.errors import StateError
+from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from catdog_search.data.labels import Choice
     from catdog_search.promotion.score import Evaluation
     from catdog_search.search.compare import Comparison, Entry, Spread
     from catdog_search.tracking.comparison_figures import Bar
@@ -189,6 +192,7 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 @click.command()
 @click.argument("model", metavar="MODEL|run:ID")
 @click.option("--data", required=True, metavar="PATH", help="Folder or zip of labelled photos.")
+@choice_options(with_splits=False)
 @click.option("--force", is_flag=True, help="Look at photos of the test split too; it is recorded.")
 @click.option(
     "--figures",
@@ -199,7 +203,13 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 @json_option
 @state_option
 def evaluate(
-    model: str, data: str, force: bool, figures: Path | None, as_json: bool, state: str | None
+    model: str,
+    data: str,
+    choice: Choice,
+    force: bool,
+    figures: Path | None,
+    as_json: bool,
+    state: str | None,
 ) -> None:
     """Score a logged or registered model on labelled photos.
 
@@ -221,7 +231,10 @@ def evaluate(
         if done == total or done % 2048 == 0:
             write(f"decoding {done} of {total}")
 
-    done = score(State.at(state), model, open_source(data), force=force, progress=progress)
+    source = open_source(data, choice)
+    for note in source.notes:
+        write(note)
+    done = score(State.at(state), model, source, force=force, progress=progress)
     if as_json:
         click.echo(json.dumps(_as_json(done)))
     else:
@@ -258,9 +271,7 @@ def _say_evaluation(done: Evaluation) -> None:
     others = ("balanced_accuracy", "precision", "recall", "f1", "auc", "loss", "calibration_error")
     for name in others:
         click.echo(f"{name}: {done.scores[name]:.4f}")
-    rows: list[tuple[str, ...]] = [("is \\ taken for", *done.class_names)]
-    rows += [
-        (name, *map(str, counts))
-        for name, counts in zip(done.class_names, done.confusion, strict=True)
-    ]
+    names = [printable(name) for name in done.class_names]
+    rows: list[tuple[str, ...]] = [("is \\ taken for", *names)]
+    rows += [(name, *map(str, counts)) for name, counts in zip(names, done.confusion, strict=True)]
     say_table(rows)

@@ -4,6 +4,9 @@ A photo is stretched to the square (aspect not kept) with a triangle filter whos
 with the reduction, on pixel centres: Pillow's `BILINEAR`, and what Keras's `Resizing` does with
 `interpolation="bilinear", antialias=True`. The exported model resizes with the latter, so it sees
 what training saw, up to rounding to whole levels.
+
+Nothing is decoded before its header was looked at: which format it is, how many pixels there are,
+and how much memory they take.
 """
 
 from __future__ import annotations
@@ -11,23 +14,30 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
-from catdog_search.data import phash
+from catdog_search.data import formats, levels, phash, repair
+from catdog_search.data.budget import Reserve, unlimited
 
 Pixels = npt.NDArray[np.uint8]
+_T = TypeVar("_T")
 
-# Larger ones are refused before decoding: 100 million pixels are 0.3 GB of RGB, in every thread.
+# Of what is decoded: 100 million pixels are 0.4 GB in Pillow, and most formats take twice that.
 MAX_PIXELS = 100_000_000
+# Of the file, which a JPEG's decoder can scale down on the way: twice those of the largest phones.
+MAX_CODED_PIXELS = 400_000_000
 MIN_SIDE = 8
 HUGE_PIXELS = 25_000_000
 TINY_SIDE = 32
+# Pillow's own limit would refuse photos of large phones; ours asks what is decoded of them.
+Image.MAX_IMAGE_PIXELS = MAX_CODED_PIXELS
 
 # A JPEG much larger than the target is scaled while it is decoded, as long as that leaves this
 # many times the target's side.
@@ -35,30 +45,34 @@ TINY_SIDE = 32
 # 99.9th percentile (100 photos at 800 and 1,600 px, targets 64 to 224); at 1.6 times it is 0.7
 # and 5.8.
 DRAFT_FACTOR = 2
+_SCALES = (1, 2, 4, 8)
 # The perceptual hash sees the photo at this side or more, whatever the target is.
 _HASH_DRAFT = 128
 _ORIENTATION = 0x0112
-
-_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".gif": "GIF",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
+# EXIF's orientations but upright, and what turns each upright.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
-IMAGE_SUFFIXES = frozenset(_FORMATS)
+
+# Below this spread of levels in every channel, shrunk to 32 x 32, there is next to nothing to see;
+# the flattest of 20,000 real photos has 13.
+BLANK_STD = 4.0
+
+IMAGE_SUFFIXES = frozenset(formats.SUFFIXES)
 
 
 class UndecodableError(ValueError):
     """The bytes are not an image that can be used.
 
     Attributes:
-        kind: `empty`, `not an image`, `truncated`, `corrupt`, `too large` or `too small`.
+        kind: `empty`, `not an image`, `unsupported`, `truncated`, `corrupt`, `blank`, `too large`
+            or `too small`; or `too little memory`, which is no fact about the file.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -73,7 +87,8 @@ class Decoded:
     Attributes:
         pixels: uint8 RGB (image_size, image_size, 3).
         grey: What its perceptual hash is made of, uint8 (32, 32).
-        flags: What was noticed, sorted: `16-bit`, `animated`, `cmyk`, `grey`, `huge`, `lying
+        flags: What was noticed, sorted: `16-bit`, `animated`, `blank` (next to nothing to see),
+            `cmyk`, `damaged` (in its tail or its metadata, yet used), `grey`, `huge`, `lying
             extension`, `palette`, `rotated`, `tiny`, `transparent`.
     """
 
@@ -82,11 +97,41 @@ class Decoded:
     flags: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Photo:
+    """What a viewer would show: the first frame, upright, over white where it is see-through.
+
+    Attributes:
+        image: Mode RGB or L.
+        format: That it was stored in.
+        flags: What was noticed on the way.
+        is_for_hash: Whether it has the size that the hash is made from.
+    """
+
+    image: Image.Image
+    format: str
+    flags: set[str]
+    is_for_hash: bool
+
+
+@dataclass(frozen=True)
+class _Gist:
+    """What of a photo doesn't depend on the target's size.
+
+    Attributes:
+        grey: uint8 (32, 32).
+        is_blank: Whether next to nothing is to be seen.
+    """
+
+    grey: Pixels
+    is_blank: bool
+
+
 def decode(content: bytes, image_size: int) -> Pixels:
     """Decode, turn upright as EXIF says, convert to RGB and resize.
 
     Args:
-        content: Bytes of an image file, any format that Pillow reads.
+        content: Bytes of an image file, of one of `formats.FORMATS`.
         image_size: Side of the result in pixels.
 
     Returns:
@@ -95,35 +140,40 @@ def decode(content: bytes, image_size: int) -> Pixels:
     Raises:
         UndecodableError: Not an image, broken, or of a size that can't be used.
     """
-    with _opened(content) as image:
-        _draft(image, DRAFT_FACTOR * image_size)
-        return np.asarray(resize(_upright_rgb(image), image_size))
+    return _seen(
+        content,
+        DRAFT_FACTOR * image_size,
+        unlimited,
+        lambda photo: _pixels(photo.image, image_size),
+    )
 
 
-def examine(content: bytes, key: str, image_size: int) -> Decoded:
+def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimited) -> Decoded:
     """Decode as `decode` does, and look at what the file is.
 
     Args:
         content: Bytes of an image file.
         key: Its path, whose extension may lie.
         image_size: Side of the pixels.
+        reserve: Takes bytes of memory while they are needed.
 
     Raises:
-        UndecodableError: As `decode`.
+        UndecodableError: As `decode`; or every pixel is the same.
     """
-    with _opened(content) as image:
-        flags = _flags(image, key)
-        # The hash must not depend on the target, or groups and splits would.
-        scale = _draft_scale(image, _HASH_DRAFT)
-        same = _draft_scale(image, DRAFT_FACTOR * image_size) == scale
-        _draft(image, DRAFT_FACTOR * image_size)
-        rgb = _upright_rgb(image)
-        pixels = np.asarray(resize(rgb, image_size))
-        if same:
-            return Decoded(pixels, _grey(rgb), flags)
-    with _opened(content) as image:
-        _draft(image, _HASH_DRAFT)
-        return Decoded(pixels, _grey(_upright_rgb(image)), flags)
+
+    def look(photo: _Photo) -> tuple[Pixels, set[str], _Gist | None]:
+        expected = formats.SUFFIXES.get(suffix := PurePosixPath(key).suffix.lower())
+        lies = {"lying extension"} if suffix and expected != photo.format else set()
+        gist = _gist(photo.image) if photo.is_for_hash else None
+        return _pixels(photo.image, image_size), photo.flags | lies, gist
+
+    pixels, flags, gist = _seen(content, DRAFT_FACTOR * image_size, reserve, look)
+    # The hash must not depend on the target, or groups and splits would.
+    if gist is None:
+        gist = _seen(content, _HASH_DRAFT, reserve, lambda photo: _gist(photo.image))
+    if gist.is_blank:
+        flags.add("blank")
+    return Decoded(pixels, gist.grey, tuple(sorted(flags)))
 
 
 def resize(image: Image.Image, image_size: int) -> Image.Image:
@@ -131,67 +181,178 @@ def resize(image: Image.Image, image_size: int) -> Image.Image:
     return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
-@contextlib.contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
-    """Open an image, refusing by its header what can't be used; all errors are Undecodable."""
+def _pixels(image: Image.Image, image_size: int) -> Pixels:
+    return np.asarray(resize(image, image_size).convert("RGB"))
+
+
+def _gist(image: Image.Image) -> _Gist:
+    """Shrink a photo for its hash.
+
+    Raises:
+        UndecodableError: Every pixel is the same.
+    """
+    side = (phash.SIDE, phash.SIDE)
+    grey = np.asarray(image.convert("L").resize(side, Image.Resampling.BOX))
+    if grey.std() >= BLANK_STD:
+        return _Gist(grey, is_blank=False)
+    extrema = np.reshape(image.getextrema(), (-1, 2))
+    if (extrema[:, 0] == extrema[:, 1]).all():
+        raise UndecodableError("blank", f"every pixel is {extrema[:, 0].tolist()}")
+    shrunk = np.asarray(image.resize(side, Image.Resampling.BOX)).reshape(phash.SIDE**2, -1)
+    return _Gist(grey, is_blank=bool((shrunk.std(axis=0) < BLANK_STD).all()))
+
+
+def _seen(content: bytes, side: int, reserve: Reserve, use: Callable[[_Photo], _T]) -> _T:
+    """What `use` makes of a photo, mended where it has to be.
+
+    Args:
+        content: The file.
+        side: The decoder may scale it down as long as it keeps so many pixels a side.
+        reserve: Takes memory, for as long as the photo is used.
+        use: Must not keep the photo.
+    """
     if not content:
         raise UndecodableError("empty", "")
+    try:
+        return _seen_once(content, side, reserve, use, is_mended=False)
+    except UndecodableError as error:
+        better = repair.mended(content) if error.kind in ("truncated", "corrupt") else None
+        if better is None:
+            raise
+        first = error
+    try:
+        return _seen_once(better, side, reserve, use, is_mended=True)
+    except UndecodableError as error:
+        # What is wrong with the file is said of the file as it is, unless it is how much is lost.
+        raise (first if error.kind == "corrupt" else error) from None
+
+
+def _seen_once(
+    content: bytes, side: int, reserve: Reserve, use: Callable[[_Photo], _T], *, is_mended: bool
+) -> _T:
+    with contextlib.ExitStack() as held:
+        with _told(content), _opened(content) as image:
+            _check(image)
+            flags = _flags(image)
+            scale = _draft_scale(image, side)
+            is_for_hash = scale == _draft_scale(image, _HASH_DRAFT)
+            needed = formats.decoding_bytes(image, scale)
+            _draft(image, scale)
+            held.enter_context(reserve(needed))
+            shown = _shown(image, content, flags, is_mended=is_mended)
+        return use(_Photo(shown, formats.format_of(image), flags, is_for_hash))
+
+
+def _shown(
+    image: ImageFile.ImageFile, content: bytes, flags: set[str], *, is_mended: bool
+) -> Image.Image:
+    """Load an image and make it what a viewer shows, in mode RGB or L; adds to the flags."""
+    stored = levels.stored_modes(image)
+    # A TIFF is turned while it is loaded, and doesn't say so afterwards.
+    is_turned = image.format == "TIFF" and _orientation(image) != 1
+    loaded = repair.load(image, _opened, content)
+    if is_mended and formats.format_of(image) == "JPEG":
+        repair.fill_tail(loaded)
+    if is_mended or loaded is not image:
+        flags.add("damaged")
+    orientation = _orientation(loaded)
+    if is_turned or orientation != 1:
+        flags.add("rotated")
+    upright = _turned(_in_8_bits(loaded, stored, content), orientation)
+    return _over_white(upright)
+
+
+def _opened(content: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(content), formats=formats.openable())
+
+
+@contextlib.contextmanager
+def _told(content: bytes) -> Iterator[None]:
+    """All errors of decoding are Undecodable."""
     try:
         with warnings.catch_warnings():
             # Pillow's own limit warns where ours refuses; metadata warnings don't touch pixels.
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content)) as image:
-                _check_size(image)
-                yield image
+            yield
     except UndecodableError:
         raise
+    except MemoryError as error:  # our budget's, or the system's
+        raise UndecodableError("too little memory", str(error)) from None
+    except repair.TooMuchMissingError as error:
+        # Damage in the middle of a file hides what follows too.
+        is_cut = error.__cause__ is None or "truncated" in str(error.__cause__)
+        raise UndecodableError("truncated" if is_cut else "corrupt", str(error)) from None
     except UnidentifiedImageError:
-        raise UndecodableError("not an image", "") from None
+        raise _unidentified(content) from None
     except Image.DecompressionBombError as error:
         raise UndecodableError("too large", str(error)) from None
     # Pillow's decoders raise errors of any kind on broken files, SyntaxError and struct.error
     # among them; a broken photo is data, not a bug.
     except Exception as error:
-        kind = "truncated" if "truncated" in str(error) else "corrupt"
+        kind = "truncated" if "truncated" in str(error) or _is_cut(content) else "corrupt"
         raise UndecodableError(kind, f"{type(error).__name__}: {error}") from None
 
 
-def _check_size(image: Image.Image) -> None:
+def _unidentified(content: bytes) -> UndecodableError:
+    name = formats.signed(content)
+    if name is None:
+        return UndecodableError("not an image", formats.other(content))
+    detail = f"begins as {name} does, but can't be read"
+    return UndecodableError("truncated" if _is_cut(content) else "corrupt", detail)
+
+
+def _is_cut(content: bytes) -> bool:
+    return (repair.declared_bytes(content) or 0) > len(content)
+
+
+def _check(image: Image.Image) -> None:
     size = f"{image.width}x{image.height} pixels"
-    if image.width * image.height > MAX_PIXELS:
+    coded = image.width * image.height
+    if coded > MAX_CODED_PIXELS or coded > MAX_PIXELS * _most_scale(image) ** 2:
         raise UndecodableError("too large", size)
     if min(image.size) < MIN_SIDE:
         raise UndecodableError("too small", size)
+    if levels.is_misread(image):
+        raise UndecodableError("unsupported", "uncompressed planes of 16 bits each")
+
+
+def _most_scale(image: Image.Image) -> int:
+    return _SCALES[-1] if formats.format_of(image) == "JPEG" else 1
 
 
 def _draft_scale(image: Image.Image, side: int) -> int:
-    """By how much a JPEG can be scaled down while it is decoded and keep `side` pixels a side."""
+    """By how much a photo is scaled down while it is decoded.
+
+    As far as leaves `side` pixels a side, of a JPEG; and as far as `MAX_PIXELS` asks for.
+    """
     room = min(image.size) // side if image.format == "JPEG" else 1
-    return next((scale for scale in (8, 4, 2) if room >= scale), 1)
+    coded = image.width * image.height
+    return next(
+        scale
+        for scale in _SCALES
+        if (2 * scale > room or scale == _SCALES[-1]) and coded <= MAX_PIXELS * scale**2
+    )
 
 
-def _draft(image: Image.Image, side: int) -> None:
-    if (scale := _draft_scale(image, side)) > 1:
+def _draft(image: ImageFile.ImageFile, scale: int) -> None:
+    if scale > 1:
         image.draft(None, (image.width // scale, image.height // scale))
 
 
-def _upright_rgb(image: Image.Image) -> Image.Image:
-    """What a viewer would show: first frame, turned as EXIF says, over white where see-through."""
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _to_8_bit(image)
-    upright = _turned(image)
-    if upright.has_transparency_data:
-        rgba = upright.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+def _in_8_bits(image: Image.Image, stored: frozenset[str], content: bytes) -> Image.Image:
+    if levels.is_deep(image):
+        return levels.to_8_bits(image, stored)
+    mode = levels.low_byte_mode(image, stored)
+    if mode is None:
+        return levels.with_8_bit_transparency(image, stored)
+    low = _opened(content)
+    low.tile = [levels.read_as(tile, mode) for tile in low.tile]
+    low.load()
+    return levels.joined(image, low, stored)
 
 
-def _turned(image: Image.Image) -> Image.Image:
-    if _orientation(image) == 1:
-        image.load()
-        return image
-    return ImageOps.exif_transpose(image)
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TURNS[orientation])
 
 
 def _orientation(image: Image.Image) -> int:
@@ -199,43 +360,40 @@ def _orientation(image: Image.Image) -> int:
     # Pillow's readers of EXIF raise whatever the broken bytes lead to.
     with contextlib.suppress(Exception):
         found = image.getexif().get(_ORIENTATION, 1)
-        return found if found in range(1, 9) else 1
+        return found if found in _TURNS else 1
     return 1
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Scale grey levels beyond 8 bits, which Pillow's own conversion would cut off at 255."""
-    levels = np.asarray(image).astype(np.float64)
-    top = 65535 if levels.max() > 255 else 255 if levels.max() > 1 else 1  # noqa: PLR2004
-    scaled = Image.fromarray((levels.clip(0, top) * (255 / top)).round().astype(np.uint8))
-    scaled.info = dict(image.info)
-    return scaled
+def _over_white(image: Image.Image) -> Image.Image:
+    """In mode RGB or L; alpha that hides everything says nothing, and is passed over."""
+    if not image.has_transparency_data:
+        return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    is_seen = any(_rgba(strip).getchannel("A").getextrema()[1] for _, strip in levels.strips(image))
+    shown = Image.new("RGB", image.size, "white")
+    for top, strip in levels.strips(image):
+        rgba = _rgba(strip)
+        if is_seen:
+            rgba = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        shown.paste(rgba.convert("RGB"), (0, top))
+    return shown
 
 
-def _flags(image: Image.Image, key: str) -> tuple[str, ...]:
-    expected = _FORMATS.get(PurePosixPath(key).suffix.lower())
+def _rgba(image: Image.Image) -> Image.Image:
+    # Pillow turns premultiplied grey into nothing else.
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def _flags(image: Image.Image) -> set[str]:
+    """What the header of a file shows."""
+    stored = levels.stored_modes(image)
     found = {
-        "16-bit": image.mode.startswith(("I", "F"))
-        or any("16" in str(t) for t in getattr(image, "tile", ())),
+        "16-bit": levels.is_deep(image) or any(";16" in mode for mode in stored),
         "animated": getattr(image, "is_animated", False) and image.format != "MPO",
         "cmyk": image.mode == "CMYK",
-        "grey": image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "F"),
+        "grey": image.mode in ("1", "L", "LA", "La") or levels.is_grey(image, stored),
         "huge": image.width * image.height > HUGE_PIXELS,
-        # An MPO is a JPEG with further pictures behind it, as some cameras write.
-        "lying extension": expected != {"MPO": "JPEG"}.get(str(image.format), image.format),
         "palette": image.mode == "P",
-        "rotated": _orientation(image) != 1,
         "tiny": min(image.size) < TINY_SIDE,
         "transparent": image.has_transparency_data,
     }
-    return tuple(sorted(name for name, is_so in found.items() if is_so))
-
-
-def _raw_modes(image: Image.Image) -> str:
-    """How the file stores its levels: Pillow reads 16-bit RGB as 8-bit, and tells it here alone."""
-    return " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
-
-
-def _grey(rgb: Image.Image) -> Pixels:
-    grey = rgb.convert("L").resize((phash.SIDE, phash.SIDE), Image.Resampling.BOX)
-    return np.asarray(grey)
+    return {name for name, is_so in found.items() if is_so}

@@ -12,7 +12,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import PurePosixPath
@@ -20,9 +21,12 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
+from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
 from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
-from catdog_search.data.sources import READ_ERRORS, Source
+from catdog_search.data.signatures import HEAD, why_no_photo
+from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, causes
 from catdog_search.text import printable
 
@@ -82,11 +86,13 @@ class Task:
         source: Where the files are.
         image_size: Side of the pixels.
         known: By `content_key`, files that are not to be decoded.
+        budget: Memory that all who examine share; None where it doesn't count.
     """
 
     source: Source
     image_size: int
     known: frozenset[str]
+    budget: Budget | None = None
 
     def examine(self, keys: Sequence[str]) -> list[Found]:
         """Examine some files, one after another."""
@@ -101,30 +107,44 @@ class Task:
 
     def _seen(self, key: str) -> Found | tuple[str, Decoded]:
         """The sha256 and what decoding gave; all that is to be said where it isn't decoded."""
-        try:
-            content = self.source.read(key)
-        except READ_ERRORS as error:
-            return Found(key, "", reason=f"unreadable: {_said(error)}", passing=True)
-        sha256 = hashlib.sha256(content).hexdigest()
-        if content_key(sha256, key) in self.known:
-            return Found(key, sha256)
-        try:
-            return sha256, examine(content, key, self.image_size)
-        except UndecodableError as error:
-            return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
+        with contextlib.ExitStack() as held:
+            try:
+                reserve = held.enter_context(self._room_for(key))
+                content = self.source.read(key)
+            except FileTooLargeError as error:
+                return Found(key, "", reason=f"too large: {error}")
+            except (*READ_ERRORS, MemoryError) as error:
+                return Found(key, "", reason=_why_unread(error), passing=True)
+            sha256 = hashlib.sha256(content).hexdigest()
+            if content_key(sha256, key) in self.known:
+                return Found(key, sha256)
+            what = why_no_photo(content[:HEAD])
+            try:
+                return sha256, examine(content, key, self.image_size, reserve)
+            except UndecodableError as error:
+                reason = what or str(error)
+                return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
+            except MemoryError as error:
+                return Found(key, sha256, reason=_why_unread(error), passing=True)
+
+    def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
+        size = self.source.size(key)
+        if size > MAX_FILE_BYTES:  # before anybody waits for it
+            raise FileTooLargeError(size)
+        return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
 
 
 def _found(key: str, sha256: str, decoded: Decoded, phash: str, fine: str) -> Found:
     return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes(), fine=fine)
 
 
-def _said(error: BaseException) -> str:
+def _why_unread(error: Exception) -> str:
     """What an error says, without the path of a source that may be known by another one."""
-    if isinstance(error, MemoryError):
-        return "memory ran out"
+    if isinstance(error, MemoryError):  # our budget's, or the system's
+        return f"too little memory: {error}" if str(error) else "unreadable: memory ran out"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return printable(f"{type(error).__name__}: {error}")
+        return f"unreadable: {error.strerror}"
+    return printable(f"unreadable: {type(error).__name__}: {error}")
 
 
 def _is_from_outside(error: UndecodableError) -> bool:
@@ -149,6 +169,7 @@ def examine_all(task: Task) -> Generator[Found, None, None]:
     processes = min(cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
     workers = processes if processes > 1 else cores
     with contextlib.ExitStack() as stack:
+        task = replace(task, budget=stack.enter_context(Budget.of_free_memory(workers)))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         ask: _Examine = task.examine
@@ -204,12 +225,13 @@ class _Process:
         self._task = task
         self._is_told = False
         self._connection, theirs = Pipe()
+        shared = task.budget.descriptors if task.budget else ()
         with theirs:  # so that a dead process is the end of the connection
             code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *shared],
                 process_group=0,  # Ctrl-C is for the one that asks
             )
 

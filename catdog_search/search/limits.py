@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-
-import psutil
 
 from catdog_search.config import (
     CnnParams,
@@ -17,12 +13,11 @@ from catdog_search.config import (
     StudyConfig,
     TrialParams,
 )
+from catdog_search.memory import counters, free_bytes, own_cgroups
 from catdog_search.models.plan import Cost, cost_of_cnn
 from catdog_search.models.resnet_plan import cost_of_resnet50, stages_in, trained_stages
 from catdog_search.space import Params
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUP = Path("/proc/self/cgroup")
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
 FREE_SHARE = 0.9
 # Training reaches about this share of the rate of one large matrix product, on processors; on two
@@ -155,20 +150,7 @@ def memory_limit(limits: LimitsConfig) -> int:
     """Bytes that a worker may use: as the study says, else most of what is free now."""
     if limits.max_memory_gb is not None:
         return int(limits.max_memory_gb * 1e9)
-    return int(FREE_SHARE * _free_bytes())
-
-
-def _free_bytes() -> int:
-    free = int(psutil.virtual_memory().available)
-    for folder in _own_cgroups():
-        values = [_number(folder / name) for name in ("memory.max", "memory.current")]
-        old = [
-            _number(folder / name) for name in ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        ]
-        for limit, used in (values, old):
-            if limit is not None and used is not None:
-                free = min(free, max(limit - used, 0))
-    return free
+    return int(FREE_SHARE * free_bytes())
 
 
 def oom_kills() -> int | None:
@@ -176,40 +158,9 @@ def oom_kills() -> int | None:
 
     Reads `memory.events` (version 2) or `memory.oom_control` (version 1).
     """
-    for folder in _own_cgroups():
+    for folder in own_cgroups():
         for name in ("memory.events", "memory.oom_control"):
-            counters = _counters(folder / name)
-            if "oom_kill" in counters:
-                return counters["oom_kill"]
+            counted = counters(folder / name)
+            if "oom_kill" in counted:
+                return counted["oom_kill"]
     return None
-
-
-def _own_cgroups() -> list[Path]:
-    """Folders of this process's memory cgroup, in either version, as seen from inside or out."""
-    try:
-        lines = OWN_CGROUP.read_text().splitlines()
-    except OSError:
-        return []
-    folders: list[Path] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):
-            root = CGROUPS / controllers
-            folders += [root / path.lstrip("/"), root]
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def _counters(path: Path) -> Mapping[str, int]:
-    try:
-        pairs = [line.split() for line in path.read_text().splitlines()]
-    except OSError:
-        return {}
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004
-
-
-def _number(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None  # `max` is no limit

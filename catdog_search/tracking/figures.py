@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from catdog_search.data.lettering import in_figure
+
 TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 _DARK = "#111827"
 _BINS = 10
@@ -124,8 +126,9 @@ def confusion_matrix(
         colour = "white" if share > 0.5 else "black"  # noqa: PLR2004  half of the colour scale
         axes.text(column, row, text, ha="center", va="center", color=colour)
     ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names)
-    axes.set_yticks(ticks, class_names)
+    names = [in_figure(name) for name in class_names]
+    axes.set_xticks(ticks, names)
+    axes.set_yticks(ticks, names)
     axes.set(xlabel="predicted", ylabel="is", title=f"{title}: {split}")
     return figure
 
@@ -148,7 +151,9 @@ def roc_and_precision_recall(predictions: Predictions, positive: str, title: str
     trade.plot(recall, precision, color=VAL, label=f"average precision {average:.4f}")
     share = float(np.mean(labels))
     trade.axhline(share, color=TRAIN, linestyle=":", label=f"chance {share:.2f}")
-    trade.set(xlabel="recall", ylabel="precision", title=f"precision and recall of {positive}")
+    trade.set(
+        xlabel="recall", ylabel="precision", title=f"precision and recall of {in_figure(positive)}"
+    )
     for axes in (roc, trade):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
@@ -168,12 +173,14 @@ def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     upper.plot([0, 1], [0, 1], color=TRAIN, linestyle=":", label="calibrated")
     upper.plot(means, shares, color=VAL, marker="o", label="val")
-    upper.set(ylabel=f"share that is {positive}", title=f"{title}: val", ylim=(-0.02, 1.02))
+    upper.set(
+        ylabel=f"share that is {in_figure(positive)}", title=f"{title}: val", ylim=(-0.02, 1.02)
+    )
     upper.legend(loc="upper left")
     upper.grid(alpha=0.3)
     edges = (np.arange(_BINS) + 0.5) / _BINS
     lower.bar(edges, counts, width=0.9 / _BINS, color=VAL)
-    lower.set(xlabel=f"probability of {positive}", ylabel="photos", xlim=(-0.02, 1.02))
+    lower.set(xlabel=f"probability of {in_figure(positive)}", ylabel="photos", xlim=(-0.02, 1.02))
     return figure
 
 
@@ -200,7 +207,7 @@ def most_wrong(
         axes.imshow(photos.pixels[index], extent=(column, column + 0.95, top + 0.95, top))
         taken = class_names[int(predictions.predicted[index])]
         sure = max(predictions.probabilities[index], 1 - predictions.probabilities[index])
-        text = f"{_short(photos.names[index])}\n{taken} {sure:.1%}"
+        text = f"{in_figure(_short(photos.names[index]))}\n{in_figure(taken)} {sure:.1%}"
         axes.text(column + 0.475, top - 0.03, text, ha="center", va="bottom", fontsize=7)
     axes.set(xlim=(-0.05, _COLUMNS), ylim=(rows * _CELL, 0), aspect="auto")
     axes.axis("off")
