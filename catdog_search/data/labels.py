@@ -233,7 +233,8 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
 
 def _alike(one: str, other: str) -> bool:
     short, long = sorted((one, other), key=len)
-    return long.startswith(short) and len(long) - len(short) <= _INFLECTION
+    inflection = _INFLECTION if len(short) > _INFLECTION else 0
+    return long.startswith(short) and len(long) - len(short) <= inflection
 
 
 def _several_ways(paths: Sequence[str], ways: Sequence[Reading]) -> str:

@@ -15,7 +15,7 @@ from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError
 from catdog_search.places import State
-from catdog_search.text import as_classes, name_key, printable
+from catdog_search.text import name_key, printable
 from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
 from catdog_search.tracking.looked_at import load_model, split_hashes
 from catdog_search.tracking.store import Store
@@ -127,11 +127,10 @@ def _indices(source: Source, known: tuple[str, str]) -> list[int]:
     keys = [name_key(printable(name)) for name in known]
     found = [name_key(name) for name in source.class_names]
     if sorted(found) != sorted(keys):
-        a, b = source.class_names
-        renamed = as_classes((f"{a}={known[0]}", f"{b}={known[1]}"))
         raise DataError(
-            f"{source.location}: classes {a} and {b}; the model knows "
-            f"{' and '.join(known)}; say which is which, as with --classes {renamed}"
+            f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
+            f"{' and '.join(known)}; say which is which: --classes "
+            f"FOUND={known[0]},FOUND={known[1]}"
         )
     return [keys.index(key) for key in found]
 
