@@ -121,11 +121,13 @@ def _write(
 
 
 def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
+    from catdog_search.data.own import MARK
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=110)
+            figure.savefig(path, dpi=110, metadata=dict(MARK))
             click.echo(f"figure: {path}", err=True)
     except OSError as error:
         raise StateError(f"{option} {folder}: {error.strerror}") from None

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from catdog_search.data import own
 from catdog_search.data.causes import kinds, shrinkage
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.lettering import lettered
@@ -147,7 +148,7 @@ def write(
     """
     problems = {}
     try:
-        audit_picture(dataset).save(picture, format="PNG")
+        audit_picture(dataset).save(picture, format="PNG", pnginfo=own.mark())
     except OSError as error:
         problems["picture"] = error.strerror or str(error)
     if page is not None:

@@ -24,6 +24,7 @@ import numpy as np
 from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
+from catdog_search.data.own import is_own_picture
 from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
 from catdog_search.data.signatures import HEAD, why_no_photo
 from catdog_search.data.sources import Source
@@ -118,14 +119,20 @@ class Task:
             sha256 = hashlib.sha256(content).hexdigest()
             if content_key(sha256, key) in self.known:
                 return Found(key, sha256)
-            what = why_no_photo(content[:HEAD])
-            try:
-                return sha256, examine(content, key, self.image_size, reserve)
-            except UndecodableError as error:
-                reason = what or str(error)
-                return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
-            except MemoryError as error:
-                return Found(key, sha256, reason=_why_unread(error), passing=True)
+            return self._decoded(key, sha256, content, reserve)
+
+    def _decoded(
+        self, key: str, sha256: str, content: bytes, reserve: Reserve
+    ) -> Found | tuple[str, Decoded]:
+        if is_own_picture(content[:HEAD]):
+            return Found(key, sha256, reason="not a photo: drawn by catdog-search")
+        try:
+            return sha256, examine(content, key, self.image_size, reserve)
+        except UndecodableError as error:
+            reason = why_no_photo(content[:HEAD]) or str(error)
+            return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
+        except MemoryError as error:
+            return Found(key, sha256, reason=_why_unread(error), passing=True)
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.own import MARK
 from catdog_search.tracking.figures import Photos, Predictions, trial_figures
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def log_figures(
 def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
     """Keep figures, by file name, in a run's folder of figures."""
     for name, figure in figures.items():
-        client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI})
+        client.log_figure(
+            run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI, "metadata": dict(MARK)}
+        )
 
 
 def delete_files(client: MlflowClient, run_id: str, folder: str | None = None) -> None:
