@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import annotated_types
@@ -15,15 +16,19 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    field_validator,
 )
 from pydantic.fields import FieldInfo
 
 from catdog_search.errors import StudyFileError
 from catdog_search.space import Knob, Params, Space, did_you_mean
+from catdog_search.text import one_spelling
 
 Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_auc", "val_loss"]
 Direction = Literal["maximize", "minimize"]
 Duplicates = Literal["near", "exact", "off"]
+# What labels are read from, where that is no file.
+LABELS = ("folders", "names")
 
 # Sides of photos, in pixels.
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
@@ -238,6 +243,11 @@ ANY_FAMILY = "any"
 NETWORK = "network"
 
 
+def absolute_labels(labels: str) -> str:
+    """What labels are read from; a file with its whole path, so that a study finds it again."""
+    return labels if labels in LABELS else str(Path(labels).expanduser().absolute())
+
+
 class DataConfig(_Table):
     """`[data]`: where the photos come from when the command line doesn't say."""
 
@@ -260,8 +270,33 @@ class DataConfig(_Table):
         "copies byte for byte; off: nobody asks",
     )
 
+    labels: str | None = Field(
+        None,
+        min_length=1,
+        description="what labels are read from; folders, names (as cat.1.jpg), or the path of a "
+        "CSV file of two columns, a path or name and a label",
+    )
+    classes: str | None = Field(
+        None,
+        min_length=1,
+        description="which classes are taken and what for; FOUND[=OURS],…, as cats=cat,dogs=dog",
+    )
+    keep_splits: bool = Field(
+        False, description="photos stay in the split that their folder is named after"
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _absolute(cls, labels: str | None) -> str | None:
+        return None if labels is None else absolute_labels(labels)
+
+    @field_validator("classes")
+    @classmethod
+    def _one_spelling(cls, classes: str | None) -> str | None:
+        return None if classes is None else one_spelling(classes)
+
     # What a study remembers; `run` has an option of the same name for each.
-    REMEMBERED: ClassVar[tuple[str, ...]] = ("duplicates",)
+    REMEMBERED: ClassVar[tuple[str, ...]] = ("duplicates", "labels", "classes", "keep_splits")
 
     def remembered(self) -> dict[str, Any]:
         """What a study remembers of it: the choices that are not the default ones."""

@@ -1,8 +1,12 @@
-"""Text of others (names of files, classes, recipes): compared in one way, printed in one way."""
+"""Text of others (names of files, classes, recipes): compared, printed and chosen in one way."""
 
 from __future__ import annotations
 
+import csv
+import io
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 # Control characters, halves of surrogate pairs (bytes that are no text), ends of lines.
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -18,6 +22,8 @@ def printable(text: str) -> str:
     An escape becomes `\x1b`, a byte that is no UTF-8 `\xe9`, a mark that turns the direction
     `\u202e`. The result can be encoded as UTF-8 and holds no end of a line.
     """
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(map(_shown, text))
 
 
@@ -34,3 +40,55 @@ def name_key(text: str) -> str:
     """The same for names that people take for the same: letters composed or not, any case."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", folded)
+
+
+def shown_key(text: str) -> str:
+    r"""As `name_key`, of what is printed: a name that is the byte E9 can be given as `\xe9`."""
+    return name_key(printable(text))
+
+
+def as_classes(names: Iterable[str]) -> str:
+    """What `chosen_classes` reads as these names, for a shell."""
+    items = (f'"{name}"' if "," in name else name for name in names)
+    return shlex.quote(",".join(items))
+
+
+def chosen_classes(text: str) -> dict[str, str]:
+    """Read `FOUND[=OURS],…`, the one grammar in which classes are chosen, renamed and merged.
+
+    An item that holds a comma stands in double quotes; the last `=` counts.
+
+    Returns:
+        What each found class shall be called, by what it is called now.
+
+    Raises:
+        ValueError: It doesn't say two classes; the message says what is allowed.
+    """
+    chosen: dict[str, str] = {}
+    for item in next(csv.reader([text], skipinitialspace=True), []):
+        found, equals, ours = (part.strip() for part in item.rpartition("="))
+        found = found if equals else ours
+        if not found or not ours:
+            raise ValueError(f"{printable(item)!r} is not FOUND or FOUND=OURS")
+        if any(shown_key(found) == shown_key(other) for other in chosen):
+            raise ValueError(f"{printable(found)!r} is given twice")
+        chosen[found] = ours
+    named = {shown_key(ours): printable(ours) for ours in chosen.values()}
+    if len(named) != 2:  # noqa: PLR2004  two classes
+        raise ValueError(
+            f"makes {len(named)} classes ({', '.join(named.values())}) where two are wanted; write "
+            "FOUND=OURS,FOUND=OURS, as cats=cat,dogs=dog"
+        )
+    return {found: named[shown_key(ours)] for found, ours in chosen.items()}
+
+
+def one_spelling(classes: str) -> str:
+    """The same text for all that `chosen_classes` reads as the same, but for case.
+
+    Raises:
+        ValueError: As `chosen_classes`.
+    """
+    out = io.StringIO()
+    items = sorted(f"{found}={ours}" for found, ours in chosen_classes(classes).items())
+    csv.writer(out, lineterminator="").writerow(items)
+    return out.getvalue()

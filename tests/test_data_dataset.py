@@ -146,12 +146,14 @@ def test_duplicate_added_later_joins_the_split_of_the_first(
         assert split[again] == split[photo.key] == photo.split
 
 
-def test_file_that_is_no_image_by_its_name_is_listed(photo_folder: Path, tmp_path: Path) -> None:
+def test_file_that_is_no_image_by_name_and_content_is_listed(
+    photo_folder: Path, tmp_path: Path
+) -> None:
     (photo_folder / "Cat" / "Thumbs.db").write_bytes(b"x")
     (photo_folder / "readme.txt").write_text("x")
     (photo_folder / ".DS_Store").write_bytes(b"x")
     manifest = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
-    reason = "not an image: by its name"
+    reason = "not an image: by its name and its content"
     assert manifest.left_out == (("Cat/Thumbs.db", reason), ("readme.txt", reason))
 
 

@@ -14,44 +14,9 @@ from catdog_search.data.sources import (
     SyntheticSource,
     ZipSource,
     choose_source,
-    label_by_path,
     open_source,
 )
 from catdog_search.errors import DataError
-
-
-@pytest.mark.parametrize(
-    ("keys", "names", "labels"),
-    [
-        (["Cat/1.jpg", "Dog/1.jpg"], ("Cat", "Dog"), [0, 1]),
-        (["x/hot/1.jpg", "x/cold/1.jpg"], ("cold", "hot"), [1, 0]),
-        (["train/cat.0.jpg", "train/dog.1.jpg"], ("cat", "dog"), [0, 1]),
-        (["dog.7.jpg", "cat.7.jpg"], ("cat", "dog"), [1, 0]),
-        (["train/a/1.jpg", "train/b/1.jpg", "val/a/2.jpg"], ("a", "b"), [0, 1, 0]),
-        # Folders come before names.
-        (["p/cat.1.jpg", "q/dog.1.jpg", "q/cat.2.jpg"], ("p", "q"), [0, 1, 1]),
-    ],
-)
-def test_label_by_path_finds_two_classes(
-    keys: list[str], names: tuple[str, str], labels: list[int]
-) -> None:
-    assert label_by_path(keys, "here", "") == (names, dict(zip(keys, labels, strict=True)))
-
-
-@pytest.mark.parametrize(
-    "keys",
-    [
-        ["a/1.jpg"],
-        ["a/1.jpg", "b/1.jpg", "c/1.jpg"],
-        ["cat.1.jpg", "dog.1.jpg", "cow.1.jpg"],
-        ["1.jpg", "2.jpg"],
-        ["cat.1.jpg", "dog.1.jpg", "readme.jpg"],
-        [],
-    ],
-)
-def test_label_by_path_refuses_all_but_two_classes(keys: list[str]) -> None:
-    with pytest.raises(DataError, match=r"^here: "):
-        label_by_path(keys, "here", "")
 
 
 def test_folder_and_zip_of_the_same_photos_read_the_same(

@@ -250,6 +250,36 @@ def test_evaluate_says_which_model_is_missing(
     assert words in done.output
 
 
+def test_evaluate_knows_classes_by_name_however_they_sort(
+    trained: tuple[State, Path, Path], tmp_path: Path
+) -> None:
+    state, _, others = trained
+    for name, here in (("Cat", "cat"), ("Dog", "DOG")):
+        shutil.copytree(others / name, tmp_path / here)
+    where = ["--state", str(state.root), "--json"]
+    usual, turned = (
+        json.loads(call("evaluate", "catdog", "--data", str(root), *where).stdout)
+        for root in (others, tmp_path)
+    )
+    assert turned["confusion"] == usual["confusion"]
+    assert turned["class_names"] == ["Cat", "Dog"]
+
+
+def test_evaluate_is_told_which_class_is_which(
+    trained: tuple[State, Path, Path], tmp_path: Path
+) -> None:
+    state, _, others = trained
+    for name, here in (("Cat", "kittens"), ("Dog", "a puppy"), ("Cat", "cows")):
+        shutil.copytree(others / name, tmp_path / here)
+    where = ["--data", str(tmp_path), "--state", str(state.root), "--json"]
+    renamed = ["--classes", "kittens=cat,a puppy=DOG"]
+    found = json.loads(call("evaluate", "catdog", *where, *renamed).stdout)
+    assert found["n"] == len(list(others.rglob("*.ppm")))
+    assert sum(found["confusion"][0]) == len(list((others / "Cat").iterdir()))
+    refused = call("evaluate", "catdog", *where, "--classes", "kittens,a puppy", code=1)
+    assert "say which is which: --classes FOUND=Cat,FOUND=Dog" in refused.output
+
+
 def test_evaluate_refuses_other_classes_and_one_alone(
     trained: tuple[State, Path, Path], tmp_path: Path
 ) -> None:

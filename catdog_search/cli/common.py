@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -15,6 +16,7 @@ from catdog_search.text import printable
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates
     from catdog_search.data.dataset import Dataset
+    from catdog_search.data.manifest import Manifest
     from catdog_search.data.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -89,6 +91,74 @@ def say_json(facts: Mapping[str, Any]) -> None:
     click.echo(json.dumps(redact_all(facts)), file=sys.stdout)
 
 
+def _absolute(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    from catdog_search.config import absolute_labels
+
+    return None if value is None else absolute_labels(value)
+
+
+def _one_spelling(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    from catdog_search.text import one_spelling
+
+    try:
+        return None if value is None else one_spelling(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def labels_options(command: F) -> F:
+    """Add `--labels` and `--classes`; None where they aren't given."""
+    labels = click.option(
+        "--labels",
+        metavar="folders|names|FILE.csv",
+        callback=_absolute,
+        help="What labels are read from; FILE has two columns, a path or name and a label "
+        "[default: what separates the photos into two classes].",
+    )
+    classes = click.option(
+        "--classes",
+        metavar="FOUND[=OURS],…",
+        callback=_one_spelling,
+        help="Classes to take, and what for: cats=cat,dogs=dog; one name for several merges them; "
+        "others are left out.",
+    )
+    return labels(classes(command))
+
+
+def keep_splits_option(command: F) -> F:
+    """Add `--keep-splits`; None where it isn't given."""
+    return click.option(
+        "--keep-splits/--no-keep-splits",
+        default=None,
+        help="Photos stay in the split that their folder is named after: train, val, test "
+        "[default: split by content].",
+    )(command)
+
+
+def choice_options(*, with_splits: bool) -> Callable[[F], F]:
+    """Add `--labels`, `--classes` and maybe `--keep-splits`, as one argument `choice`."""
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def with_choice(
+            *args: Any,
+            labels: str | None,
+            classes: str | None,
+            keep_splits: bool | None = None,
+            **rest: Any,
+        ) -> Any:
+            from catdog_search.data.labels import Choice
+
+            return command(*args, choice=Choice(labels, classes, bool(keep_splits)), **rest)
+
+        with_splits_too = keep_splits_option(with_choice) if with_splits else with_choice
+        return cast(F, labels_options(with_splits_too))
+
+    return add
+
+
 def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 
@@ -101,11 +171,10 @@ def writer(as_json: bool) -> Callable[[str], None]:
 
 
 def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iterator[str]:
-    """Lines for the first files that could not be used, and one for where all of them are."""
-    for key, reason in left_out[:_FEW]:
-        yield f"left out: {key}: {reason}"
-    if (more := len(left_out) - _FEW) > 0:
-        yield f"left out: {more} more; {all_of_them}"
+    """Lines for the first files that could not be used, and for where all of them are."""
+    from catdog_search.data.causes import lines
+
+    return lines(left_out, all_of_them, _FEW)
 
 
 def say_table(rows: list[tuple[str, ...]]) -> None:
@@ -157,22 +226,27 @@ def load_dataset(
             say=write,
         )
 
+    for note in source.notes:
+        write(note)
     loaded = {side: load(side) for side in sizes}
-    manifest = next(iter(loaded.values())).manifest
-    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
-    names = " and ".join(manifest.class_names)
-    write(f"dataset: {len(manifest.photos)} {names}: {splits}; digest {manifest.digest}")
-    if subset is not None:
-        write(f"subset: {subset} photos of train")
-    for line in manifest.notes:
-        write(f"note: {line}")
-    for line in manifest.imbalances():
-        write(f"balance: {line}")
-    for line in said_left_out(
-        manifest.left_out, "the study's run lists them in data/left_out.json"
-    ):
+    for line in _about(next(iter(loaded.values())).manifest, subset):
         write(line)
     held = cache.size_bytes(folder)
     over = "; what is in use stays, so it is over its limit" if held > limit else ""
     write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
     return loaded
+
+
+def _about(manifest: Manifest, subset: int | None) -> Iterator[str]:
+    """Lines that say what a dataset is and what was left out of it."""
+    from catdog_search.data import audit
+
+    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
+    names = " and ".join(manifest.class_names)
+    yield audit.in_short(manifest)
+    yield f"dataset: {len(manifest.used())} {names}: {splits}; digest {manifest.digest}"
+    if subset is not None:
+        yield f"subset: {subset} photos of train"
+    yield from (f"note: {line}" for line in manifest.notes)
+    yield from (f"balance: {line}" for line in manifest.imbalances())
+    yield from said_left_out(manifest.left_out, "the study's run lists them in data/left_out.json")

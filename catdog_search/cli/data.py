@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from catdog_search.cli.common import (
+    choice_options,
     debug_option,
     duplicates_option,
     json_option,
     load_dataset,
+    said_left_out,
     say,
     say_json,
     writer,
 )
+from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates
+    from catdog_search.data.labels import Choice
+    from catdog_search.data.manifest import Manifest
+    from catdog_search.data.sources import Source
 
 AUDIT_SIZE = 64
 
@@ -38,33 +45,67 @@ def data() -> None:
     show_default=True,
     help="Where to draw the photos of each split and the duplicates.",
 )
+@click.option(
+    "--html",
+    "page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write one self-contained page with all of it and the pictures.",
+)
+@choice_options(with_splits=True)
 @duplicates_option
 @json_option
 @debug_option
-def audit(path: str, picture: Path, duplicates: Duplicates | None, as_json: bool) -> None:
+@click.pass_context
+def audit(
+    ctx: click.Context,
+    path: str,
+    picture: Path,
+    page: Path | None,
+    choice: Choice,
+    duplicates: Duplicates | None,
+    as_json: bool,
+) -> None:
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
     from catdog_search.data import audit as report
     from catdog_search.data.sources import open_source
 
+    source = open_source(path, choice)
     only_progress = _only_progress(writer(as_json))
-    source = open_source(path)
     loaded = load_dataset(source, [AUDIT_SIZE], only_progress, duplicates=duplicates)
     dataset = loaded[AUDIT_SIZE]
-    manifest = dataset.manifest
-    try:
-        report.audit_picture(dataset).save(picture, format="PNG")
-    except OSError as error:
-        raise click.UsageError(f"--picture {picture}: {error.strerror}") from None
+    files = {"picture": picture} if page is None else {"picture": picture, "html": page}
+    problems = report.write(dataset, source.notes, picture, page)
+    written = {name: str(file) for name, file in files.items() if name not in problems}
     if as_json:
-        left_out = [{"key": key, "reason": reason} for key, reason in manifest.left_out]
-        facts = {**report.summary(manifest), "files_left_out": left_out, "picture": str(picture)}
-        say_json(facts)
-        return
-    for line in report.lines(manifest):
+        say_json({**_facts(source, dataset.manifest), **written})
+    else:
+        _say_audit(source, dataset.manifest)
+        for name, file in written.items():
+            say(f"{name}: {file}")
+    # Said last: a folder that can't be written doesn't hide what was found.
+    asked = ctx.get_parameter_source("picture") is not ParameterSource.DEFAULT
+    for name, problem in problems.items():
+        said = printable(f"--{name} {files[name]}: {problem}")
+        if name == "html" or asked:
+            raise click.UsageError(said)
+        say(f"no picture was drawn: {said}", err=True)
+
+
+def _facts(source: Source, manifest: Manifest) -> dict[str, Any]:
+    from catdog_search.data.audit import summary
+
+    left_out = [{"key": key, "reason": reason} for key, reason in manifest.left_out]
+    return {**summary(manifest), **source.facts, "files_left_out": left_out}
+
+
+def _say_audit(source: Source, manifest: Manifest) -> None:
+    from catdog_search.data.audit import lines
+
+    for line in (*source.notes, *lines(manifest)):
         say(line)
-    for key, reason in manifest.left_out:
-        say(f"left out: {key}: {reason}")
-    say(f"picture: {picture}")
+    for line in said_left_out(manifest.left_out, "--json lists them"):
+        say(line)
 
 
 def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
@@ -88,13 +129,17 @@ def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
     show_default=True,
     help="Side in pixels; may be given several times.",
 )
+@choice_options(with_splits=True)
 @duplicates_option
 @debug_option
-def prepare(path: str, image_sizes: tuple[int, ...], duplicates: Duplicates | None) -> None:
+def prepare(
+    path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
+) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
     from catdog_search.data.sources import open_source
 
-    load_dataset(open_source(path), image_sizes, writer(False), duplicates=duplicates)
+    source = open_source(path, choice)
+    load_dataset(source, image_sizes, writer(False), duplicates=duplicates)
 
 
 @data.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    choice_options,
     json_option,
     said_left_out,
     say,
@@ -23,6 +24,7 @@ from catdog_search.markup import as_markdown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from catdog_search.data.labels import Choice
     from catdog_search.promotion.score import Evaluation
     from catdog_search.search.compare import Comparison, Entry, Spread
     from catdog_search.tracking.comparison_figures import Bar
@@ -121,6 +123,7 @@ def _write(
 
 
 def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
+    from catdog_search.data.own import MARK
     from catdog_search.tracking.figures import plain_style
 
     try:
@@ -128,7 +131,7 @@ def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
         for name, figure in figures.items():
             path = folder / f"{name}.png"
             with plain_style():
-                figure.savefig(path, dpi=110)
+                figure.savefig(path, dpi=110, metadata=dict(MARK))
             say(f"figure: {path}", err=True)
     except OSError as error:
         raise StateError(f"{option} {folder}: {error.strerror}") from None
@@ -195,6 +198,7 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 @click.command()
 @click.argument("model", metavar="MODEL|run:ID")
 @click.option("--data", required=True, metavar="PATH", help="Folder or zip of labelled photos.")
+@choice_options(with_splits=False)
 @click.option("--force", is_flag=True, help="Look at photos of the test split too; it is recorded.")
 @click.option(
     "--figures",
@@ -205,7 +209,13 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 @json_option
 @state_option
 def evaluate(
-    model: str, data: str, force: bool, figures: Path | None, as_json: bool, state: str | None
+    model: str,
+    data: str,
+    choice: Choice,
+    force: bool,
+    figures: Path | None,
+    as_json: bool,
+    state: str | None,
 ) -> None:
     """Score a logged or registered model on labelled photos.
 
@@ -227,7 +237,10 @@ def evaluate(
         if done == total or done % 2048 == 0:
             write(f"decoding {done} of {total}")
 
-    done = score(State.at(state), model, open_source(data), force=force, progress=progress)
+    source = open_source(data, choice)
+    for note in source.notes:
+        write(note)
+    done = score(State.at(state), model, source, force=force, progress=progress)
     if as_json:
         say_json(_as_json(done))
     else:

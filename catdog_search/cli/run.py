@@ -13,6 +13,8 @@ from catdog_search.cli.common import (
     duplicates_option,
     in_a_line,
     json_option,
+    keep_splits_option,
+    labels_options,
     load_dataset,
     say,
     say_json,
@@ -45,6 +47,8 @@ INTERRUPTED = 130
     metavar="N",
     help="Train on N photos of train, the same first N for every larger N.",
 )
+@labels_options
+@keep_splits_option
 @duplicates_option
 @click.option(
     "--trials",
@@ -107,6 +111,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
     subset: int | None,
+    labels: str | None,
+    classes: str | None,
+    keep_splits: bool | None,
     duplicates: Duplicates | None,
     trials: int | None,
     timeout: float | None,
@@ -143,7 +150,13 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     where = State.at(state)
     Store.of(where).require_open()
     write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
-    config = _with_data_options(config, {"duplicates": duplicates}, where, write)
+    asked = {
+        "duplicates": duplicates,
+        "labels": labels,
+        "classes": classes,
+        "keep_splits": keep_splits,
+    }
+    config = _with_data_options(config, asked, where, write)
     source = choose_source(config.data, data)
     write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     where.create()  # a folder that can't be is refused here too

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
+from catdog_search.data import own
+from catdog_search.data.causes import kinds, shrinkage
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.lettering import lettered
 from catdog_search.data.manifest import Manifest, Photo, Split
+from catdog_search.text import printable
 
 _GAP = 4
 _TEXT = 12
+# Photos of a kind on a page.
+_SHOWN = 36
+_STYLE = (
+    "body{font:14px sans-serif;margin:2em;color:#111827}"
+    "figure{display:inline-block;margin:2px;width:72px;vertical-align:top}"
+    "figcaption{font-size:9px;overflow-wrap:anywhere}.framed img{outline:2px solid #c2410c}"
+)
+# Share of files left out from which on that is said first.
+_MOST = 0.5
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
@@ -23,16 +40,15 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         that are equal byte for byte, and the keys of groups under both labels), splits and
         imbalances.
     """
-    groups = manifest.groups().values()
-    reasons = Counter(reason.split(":")[0] for _, reason in manifest.left_out)
+    groups, used = manifest.groups().values(), manifest.used()
     return {
         "location": manifest.location,
         "digest": manifest.digest,
         "class_names": list(manifest.class_names),
-        "files": len(manifest.photos) + len(manifest.left_out),
-        "usable": len(manifest.photos),
-        "left_out": dict(sorted(reasons.items())),
-        "noticed": dict(sorted(Counter(f for p in manifest.photos for f in p.flags).items())),
+        "files": len(used) + len(manifest.left_out),
+        "usable": len(used),
+        "left_out": dict(sorted(kinds(manifest.left_out).items())),
+        "noticed": dict(sorted(Counter(f for p in used for f in p.flags).items())),
         "duplicates": {
             "groups": len(groups),
             "photos": sum(len(photos) for photos in groups),
@@ -48,24 +64,40 @@ def summary(manifest: Manifest) -> dict[str, Any]:
 def lines(manifest: Manifest) -> list[str]:
     """The summary for people."""
     found = summary(manifest)
+    usable, classes, *rest = _said(found)
+    out = [*shrinkage(manifest, _MOST), f"{usable}, {classes}", *rest]
+    both = found["duplicates"]["both_labels"]
+    out += [f"under both labels: {', '.join(keys)}" for keys in both]
+    out += [f"note: {note}" for note in manifest.notes]
+    for split, by_class in found["splits"].items():
+        out.append(f"{split}: {_counted(by_class)}")
+    balance = found["imbalances"] or ["classes are shared alike in every split, within 1 point"]
+    return [*out, *balance, f"digest {manifest.digest}"]
+
+
+def in_short(manifest: Manifest) -> str:
+    """The summary in one line; first what most files have in common, if that is to be mended."""
+    found = summary(manifest)
+    usable, _, *rest = _said(found)
+    both = found["duplicates"]["both_labels"]
+    if both:
+        rest.append(f"under both labels: {len(both)} groups, such as {' and '.join(both[0][:2])}")
+    return f"audit: {'; '.join((*shrinkage(manifest, _MOST), usable, *rest))}"
+
+
+def _said(found: Mapping[str, Any]) -> tuple[str, ...]:
     duplicates = found["duplicates"]
     groups, shared = duplicates["groups"], duplicates["photos"]
-    out = [
-        f"{found['usable']} of {found['files']} files are usable, "
-        f"classes {' and '.join(manifest.class_names)}",
+    return (
+        f"{found['usable']} of {found['files']} files are usable",
+        f"classes {' and '.join(found['class_names'])}",
         f"left out: {_counted(found['left_out'])}",
         f"noticed: {_counted(found['noticed'])}",
         f"duplicates: {shared} photos in {groups} groups, "
         f"{duplicates['byte_identical']} equal byte for byte; a group stays in one split"
         if groups
         else "duplicates: none",
-    ]
-    out += [f"under both labels: {', '.join(keys)}" for keys in duplicates["both_labels"]]
-    out += [f"note: {note}" for note in manifest.notes]
-    for split, by_class in found["splits"].items():
-        out.append(f"{split}: {_counted(by_class)}")
-    balance = found["imbalances"] or ["classes are shared alike in every split, within 1 point"]
-    return [*out, *balance, f"digest {manifest.digest}"]
+    )
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -106,6 +138,102 @@ def audit_picture(dataset: Dataset, columns: int = 12, most_groups: int = 48) ->
     return _stack(sheets, titles)
 
 
+def write(
+    dataset: Dataset, notes: Sequence[str], picture: Path, page: Path | None
+) -> dict[str, str]:
+    """Draw the picture, and write the page where one is wanted.
+
+    Returns:
+        What was in the way of `picture` and `html`, where something was.
+    """
+    problems = {}
+    try:
+        audit_picture(dataset).save(picture, format="PNG", pnginfo=own.mark())
+    except OSError as error:
+        problems["picture"] = error.strerror or str(error)
+    if page is not None:
+        try:
+            write_page(dataset, notes, page)
+        except OSError as error:
+            problems["html"] = error.strerror or str(error)
+    return problems
+
+
+def write_page(dataset: Dataset, notes: Sequence[str], file: Path) -> None:
+    """Write all that the audit found into one self-contained page, with the pictures.
+
+    Test isn't shown: it is for promotion alone.
+
+    Args:
+        dataset: The photos.
+        notes: What was said of how they are read.
+        file: Of HTML.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    manifest = dataset.manifest
+    shown = _Shown(dataset)
+    sections = [("What was found", _list([*notes, *lines(manifest)]))]
+    for split in ("train", "val"):
+        for label, name in enumerate(manifest.class_names):
+            rows = [r for r in dataset.rows(split) if manifest.photos[r].label == label]
+            step = max(len(rows) // _SHOWN, 1)
+            sections.append((f"{split}: {name}", shown.photos(rows[::step][:_SHOWN])))
+    groups = sorted(manifest.groups().values(), key=lambda p: not _both_labels(p))[:_SHOWN]
+    strips = [shown.photos([shown.row_of[p.key] for p in g], _both_labels(g)) for g in groups]
+    sections.append(("Duplicates; those under both labels are framed", "<hr>".join(strips)))
+    for flag in sorted({flag for photo in manifest.photos for flag in photo.flags}):
+        rows = [r for r in shown.visible if flag in manifest.photos[r].flags]
+        sections.append((f"Noticed: {flag}", shown.photos(rows[:_SHOWN])))
+    left_out = [f"{key}: {reason}" for key, reason in manifest.left_out]
+    sections.append(("Left out", _list(left_out)))
+    title = f"Audit of {manifest.location}"
+    body = "".join(f"<h2>{_html(head)}</h2>{text or 'none'}" for head, text in sections)
+    file.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_html(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_html(title)}</h1>{body}</html>\n",
+        encoding="utf-8",
+    )
+
+
+class _Shown:
+    """Photos of a dataset as HTML.
+
+    Attributes:
+        row_of: A photo's row, by its key.
+        visible: Rows of train and val.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._photos, self._pixels = dataset.manifest.photos, dataset.pixels()
+        self.row_of = {photo.key: row for row, photo in enumerate(self._photos)}
+        self.visible = [row for row, photo in enumerate(self._photos) if photo.split != "test"]
+
+    def photos(self, rows: Sequence[int], is_framed: bool = False) -> str:
+        """Thumbnails with their keys."""
+        frame = ' class="framed"' if is_framed else ""
+        return "".join(
+            f'<figure{frame}><img alt="" src="{self._as_url(row)}"><figcaption>'
+            f"{_html(self._photos[row].key)}</figcaption></figure>"
+            for row in rows
+        )
+
+    def _as_url(self, row: int) -> str:
+        out = io.BytesIO()
+        Image.fromarray(self._pixels[row]).save(out, format="PNG")
+        return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _list(texts: Sequence[str]) -> str:
+    items = "".join(f"<li>{_html(text)}</li>" for text in texts)
+    return f"<ul>{items}</ul>" if items else ""
+
+
+def _html(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _side_by_side(strips: Sequence[list[int]], columns: int) -> list[list[int]]:
     """Fill lines of `columns` cells with strips; -1 is an empty cell between two."""
     out: list[list[int]] = [[]]
@@ -142,7 +270,9 @@ def _stack(sheets: Sequence[Image.Image], titles: Sequence[str]) -> Image.Image:
     draw = ImageDraw.Draw(stacked)
     top = 0
     for sheet, title in zip(sheets, titles, strict=True):
-        draw.text((_GAP, top + _GAP), title, fill="black")
+        letters = lettered(title)
+        font = ImageFont.truetype(letters.font, _TEXT - 2) if letters.font else None
+        draw.text((_GAP, top + _GAP), letters.text, fill="black", font=font)
         top += _TEXT + 2 * _GAP
         stacked.paste(sheet, (0, top))
         top += sheet.height

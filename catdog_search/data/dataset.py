@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from catdog_search.data import cache
 from catdog_search.data.cache import Note
+from catdog_search.data.causes import causes, shrinkage
 from catdog_search.data.decode import Pixels
 from catdog_search.data.decoders import Found, Task, content_key, examine_all
 from catdog_search.data.files import READ_ERRORS, FileTooLargeError
@@ -214,7 +215,7 @@ def decode(source: Source, image_size: int, progress: Progress | None = None) ->
     decoded = _decode_all(source, out, _Known.of(None, image_size), "near", progress)
     manifest = decoded.manifest
     if not manifest.photos:
-        raise DataError(f"{source.location}: no photo can be used ({len(manifest.left_out)} tried)")
+        raise DataError(f"{source.location}: no photo can be used: {causes(manifest.left_out)}")
     shape = (len(manifest.photos), image_size, image_size, 3)
     pixels = np.frombuffer(out.getvalue(), np.uint8).reshape(shape)
     return Pile(pixels, manifest.photos, manifest.left_out)
@@ -244,10 +245,11 @@ def _check_counts(manifest: Manifest, subset: int | None) -> None:
     for split, by_class in manifest.counts().items():
         for name, n in by_class.items():
             if n == 0:
-                raise DataError(
-                    f"{manifest.location}: {len(manifest.photos)} usable photos are too few: "
-                    f"split {split!r} has no {name!r}; give at least some dozen of each class"
+                few = (
+                    f"{len(manifest.used())} usable photos are too few: split {split!r} has no "
+                    f"{name!r}; give at least some dozen of each class"
                 )
+                raise DataError(f"{manifest.location}: {'; '.join((*shrinkage(manifest, 0), few))}")
     n_train = sum(manifest.counts()["train"].values())
     if subset is not None and subset > n_train:
         raise DataError(
@@ -272,6 +274,8 @@ def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]])
     manifest = dataset.manifest
     if manifest.digest == digest:
         return dataset
+    if manifest.own_splits:  # the folders say them; there is nothing to remember
+        return None
     for splits in (as_remembered(manifest, moved), as_before_ranks(manifest)):
         photos = zip(manifest.photos, splits, strict=True)
         settled = tuple(dataclasses.replace(photo, split=split) for photo, split in photos)
@@ -335,7 +339,8 @@ class _Loading:
         self._duplicates: Duplicates = duplicates
         self._progress = progress
         self._say = say
-        self._note_path = cache.note_path(folder, source.location, duplicates)
+        choices = f"{duplicates}, own splits" if source.splits else duplicates
+        self._note_path = cache.note_path(folder, source.location, choices)
 
     def run(self) -> Dataset:
         """Take the dataset from the cache, or make it.
@@ -456,7 +461,8 @@ def _seen(source: Source) -> str:
     for name in _DECODERS:
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions.append((name, metadata.version(name)))
-    facts = [source.fingerprint(), source.class_names, list(source.labels.items()), source.others]
+    facts = [source.fingerprint(), source.class_names, list(source.labels.items())]
+    facts += [source.left_out, list(source.splits.items())]
     return hashlib.sha256(json.dumps([*facts, versions]).encode()).hexdigest()
 
 
@@ -469,7 +475,7 @@ def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | 
     chosen = heapq.nsmallest(_SAMPLE, source.labels, lambda key: zlib.crc32(os.fsencode(key)))
     sample = set()
     for key in chosen:
-        with contextlib.suppress(*READ_ERRORS, FileTooLargeError, MemoryError):
+        with contextlib.suppress(*READ_ERRORS, MemoryError, FileTooLargeError):
             sample.add(hashlib.sha256(source.read(key)).hexdigest())
     best, most = None, len(sample) / 2
     for entry in reversed(cache.entries(folder)):
@@ -540,7 +546,7 @@ class _Known:
             dict(zip(keys, manifest.photos, strict=True)),
             {key: row for row, key in enumerate(keys)},
             np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
-            {photo.sha256: photo.split for photo in manifest.photos},
+            {} if manifest.own_splits else {p.sha256: p.split for p in manifest.photos if p.split},
             elsewhere,
         )
 
@@ -590,7 +596,7 @@ def _decode_all(
     source: Source, out: _Out, known: _Known, duplicates: Duplicates, progress: Progress | None
 ) -> _Decoded:
     photos: list[Photo] = []
-    left_out = [(key, "not an image: by its name") for key in source.others]
+    left_out = list(source.left_out)
     unread: list[str] = []
     total = len(source.labels)
     task = Task(source, known.image_size, known.at_hand())
@@ -607,15 +613,16 @@ def _decode_all(
             if progress and (done % _PROGRESS_EVERY == 0 or done == total):
                 progress(done, total)
     was = known.settled([photo.sha256 for photo in photos])
-    settled, notes = settle(photos, source.kind, was, duplicates)
+    settled = settle(photos, source, was, duplicates)
     manifest = Manifest(
         source.kind,
         source.location,
         source.class_names,
-        settled,
-        tuple(left_out),
+        settled.photos,
+        (*left_out, *settled.left_out),
         duplicates,
-        notes,
+        settled.notes,
+        own_splits=bool(source.splits),
     )
     return _Decoded(manifest, tuple(unread))
 

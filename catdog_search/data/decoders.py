@@ -25,7 +25,9 @@ from catdog_search.children import trusted_path
 from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
+from catdog_search.data.own import is_own_picture
 from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
+from catdog_search.data.signatures import HEAD, why_no_photo
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, causes
 from catdog_search.text import printable
@@ -114,16 +116,24 @@ class Task:
             except FileTooLargeError as error:
                 return Found(key, "", reason=f"too large: {error}")
             except (*READ_ERRORS, MemoryError) as error:
-                return Found(key, "", reason=f"unreadable: {_said(error)}", passing=True)
+                return Found(key, "", reason=_why_unread(error), passing=True)
             sha256 = hashlib.sha256(content).hexdigest()
             if content_key(sha256, key) in self.known:
                 return Found(key, sha256)
-            try:
-                return sha256, examine(content, key, self.image_size, reserve)
-            except UndecodableError as error:
-                return Found(key, sha256, reason=str(error), passing=_is_from_outside(error))
-            except MemoryError as error:
-                return Found(key, sha256, reason=_said(error), passing=True)
+            return self._decoded(key, sha256, content, reserve)
+
+    def _decoded(
+        self, key: str, sha256: str, content: bytes, reserve: Reserve
+    ) -> Found | tuple[str, Decoded]:
+        if is_own_picture(content[:HEAD]):
+            return Found(key, sha256, reason="not a photo: drawn by catdog-search")
+        try:
+            return sha256, examine(content, key, self.image_size, reserve)
+        except UndecodableError as error:
+            reason = why_no_photo(content[:HEAD]) or str(error)
+            return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
+        except MemoryError as error:
+            return Found(key, sha256, reason=_why_unread(error), passing=True)
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)
@@ -136,13 +146,13 @@ def _found(key: str, sha256: str, decoded: Decoded, phash: str, fine: str) -> Fo
     return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes(), fine=fine)
 
 
-def _said(error: BaseException) -> str:
+def _why_unread(error: Exception) -> str:
     """What an error says, without the path of a source that may be known by another one."""
     if isinstance(error, MemoryError):  # our budget's, or the system's
-        return f"too little memory{f': {error}' if str(error) else ''}"
+        return f"too little memory: {error}" if str(error) else "unreadable: memory ran out"
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return printable(f"{type(error).__name__}: {error}")
+        return f"unreadable: {error.strerror}"
+    return printable(f"unreadable: {type(error).__name__}: {error}")
 
 
 def _is_from_outside(error: UndecodableError) -> bool:

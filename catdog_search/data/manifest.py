@@ -134,6 +134,37 @@ def _shared_out(
     return result
 
 
+def keep_splits(
+    photos: Sequence[Photo], groups: Sequence[Sequence[int]], own: Mapping[str, Split]
+) -> list[Split | None]:
+    """A split for every photo, by the folders that they came in.
+
+    Val and test stay what they are; a photo of which nothing is said is of train. Where there is
+    no val or no test, train gives the share that it would have had, groups of duplicates together.
+
+    Args:
+        photos: All of them.
+        groups: Rows of duplicates.
+        own: What folders say, by key.
+
+    Returns:
+        None for a photo of train that is a copy of one of val or test, which is to be left out.
+    """
+    missing = {"val", "test"} - set(own.values())
+    splits: list[Split | None] = []
+    for photo in photos:
+        said = own.get(photo.key, "train")
+        carved = split_of(photo.sha256)
+        splits.append(carved if said == "train" and carved in missing else said)
+    for rows in groups:
+        said_train = [row for row in rows if own.get(photos[row].key, "train") == "train"]
+        carved = split_of(min(photos[row].sha256 for row in rows))
+        together: Split | None = carved if carved in missing else "train"
+        for row in said_train:
+            splits[row] = together if len(said_train) == len(rows) else None
+    return splits
+
+
 @dataclass(frozen=True)
 class Photo:
     """One usable photo.
@@ -142,7 +173,7 @@ class Photo:
         key: Path in its source.
         sha256: Of the file's bytes, hex.
         label: Class index, 0 or 1.
-        split: Where it belongs for ever.
+        split: Where it belongs for ever; None where it is left out, as a copy of others.
         phash: Perceptual hash, 16 hex digits; empty where there is none.
         flags: What was noticed while it was decoded.
         group: Number of its group of duplicates; None where it is the only one.
@@ -152,7 +183,7 @@ class Photo:
     key: str
     sha256: str
     label: int
-    split: Split
+    split: Split | None
     phash: str = ""
     flags: tuple[str, ...] = ()
     group: int | None = None
@@ -167,11 +198,12 @@ class Manifest:
         kind: Kind of source: `folder`, `zip` or `synthetic`.
         location: Where it was read from, for people.
         class_names: Sorted; index 1 is positive.
-        photos: The usable ones.
+        photos: The usable ones, those without a split too, which `left_out` has as well.
         left_out: (key, reason) of every file that could not be used; a reason starts with its
             kind: `truncated: …`.
         duplicates: Which photos were to stay in one split: `near`, `exact` or `off`.
         notes: What a user should know of how they were found.
+        own_splits: Whether the splits are those of the photos' folders.
     """
 
     kind: str
@@ -181,6 +213,7 @@ class Manifest:
     left_out: tuple[tuple[str, str], ...] = ()
     duplicates: str = "near"
     notes: tuple[str, ...] = ()
+    own_splits: bool = False
 
     @staticmethod
     def name_of(text: str) -> str:
@@ -197,10 +230,14 @@ class Manifest:
 
         How duplicates were treated is part of it where that isn't the default.
         """
-        rows: list[Any] = sorted((p.sha256, p.label, p.split) for p in self.photos)
+        rows: list[Any] = sorted((p.sha256, p.label, p.split or "") for p in self.photos)
         if self.duplicates != "near":
             rows.append(["duplicates", self.duplicates])
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+    def used(self) -> list[Photo]:
+        """Photos that are in a split."""
+        return [photo for photo in self.photos if photo.split is not None]
 
     def counts(self) -> dict[Split, dict[str, int]]:
         """Photos per split and class name."""
@@ -214,21 +251,23 @@ class Manifest:
         """The first 16 hex digits of every photo's sha256, by split: who was where."""
         found: dict[Split, list[str]] = {split: [] for split in SPLITS}
         for photo in self.photos:
-            found[photo.split].append(short_hash(photo.sha256))
+            if photo.split is not None:
+                found[photo.split].append(short_hash(photo.sha256))
         return found
 
     def moved(self) -> dict[Split, list[str]]:
         """Short hashes of the photos whose split isn't that of their own content, by split."""
         found: dict[Split, list[str]] = {}
         for photo in self.photos:
-            if photo.split != split_of(photo.sha256):
+            if photo.split not in (None, split_of(photo.sha256)):
                 found.setdefault(photo.split, []).append(short_hash(photo.sha256))
         return {split: sorted(set(hashes)) for split, hashes in found.items()}
 
     def imbalances(self) -> list[str]:
         """A line for each split whose classes aren't shared as in the whole, within 1 point."""
         positive = self.class_names[1]
-        whole = sum(photo.label for photo in self.photos) / max(len(self.photos), 1)
+        used = self.used()
+        whole = sum(photo.label for photo in used) / max(len(used), 1)
         lines = []
         for split, by_class in self.counts().items():
             share = by_class[positive] / max(sum(by_class.values()), 1)
@@ -285,4 +324,5 @@ class Manifest:
             left_out=tuple((key, reason) for key, reason in plain["left_out"]),
             duplicates=plain["duplicates"],
             notes=tuple(plain["notes"]),
+            own_splits=plain["own_splits"],
         )

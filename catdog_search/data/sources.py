@@ -5,29 +5,36 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import re
 import threading
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
-from catdog_search.data import files, synthetic
-from catdog_search.data.decode import IMAGE_SUFFIXES
+from catdog_search.data import files, label_file, synthetic
+from catdog_search.data.causes import causes
+from catdog_search.data.discovery import Found, in_folder
+from catdog_search.data.labels import AUTOMATIC, FOLDERS, NAMES, Choice, Labelling, counted, label
+from catdog_search.data.manifest import Split
+from catdog_search.data.readings import Reading
+from catdog_search.data.signatures import HEAD, kind_of
+from catdog_search.data.zips import in_zip
 from catdog_search.errors import DataError
+from catdog_search.text import printable
 
 if TYPE_CHECKING:  # what checks study files takes longer to import than all of the above
     from catdog_search.config import DataConfig
 
-N_CLASSES = 2
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # Of the clock that file systems take the time from, with room to spare.
 _TICK_NS = 20_000_000
+# Of one reading, in the facts.
+_MOST_CLASSES = 200
 # Of a picture that is drawn.
 _DRAWN_BYTES = 3 * synthetic.SIDE**2
-_KAGGLE_NAME = re.compile(r"(?P<name>[^.]+)\.\d+\.[^.]+")
 
 
 class Source(Protocol):
@@ -37,15 +44,21 @@ class Source(Protocol):
         kind: `folder`, `zip` or `synthetic`.
         location: Where it is, for people.
         class_names: The two names, sorted; index 1 is the positive class.
-        labels: Class index of every image file by key, in key order.
-        others: Files that don't look like images by their names; they are listed, not read.
+        labels: Class index of every labelled image file by key, in key order.
+        left_out: (key, reason) of everything else: no image, of no class, can't be read.
+        splits: The split of photos whose folder says one, where splits are to be kept.
+        facts: What its labels and splits were read from, as plain values for JSON.
+        notes: What a user should know of how it was read, a line each.
     """
 
     kind: str
     location: str
     class_names: tuple[str, str]
     labels: dict[str, int]
-    others: list[str]
+    left_out: tuple[tuple[str, str], ...]
+    splits: dict[str, Split]
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
 
     def size(self, key: str) -> int:
         """Bytes that the file says it has."""
@@ -67,16 +80,96 @@ class Source(Protocol):
         ...
 
 
-class FolderSource:
-    """A folder with two class folders, or with files named `cat.1.jpg`."""
+class _Photos:
+    """What folders and zips of photos have in common: labels, and what was said of them."""
+
+    kind: str
+
+    def __init__(self, location: str, found: Found, choice: Choice) -> None:
+        self.location = location
+        if not found.photos:
+            raise DataError(f"{location}: {_nothing(found)}")
+        labelling, unmatched = _labelled(location, found, choice)
+        self.class_names = labelling.class_names
+        self.labels = labelling.labels
+        self.left_out = (*labelling.left_out, *unmatched, *found.left_out)
+        self.facts = _facts(labelling, found)
+        self.splits = labelling.splits if choice.keep_splits else {}
+        if choice.keep_splits and "train" not in self.splits.values():
+            raise DataError(f"{location}: --keep-splits: no photo lies in a folder named train")
+        self.notes = tuple(_notes(labelling, found, choice))
+
+
+def _labelled(
+    location: str, found: Found, choice: Choice
+) -> tuple[Labelling, tuple[tuple[str, str], ...]]:
+    if choice.labels in (None, FOLDERS, NAMES):
+        return label(found.photos, location, choice), ()
+    rows = label_file.read(choice.labels)
+    matched = label_file.match(rows, found.photos, choice.labels)
+    if not matched.labels:
+        example = f"such as {printable(found.photos[0])}"
+        raise DataError(
+            f"--labels {choice.labels}: none of its {len(rows)} rows names one of the "
+            f"{len(found.photos)} photos in {location}, {example}"
+        )
+    return label(found.photos, location, choice, matched.labels), matched.unmatched
+
+
+def _facts(labelling: Labelling, found: Found) -> dict[str, Any]:
+    def plain(way: Reading) -> dict[str, Any]:
+        return {"by": way.by, "classes": dict(islice(way.counts().items(), _MOST_CLASSES))}
+
+    ours = Counter(labelling.labels.values())
+    return {
+        "labels": {
+            **plain(labelling.reading),
+            "taken": {name: ours[index] for index, name in enumerate(labelling.class_names)},
+            "left_out": dict(Counter(reason for _, reason in labelling.left_out)),
+            "other_readings": [plain(way) for way in labelling.others],
+        },
+        "splits_found": dict(labelling.folders),
+        "passed_over": dict(found.passed_over),
+    }
+
+
+def _nothing(found: Found) -> str:
+    hidden = sum(found.passed_over.values())
+    passed = f"; {hidden} hidden files and folders of tools were passed over" if hidden else ""
+    if found.left_out:
+        return f"holds no photo that can be read: {causes(found.left_out)}{passed}"
+    return f"holds no image file{passed}"
+
+
+def _notes(labelling: Labelling, found: Found, choice: Choice) -> list[str]:
+    notes = [f"labels: {labelling.said()}"]
+    without = Counter(reason for _, reason in labelling.left_out)
+    notes += [f"labels: {n} {reason}; left out" for reason, n in sorted(without.items())]
+    if len(labelling.folders) > 1 or choice.keep_splits:
+        kept = (
+            "kept as they are"
+            if choice.keep_splits
+            else ("merged and split anew by content; --keep-splits keeps them")
+        )
+        notes.append(f"splits: folders {counted(labelling.folders)}, {kept}")
+    if found.passed_over:
+        notes.append(f"passed over: {counted(found.passed_over)}")
+    return notes
+
+
+class FolderSource(_Photos):
+    """A folder of photos, and all that lies below it."""
 
     kind = "folder"
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, choice: Choice = AUTOMATIC) -> None:
         self._root = root
-        self.location = str(root)
-        keys, self.others = _images_and_others(list(_files_below(root)))
-        self.class_names, self.labels = label_by_path(keys, self.location, root.name)
+        location = printable(str(root))
+        try:
+            found = in_folder(str(root))
+        except OSError as error:
+            raise DataError(f"{location}: can't be read: {error.strerror}") from None
+        super().__init__(location, found, choice)
 
     def size(self, key: str) -> int:
         """As the file system says."""
@@ -96,46 +189,60 @@ class FolderSource:
         return _hash_rows(rows)
 
 
-class ZipSource:
+class ZipSource(_Photos):
     """A zip laid out as a `FolderSource` may be; it is never unpacked."""
 
     kind = "zip"
 
-    def __init__(self, path: Path) -> None:
-        self.location = str(path)
+    def __init__(self, path: Path, choice: Choice = AUTOMATIC) -> None:
+        self._path = path
+        location = printable(str(path))
         try:
             self._zip = files.open_zip(path)
         except zipfile.BadZipFile as error:
-            raise DataError(f"{path}: is not a usable zip: {error}") from None
+            raise DataError(f"{location}: {_no_zip(path, error)}") from None
+        except OSError as error:
+            raise DataError(f"{location}: can't be read: {error.strerror}") from None
         # One handle, several threads: seek and read belong together.
         self._lock = threading.Lock()
-        names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-        keys, self.others = _images_and_others(names)
-        self.class_names, self.labels = label_by_path(keys, self.location, "")
+        found, self._entries = in_zip(self._zip)
+        super().__init__(location, found, choice)
 
     def __getstate__(self) -> dict[str, object]:
         return {name: it for name, it in vars(self).items() if name not in ("_zip", "_lock")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         vars(self).update(state)
-        self._zip, self._lock = files.open_zip(Path(self.location)), threading.Lock()
+        self._zip, self._lock = files.open_zip(self._path), threading.Lock()
 
     def size(self, key: str) -> int:
         """As the zip's directory says."""
-        return self._zip.getinfo(key).file_size
+        return self._entries[key].file_size
 
     def read(self, key: str) -> bytes:
         """The entry's content."""
         with self._lock:
-            return files.read_entry(self._zip, key)
+            return files.read_entry(self._zip, self._entries[key].filename)
 
     def fingerprint(self) -> str:
         """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
-        infos = (self._zip.getinfo(key) for key in self.labels)
+        infos = (self._entries[key] for key in self.labels)
         assert self._zip.fp is not None
         stat = os.fstat(self._zip.fp.fileno())
         whole = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         return _hash_rows([whole, *((i.filename, i.file_size, i.CRC) for i in infos)])
+
+
+def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
+    with path.open("rb") as file:
+        kind = kind_of(file.read(HEAD))
+    if kind is None or (kind.name == "archive" and path.suffix.lower() == ".zip"):
+        return f"is not a usable zip: {error}"
+    if kind.is_photo:
+        return f"is not a usable zip, but a picture ({kind.name}); give the folder it lies in"
+    if kind.name == "archive":
+        return "is not a usable zip, but another archive; unpack it and give the folder"
+    return f"is not a usable zip: {kind.reason()}"
 
 
 class SyntheticSource:
@@ -146,13 +253,16 @@ class SyntheticSource:
 
     def __init__(self, n: int, seed: int = 0) -> None:
         self._seed = seed
-        self.others: list[str] = []
+        self.left_out: tuple[tuple[str, str], ...] = ()
+        self.splits: dict[str, Split] = {}
+        self.notes: tuple[str, ...] = ()
         self.location = f"{n} drawn pictures"
         self.labels = {
             f"{name}.{index:06d}.ppm": label
             for label, name in enumerate(self.class_names)
             for index in range(n // 2 + (n % 2 if label == 0 else 0))
         }
+        self.facts: dict[str, Any] = {}
 
     def size(self, key: str) -> int:
         """Of any picture, about."""
@@ -171,18 +281,22 @@ class SyntheticSource:
         return _hash_rows([("synthetic", synthetic.DRAWING_VERSION, self._seed, len(self.labels))])
 
 
-def open_source(path: str) -> Source:
+def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
     """The folder or zip at `path`.
+
+    Args:
+        path: Of a folder or a zip.
+        choice: What the user says about labels and splits.
 
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes.
     """
     location = Path(path).expanduser()
     if location.is_dir():
-        return FolderSource(location.resolve())
+        return FolderSource(location.resolve(), choice)
     if location.is_file():
-        return ZipSource(location.resolve())
-    raise DataError(f"{path}: no such folder or zip of photos")
+        return ZipSource(location.resolve(), choice)
+    raise DataError(f"{printable(path)}: no such folder or zip of photos")
 
 
 def choose_source(config: DataConfig, given: str | None) -> Source:
@@ -192,67 +306,23 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
     study file's path; drawn pictures.
 
     Args:
-        config: The study file's `[data]`.
+        config: The study file's `[data]`, with the choices of this call.
         given: What `--data` says.
 
     Raises:
-        DataError: Nothing is there, or it doesn't hold exactly two classes.
+        DataError: Nothing is there, or it doesn't hold exactly two classes; or there are choices
+            about labels but no photos.
     """
-    if given:
-        return open_source(given)
+    choice = Choice(config.labels, config.classes, config.keep_splits)
     path = os.environ.get("CATDOG_DATA") or config.path
-    if config.source == "synthetic" or not path:
-        return SyntheticSource(config.synthetic_n)
-    return open_source(path)
-
-
-def label_by_path(
-    keys: Sequence[str], location: str, root_name: str
-) -> tuple[tuple[str, str], dict[str, int]]:
-    """Find the two classes in the paths: by the folder the files lie in, else by `cat.1.jpg`.
-
-    Args:
-        keys: Paths of image files below the source, sorted.
-        location: The source, for messages.
-        root_name: Name of the folder that files without one lie in.
-
-    Returns:
-        The class names, sorted, and the class index of every key.
-
-    Raises:
-        DataError: There are not exactly two classes.
-    """
-    if not keys:
-        raise DataError(f"{location}: holds no image file ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    folders = [PurePosixPath(key).parent.name or root_name for key in keys]
-    prefixes = [_KAGGLE_NAME.fullmatch(PurePosixPath(key).name) for key in keys]
-    for found in (folders, [m["name"] if m else "" for m in prefixes]):
-        names = sorted(set(found))
-        if len(names) == N_CLASSES and all(names):
-            labels = {key: names.index(name) for key, name in zip(keys, found, strict=True)}
-            return (names[0], names[1]), labels
-    raise DataError(
-        f"{location}: needs exactly {N_CLASSES} classes, as two folders of photos or as names like "
-        f"cat.1.jpg and dog.1.jpg; found folders {_counted(folders)}"
-    )
-
-
-def _files_below(root: Path) -> Iterator[str]:
-    """Paths of all files below a folder, relative to it; links to folders are not followed."""
-    for folder, _, names in os.walk(root):
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for name in names:
-            if os.path.isfile(f"{folder}/{name}"):  # as in fingerprint
-                yield f"{prefix}{name}"
-
-
-def _images_and_others(files: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Sort files by their names; what operating systems hide beside photos is passed over."""
-    seen = [PurePosixPath(file) for file in sorted(files)]
-    shown = [p for p in seen if "__MACOSX" not in p.parts and not p.name.startswith(".")]
-    keys = [str(p) for p in shown if p.suffix.lower() in IMAGE_SUFFIXES]
-    return keys, [str(p) for p in shown if p.suffix.lower() not in IMAGE_SUFFIXES]
+    if given or (path and config.source != "synthetic"):
+        return open_source(given or str(path), choice)
+    if choice != AUTOMATIC:
+        raise DataError(
+            "the built-in drawn pictures have their own labels; labels, classes and keep_splits "
+            "are for photos: give them with --data PATH"
+        )
+    return SyntheticSource(config.synthetic_n)
 
 
 def _mark(path: str) -> tuple[int, int, int, int, int]:
@@ -263,12 +333,6 @@ def _mark(path: str) -> tuple[int, int, int, int, int]:
     except OSError:
         return (0, 0, 0, 0, 0)
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-
-
-def _counted(names: Sequence[str], most: int = 5) -> str:
-    counts = Counter(names).most_common()
-    listed = ", ".join(f"{name!r} ({n} files)" for name, n in counts[:most])
-    return listed + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 
 def _hash_rows(rows: Iterable[tuple[object, ...]]) -> str:

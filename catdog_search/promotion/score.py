@@ -15,6 +15,7 @@ from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, StateError
 from catdog_search.places import State
+from catdog_search.text import name_key, printable
 from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
 from catdog_search.tracking.looked_at import load_model, split_hashes
 from catdog_search.tracking.store import Store
@@ -83,13 +84,9 @@ def evaluate(
     """
     client = Store.of(state).client()
     loaded = load_model(client, name)
-    if [n.casefold() for n in source.class_names] != [n.casefold() for n in loaded.class_names]:
-        raise DataError(
-            f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
-            f"{' and '.join(loaded.class_names)}"
-        )
+    index = _indices(source, loaded.class_names)
     pile = dataset.decode(source, loaded.image_size, progress)
-    labels = np.array([photo.label for photo in pile.photos])
+    labels = np.array([index[photo.label] for photo in pile.photos])
     if len(set(labels)) == 1:
         raise DataError(f"{source.location}: photos of one class alone can't be scored")
     seen = _seen([photo.sha256 for photo in pile.photos], split_hashes(client, loaded.run_id))
@@ -126,6 +123,19 @@ def evaluate(
             "most_wrong.png": most_wrong(seen_as, photos, names, name, where),
         },
     )
+
+
+def _indices(source: Source, known: tuple[str, str]) -> list[int]:
+    """The model's index of each of the source's classes, which may sort otherwise."""
+    keys = [name_key(printable(name)) for name in known]
+    found = [name_key(name) for name in source.class_names]
+    if sorted(found) != sorted(keys):
+        raise DataError(
+            f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
+            f"{' and '.join(known)}; say which is which: --classes "
+            f"FOUND={known[0]},FOUND={known[1]}"
+        )
+    return [keys.index(key) for key in found]
 
 
 def _seen(sha256s: list[str], hashes: Mapping[str, list[str]] | None) -> dict[str, int] | None:

@@ -13,6 +13,7 @@ from optuna import Study
 from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.own import MARK
 from catdog_search.errors import StateError
 from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
@@ -88,5 +89,5 @@ def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with plain_style():
         for name, figure in figures.items():
-            figure.savefig(folder / name, dpi=_DPI)
+            figure.savefig(folder / name, dpi=_DPI, metadata=dict(MARK))
     return [folder / name for name in figures]

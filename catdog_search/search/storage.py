@@ -16,7 +16,7 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from catdog_search.config import StudyConfig
+from catdog_search.config import LABELS, StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.models.resnet_plan import weights_id
@@ -255,15 +255,31 @@ def open_study(
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
         study.set_user_attr(FINGERPRINT, json.dumps(now))
-    elif changes := list(differences(json.loads(study.user_attrs[FINGERPRINT]), now)):
+    made = json.loads(study.user_attrs[FINGERPRINT])
+    then = _with_moved_labels(made, now)
+    if changes := list(differences(then, now)):
         raise StateError(
             f"study {config.name!r} in {state.root} was made with another setting, so its trials "
             f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
             "use another --state"
         )
+    if then != made:
+        study.set_user_attr(FINGERPRINT, json.dumps(then))
     if SPLITS not in study.user_attrs:
         study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
+
+
+def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a study remembers, with its file of labels where that is now.
+
+    What is in the file is compared with the dataset's digest.
+    """
+    was, moved = (dict(facts.get("data", {})) for facts in (then, now))
+    files = {data.get("labels") for data in (was, moved)}
+    if files & {None, *LABELS} or len(files) == 1:
+        return then
+    return {**then, "data": {**was, "labels": moved["labels"]}}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from catdog_search.data.lettering import in_figure
 from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
 
@@ -147,7 +148,7 @@ def confusion_matrix(
         colour = "white" if share > 0.5 else "black"  # noqa: PLR2004  half of the colour scale
         axes.text(column, row, text, ha="center", va="center", color=colour)
     ticks = range(len(class_names))
-    names = [as_figure_text(name, _NAME) for name in class_names]
+    names = [in_figure(name, _NAME) for name in class_names]
     axes.set_xticks(ticks, names)
     axes.set_yticks(ticks, names)
     axes.set(xlabel="predicted", ylabel="is", title=as_figure_text(f"{title}: {split}"))
@@ -176,7 +177,7 @@ def roc_and_precision_recall(predictions: Predictions, positive: str, title: str
     trade.set(
         xlabel="recall",
         ylabel="precision",
-        title=f"precision and recall of {as_figure_text(positive, _NAME)}",
+        title=f"precision and recall of {in_figure(positive, _NAME)}",
     )
     for axes in (roc, trade):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -198,7 +199,7 @@ def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     upper.plot([0, 1], [0, 1], color=TRAIN, linestyle=":", label="calibrated")
     upper.plot(means, shares, color=VAL, marker="o", label="val")
-    shown, heading = as_figure_text(positive, _NAME), as_figure_text(f"{title}: val")
+    shown, heading = in_figure(positive, _NAME), as_figure_text(f"{title}: val")
     upper.set(ylabel=f"share that is {shown}", title=heading, ylim=(-0.02, 1.02))
     upper.legend(loc="upper left")
     upper.grid(alpha=0.3)
@@ -233,7 +234,7 @@ def most_wrong(
         taken = class_names[int(predictions.predicted[index])]
         sure = max(predictions.probabilities[index], 1 - predictions.probabilities[index])
         lines = (_short(photos.names[index]), f"{taken} {sure:.1%}")
-        text = "\n".join(map(as_figure_text, lines))
+        text = "\n".join(map(in_figure, lines))
         axes.text(column + 0.475, top - 0.03, text, ha="center", va="bottom", fontsize=7)
     axes.set(xlim=(-0.05, _COLUMNS), ylim=(rows * _CELL, 0), aspect="auto")
     axes.axis("off")

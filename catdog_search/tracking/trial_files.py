@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.own import MARK
 from catdog_search.tracking.figures import Photos, Predictions, plain_style, trial_figures
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def log_figures(
 
 def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
     """Keep figures, by file name, in a run's folder of figures."""
+    kept = {"dpi": _DPI, "metadata": dict(MARK)}
     with plain_style():
         for name, figure in figures.items():
-            client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI})
+            client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs=kept)
 
 
 def delete_files(client: Client, run_id: str, folder: str | None = None) -> None:
