@@ -18,8 +18,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
-from urllib.request import url2pathname
+from urllib.parse import quote, unquote, urlsplit
 
 from catdog_search.errors import StateError
 from catdog_search.text import printable
@@ -335,4 +334,4 @@ def local_path(location: str) -> Path | None:
     """
     if location.startswith("file:///"):
         location = urlsplit(location).path
-    return Path(url2pathname(location)) if location.startswith("/") else None
+    return Path(unquote(location)) if location.startswith("/") else None

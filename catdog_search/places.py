@@ -119,11 +119,6 @@ class State:
             StateError: It can't be made or written, or it was moved or copied.
         """
         self.require_home()
-        if printable(str(self.root)).encode() != os.fsencode(self.root):
-            # MLflow would keep its locations as another path.
-            raise StateError(
-                f"state folder {printable(str(self.root))}: its path is no plain UTF-8"
-            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):

@@ -134,7 +134,7 @@ def test_bug_is_one_line_with_the_path_of_its_trace(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(studies, "find", broken)
     result = call("check", "quick")
     assert result.exit_code == 1
-    assert result.stderr.startswith("bug: ZeroDivisionError: on demand; trace: ")
+    assert result.stderr.startswith("bug: ZeroDivisionError: on demand; `catdog-search doc")
     trace = Path(result.stderr.strip().rsplit("trace: ", 1)[1])
     assert "in broken" in trace.read_text()
     trace.unlink()

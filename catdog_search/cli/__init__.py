@@ -14,7 +14,6 @@ from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
 from catdog_search.cli.common import in_a_line, say, say_lines
 from catdog_search.errors import CatdogError, TrialFailedError
-from catdog_search.outside import outside_reason
 from catdog_search.redact import redact
 from catdog_search.text import printable
 
@@ -45,15 +44,17 @@ class _Main(click.Group):
 
 
 def _say_unexpected(error: Exception, *, debug: bool) -> None:
+    from catdog_search.outside import outside_reason
+
     trace = traceback.format_exc()
     if debug:
         say_lines(trace, err=True)
     if reason := outside_reason(error):
         say(f"error: {reason}", err=True)
         return
-    message = in_a_line(str(error))
-    say(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
-    say("`catdog-search doctor` looks whether the state is damaged", err=True)
+    bug = f"{type(error).__name__}: {in_a_line(str(error))}"
+    looks = "`catdog-search doctor` looks whether the state is damaged"
+    say(f"bug: {bug}; {looks}; trace: {_save_trace(trace)}", err=True)
 
 
 def _let_streams_take_any_text() -> None:
