@@ -24,13 +24,21 @@ from catdog_search.errors import StudyFileError
 from catdog_search.space import Knob, Params, Space, did_you_mean
 from catdog_search.text import one_spelling
 
-Metric = Literal["val_accuracy", "val_loss"]
+Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_auc", "val_loss"]
 Direction = Literal["maximize", "minimize"]
 Duplicates = Literal["near", "exact", "off"]
 # What labels are read from, where that is no file.
 LABELS = ("folders", "names")
 
-_DIRECTION_OF: dict[Metric, Direction] = {"val_accuracy": "maximize", "val_loss": "minimize"}
+# Sides of photos, in pixels.
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+
+_DIRECTION_OF: dict[Metric, Direction] = {
+    "val_accuracy": "maximize",
+    "val_balanced_accuracy": "maximize",
+    "val_auc": "maximize",
+    "val_loss": "minimize",
+}
 
 
 class _Table(BaseModel):
@@ -70,7 +78,10 @@ class TrialParams(_Table):
     """Params that every family has: of size, regularization, augmentation and optimization."""
 
     image_size: int = Field(
-        0, ge=0, le=1024, description="side in pixels of this trial's photos; 0: as the study says"
+        0,
+        ge=0,
+        le=LARGEST_IMAGE,
+        description="side in pixels of this trial's photos; 0: as the study says",
     )
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
@@ -380,6 +391,12 @@ class LimitsConfig(_Table):
     stall_minutes: float = Field(
         10, gt=0, description="without a sign of life after which a worker is taken for dead"
     )
+    retry_minutes: float = Field(
+        5,
+        ge=0,
+        description="to try again for where a store is locked or doesn't answer, before the study "
+        "stops",
+    )
     trials_per_worker: int = Field(
         50, ge=1, le=100_000, description="after which a worker gives way to a fresh one"
     )
@@ -416,7 +433,9 @@ class StudyConfig(_Table):
         description="of the family resnet50: imagenet, which keras.applications fetches; none; or "
         "the path of a Keras weights file, whole or ending after a stage",
     )
-    image_size: int = Field(ge=8, le=1024, description="side in pixels that photos are resized to")
+    image_size: int = Field(
+        ge=SMALLEST_IMAGE, le=LARGEST_IMAGE, description="side in pixels that photos are resized to"
+    )
     metric: Metric = Field(description="objective; also what early stopping watches")
     direction: Direction = Field(description="of the metric")
     trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
@@ -486,10 +505,11 @@ def _knob(info: FieldInfo) -> Knob:
 
     def accepts(value: object) -> bool:
         try:
-            adapter.validate_python(value)
+            taken = adapter.validate_python(value)
         except ValidationError:
             return False
-        return True
+        # Where 3 is one of a few, 3.0 would pass, and be another value than 3 is.
+        return type(taken) is type(value) or isinstance(taken, float)
 
     kind = {int: "int", float: "float", bool: "bool"}.get(info.annotation, "choice")  # type: ignore[arg-type]
     return Knob(kind, allowed_values(info), info.description or "", info.default, accepts)  # type: ignore[arg-type]

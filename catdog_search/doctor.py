@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
@@ -12,14 +13,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from catdog_search import places
+from catdog_search import identity, places, sqlite
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
-from catdog_search.errors import CatdogError, StudyLockedError
+from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outside import outside_reason
 from catdog_search.places import State
+from catdog_search.search.copies import lost
 from catdog_search.search.storage import existing_studies
 from catdog_search.search.worker import BACKENDS, choose_backend
-from catdog_search.tracking.store import Store, is_server
+from catdog_search.tracking.store import Store, disconnect, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
 _LOW_DISK_GB = 5
@@ -52,11 +55,15 @@ def examine(state: State) -> Iterator[Check]:
         "cache": _cache,
         "data": _data,
     }
+    said = set()
     for name, look in looks.items():
         try:
             yield Check(name, True, look())
         except CatdogError as error:
-            yield Check(name, False, str(error))
+            # A state that isn't at home is told once, not for each of its stores.
+            if str(error) not in said:
+                yield Check(name, False, str(error))
+            said.add(str(error))
 
 
 @dataclass(frozen=True)
@@ -68,26 +75,87 @@ class Difference:
         text: What.
         mend: What mends it.
         mended: Whether it was mended.
+        mendable: Whether `--repair` can.
     """
 
     study: str
     text: str
     mend: str
     mended: bool
+    mendable: bool = True
+
+
+# What a repair brings to light, such as runs of a study that was in the trash, is mended too.
+_PASSES = 3
+
+
+def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
+    """Look whether the stores are whole; a damaged one is set aside for its copy.
+
+    Those of a state that was moved or copied are left alone; `examine` tells of it.
+
+    Raises:
+        StateError: Something uses the state, and `repair` would take its stores from it.
+    """
+    with contextlib.suppress(StateError):
+        if identity.displaced(state.root):
+            return
+    for path in (state.optuna_db, state.mlflow_db):
+        if what := _damage(state, path):
+            if repair:
+                _bring_back(state, [path])
+            yield Difference("", f"{path}: {what}", state.cure_of(path), mended=repair)
+
+
+def _damage(state: State, path: Path) -> str | None:
+    if not path.exists() and not sqlite.kept_copy(path).exists():
+        return None
+    if what := sqlite.damage(path, thorough=True):
+        return what
+    return "; ".join(lost(state)) if path == state.optuna_db else None
+
+
+def _bring_back(state: State, paths: list[Path]) -> None:
+    disconnect()
+    with state.in_use(alone=True):
+        for path in paths:
+            if sqlite.kept_copy(path).exists():
+                sqlite.restore(path)
+            else:
+                sqlite.set_aside(path)
 
 
 def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
     """Compare the stores study by study; a study that is running is passed over, and said so."""
+    before: list[Difference] = []
+    for _ in range(_PASSES if repair else 1):
+        found = [d for name in existing_studies(state) for d in _compared(state, name, repair)]
+        if found == before:
+            return
+        yield from found
+        before = found
+
+
+def _compared(state: State, name: str, repair: bool) -> Iterator[Difference]:
     from catdog_search.search.reconcile import reconcile
 
-    for name in existing_studies(state):
-        try:
-            found = reconcile(state, name, repair=repair)
-        except StudyLockedError as error:
-            yield Difference(name, str(error), "nothing to mend", mended=True)
-            continue
+    try:
+        found = reconcile(state, name, repair=repair)
+    except StudyLockedError as error:
+        yield Difference(name, str(error), "nothing to mend", mended=True)
+    # A damaged row may be read as anything.
+    except Exception as error:
+        if outside_reason(error) or isinstance(error, StateError):
+            raise
+        text = f"study {name}: its rows can't be understood ({type(error).__name__}: {error})"
+        if repair:
+            _bring_back(state, [state.optuna_db, state.mlflow_db])
+        yield Difference(name, text, state.cure_of(state.optuna_db), mended=repair)
+    else:
         for finding in found:
-            yield Difference(name, f"study {name}: {finding.text}", finding.mend, mended=repair)
+            can = finding.repair is not None
+            text = f"study {name}: {finding.text}"
+            yield Difference(name, text, finding.mend, repair and can, can)
 
 
 def _python() -> str:
@@ -109,6 +177,7 @@ def _backend() -> str:
 
 
 def _state(state: State) -> str:
+    state.require_home()
     existing = next(p for p in (state.root, *state.root.parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise CatdogError(f"{state.root} can't be written; choose another with --state")
@@ -123,11 +192,11 @@ def _state(state: State) -> str:
 
 def _mlflow(state: State) -> str:
     store = Store.of(state)
-    path = Path(store.uri.removeprefix("sqlite:///"))
-    if not is_server(store.uri) and store.uri.startswith("sqlite:///") and not path.exists():
-        return f"{store.uri} (not made yet)"
+    file = sqlite_file(store.uri)
+    if file is not None and not file.exists():
+        return f"{store.shown} (not made yet)"
     store.client()
-    return f"{store.uri} opens"
+    return f"{store.shown} opens"
 
 
 def _cache() -> str:

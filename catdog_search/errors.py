@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 
-# What sqlite and MLflow's client say of a full disk and a server that is gone.
-_DISK_FULL = "disk is full"
-_GONE = ("Max retries exceeded", "Connection refused")
+from catdog_search.redact import redact
+from catdog_search.text import printable
 
 
 class CatdogError(Exception):
-    """Base of all errors that a user can cause or mend; the command line prints it as one line."""
+    """Base of all errors that a user can cause or mend; the command line prints it as one line.
+
+    Its message is one line without secrets that any terminal may print, whatever it was made of.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(redact(message)))
 
 
 class StudyFileError(CatdogError, ValueError):
@@ -58,17 +62,3 @@ def causes(error: BaseException) -> Iterator[BaseException]:
     while seen is not None:
         yield seen
         seen = seen.__cause__ or seen.__context__
-
-
-def outside_reason(error: BaseException) -> str | None:
-    """What a full disk or a server that is gone says, in a line; None where neither is to blame."""
-    for seen in causes(error):
-        line = " ".join(str(seen).split())[:300]
-        full = isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or _DISK_FULL in line:
-            return "the disk is full"
-        # A broken pipe is that of whoever reads what is printed.
-        lost = isinstance(seen, ConnectionError) and not isinstance(seen, BrokenPipeError)
-        if lost or any(words in line for words in _GONE):
-            return line
-    return None

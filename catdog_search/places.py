@@ -5,63 +5,172 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
+import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 import platformdirs
 
+from catdog_search import identity, sqlite
 from catdog_search.errors import StateError
+from catdog_search.text import printable
 
 CACHE_LIMIT_GB = 20.0
+# Control characters, and bytes of a name that is no UTF-8.
+_NO_TEXT = ("Cc", "Cs")
 
 
 @dataclass(frozen=True)
 class State:
-    """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch."""
+    """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch.
+
+    Raises:
+        StateError: MLflow would take its path for another one.
+    """
 
     root: Path
+
+    def __post_init__(self) -> None:
+        if reason := _misread(str(self.root)):
+            raise StateError(
+                f"state folder {printable(str(self.root))}: {reason}; choose another with --state"
+            )
 
     @classmethod
     def at(cls, path: str | None) -> State:
         """The state folder at `path`, else at `CATDOG_STATE`, else `./mlruns`; made absolute.
 
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
-        next command is started.
+        next command is started. A second path to the same folder gives the one that is recorded.
         """
-        return cls(Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser().resolve())
+        given = Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser()
+        if _leads_nowhere(given):
+            return cls(given.absolute())  # not what it leads to, which nobody may make anew
+        return cls(identity.canonical(given.resolve()))
 
     @property
     def mlflow_db(self) -> Path:
         """MLflow's tracking and registry store."""
-        return self.root / "mlflow.db"
+        return self.root / identity.MLFLOW_DB
 
     @property
     def optuna_db(self) -> Path:
         """Optuna's storage."""
-        return self.root / "optuna.db"
+        return self.root / identity.OPTUNA_DB
 
     @property
     def artifacts(self) -> Path:
         """What MLflow's runs and models leave as files."""
-        return self.root / "artifacts"
+        return self.root / identity.ARTIFACTS
 
     def scratch(self, study: str) -> Path:
         """Folder of a study for locks, worker logs and traces."""
         return self.root / "scratch" / study
 
-    def create(self) -> None:
-        """Make the folder.
+    def command(self, words: str) -> str:
+        """How a command is called on this state, for people and scripts to copy."""
+        return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
+
+    def require_whole(self, path: Path, *, thorough: bool = False) -> None:
+        """Refuse a damaged store before a library takes it for a new one.
+
+        Args:
+            path: Of a store in this folder; one that never was is whole.
+            thorough: See `sqlite.damage`.
 
         Raises:
-            StateError: It can't be made or written.
+            StateError: It is damaged; the message names the cure.
         """
+        kept = sqlite.kept_copy(path)
+        if not path.exists() and not kept.exists():
+            return
+        if what := sqlite.damage(path, thorough=thorough):
+            raise StateError(f"{path}: {what}; {self.cure_of(path)}")
+
+    def cure_of(self, path: Path) -> str:
+        """What `doctor --repair` does about a damaged store, for people."""
+        kept = sqlite.kept_copy(path)
+        command = self.command("doctor --repair")
+        if not kept.exists():
+            return f"no copy is kept; {command} sets it aside"
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept.stat().st_mtime))
+        return f"{command} brings back its copy of {when} and keeps what is there beside it"
+
+    def require_home(self) -> None:
+        """Refuse a state that was moved or copied; whoever opens one of its stores asks first.
+
+        Raises:
+            StateError: It was, and the cure is named; or it is a link to a folder that is gone.
+        """
+        if _leads_nowhere(self.root):
+            raise StateError(
+                f"state folder {self.root}: is a link to {self.root.readlink()}, which is gone"
+            )
+        identity.require_home(self.root)
+
+    def create(self) -> None:
+        """Make the folder, with an identity.
+
+        Raises:
+            StateError: It can't be made or written, or it was moved or copied.
+        """
+        self.require_home()
+        if printable(str(self.root)).encode() != os.fsencode(self.root):
+            # MLflow would keep its locations as another path.
+            raise StateError(
+                f"state folder {printable(str(self.root))}: its path is no plain UTF-8"
+            )
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.root, os.W_OK):
+                raise StateError(f"state folder {self.root}: can't be written")
+            identity.claim(self.root)
         except OSError as error:
             raise StateError(f"state folder {self.root}: {error.strerror}") from None
-        if not os.access(self.root, os.W_OK):
-            raise StateError(f"state folder {self.root}: can't be written")
+
+    @contextlib.contextmanager
+    def in_use(self, *, alone: bool = False) -> Iterator[None]:
+        """Keep the state where it is meanwhile.
+
+        Args:
+            alone: Whether nobody else may use it, which relocating wants.
+
+        Raises:
+            StateError: It is being relocated, or, for one who wants it alone, used.
+        """
+        lock = file_lock(self.root / "state.lock", wait=False, shared=not alone)
+        with contextlib.ExitStack() as held:
+            try:
+                held.enter_context(lock)
+            except BlockingIOError:
+                what = "used by another process" if alone else "being relocated"
+                raise StateError(
+                    f"state folder {self.root} is {what}; try again when it rests"
+                ) from None
+            except OSError as error:
+                # Where nobody can write, nobody can relocate it either.
+                if alone or os.access(self.root, os.W_OK):
+                    raise StateError(f"state folder {self.root}: {error.strerror}") from None
+            yield
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _misread(path: str) -> str | None:
+    """Why MLflow, which takes the path of a database out of its URL by hand, would go elsewhere."""
+    if any(unicodedata.category(char) in _NO_TEXT for char in path):
+        return "its path is not plain text"
+    if "?" in path:
+        return "its path holds a '?', which ends the path in a database's URL"
+    if unquote(path) != path:
+        return "its path holds a '%' that reads as an escape in a URL"
+    return None
 
 
 def cache_folder() -> Path:
@@ -94,7 +203,7 @@ def cache_limit_bytes() -> int:
 
 
 @contextlib.contextmanager
-def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
+def file_lock(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
     """Hold `path` against other processes; the kernel lets go when the holder dies.
 
     Args:
@@ -102,14 +211,16 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[None]:
             while others wait, they don't take the removed one for the lock, but wait for the one
             that is there.
         wait: Whether to wait for another holder.
+        shared: Whether others may hold it too, who share it likewise.
 
     Raises:
         BlockingIOError: Another process holds it and `wait` is off.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
             if _is_at(path, handle.fileno()):
                 yield
                 return

@@ -7,13 +7,22 @@ import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any, Literal, Protocol
 
 from catdog_search.errors import StudyFileError
 
 Value = bool | int | float | str
 Params = dict[str, Value]
+
+# Two numbers that differ by less, for their size or their step, are one that was spelled or summed
+# in two ways.
+_ROUNDING = 1e-9
+# What one sum or one logarithm may be off, in units of the last place.
+_LAST_PLACES = 8
+# A step of fewer units of the last place is none.
+_FINEST = 1024
 
 _RANGE_KEYS = ("low", "high", "step", "log", "when")
 _CHOICE_KEYS = ("choices", "when")
@@ -74,16 +83,28 @@ class Range:
         return isinstance(self.low, int)
 
     @property
+    def count(self) -> int | None:
+        """How many values there are, None where they can't be counted."""
+        if not self.is_int and self.step is None:
+            return None
+        return int((_exact(self.high) - _exact(self.low)) / self._exact_step) + 1
+
+    @property
     def values(self) -> tuple[Value, ...] | None:
         """All values in order, None where they can't be counted."""
-        if self.is_int:
-            return tuple(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
-        if self.step is None:
-            return None
-        return tuple(self.low + i * self.step for i in range(self._n_steps() + 1))
+        return None if self.count is None else tuple(map(self._value_at, range(self.count)))
 
-    def _n_steps(self) -> int:
-        return round((self.high - self.low) / (self.step or 1))
+    @property
+    def _exact_step(self) -> Fraction:
+        return _exact(self.step or 1)
+
+    def _value_at(self, step: int) -> Value:
+        """The value so many steps above `low`, as people reckon: 0.1 and twice 0.1 is 0.3.
+
+        Floats summed up would give 0.30000000000000004, another number than a recipe's 0.3.
+        """
+        exact = _exact(self.low) + step * self._exact_step
+        return int(exact) if self.is_int else float(exact)
 
     def suggest(self, name: str, trial: SupportsSuggest) -> Value:
         """Let `trial` draw a value."""
@@ -92,18 +113,27 @@ class Range:
             return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
         step_ = None if self.step is None else float(self.step)
         low, high = float(self.low), float(self.high)
-        return trial.suggest_float(name, low, high, step=step_, log=self.log)
+        drawn = trial.suggest_float(name, low, high, step=step_, log=self.log)
+        own = self.canonical(drawn)
+        return drawn if own is None else own
+
+    def canonical(self, value: object) -> Value | None:
+        """`value` as this dimension spells it; None where it could not have drawn it."""
+        if isinstance(value, bool) or not isinstance(value, int if self.is_int else int | float):
+            return None
+        last_places = _LAST_PLACES * math.ulp(max(abs(self.low), abs(self.high)))
+        if not self.low - last_places <= value <= self.high + last_places:
+            return None
+        if self.count is None:
+            return min(max(float(value), self.low), self.high) + 0.0  # -0.0 is 0.0
+        step = round((_exact(value) - _exact(self.low)) / self._exact_step)
+        own = self._value_at(step)
+        near = _ROUNDING * float(self._exact_step) + last_places
+        return own if abs(value - float(own)) <= near else None
 
     def contains(self, value: object) -> bool:
         """Whether this dimension could have drawn `value`."""
-        if isinstance(value, bool) or not isinstance(value, int if self.is_int else int | float):
-            return False
-        if not self.low <= value <= self.high:
-            return False
-        if self.step is None:
-            return True
-        steps = (value - self.low) / self.step
-        return math.isclose(steps, round(steps), abs_tol=1e-9)
+        return self.canonical(value) is not None
 
     def describe(self) -> str:
         """For people: `1e-05 to 0.01, log`."""
@@ -119,6 +149,11 @@ class Choice:
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
+    def count(self) -> int:
+        """How many values there are."""
+        return len(self.choices)
+
+    @property
     def values(self) -> tuple[Value, ...]:
         """All values in order."""
         return self.choices
@@ -128,9 +163,13 @@ class Choice:
         value: Value = trial.suggest_categorical(name, self.choices)
         return value
 
+    def canonical(self, value: object) -> Value | None:
+        """`value` as the choices spell it; None where it is none of them."""
+        return next((choice for choice in self.choices if _is_same(choice, value)), None)
+
     def contains(self, value: object) -> bool:
         """Whether this dimension could have drawn `value`."""
-        return any(type(value) is type(choice) and value == choice for choice in self.choices)
+        return self.canonical(value) is not None
 
     def describe(self) -> str:
         """For people: `relu | gelu`."""
@@ -145,6 +184,11 @@ class Fixed:
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
+    def count(self) -> int:
+        """One."""
+        return 1
+
+    @property
     def values(self) -> tuple[Value, ...]:
         """The one value."""
         return (self.value,)
@@ -154,9 +198,13 @@ class Fixed:
         del name, trial
         return self.value
 
+    def canonical(self, value: object) -> Value | None:
+        """The one value where `value` is it, else None."""
+        return self.value if _is_same(self.value, value) else None
+
     def contains(self, value: object) -> bool:
         """Whether this is the value."""
-        return type(value) is type(self.value) and value == self.value
+        return self.canonical(value) is not None
 
     def describe(self) -> str:
         """For people: `adam (fixed)`."""
@@ -205,8 +253,9 @@ class Space:
             for name in params
             if name not in self.dimensions
         ]
+        given = {**self._fixed(), **self.canonical(params)}
         for name, dimension in self.dimensions.items():
-            if not self.is_active(name, {**self._fixed(), **params}):
+            if not self.is_active(name, given):
                 if name in params:
                     lines.append(f"{name}: is not active here; it needs {_condition(dimension)}")
             elif name not in params:
@@ -221,12 +270,25 @@ class Space:
         """Whether `sample` could have returned `params`; fixed values may be left out."""
         return not self.problems(params)
 
+    def canonical(self, params: Mapping[str, Value]) -> Params:
+        """`params` as this space spells them; what is not in it stays as it is.
+
+        Whatever arrives from elsewhere goes through here: recipes, and trials that were stored by
+        a version that spelled a step as the sum of floats.
+        """
+        return {name: self._canonical(name, value) for name, value in params.items()}
+
+    def _canonical(self, name: str, value: Value) -> Value:
+        own = self.dimensions[name].canonical(value) if name in self.dimensions else None
+        return value if own is None else own
+
     def complete(self, params: Mapping[str, Value]) -> Params:
         """`params` with the fixed values that are active beside them, as `sample` returns them."""
         whole: Params = {}
         for name, dimension in self.dimensions.items():
             if self.is_active(name, whole):
-                whole[name] = _given(params, name, dimension)
+                given = dimension.value if isinstance(dimension, Fixed) else params[name]
+                whole[name] = self._canonical(name, given)
         return whole
 
     def _fixed(self) -> Params:
@@ -239,25 +301,24 @@ class Space:
 
     def size(self) -> Size:
         """Count the space: combinations of what can be counted, names of what can't."""
-        dims = self.dimensions
-        continuous = tuple(n for n, d in dims.items() if d.values is None)
-        parents = [n for n in dims if any(n in d.when for d in dims.values())]
-        total = 0
-        seen: set[tuple[tuple[str, Value], ...]] = set()
-        for drawn in itertools.product(*(dims[n].values or () for n in parents)):
-            params: Params = {}
-            for name, value in zip(parents, drawn, strict=True):
-                if self.is_active(name, params):
-                    params[name] = value
-            if (key := tuple(params.items())) in seen:
-                continue
-            seen.add(key)
-            total += math.prod(
-                len(values)
-                for name, d in dims.items()
-                if name not in parents and (values := d.values) and self.is_active(name, params)
-            )
-        return Size(total, continuous)
+        continuous = tuple(n for n, d in self.dimensions.items() if d.count is None)
+        return Size(self._combinations(tuple(self.dimensions), {}), continuous)
+
+    def _combinations(self, names: tuple[str, ...], above: Params) -> int:
+        """Of these dimensions, given the params above them that conditions name."""
+        if not names:
+            return 1
+        name, rest = names[0], names[1:]
+        if not self.is_active(name, above):
+            return self._combinations(rest, above)
+        told_apart = self._told_apart(name)
+        others = (self.dimensions[name].count or 1) - len(told_apart)
+        total = others * self._combinations(rest, above) if others else 0
+        return total + sum(self._combinations(rest, {**above, name: v}) for v in told_apart)
+
+    def _told_apart(self, name: str) -> set[Value]:
+        """The values of a dimension that conditions name; the others count alike."""
+        return {value for d in self.dimensions.values() for value in d.when.get(name, ())}
 
     def points(self) -> Iterator[Params]:
         """Every point of a space without continuous dimensions."""
@@ -292,14 +353,42 @@ class Space:
             out[name] = row
         return out
 
+    @classmethod
+    def of_dict(cls, plain: Mapping[str, Mapping[str, Any]]) -> Space:
+        """The space that `as_dict` gave, of a study that nobody may have the file of any more."""
+        return cls({name: _of_dict(row) for name, row in plain.items()})
+
+
+def _of_dict(row: Mapping[str, Any]) -> Dimension:
+    when = {name: tuple(values) for name, values in row.get("when", {}).items()}
+    if "choices" in row:
+        return Choice(tuple(row["choices"]), when)
+    if "value" in row:
+        return Fixed(row["value"], when)
+    return Range(row["low"], row["high"], row.get("step"), row["log"], when)
+
 
 def params_key(params: Mapping[str, Value]) -> str:
-    """The same for the same params."""
-    return json.dumps(dict(params), sort_keys=True)
+    """The same for the same params, however their numbers are spelled: 1 and 1.0, 0.0 and -0.0."""
+    return json.dumps({name: _spelled(value) for name, value in params.items()}, sort_keys=True)
 
 
-def _given(params: Mapping[str, Value], name: str, dimension: Dimension) -> Value:
-    return dimension.value if isinstance(dimension, Fixed) else params[name]
+def _spelled(value: Value) -> Value:
+    return value if isinstance(value, bool | str) else float(f"{value:.12g}") + 0.0
+
+
+def _exact(number: int | float) -> Fraction:
+    """The number that its decimals say: 0.1 is a tenth, which no float is."""
+    return Fraction(str(number))
+
+
+def _is_same(own: Value, value: object) -> bool:
+    """Whether `value` is `own`; 0 is 0.0 where a float is meant, and True is never 1."""
+    if isinstance(own, float) and isinstance(value, float):
+        return math.isclose(own, value, rel_tol=_ROUNDING)
+    if isinstance(own, float) and type(value) is int:
+        return own == value
+    return type(value) is type(own) and value == own
 
 
 def parse_space(table: Mapping[str, object], knobs: Mapping[str, Knob], where: str) -> Space:
@@ -320,8 +409,7 @@ def parse_space(table: Mapping[str, object], knobs: Mapping[str, Knob], where: s
             raise StudyFileError(f"{where} {name}: {_unknown(name, knobs)}")
         at = f"{where} {name}"
         dimension = _parse_dimension(spec, knobs[name], at)
-        _check_conditions(dimension, dimensions, at)
-        dimensions[name] = dimension
+        dimensions[name] = replace(dimension, when=_conditions(dimension, dimensions, at))
     return Space(dimensions)
 
 
@@ -343,7 +431,8 @@ def _parse_choices(choices: object, knob: Knob, at: str) -> tuple[Value, ...]:
     if not isinstance(choices, list) or not choices:
         raise StudyFileError(f"{at}: {choices!r} is not a list with at least one value")
     values = tuple(_allowed(value, knob, at) for value in choices)
-    if len(set(values)) < len(values):
+    pairs = itertools.combinations(values, 2)
+    if len(set(values)) < len(values) or any(_is_same(one, other) for one, other in pairs):
         raise StudyFileError(f"{at}: {choices!r} names a value twice")
     return values
 
@@ -377,17 +466,20 @@ def _parse_step(
     if step is None:
         return None
     whole = isinstance(step, int) and not isinstance(step, bool)
-    if not (whole or (knob.kind == "float" and isinstance(step, float))) or step <= 0:  # type: ignore[operator]
+    is_number = whole or (knob.kind == "float" and isinstance(step, float) and math.isfinite(step))
+    if not is_number or step <= 0:  # type: ignore[operator]
         kind = "a whole number" if knob.kind == "int" else "a number"
         raise StudyFileError(f"{at}.step: {step!r} is not {kind} above 0")
     assert isinstance(step, int | float)
     if log:
         raise StudyFileError(f"{at}.step: {step} can't be combined with log = true")
-    ratio = (high - low) / step
-    if not math.isclose(ratio, round(ratio), abs_tol=1e-9):
+    # As decimals, as Optuna does: floats would say that 0.3 is not three times 0.1.
+    if (_exact(high) - _exact(low)) % _exact(step):
         raise StudyFileError(
             f"{at}.step: from low {low} in steps of {step} high {high} is never reached"
         )
+    if knob.kind == "float" and step < _FINEST * math.ulp(high):
+        raise StudyFileError(f"{at}.step: {step} is finer than numbers are; leave it out")
     return step
 
 
@@ -397,21 +489,29 @@ def _parse_when(when: object, at: str) -> dict[str, tuple[Value, ...]]:
     return {k: tuple(v) if isinstance(v, list) else (v,) for k, v in when.items()}
 
 
-def _check_conditions(dimension: Dimension, above: Mapping[str, Dimension], at: str) -> None:
+def _conditions(
+    dimension: Dimension, above: Mapping[str, Dimension], at: str
+) -> dict[str, tuple[Value, ...]]:
+    """The conditions of a dimension, in the values that their parents draw."""
+    when: dict[str, tuple[Value, ...]] = {}
     for parent, wanted in dimension.when.items():
         if parent not in above:
             hint = _unknown(parent, above) if above else "nothing stands above it"
             raise StudyFileError(f"{at}.when: {parent!r} must stand above it in [space]; {hint}")
-        values = above[parent].values
-        if values is None:
+        if above[parent].count is None:
             raise StudyFileError(
                 f"{at}.when: {parent} is continuous; a condition needs a value that can be met"
             )
+        own: list[Value] = []
         for value in wanted:
-            if not above[parent].contains(value):
+            canonical = above[parent].canonical(value)
+            if canonical is None:
                 raise StudyFileError(
                     f"{at}.when: {parent} never is {value!r}; it is {above[parent].describe()}"
                 )
+            own.append(canonical)
+        when[parent] = tuple(dict.fromkeys(own))
+    return when
 
 
 def _number(value: object, knob: Knob, at: str) -> int | float:
@@ -424,7 +524,7 @@ def _allowed(value: object, knob: Knob, at: str) -> Value:
     if not knob.accepts(value):
         raise StudyFileError(f"{at}: {value!r} is not allowed; it must be {knob.allowed}")
     if knob.kind == "float":
-        return float(value)  # type: ignore[arg-type]
+        return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
     return value  # type: ignore[return-value]
 
 

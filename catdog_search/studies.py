@@ -13,7 +13,6 @@ from catdog_search.errors import StudyFileError
 from catdog_search.space import (
     Choice,
     Fixed,
-    Knob,
     Params,
     Space,
     did_you_mean,
@@ -25,6 +24,10 @@ _MOST_SIZES = 16
 _LEAST_SIZE = 8
 _LEAST_RESNET_SIZE = 32
 _ALL_STAGES = 5
+# Of a recipe: MLflow names a run after it.
+_LONGEST_NAME = 250
+# Optuna's grid sampler lists all points, for every trial anew.
+_MOST_POINTS = 1_000_000
 
 PACKAGE = Path(__file__).resolve().parent
 
@@ -89,7 +92,7 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     space = parse_space(_subtable(table, "space", file), knobs, f"{file} [space]")
     if not space.dimensions:
         raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
-    recipes = _parse_recipes(_subtable(table, "recipes", file), space, knobs, file)
+    recipes = _parse_recipes(_subtable(table, "recipes", file), space, file)
     config = cfg.check_study({**table, "space": space, "recipes": recipes}, file)
     for name in config.published:
         if name not in recipes:
@@ -112,23 +115,17 @@ def _subtable(table: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any
     return value
 
 
-def _parse_recipes(
-    table: Mapping[str, Any], space: Space, knobs: Mapping[str, Knob], file: str
-) -> dict[str, Params]:
+def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[str, Params]:
     recipes: dict[str, Params] = {}
     for name, params in table.items():
         where = f"{file} [recipes.{name}]"
+        if not 1 <= len(name) <= _LONGEST_NAME:
+            raise StudyFileError(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
         if not isinstance(params, dict):
             raise StudyFileError(f"{where}: {params!r} is not a table of params")
-        # TOML tells 0 from 0.0; a rate of 0 is meant as the number.
-        whole = [
-            k
-            for k, v in params.items()
-            if type(v) is int and k in knobs and knobs[k].kind == "float"
-        ]
-        recipes[name] = {**params, **{k: float(params[k]) for k in whole}}
-        if problems := space.problems(recipes[name]):
+        if problems := space.problems(params):
             raise StudyFileError(f"{where} {problems[0]}")
+        recipes[name] = space.canonical(params)
     return recipes
 
 
@@ -180,7 +177,7 @@ def _check_resnet50(config: StudyConfig, file: str) -> None:
 
 def _check_progressive(config: StudyConfig, file: str) -> None:
     """A network that trains on two sizes must take both."""
-    if not any(_values(config, "progressive")) and "progressive" not in config.space.searched:
+    if "progressive" not in config.space.searched and not any(_values(config, "progressive")):
         return
     at = f"{file} [space] progressive: trains on photos of half the side"
     if "flatten" in _values(config, "head"):
@@ -207,8 +204,14 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
             raise StudyFileError(f"{at}: it is active only now and then; use tpe or random")
         if name in ("gp", "cmaes") and isinstance(spec, Choice):
             raise StudyFileError(f"{at}: its choices have no order; use a range, or tpe or random")
-        if name == "grid" and spec.values is None:
+        if name == "grid" and spec.count is None:
             raise StudyFileError(f"{at}: it is continuous; give it choices or a step")
+    points = config.space.size().combinations
+    if name == "grid" and points > _MOST_POINTS:
+        raise StudyFileError(
+            f"{file} [sampler] name: 'grid' lists all {points} points of [space], at most "
+            f"{_MOST_POINTS}; use tpe, random or qmc"
+        )
 
 
 def _check_schedule(config: StudyConfig, file: str) -> None:
@@ -222,7 +225,7 @@ def _check_schedule(config: StudyConfig, file: str) -> None:
                 'use name = "none", or fix it'
             )
     averaged = config.space.dimensions.get("ema")
-    if averaged is None or averaged.values == (0.0,):
+    if averaged is None or (averaged.count == 1 and averaged.contains(0.0)):
         return
     schedules = averaged.when.get("schedule", _values(config, "schedule"))
     if "constant" in schedules:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from catdog_search.config import StudyConfig
+from catdog_search.redact import redact
 from catdog_search.search.messages import (
     BatchDone,
     Best,
@@ -21,10 +22,12 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.space import Params
+from catdog_search.space import Params, Value
+from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 _ROWS = 15
 # Without a terminal, a line at least so often.
@@ -57,10 +60,15 @@ def duration(seconds: float) -> str:
 
 def say_params(params: Params) -> str:
     """`n_blocks=3 dropout=0.25`."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
+    return " ".join(f"{name}={_say_value(value)}" for name, value in params.items())
+
+
+def _say_value(value: Value) -> str:
+    """A step or a choice as it is spelled, so that two never read alike; else in 4 digits."""
+    if not isinstance(value, float):
+        return str(value)
+    exact = f"{value:.8g}"
+    return exact if float(exact) == value else f"{value:.4g}"
 
 
 def say_plan(plan: Planned, trials: int) -> str:
@@ -180,6 +188,13 @@ class _Row:
     seconds: float | None = None
 
 
+def _literal(*lines: str) -> Text:
+    """Lines as they are: rich would read a name in brackets as a colour."""
+    from rich.text import Text
+
+    return Text("\n".join(printable(redact(line)) for line in lines))
+
+
 class LiveDisplay:
     """A table that is drawn anew several times a second.
 
@@ -225,9 +240,10 @@ class LiveDisplay:
                 self._progress(row, event)
             case Planned():
                 self._estimated, self._at_once = event.estimate.seconds, event.sharing
-                self._console.print(f"plan: {say_plan(event, self._wanted - self._finished)}")
+                plan = say_plan(event, self._wanted - self._finished)
+                self._console.print(_literal(f"plan: {plan}"))
             case Notice(text=text):
-                self._console.print(f"note: {text}")
+                self._console.print(_literal(f"note: {text}"))
 
     def _row(self, number: int) -> _Row | None:
         return next((row for row in reversed(self._rows) if row.number == number), None)
@@ -266,19 +282,20 @@ class LiveDisplay:
     def render(self) -> RenderableType:
         """The table as it stands."""
         from rich.table import Table
-        from rich.text import Text
 
-        table = Table(title=Text(f"study {self._config.name}"), caption=Text(self._summary()))
+        caption = _literal(*self._summary())
+        table = Table(title=_literal(f"study {self._config.name}"), caption=caption)
         for name in ("trial", "state", "what differs", "epoch", self._config.metric, "time"):
             table.add_column(name, overflow="fold")
         for row in self._rows[-_ROWS:]:
             seconds = time.monotonic() - row.started if row.seconds is None else row.seconds
             best = self._best is not None and row.number == self._best.number
             cells = (str(row.number), row.state, row.params, row.epoch, row.value)
-            table.add_row(*cells, duration(seconds), style="bold green" if best else None)
+            shown = map(_literal, (*cells, duration(seconds)))
+            table.add_row(*shown, style="bold green" if best else None)
         return table
 
-    def _summary(self) -> str:
+    def _summary(self) -> tuple[str, ...]:
         best = (
             f"best {self._best.value:.4f} (trial {self._best.number})"
             if self._best
@@ -289,8 +306,8 @@ class LiveDisplay:
             parts.append(f"about {duration(left)} left")
         if self._best:
             varied = {k: v for k, v in self._best.params.items() if k in self._searched}
-            parts.append(f"\nbest: {say_params(varied)}")
-        return " · ".join(parts)
+            return " · ".join(parts), f"best: {say_params(varied)}"
+        return (" · ".join(parts),)
 
     def _seconds_left(self) -> float | None:
         done = [row.seconds for row in self._rows if row.seconds is not None]

@@ -200,6 +200,28 @@ def pictures(shared_cache: Path) -> Dataset:
     return dataset.load(SyntheticSource(100), 8, shared_cache, 10**9)
 
 
+@pytest.fixture(scope="session")
+def done(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path) -> State:
+    """A study of two trials, each with a model; the tests leave it as it is."""
+    from tiny_study import make_done  # for the few tests that need it
+
+    root = tmp_path_factory.mktemp("done") / "a"
+    root.mkdir()
+    shutil.copy(empty_mlflow, root / "mlflow.db")
+    return make_done(root, pictures)
+
+
+@pytest.fixture
+def home(done: State, tmp_path: Path) -> State:
+    """A state of its own like `done`, to be changed."""
+    from catdog_search.search.relocate import relocate
+
+    shutil.copytree(done.root, tmp_path / "home")
+    state = State.at(str(tmp_path / "home"))
+    relocate(state)
+    return state
+
+
 @pytest.fixture
 def act(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Says what the n-th training from now on does."""

@@ -1,27 +1,69 @@
 """A stand-in for training, put in at its seam: no Keras, milliseconds, and it fails on demand.
 
 What the n-th training since the file at FAKE_CALLS was made does stands in FAKE_ACTIONS, a JSON
-object like {"2": "crash"}; the others train. FAKE_LIMIT is what it may take of `load`; above it
-runs out of memory.
+object like {"2": "crash"}; the others train. `EROFS` and other names of errors raise that error.
+FAKE_LIMIT is what it may take of `load`; above it runs out of memory. FAKE_BUSY_MS is what MLflow
+waits for a locked database in this process, instead of 20 s. With FAKE_NO_FIGURES the figures of a
+trial fail after the first.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from catdog_search.config import StudyConfig
 from catdog_search.space import Params
+from catdog_search.tracking import trial_files
 from catdog_search.training.execution import PLAIN, Device, Execution
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+
+
+@contextlib.contextmanager
+def wait_less_for_locks(milliseconds: str) -> Iterator[None]:
+    """MLflow tells sqlite to wait for 20 s, in words of its own."""
+
+    def shorten(
+        connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+    ) -> tuple[str, Any]:
+        if statement.startswith("PRAGMA busy_timeout"):
+            statement = f"PRAGMA busy_timeout = {milliseconds};"
+        return statement, parameters
+
+    event.listen(Engine, "before_cursor_execute", shorten, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", shorten)
+
+
+def _fail_at_figures() -> None:
+    whole = trial_files.keep_figures
+
+    def fail(client: Any, run_id: str, figures: Mapping[str, Any]) -> None:
+        name = next(iter(figures))
+        whole(client, run_id, {name: figures[name]})
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    trial_files.keep_figures = fail
+
+
+_whole_life = contextlib.ExitStack()
+if "FAKE_BUSY_MS" in os.environ:
+    _whole_life.enter_context(wait_less_for_locks(os.environ["FAKE_BUSY_MS"]))
+if "FAKE_NO_FIGURES" in os.environ:
+    _fail_at_figures()
 
 
 def look_at_device(backend: str) -> Device:
@@ -66,7 +108,7 @@ def train(
             if on_batch and not on_batch(epoch, step + 1, 1):
                 return _result("interrupted", history, data)
         if action and epoch == 1:
-            _MISHAPS[action]()
+            _mishap(action)
         history.append(_metrics(params, epoch))
         if action == "diverge":
             return _result("diverged", history, data)
@@ -109,10 +151,6 @@ def _bug() -> None:
     raise ZeroDivisionError("a bug on demand")
 
 
-def _disk_full() -> None:
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 _MISHAPS: dict[str, Callable[[], None]] = {
     "crash": _crash,
     "killed_by_the_kernel": _killed_by_the_kernel,
@@ -120,9 +158,16 @@ _MISHAPS: dict[str, Callable[[], None]] = {
     "hang": _hang,
     "out_of_memory": _out_of_memory,
     "bug": _bug,
-    "disk_full": _disk_full,
     "diverge": lambda: None,
 }
+
+
+def _mishap(action: str) -> None:
+    if action in _MISHAPS:
+        _MISHAPS[action]()
+    elif action != "nothing":
+        number = getattr(errno, action)
+        raise OSError(number, os.strerror(number))
 
 
 def value(params: Params) -> float:
@@ -149,6 +194,8 @@ def _metrics(params: Params, epoch: int) -> dict[str, float]:
         "accuracy": accuracy,
         "val_loss": loss,
         "val_accuracy": accuracy,
+        "val_balanced_accuracy": accuracy - 0.1,
+        "val_auc": accuracy / 2 + 0.5,
         "learning_rate": 0.001,
         "seconds": 0.01,
     }
@@ -161,7 +208,12 @@ def _result(ending: Any, history: list[dict[str, float]], data: TrainData) -> Tr
         ending=ending,
         history=history,
         best_epoch=len(history) - 1 if history else None,
-        scores={"val_accuracy": history[-1]["val_accuracy"], "val_f1": 0.5} if finished else {},
+        scores={
+            **{k: v for k, v in history[-1].items() if k.startswith("val_")},
+            "val_f1": 0.5,
+        }
+        if finished
+        else {},
         val_probabilities=probabilities if finished else np.empty(0, np.float32),
         model=None,
         n_weights=42,

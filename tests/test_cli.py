@@ -32,12 +32,12 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.terminal import LiveDisplay, PlainDisplay, duration
+from catdog_search.terminal import LiveDisplay, PlainDisplay, duration, say_params
 from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (
     *("run", "studies", "check", "show", "compare", "evaluate"),
-    *("promote", "ui", "doctor", "data"),
+    *("promote", "ui", "relocate", "doctor", "data"),
 )
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
 HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
@@ -200,7 +200,9 @@ def test_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(studies, "available", full)
     result = call("studies")
-    assert (result.exit_code, result.output) == (1, "error: the disk is full\n")
+    assert result.exit_code == 1
+    assert result.output.startswith("error: the disk is full (No space left on device)")
+    assert result.output.count("\n") == 1
 
 
 def test_doctor_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -330,3 +332,19 @@ def test_live_display_replaces_an_attempt_that_died() -> None:
 )
 def test_duration_is_for_people(seconds_: float, text: str) -> None:
     assert duration(seconds_) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.3, "x=0.3"),
+        (1e-05, "x=1e-05"),
+        (0.123456, "x=0.123456"),  # a step; in four digits its neighbours would read alike
+        (0.12345678901, "x=0.1235"),
+        (0.0, "x=0"),
+        (3, "x=3"),
+        (True, "x=True"),
+    ],
+)
+def test_params_are_printed_as_they_are_spelled(value: Any, text: str) -> None:
+    assert say_params({"x": value}) == text

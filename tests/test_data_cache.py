@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 
 from catdog_search.data import cache, dataset, decoders
-from catdog_search.data.budget import Reserve
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import FolderSource, SyntheticSource, ZipSource, open_source
@@ -48,9 +47,9 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = decoders.examine
 
-    def note(content: bytes, key: str, image_size: int, reserve: Reserve) -> Any:
+    def note(content: bytes, key: str, *more: Any) -> Any:
         seen.append(key)
-        return real(content, key, image_size, reserve)
+        return real(content, key, *more)
 
     monkeypatch.setattr(decoders, "examine", note)
     return seen
@@ -217,7 +216,7 @@ ERRORS = {
     "No such file or directory": FileNotFoundError(
         errno.ENOENT, "No such file or directory", "/secret/1.ppm"
     ),
-    "memory ran out": MemoryError(),
+    "too little memory": MemoryError(),
 }
 
 
@@ -285,9 +284,7 @@ def test_what_decodes_is_looked_at_again_with_another_decoder(
     monkeypatch.setattr(
         decoders,
         "examine",
-        lambda content, key, size, reserve: real(
-            picture if content.startswith(b"a format") else content, key, size, reserve
-        ),
+        lambda content, *more: real(picture if content.startswith(b"a format") else content, *more),
     )
     assert packed().manifest.left_out == ()
 

@@ -172,7 +172,8 @@ def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path:
     right = found["confusion"][0][0] + found["confusion"][1][1]
     assert found["scores"]["accuracy"] == pytest.approx(right / n)
     assert set(found["scores"]) == {
-        "accuracy", "loss", "precision", "recall", "f1", "auc", "calibration_error",
+        "accuracy", "balanced_accuracy", "loss", "precision", "recall", "f1", "auc",
+        "calibration_error",
     }  # fmt: skip
     assert found["seen"] == {"train": 0, "val": 0, "test": 0, "new": n}
     assert found["interval"][0] < right / n < found["interval"][1]

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from tiny_study import (
     children_of,
     coordinator_process,
     is_alive,
+    mlflow_children,
     proposals,
     run,
 )
@@ -30,7 +32,7 @@ from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
-from catdog_search.search.messages import Event, Planned, TrialEnded, TrialStarted
+from catdog_search.search.messages import Event, Notice, Planned, TrialEnded, TrialStarted
 from catdog_search.search.storage import load_study
 from catdog_search.tracking.store import Store
 
@@ -142,6 +144,57 @@ def test_new_recipe_is_tried_next(state: State, pictures: Dataset) -> None:
     more = {"plain": TABLE["recipes"]["plain"], "wide": {**TABLE["recipes"]["plain"], "filters": 8}}
     report = run(state, pictures, 3, table={"recipes": more})
     assert [row.recipe for row in report.view.trials] == ["plain", None, "wide"]
+
+
+STEPPED: dict[str, Any] = {
+    "space": {
+        "n_blocks": 1,
+        "filters": 4,
+        "dropout": {"low": 0.1, "high": 0.5, "step": 0.1},
+        "dense_units": 0,
+    },
+    "recipes": {"a": {"dropout": 0.3}, "b": {"dropout": 0.1 + 0.2}},
+}
+
+
+def test_steps_are_tried_once_and_equal_recipes_named(state: State, pictures: Dataset) -> None:
+    said: list[Event] = []
+    table = {**STEPPED, "sampler": {"name": "grid"}}
+    run(state, pictures, 1, table=table, listener=said.append)
+    report = run(state, pictures, 9, table=table, listener=said.append)
+    assert report.end == "exhausted"
+    assert sorted(row.params["dropout"] for row in report.view.trials) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert report.view.trials[0].recipe == "a"
+    notices = [event.text for event in said if isinstance(event, Notice)]
+    assert notices == [
+        "recipe b has the same params as recipe a, which is queued",
+        "recipe b has the same params as recipe a, which is trial 0",
+        "every point of the space has been tried",
+    ]
+    runs = mlflow_children(state, report.view)
+    assert {run.data.params["dropout"] for run in runs} == {"0.1", "0.2", "0.3", "0.4", "0.5"}
+
+
+def test_study_that_spelled_a_step_as_a_sum_is_resumed(state: State, pictures: Dataset) -> None:
+    run(state, pictures, 1, table=STEPPED)
+    # As the version that added floats up left it.
+    with sqlite3.connect(state.optuna_db) as connection:
+        for table, column in (
+            ("trial_user_attributes", "value_json"),
+            ("study_user_attributes", "value_json"),
+            ("trial_params", "param_value"),
+        ):
+            old = f"update {table} set {column} = replace({column}, '0.3', '0.30000000000000004')"
+            connection.execute(old)
+    connection.close()
+    report = run(state, pictures, 9, table=STEPPED)
+    assert report.view.trials[0].params["dropout"] == 0.3
+    assert sorted(row.params["dropout"] for row in report.view.trials) == [0.1, 0.2, 0.3, 0.4, 0.5]
+
+
+def test_seeds_of_equal_recipes_are_trained_once(state: State, pictures: Dataset) -> None:
+    report = run(state, pictures, 2, table=STEPPED, seeds=2)
+    assert [row.recipe for row in report.view.trials] == ["a", "a"]
 
 
 def test_bug_is_recorded_and_stops_the_study(

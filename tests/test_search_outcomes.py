@@ -139,7 +139,7 @@ def test_crash_is_tried_once_more_as_the_same_trial(
 def test_crash_beside_a_coordinators_death_is_counted_once(
     state: State, pictures: Dataset, act: Act
 ) -> None:
-    act(call_1="crash", call_2="disk_full", call_3="crash")
+    act(call_1="crash", call_2="ENOSPC", call_3="crash")
     with pytest.raises(StateError, match="No space left"):
         run(state, pictures, 1)
     report = run(state, pictures, 1)
@@ -149,7 +149,7 @@ def test_crash_beside_a_coordinators_death_is_counted_once(
 def test_full_disk_stops_the_study_and_keeps_the_trial(
     state: State, pictures: Dataset, act: Act
 ) -> None:
-    act(call_2="disk_full")
+    act(call_2="ENOSPC")
     with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
         run(state, pictures, 2)
     assert [row.state for row in history.view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
@@ -167,7 +167,10 @@ def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
         patched.setattr(StudyRecord, "close", full)
         with pytest.raises(StateError) as caught:
             run(state, pictures, 1)
-    assert str(caught.value) == f"state folder {state.root}: the disk is full; run again to go on"
+    line = str(caught.value)
+    assert line.startswith("the disk is full (No space left on device)")
+    assert str(state.root) in line
+    assert line.endswith("; once that is mended, run again to go on")
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(state)
 

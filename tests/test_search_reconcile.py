@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_study import assert_stores_agree, mlflow_children, run
+from tiny_study import assert_stores_agree, call, listing, mlflow_children, run
 
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StudyLockedError
+from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.history import StudyView
@@ -28,7 +33,22 @@ def reopen(state: State, view: StudyView) -> str:
 
 def delete_run(state: State, view: StudyView) -> str:
     Store.of(state).client().delete_run(view.trials[1].run_id)
+    return "trial 1 is COMPLETE in Optuna, and its run"
+
+
+def lose_run(state: State, view: StudyView) -> str:
+    with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
+        connection.execute(
+            "update tags set value = 'other' where key = ? and run_uuid = ?",
+            ("mlflow.parentRunId", view.trials[1].run_id),
+        )
     return "trial 1 is COMPLETE in Optuna and has no run in MLflow"
+
+
+def trash_experiment(state: State, view: StudyView) -> str:
+    client = Store.of(state).client()
+    client.delete_experiment(client.get_run(view.parent_run_id).info.experiment_id)
+    return "is in MLflow's trash"
 
 
 def change_value(state: State, view: StudyView) -> str:
@@ -48,6 +68,12 @@ def add_stranger(state: State, view: StudyView) -> str:
 def lose_everything(state: State, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute("update runs set lifecycle_stage = 'deleted'")
+    return f"run {view.parent_run_id} of the study is in MLflow's trash"
+
+
+def lose_the_study(state: State, view: StudyView) -> str:
+    with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
+        connection.execute("update tags set value = 'other' where key = 'study_uid'")
     return "2 trials in Optuna, and no run in"
 
 
@@ -57,6 +83,7 @@ def leave_checkpoint(state: State, view: StudyView) -> str:
 
 
 def forget_model(state: State, view: StudyView) -> str:
+    shutil.rmtree(state.root / "copies")  # or the new row would be told as damage
     study = history.load_study(state, "tiny")
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute(
@@ -71,6 +98,9 @@ def forget_model(state: State, view: StudyView) -> str:
     [
         reopen,
         delete_run,
+        lose_run,
+        trash_experiment,
+        lose_the_study,
         change_value,
         add_stranger,
         lose_everything,
@@ -118,3 +148,194 @@ def test_running_study_is_left_alone(state: State, pictures: Dataset) -> None:
         pytest.raises(StudyLockedError, match="is running"),
     ):
         reconcile(state, "tiny", repair=True)
+
+
+def best_of(state: State) -> tuple[int, str, Path]:
+    """Number, model and the model's folder of the best trial."""
+    view = history.view(state, "tiny")
+    assert view.best is not None
+    row = view.trials[view.best.number]
+    model_id = row.model_id or ""
+    return row.number, model_id, state.artifacts / "tiny" / "models" / model_id / "artifacts"
+
+
+def doctor(state: State, *options: str, code: int) -> str:
+    return call("doctor", *options, "--state", str(state.root), code=code).output
+
+
+def sql(path: Path, statement: str, *values: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute(statement, values).rowcount
+
+
+def delete_row(state: State, model_id: str) -> None:
+    sql(state.mlflow_db, "delete from logged_models where model_id = ?", model_id)
+
+
+def put_into_the_trash(state: State, model_id: str) -> None:
+    Store.of(state).client().delete_logged_model(model_id)
+
+
+def say_elsewhere(state: State, model_id: str) -> None:
+    change = "update logged_models set artifact_location = '/gone/x' where model_id = ?"
+    sql(state.mlflow_db, change, model_id)
+
+
+@pytest.mark.parametrize("damage", [delete_row, put_into_the_trash, say_elsewhere])
+def test_model_whose_files_are_there_is_entered_again(
+    home: State, damage: Callable[[State, str], None]
+) -> None:
+    _, model_id, folder = best_of(home)
+    damage(home, model_id)
+    assert "MLflow doesn't say so" in doctor(home, code=1)
+    doctor(home, "--repair", code=0)
+    assert "Optuna and MLflow agree" in doctor(home, code=0)
+    assert best_of(home)[1] == model_id
+    model = Store.of(home).client().get_logged_model(model_id)
+    assert model.artifact_location == folder.as_uri()
+    call("promote", "--study", "tiny", "--model", "again", "--state", str(home.root))
+
+
+def test_model_without_files_is_forgotten(home: State) -> None:
+    number, model_id, folder = best_of(home)
+    shutil.rmtree(folder)
+    assert f"trial {number} should keep the model {model_id}, which is gone" in doctor(home, code=1)
+    doctor(home, "--repair", code=0)
+    assert history.view(home, "tiny").trials[number].model_id is None
+
+
+def take_artifacts_away(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    state.artifacts.rename(state.root / "aside")
+
+
+def forbid_reading(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    real = Path.stat
+
+    def stat(path: Path, **options: bool) -> os.stat_result:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    patch.setattr(Path, "stat", stat)
+
+
+def lead_out(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    folder.parent.rename(state.root / "aside")
+    folder.parent.symlink_to(state.root / "aside")
+
+
+def lead_nowhere(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    lead_out(state, folder, patch)
+    (state.root / "aside").rename(state.root / "unmounted")
+
+
+def move_outside(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    folder.rename(state.root / "aside")
+    sql(
+        state.mlflow_db,
+        "update logged_models set artifact_location = ? where artifact_location = ?",
+        (state.root / "aside").as_uri(),
+        folder.as_uri(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hide", "cure"),
+    [
+        (take_artifacts_away, "`mkdir -p "),
+        (forbid_reading, "`chmod -R u+rwX "),
+        (lead_out, "`cp -aL "),
+        (lead_nowhere, "`rm "),
+        (move_outside, "`mkdir -p "),
+    ],
+)
+def test_model_that_cannot_be_looked_at_is_not_forgotten(
+    home: State,
+    hide: Callable[[State, Path, pytest.MonkeyPatch], None],
+    cure: str,
+) -> None:
+    number, model_id, folder = best_of(home)
+    with pytest.MonkeyPatch.context() as patch:
+        hide(home, folder, patch)
+        said = doctor(home, "--repair", code=1)
+    (line,) = [line for line in said.splitlines() if f"trial {number} should keep" in line]
+    assert "can't be seen" in line
+    assert cure in said
+    assert history.view(home, "tiny").trials[number].model_id == model_id
+
+
+@pytest.mark.parametrize("hide", [lead_out, move_outside])
+def test_cure_of_a_model_that_lies_outside_works_as_it_is_printed(
+    home: State, hide: Callable[[State, Path, pytest.MonkeyPatch], None]
+) -> None:
+    _, model_id, folder = best_of(home)
+    hide(home, folder, pytest.MonkeyPatch())
+    said = doctor(home, code=1)
+    assert "doctor --repair` mends" not in said
+    (cure,) = {part for part in said.split("`")[1::2] if part.startswith(("cp ", "mkdir "))}
+    assert os.system(cure) == 0
+    doctor(home, "--repair", code=0)
+    assert "Optuna and MLflow agree" in doctor(home, code=0)
+    assert best_of(home)[1] == model_id
+
+
+def test_model_that_another_store_may_have_is_not_forgotten(
+    home: State, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "other.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    number, model_id, _ = best_of(home)
+    shutil.rmtree(home.artifacts)
+    home.artifacts.mkdir()
+    doctor(home, "--repair", code=0)  # the runs are made anew
+    said = doctor(home, "--repair", code=1)
+    assert f"mend: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
+    assert history.view(home, "tiny").trials[number].model_id == model_id
+
+
+def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
+    home: State, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
+) -> None:
+    number, model_id, folder = best_of(home)
+    shutil.copy(empty_mlflow, tmp_path / "other.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+        run(home, pictures, 2)
+        shutil.rmtree(folder)
+        doctor(home, "--repair", code=1)
+        said = doctor(home, "--repair", code=1)
+    assert "the study was tracked at" in said
+    assert history.view(home, "tiny").trials[number].model_id == model_id
+
+
+def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: State) -> None:
+    number, _, _ = best_of(home)
+    run_id = history.view(home, "tiny").trials[number].run_id or ""
+    study = history.load_study(home, "tiny")
+    sql(
+        home.optuna_db,
+        "update trials set state = 'RUNNING' where trial_id = ?",
+        str(study.get_trials()[number]._trial_id),
+    )
+    before = listing(home.artifacts)
+    said = doctor(home, "--repair", code=0)
+    assert f"run {run_id} of trial {number} is FINISHED, and Optuna knows of no trial" in said
+    assert listing(home.artifacts) == before
+    assert Store.of(home).client().get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize("table", ["runs", "experiments"])
+def test_place_that_is_said_to_lie_outside_is_put_right(
+    home: State, pictures: Dataset, table: str
+) -> None:
+    column = {"runs": "artifact_uri", "experiments": "artifact_location"}[table]
+    sql(home.mlflow_db, f"update {table} set {column} = replace({column}, 'tiny', '../../x')")
+    before = listing(home.root)
+    with pytest.raises(StateError, match="catdog-search doctor --repair --state") as caught:
+        run(home, pictures, 2)
+    cure = shlex.split(str(caught.value).split("`")[1])
+    assert {p for p in listing(home.root) if p.startswith("x")} == set()
+    assert len(listing(home.artifacts)) == sum(p.startswith("artifacts/") for p in before)
+    call(*cure[1:])
+    assert "Optuna and MLflow agree" in doctor(home, code=0)
+    run(home, pictures, 2, table={"keep_models": 1})

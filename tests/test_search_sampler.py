@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import json
+import random
 from pathlib import Path
 
 import optuna
@@ -13,10 +15,12 @@ from optuna.trial import FrozenTrial
 from catdog_search.config import PrunerConfig, SamplerConfig
 from catdog_search.errors import StateError
 from catdog_search.search import history
+from catdog_search.search.chance import Chance
 from catdog_search.search.feasibility import failure_risk
-from catdog_search.search.propose import Proposer, is_exhausted
+from catdog_search.search.propose import Proposer, _by_chance, is_exhausted
 from catdog_search.search.pruner import make_pruner, report_epoch
 from catdog_search.search.sampler import PerTrialSampler, make_sampler, trial_seed
+from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Choice, Fixed, Params, Range, Space, params_key
 
 NUMBERS = Space({"x": Range(-1.0, 1.0), "n": Range(0, 3)})
@@ -90,6 +94,80 @@ def test_propose_never_repeats_until_the_space_is_exhausted(name: str) -> None:
     assert not is_exhausted(MIXED, keys[:-1])
     with pytest.raises(LookupError):
         optimize(study, 1, MIXED)
+
+
+STEPS = Space({"x": Range(0.1, 0.5, 0.1), "n": Fixed(1)})
+
+
+@pytest.mark.parametrize("name", ["tpe", "random", "grid", "qmc", "gp", "cmaes"])
+def test_each_step_is_tried_once_and_then_none_is_left(name: str) -> None:
+    if name == "gp":
+        pytest.importorskip("torch")
+    config = SamplerConfig(name=name, n_startup_trials=2)  # type: ignore[arg-type]
+    study = study_in(optuna.storages.InMemoryStorage(), config, STEPS)
+    study.enqueue_trial({"x": 0.3})
+    points = optimize(study, 5, STEPS)
+    assert points[0] == {"x": 0.3, "n": 1}
+    assert sorted(p["x"] for p in points) == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [t.params["x"] for t in study.trials] == [p["x"] for p in points]  # Optuna's record too
+    keys = [params_key(p) for p in points]
+    assert is_exhausted(STEPS, keys)
+    assert not is_exhausted(STEPS, keys[1:])
+    with pytest.raises(LookupError):
+        optimize(study, 1, STEPS)
+
+
+def test_last_point_of_a_large_space_is_found() -> None:
+    space = Space({"x": Range(0.0, 0.5, 2e-5), "n": Fixed(1)})  # 25,001 points, too many to list
+    points = list(space.points())
+    keys = {params_key(p) for p in points[:-1]}
+    assert _by_chance(space, keys, random.Random(1)) == points[-1]
+    assert is_exhausted(space, {*keys, params_key(points[-1])})
+
+
+def test_only_points_of_the_space_exhaust_it() -> None:
+    keys = [params_key({"x": x, "n": 1}) for x in (0.1, 0.2, 0.4, 0.5, 0.35)]
+    assert not is_exhausted(STEPS, keys)
+
+
+@pytest.mark.parametrize("steps", [0.1, 0.05, 1e-4])
+def test_chance_draws_values_of_the_range(steps: float) -> None:
+    dimension = Range(-0.5, 0.7, steps)
+    chance = Chance(random.Random(1))
+    assert {dimension.suggest("x", chance) for _ in range(500)} <= set(dimension.values or ())
+
+
+def test_chance_stays_within_a_logarithmic_range() -> None:
+    dimension = Range(1e-5, 1.1e-5, log=True)
+    chance = Chance(random.Random(1))
+    drawn = [chance.suggest_float("x", 1e-5, 1e-5, step=None, log=True) for _ in range(3)]
+    assert drawn == [1e-5] * 3
+    assert all(dimension.contains(dimension.suggest("x", chance)) for _ in range(500))
+
+
+def test_queued_value_of_an_older_version_is_taken_as_its_step() -> None:
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(), STEPS)
+    study.enqueue_trial({"x": 0.1 + 0.2})
+    assert optimize(study, 1, STEPS) == [{"x": 0.3, "n": 1}]
+
+
+def test_trials_of_an_older_version_are_known_by_their_step() -> None:
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(FINGERPRINT, json.dumps({"space": STEPS.as_dict()}))
+    for number in range(3):
+        old = {"x": 0.1 + number * 0.1}
+        kept = {history.PARAMS: {**old, "n": 1}}
+        x = optuna.distributions.FloatDistribution(0.1, 0.5, step=0.1)
+        study.add_trial(
+            optuna.trial.create_trial(
+                value=0.5, params=old, distributions={"x": x}, user_attrs=kept
+            )
+        )
+    assert study.trials[2].params["x"] != 0.3
+    view = history.view_of(study)
+    assert [row.params["x"] for row in view.trials] == [0.1, 0.2, 0.3]
+    assert [row.varied["x"] for row in view.trials] == [0.1, 0.2, 0.3]
+    assert view.tried == {params_key({"x": x, "n": 1}): i for i, x in enumerate((0.1, 0.2, 0.3))}
 
 
 def test_propose_stores_what_it_returns_and_returns_what_is_stored() -> None:

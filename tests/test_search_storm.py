@@ -2,7 +2,7 @@
 
 By hand, with as many kills as wanted and real training:
 
-    python tests/test_search_storm.py --kills 30 --trials 12 --real
+    python tests/test_search_storm.py --kills 20 --trials 12 --real --at-once 2
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ def storm(
     training: str,
     seed: int,
     longest_s: float,
+    at_once: int = 1,
 ) -> Counter[str]:
     """Kill `kills` times, then let the study end; returns what was killed how often."""
     chance = random.Random(seed)
     killed: Counter[str] = Counter()
     while killed.total() < kills:
-        with coordinator_process(state, pictures, trials, table, training) as process:
+        with coordinator_process(state, pictures, trials, table, training, at_once) as process:
             while killed.total() < kills and process.poll() is None:
                 time.sleep(chance.uniform(0, longest_s))
                 if chance.random() < 0.3:
@@ -72,7 +73,7 @@ def storm(
                         killed["worker"] += 1
         if process.returncode == 0:
             break  # the study outran the storm, which the caller sees by the count
-    with coordinator_process(state, pictures, trials, table, training) as process:
+    with coordinator_process(state, pictures, trials, table, training, at_once) as process:
         assert process.stdout is not None
         process.stdout.read()
         assert process.wait() == 0
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--real", action="store_true")
+    parser.add_argument("--at-once", type=int, default=1, help="trials that train at once")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     state = State.at(str(folder / "state"))
@@ -173,7 +175,7 @@ def main() -> None:
         os.environ["FAKE_STEP_S"] = "0.3"
         pictures = dataset.load(SyntheticSource(100), 8, folder, 10**9)
         facts = (TABLE, asked.trials, asked.kills, "fake_training", asked.seed, 3)
-    killed = storm(state, pictures, *facts)
+    killed = storm(state, pictures, *facts, at_once=asked.at_once)
     assert_whole(state, asked.trials)
     view = history.view(state, "tiny")
     attempts = len(mlflow_children(state, view))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from catdog_search import config as cfg
 from catdog_search.errors import StudyFileError
-from catdog_search.space import Fixed, Range, Space, parse_space
+from catdog_search.space import Fixed, Range, Space, params_key, parse_space
 
 KNOBS = cfg.knobs("cnn")
 
@@ -195,3 +197,125 @@ def test_as_dict_differs_when_any_detail_does() -> None:
     ]
     as_dicts = [str(space(**table).as_dict()) for table in tables]
     assert len(set(as_dicts)) == len(tables)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step", "values"),
+    [
+        (0.1, 0.5, 0.1, (0.1, 0.2, 0.3, 0.4, 0.5)),
+        (0.0, 0.3, 0.05, (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)),
+        (0.7, 1.0, 0.1, (0.7, 0.8, 0.9, 1.0)),
+        (1e-4, 4e-4, 1e-4, (0.0001, 0.0002, 0.0003, 0.0004)),
+        (-0.3, 0.3, 0.2, (-0.3, -0.1, 0.1, 0.3)),
+        (-0.2, 0.2, 0.1, (-0.2, -0.1, 0.0, 0.1, 0.2)),
+        (1.1, 3.3, 1.1, (1.1, 2.2, 3.3)),
+        (0.0, 3.0, 1, (0.0, 1.0, 2.0, 3.0)),
+        (4, 12, 4, (4, 8, 12)),
+    ],
+)
+def test_values_of_steps_are_what_people_reckon(
+    low: float, high: float, step: float, values: tuple[float, ...]
+) -> None:
+    dimension = Range(low, high, step)
+    assert dimension.values == values
+    assert list(map(str, dimension.values)) == list(map(str, values))  # no -0.0, no 1 for 1.0
+    assert dimension.count == len(values)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"),
+    [(0.1, 0.5, 0.1), (0.0, 0.95, 0.05), (1e-5, 1e-2, 1e-5), (-1.7, 2.3, 0.1), (1.0, 1.01, 1e-5)],
+)
+def test_sums_of_floats_are_snapped_to_their_step(low: float, high: float, step: float) -> None:
+    dimension = Range(low, high, step)
+    for number, value in enumerate(dimension.values or ()):
+        summed = low + number * step
+        from_above = high - ((dimension.count or 0) - 1 - number) * step
+        rounded = round((summed - low) / step) * step + low  # as Optuna does
+        for spelled in (summed, from_above, rounded):
+            assert dimension.canonical(spelled) == value
+            assert dimension.contains(spelled)
+
+
+@pytest.mark.parametrize("value", [0.35, 0.3000001, 0.05, 0.6, "0.3", True, None, float("nan")])
+def test_what_is_beside_the_steps_is_not_snapped(value: object) -> None:
+    assert Range(0.1, 0.5, 0.1).canonical(value) is None
+
+
+def test_large_counts_are_counted_without_listing() -> None:
+    searched = space(
+        dropout={"low": 0, "high": 0.5, "step": 1e-10},
+        label_smoothing={"low": 0, "high": 0.5, "step": 1e-10},
+        ema={"low": 0.1, "high": 0.9, "step": 0.1, "when": {"dropout": [0.1, 0.2]}},
+    )
+    each = 5 * 10**9 + 1
+    assert searched.size().combinations == (each - 2 + 2 * 9) * each
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"x": 1}, {"x": 1.0}),
+        ({"x": 0.0}, {"x": -0.0}),
+        ({"x": 0.3}, {"x": 0.30000000000000004}),
+        ({"x": 1e-3, "y": "a"}, {"y": "a", "x": 0.001}),
+    ],
+)
+def test_params_key_is_the_same_however_numbers_are_spelled(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert params_key(one) == params_key(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(1, True), ("1", 1), (0.3, 0.3001), (1e-5, 1.0001e-5), ("a", "b")]
+)
+def test_params_key_tells_other_values_apart(one: Any, other: Any) -> None:
+    assert params_key({"x": one}) != params_key({"x": other})
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ({"dropout": {"low": 0.1, "high": 0.5, "step": float("inf")}}, "step: inf is not a number"),
+        ({"dropout": {"low": 0.1, "high": 0.5, "step": float("nan")}}, "step: nan is not a number"),
+        ({"dropout": {"low": 0.1, "high": 0.5, "step": 1e-300}}, "finer than numbers are"),
+        ({"dropout": {"low": 0.1, "high": 0.5, "step": 10**400}}, "is never reached"),
+        ({"dropout": {"low": 0.0, "high": 0.9, "step": 0.3000000001}}, "is never reached"),
+        ({"dropout": {"choices": [0.3, 0.1 + 0.2]}}, "names a value twice"),
+        ({"dropout": {"choices": [0, 0.0]}}, "names a value twice"),
+        ({"dropout": {"choices": [0.0, -0.0]}}, "names a value twice"),
+        ({"dense_units": {"choices": [1, 1.0]}}, "1.0 is not allowed"),
+        ({"dense_units": {"choices": [True, 1]}}, "True is not allowed"),
+        ({"kernel_size": {"choices": [3, 3.0]}}, "3.0 is not allowed"),
+    ],
+)
+def test_parse_space_refuses_numbers_that_are_no_identity(table: dict[str, Any], says: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        space(**table)
+    assert says in str(caught.value)
+
+
+def test_canonical_spells_params_as_the_space_does() -> None:
+    searched = space(
+        momentum={"low": 0.1, "high": 0.5, "step": 0.1},
+        dropout={"choices": [0.0, 0.3]},
+        ema=0.9,
+        label_smoothing={"low": 0.0, "high": 0.5},
+        learning_rate={"low": 1e-5, "high": 1e-2, "log": True},
+        weight_decay={"value": 0.1, "when": {"momentum": [0.1 + 0.2]}},
+    )
+    given = {"momentum": 0.1 + 0.2, "dropout": 0, "ema": 0.9, "label_smoothing": -0.0}
+    given["learning_rate"] = math.exp(math.log(1e-5))  # an ulp below low
+    own = searched.canonical(given)
+    assert str(own) == str(
+        {"momentum": 0.3, "dropout": 0.0, "ema": 0.9, "label_smoothing": 0.0, "learning_rate": 1e-5}
+    )
+    assert searched.problems(given) == []
+    assert searched.complete(given)["weight_decay"] == 0.1
+    assert searched.canonical({"momentum": 0.35, "no_knob": 1}) == {"momentum": 0.35, "no_knob": 1}
+
+
+def test_of_dict_is_the_space_that_as_dict_gave() -> None:
+    searched = space(**CONDITIONAL, dropout={"low": 0.0, "high": 0.5}, filters={"choices": [4, 8]})
+    assert Space.of_dict(json.loads(json.dumps(searched.as_dict()))) == searched

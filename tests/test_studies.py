@@ -139,6 +139,18 @@ def test_parse_takes_a_recipes_whole_number_as_a_rate() -> None:
     assert config.recipes == {"plain": {"dropout": 0.0}}
 
 
+def test_parse_spells_a_recipe_as_the_space_does() -> None:
+    steps = {"dropout": {"low": 0.1, "high": 0.5, "step": 0.1}}
+    config = studies.parse(base(space=steps, recipes={"b": {"dropout": 0.1 + 0.2}}), "f.toml")
+    assert config.recipes == {"b": {"dropout": 0.3}}
+
+
+def test_parse_refuses_a_grid_that_no_memory_holds() -> None:
+    steps = {"dropout": {"low": 0.0, "high": 0.5, "step": 1e-8}}
+    with pytest.raises(StudyFileError, match="lists all 50000001 points"):
+        studies.parse(base(space=steps, sampler={"name": "grid"}), "f.toml")
+
+
 def test_parse_loads_nothing_heavy(in_fresh_python: Callable[[str], str]) -> None:
     code = (
         "import sys; from catdog_search import studies; studies.load('quick')\n"

@@ -97,7 +97,7 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
     store = Store.of(State.at(str(tmp_path)))
     runs = StudyRuns(store, "s", "uid")
     runs.client.delete_experiment(runs.experiment_id)
-    with pytest.raises(StateError, match="in MLflow's trash; bring it back with"):
+    with pytest.raises(StateError, match="in MLflow's trash; `catdog-search doctor"):
         StudyRuns(store, "s", "uid")
     runs.client.restore_experiment(runs.experiment_id)
     # The same parent for the same study, another one for a new study of the same name.

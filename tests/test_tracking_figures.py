@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import io
+
+import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib import cbook
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from catdog_search.tracking import figures
+from catdog_search.tracking.comparison_figures import Bar, accuracies, curves, page
 from catdog_search.tracking.figures import Photos, Predictions
+from catdog_search.tracking.study_figures import (
+    Point,
+    importance_bars,
+    optimization_history,
+    slices,
+)
 
 NAMES = ("cat", "dog")
 GOT = Predictions(np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.95, 0.4, 0.8, 0.3]))
@@ -80,3 +93,63 @@ def test_trial_figures_are_what_there_is_data_for() -> None:
     ]
     assert list(figures.trial_figures("t", [METRICS], 0, GOT, NAMES, None)) == list(every)[:4]
     assert list(figures.trial_figures("t", [METRICS], None, None, NAMES, photos)) == list(every)[:1]
+
+
+NASTY = (
+    "$x_{$",
+    "a_$1_$2^^.png",
+    "100 % {of} \\textbf $a$ \\$",
+    "_two\nlines\x1b[31m\x00 b\udce9",
+    "猫\u202e.gpj",
+    "long" * 60,
+)
+
+
+def drawn_with(text: str) -> dict[str, Figure]:
+    """Every figure that we draw, with a text of somebody's wherever one can stand."""
+    names, metrics = (text, f"{text} 2"), [METRICS]
+    photos = Photos(np.zeros((5, 4, 4, 3), np.uint8), [f"{text}/{text}"] * 5)
+    varied = {"dropout": 0.5, "activation": text}
+    points = [Point(i, 0.5 + i / 10, False, varied, text) for i in range(3)]
+    bars = [Bar(text, 0.9, 0.1, 0.9, 0.8, [metrics])]
+    return {
+        **figures.trial_figures(text, metrics, 0, GOT, names, photos),
+        "history": optimization_history(points, text, maximize=True, title=text),
+        "importance": importance_bars({"dropout": 1.0}, text, text),
+        "slices": slices(points, text, text),
+        "accuracy": accuracies(bars, {text: 0.5}),
+        "curves": curves(bars),
+    }
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_text_of_others_is_drawn_as_it_is(text: str) -> None:
+    for name, figure in drawn_with(text).items():
+        assert not any(cbook.is_math_text(t.get_text()) for t in figure.findobj(Text)), name
+        with figures.plain_style():
+            figure.savefig(io.BytesIO())
+
+
+def test_most_wrong_captions_a_photo_as_its_file_is_named() -> None:
+    (axes,) = drawn_with("a_$1_$2^^.png")["most_wrong.png"].axes
+    caption = axes.texts[0].get_text().split("\n")[0]
+    assert caption.replace(r"\$", "$") == "a_$1_$2^^.png"
+
+
+def test_page_shows_text_of_others_as_it_is() -> None:
+    text = page("<b>", [("a",), ("<script>\x1b\udce9",)], ["&"], {})
+    assert "<title>&lt;b&gt;</title>" in text
+    assert "<td>&lt;script&gt;\\x1b\\xe9</td>" in text
+    assert "<li>&amp;</li>" in text
+
+
+def test_no_style_of_the_current_folder_is_drawn_with() -> None:
+    with mpl.rc_context(
+        {"text.usetex": True, "axes.titlesize": 99, "axes.formatter.use_mathtext": True}
+    ):
+        figure = figures.confusion_matrix(GOT, NAMES, "t")
+        with figures.plain_style():
+            figure.savefig(io.BytesIO())
+        assert figure.axes[0].title.get_fontsize() < 20
+        assert not any(text.get_usetex() for text in figure.findobj(Text))
+        assert mpl.rcParams["text.usetex"]

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Callable
+import errno
+import json
+import math
+import os
+import shutil
+import typing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,12 +20,23 @@ import numpy as np
 import pytest
 from tiny_training import BACKEND, PARAMS, config, go_on
 
-from catdog_search.config import CnnParams
+from catdog_search.config import CnnParams, Metric
+from catdog_search.models.defaults import pin_defaults
+from catdog_search.training import checkpoint
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
-from catdog_search.training.callbacks import ReportCallback
+from catdog_search.training.callbacks import (
+    STOPPER,
+    ReportCallback,
+    as_array,
+    training_variables,
+    val_metrics,
+)
+from catdog_search.training.checkpoint import UnusableError
+from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import is_out_of_memory, product_rate
 from catdog_search.training.evaluate import scores
-from catdog_search.training.loop import train
+from catdog_search.training.execution import PLAIN, Execution
+from catdog_search.training.loop import restore, train, training_key
 from catdog_search.training.optimize import Scores, learning_rate
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
@@ -90,6 +107,29 @@ def test_train_repeats_itself_with_the_same_seed(data: TrainData) -> None:
     # Threads may add in another order, so not to the last bit.
     assert np.allclose(first.val_probabilities, second.val_probabilities, atol=1e-4)
     assert not np.allclose(first.val_probabilities, other.val_probabilities, atol=1e-4)
+
+
+@pytest.fixture
+def keras_json() -> Iterator[None]:
+    """Keras as a `keras.json` of another program, and variables for debugging, set it up."""
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_floatx("float16")
+    keras.config.set_epsilon(0.5)
+    keras.config.set_max_epochs(1)
+    keras.config.set_max_steps_per_epoch(1)
+    yield
+    pin_defaults()
+
+
+@pytest.mark.usefixtures("keras_json")
+def test_train_does_not_take_the_settings_of_other_programs(data: TrainData) -> None:
+    plain = {"schedule": "cosine", "normalization": "batch"}
+    result = train({**PARAMS, **plain}, config(), data, go_on, seed=1)
+    assert (result.ending, len(result.history)) == ("finished", 3)
+    assert len(result.val_probabilities) == len(data.y_val)
+    assert result.model is not None
+    assert {str(weight.dtype) for weight in result.model.weights} == {"float32"}
+    assert keras.config.epsilon() == 1e-7
 
 
 def test_train_exports_what_it_scored(data: TrainData) -> None:
@@ -184,9 +224,18 @@ def test_train_weighs_a_smaller_last_batch_by_its_size(
     assert logged["val_loss"] == pytest.approx(result.scores["val_loss"], abs=1e-5)
 
 
+def test_every_metric_that_a_study_may_name_is_scored_each_epoch() -> None:
+    labels, logits = np.array([0.0, 0, 0, 1]), np.array([-1.0, -1, -1, -1], np.float32)
+    for metric in typing.get_args(Metric):
+        assert metric in val_metrics(labels, logits, metric)
+        assert math.isnan(val_metrics(labels, logits * np.nan, metric)[metric])
+    got = val_metrics(labels, logits, "val_balanced_accuracy")
+    assert (got["val_accuracy"], got["val_balanced_accuracy"]) == (0.75, 0.5)
+
+
 def test_scores_of_known_probabilities() -> None:
     got = scores(np.array([0.0, 0, 1, 1]), np.array([0.1, 0.8, 0.7, 0.9], np.float32))
-    assert got["val_accuracy"] == 0.75
+    assert got["val_accuracy"] == got["val_balanced_accuracy"] == 0.75
     assert got["val_precision"] == pytest.approx(2 / 3)
     assert got["val_recall"] == 1
     assert got["val_auc"] == 0.75
@@ -271,25 +320,213 @@ def test_train_that_was_over_is_only_scored_again(data: TrainData, tmp_path: Pat
     assert np.array_equal(second.val_probabilities, first.val_probabilities)
 
 
-@pytest.mark.parametrize("broken", [b"", b"PK", b"x" * 3000])
-def test_train_starts_anew_from_a_broken_checkpoint(
-    data: TrainData, tmp_path: Path, broken: bytes
-) -> None:
-    path = tmp_path / "c.npz"
-    path.write_bytes(broken)
-    result = train(PARAMS, config(), data, go_on, seed=1, checkpoint=path)
-    assert (result.ending, len(result.history)) == ("finished", 3)
+@pytest.fixture(scope="module")
+def saved(data: TrainData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training that is over, which another attempt would only score."""
+    path = tmp_path_factory.mktemp("saved") / "c.npz"
+    train(PARAMS, config(training={"epochs": 2}), data, go_on, seed=1, checkpoint=path)
+    return path
 
 
-def test_train_ignores_the_checkpoint_of_another_training(data: TrainData, tmp_path: Path) -> None:
-    path = tmp_path / "c.npz"
-    train(PARAMS, config(), data, go_on, seed=1, checkpoint=path)
+def said_when_taken_up(
+    data: TrainData,
+    path: Path,
+    *,
+    execution: Execution = PLAIN,
+    fresh: bool = True,
+) -> list[str]:
+    """What a training says of its checkpoint; it reports every epoch, and trains them if fresh."""
+    said: list[str] = []
     trained: list[int] = []
-    train(
-        PARAMS, config(), data, go_on, seed=2, checkpoint=path,
-        on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
-    )  # fmt: skip
-    assert trained[0] == 0
+    reported: list[int] = []
+    result = train(
+        PARAMS,
+        config(training={"epochs": 2}),
+        data,
+        lambda epoch, metrics: reported.append(epoch) is None,
+        seed=1,
+        on_batch=lambda epoch, step, steps: trained.append(epoch or 0) is None,
+        say=said.append,
+        checkpoint=path,
+        execution=execution,
+    )
+    assert (result.ending, reported) == ("finished", [0, 1])
+    assert trained[:1] == ([0] if fresh else [])
+    return said
+
+
+def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Write a checkpoint again, whole, with other arrays in it."""
+    with np.load(path) as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(path, **arrays)
+
+
+def altered_header(arrays: dict[str, Any], **change: Any) -> None:
+    header = {**json.loads(arrays["header"].tobytes()), **change}
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+
+
+def flip_bits(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def save_an_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def unreadable(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)  # what any user, root too, can't open
+
+
+UNREADABLE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "start alone": lambda path: path.write_bytes(b"PK"),
+    "no zip": lambda path: path.write_bytes(b"x" * 3000),
+    "cut": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "flipped bits": flip_bits,
+    "an array": save_an_array,
+    "not to be opened": unreadable,
+    "no header": lambda path: altered(path, lambda arrays: arrays.pop("header")),
+    "no JSON": lambda path: altered(
+        path, lambda arrays: arrays.update(header=np.frombuffer(b"{", np.uint8))
+    ),
+    "JSON of another kind": lambda path: altered(
+        path, lambda arrays: arrays.update(header=np.frombuffer(b"[1]", np.uint8))
+    ),
+    "history of another kind": lambda path: altered(
+        path, lambda arrays: altered_header(arrays, history=[1, 2])
+    ),
+    "no history": lambda path: altered(path, lambda arrays: altered_header(arrays, history=[])),
+    "gap in its arrays": lambda path: altered(path, lambda arrays: arrays.pop("variables/0")),
+    "objects": lambda path: altered(
+        path, lambda arrays: arrays.update({"variables/0": np.array([{}], dtype=object)})
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_damaged_checkpoint_is_no_use_and_no_bug(saved: Path, tmp_path: Path, damage: str) -> None:
+    path = Path(shutil.copy(saved, tmp_path / "c.npz"))
+    with np.load(path) as file:
+        key = json.loads(file["header"].tobytes())["key"]
+    assert checkpoint.load(path, key)
+    UNREADABLE[damage](path)
+    with pytest.raises(UnusableError, match=r"^can't be read"):
+        checkpoint.load(path, key)
+
+
+DROPPED: dict[str, Callable[[Path], object]] = {
+    "cut": UNREADABLE["cut"],
+    "more epochs than there are": lambda path: altered(
+        path, lambda arrays: altered_header(arrays, history=[{"loss": 1.0}] * 9)
+    ),
+    "another shape": lambda path: altered(
+        path, lambda arrays: arrays.update({"variables/0": np.ones((7, 7), np.float32)})
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DROPPED)
+def test_train_drops_a_checkpoint_that_is_no_use_and_says_so(
+    data: TrainData, saved: Path, tmp_path: Path, damage: str
+) -> None:
+    path = Path(shutil.copy(saved, tmp_path / "c.npz"))
+    DROPPED[damage](path)
+    (line,) = said_when_taken_up(data, path)
+    assert line.startswith("its checkpoint ")
+    assert line.endswith(": it is dropped, and the trial begins anew")
+    assert said_when_taken_up(data, path, fresh=False) == [
+        "goes on after epoch 2; those before it are told again, not trained"
+    ]
+
+
+@pytest.fixture(scope="module")
+def compiled(data: TrainData) -> keras.Model:
+    trial = CnnParams.model_validate({**PARAMS, "image_size": 16})
+    return CnnTraining(trial, 2, data, 1, PLAIN).phases[0].begin().model
+
+
+MISFITS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "a variable too few": lambda c: {"variables": c.variables[1:]},
+    "a variable too many": lambda c: {"variables": [*c.variables, c.variables[0]]},
+    "another type": lambda c: {"variables": [v.astype(np.float64) for v in c.variables]},
+    "another shape at the end": lambda c: {"variables": [*c.variables[:-1], np.ones((7, 7))]},
+    "best weights too few": lambda c: {"best_weights": c.best_weights[1:]},
+    "another stopper": lambda c: {"stopper": {"model": 1}},
+    "no stopper": lambda c: {"stopper": {}},
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_checkpoint_that_does_not_fit_changes_nothing(compiled: keras.Model, misfit: str) -> None:
+    compiled.optimizer.build(compiled.trainable_variables)
+    before = [as_array(v) for v in training_variables(compiled)]
+    whole = checkpoint.Checkpoint(
+        key="",
+        history=[{"loss": 1.0}],
+        done=False,
+        stopper=dict.fromkeys(STOPPER, 0),
+        variables=[array + 1 for array in before],
+        best_weights=compiled.get_weights(),
+    )
+    with pytest.raises(UnusableError, match=r"^doesn't fit"):
+        restore(compiled, dataclasses.replace(whole, **MISFITS[misfit](whole)), early_stopping=True)
+    after = [as_array(v) for v in training_variables(compiled)]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_train_drops_the_checkpoint_of_another_training(
+    data: TrainData, saved: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(saved, tmp_path / "c.npz"))
+    other = Execution(precision="mixed_bfloat16")
+    (line,) = said_when_taken_up(data, path, execution=other)
+    assert "is of other data, params, precision or versions" in line
+
+
+def key_with(photos: TrainData, **change: Any) -> str:
+    params = CnnParams.model_validate({**PARAMS, "image_size": 16, **change.pop("params", {})})
+    facts = {"data": photos, "seed": 1, "execution": PLAIN, "config": config(), **change}
+    return training_key(params, **facts)
+
+
+def test_checkpoint_belongs_to_exactly_its_training(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = [
+        key_with(data),
+        key_with(data, params={"dropout": 0.25}),
+        key_with(data, config=config(training={"epochs": 9})),
+        key_with(data, config=config(metric="val_loss", direction="minimize")),
+        key_with(data, seed=2),
+        key_with(data, data=dataclasses.replace(data, digest="other photos, as many")),
+        key_with(data, execution=Execution(precision="mixed_bfloat16")),
+    ]
+    for version in ("__version__", "keras.__version__"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"catdog_search.training.loop.{version}", "0.0.0")
+            others.append(key_with(data))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0.0.0")
+    others.append(key_with(data))
+    assert len(set(others)) == 10
+    assert others[-1] == key_with(data, execution=Execution(steps_per_call=4))  # it learns the same
+
+
+def test_process_that_can_open_no_file_keeps_its_checkpoint(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "load", full)
+    with pytest.raises(OSError, match="Too many"):
+        checkpoint.load(saved, "key")
 
 
 def test_train_with_a_falling_rate_scores_the_last_epoch(data: TrainData) -> None:

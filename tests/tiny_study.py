@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
 from catdog_search import studies
+from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
+from catdog_search.identity import local_path
 from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.coordinator import Options, Report, run_study
@@ -50,6 +54,62 @@ def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
     options.setdefault("training", "fake_training")
     chosen = Options(trials=trials, **options)
     return run_study(config, pictures, state, listener, chosen)
+
+
+def call(*arguments: str, code: int = 0) -> Result:
+    """Call the command line in this process."""
+    result = CliRunner().invoke(main, list(arguments))
+    assert result.exit_code == code, result.output
+    return result
+
+
+def listing(root: Path) -> dict[str, bytes]:
+    """Every file of a state; what sqlite makes when a store is only read doesn't count."""
+    found = {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {
+        p: t for p, t in found.items() if not (p.endswith("-shm") or (p.endswith("-wal") and not t))
+    }
+
+
+def add_model(state: State, view: StudyView, number: int) -> str:
+    """Give a trial a model that looks like one of ours, without Keras."""
+    from mlflow.models import Model
+
+    client = Store.of(state).client()
+    run_id = view.trials[number].run_id or ""
+    experiment = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(experiment, name="model", source_run_id=run_id)
+    folder = local_path(model.artifact_location)
+    assert folder is not None
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "model.keras").write_bytes(b"weights")
+    said = {"class_names": ["cat", "dog"], "image_size": 8}
+    ids = {"run_id": run_id, "model_id": model.model_id}
+    made = Model(artifact_path=model.artifact_location, metadata=said, **ids)
+    made.add_flavor("keras", data="data")
+    made.save(str(folder / "MLmodel"))
+    client.finalize_logged_model(model.model_id, "READY")
+    trial = history.load_study(state, "tiny").get_trials()[number]
+    with contextlib.closing(sqlite3.connect(state.optuna_db)) as connection, connection:
+        connection.execute(
+            "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
+            (trial._trial_id, history.MODEL_ID, json.dumps(model.model_id)),
+        )
+    return str(model.model_id)
+
+
+def make_done(root: Path, pictures: Dataset) -> State:
+    """A study of two trials, each with a model, the better one promoted."""
+    state = State.at(str(root))
+    view = run(state, pictures, 2).view
+    for row in view.trials:
+        add_model(state, view, row.number)
+    call("promote", "--study", "tiny", "--state", str(root))
+    for store in (state.mlflow_db, state.optuna_db):
+        # Or the last of this process's connections to close would do it, at any later time.
+        with contextlib.closing(sqlite3.connect(store)) as connection:
+            connection.execute("pragma wal_checkpoint(truncate)")
+    return state
 
 
 def proposals(view: StudyView) -> list[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import tempfile
 import traceback
 from typing import Any
@@ -10,7 +12,10 @@ import click
 
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
-from catdog_search.errors import CatdogError, TrialFailedError, outside_reason
+from catdog_search.cli.common import in_a_line, say, say_lines
+from catdog_search.errors import CatdogError, TrialFailedError
+from catdog_search.outside import outside_reason
+from catdog_search.redact import redact
 from catdog_search.text import printable
 
 
@@ -18,18 +23,22 @@ class _Main(click.Group):
     """Turns errors into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _let_streams_take_any_text()
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = printable(redact(error.message))
+            raise
         # A broken pipe: nobody reads on, as with `| head`, and click ends quietly.
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            click.echo("interrupted; run again to go on", err=True)
+            say("interrupted; run again to go on", err=True)
             ctx.exit(run.INTERRUPTED)
         except CatdogError as error:
             if ctx.meta.get("debug"):
-                click.echo(_details(error), err=True)
-            click.echo(f"error: {printable(str(error))}", err=True)
+                say_lines(_details(error), err=True)
+            say(f"error: {error}", err=True)
         except Exception as error:
             _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
@@ -38,13 +47,20 @@ class _Main(click.Group):
 def _say_unexpected(error: Exception, *, debug: bool) -> None:
     trace = traceback.format_exc()
     if debug:
-        click.echo(trace, err=True)
+        say_lines(trace, err=True)
     if reason := outside_reason(error):
-        click.echo(f"error: {reason}", err=True)
+        say(f"error: {reason}", err=True)
         return
-    message = " ".join(str(error).split())
-    said = printable(f"{type(error).__name__}: {message}")
-    click.echo(f"bug: {said}; trace: {_save_trace(trace)}", err=True)
+    message = in_a_line(str(error))
+    say(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
+    say("`catdog-search doctor` looks whether the state is damaged", err=True)
+
+
+def _let_streams_take_any_text() -> None:
+    """What a stream's encoding lacks is spelled out, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _details(error: CatdogError) -> str:
@@ -55,13 +71,13 @@ def _details(error: CatdogError) -> str:
 def _save_trace(trace: str) -> str:
     with tempfile.NamedTemporaryFile(
         "w",
+        encoding="utf-8",
+        errors="backslashreplace",
         prefix="catdog-search-",
         suffix=".trace.txt",
         delete=False,
-        encoding="utf-8",
-        errors="backslashreplace",
     ) as file:
-        file.write(trace)
+        file.write(redact(trace))
     return file.name
 
 
@@ -80,6 +96,7 @@ for _command in (
     judge.evaluate,
     stores.promote,
     stores.ui,
+    stores.relocate,
     stores.doctor,
     data.data,
 ):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from catdog_search.redact import redact, redact_all
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates
     from catdog_search.data.dataset import Dataset
+    from catdog_search.data.manifest import Manifest
     from catdog_search.data.sources import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,6 +64,31 @@ def duplicates_option(command: F) -> F:
         help="Photos that stay in one split: those that look the same, exact copies, or none "
         "[default: the study's; near].",
     )(command)
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line: no secret, and nothing in it that a terminal would act on.
+
+    Every line of the command line goes through here, or, a whole text, through `say_lines`.
+    """
+    # The stream is named, or click would choose the encoding of one that is all ASCII itself.
+    click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
+
+
+def in_a_line(text: str) -> str:
+    """Text that may have several lines, like a study's purpose, in one."""
+    return " ".join(text.split())
+
+
+def say_lines(text: str, *, err: bool = False) -> None:
+    """Print a text of our own that has several lines."""
+    for line in text.splitlines():
+        say(line, err=err)
+
+
+def say_json(facts: Mapping[str, Any]) -> None:
+    """Print the one object: text as it is, which JSON escapes, but no secrets."""
+    click.echo(json.dumps(redact_all(facts)), file=sys.stdout)
 
 
 def _absolute(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -135,7 +163,7 @@ def writer(as_json: bool) -> Callable[[str], None]:
     """Prints a line: to stderr where stdout is for the one object."""
 
     def write(line: str) -> None:
-        click.echo(printable(line), err=as_json)
+        say(line, err=as_json)
         # Pipes and logs are for reading along.
         (sys.stderr if as_json else sys.stdout).flush()
 
@@ -151,10 +179,11 @@ def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iter
 
 def say_table(rows: list[tuple[str, ...]]) -> None:
     """Print rows with their columns aligned."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  " + "  ".join([*cells, row[-1]]).rstrip())
+        say("  " + "  ".join([*cells, row[-1]]).rstrip())
 
 
 def load_dataset(
@@ -177,7 +206,7 @@ def load_dataset(
         DataError: The photos can't be used.
     """
     from catdog_search import places
-    from catdog_search.data import audit, cache, dataset
+    from catdog_search.data import cache, dataset
 
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
 
@@ -200,20 +229,24 @@ def load_dataset(
     for note in source.notes:
         write(note)
     loaded = {side: load(side) for side in sizes}
-    manifest = next(iter(loaded.values())).manifest
-    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
-    names = " and ".join(manifest.class_names)
-    write(audit.in_short(manifest))
-    write(f"dataset: {len(manifest.used())} {names}: {splits}; digest {manifest.digest}")
-    if subset is not None:
-        write(f"subset: {subset} photos of train")
-    for line in manifest.imbalances():
-        write(f"balance: {line}")
-    for line in said_left_out(
-        manifest.left_out, "the study's run lists them in data/left_out.json"
-    ):
+    for line in _about(next(iter(loaded.values())).manifest, subset):
         write(line)
     held = cache.size_bytes(folder)
     over = "; what is in use stays, so it is over its limit" if held > limit else ""
     write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
     return loaded
+
+
+def _about(manifest: Manifest, subset: int | None) -> Iterator[str]:
+    """Lines that say what a dataset is and what was left out of it."""
+    from catdog_search.data import audit
+
+    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
+    names = " and ".join(manifest.class_names)
+    yield audit.in_short(manifest)
+    yield f"dataset: {len(manifest.used())} {names}: {splits}; digest {manifest.digest}"
+    if subset is not None:
+        yield f"subset: {subset} photos of train"
+    yield from (f"note: {line}" for line in manifest.notes)
+    yield from (f"balance: {line}" for line in manifest.imbalances())
+    yield from said_left_out(manifest.left_out, "the study's run lists them in data/left_out.json")

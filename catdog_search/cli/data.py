@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,18 @@ from click.core import ParameterSource
 from catdog_search.cli.common import (
     choice_options,
     debug_option,
+    duplicates_option,
     json_option,
     load_dataset,
     said_left_out,
+    say,
+    say_json,
     writer,
 )
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
     from catdog_search.data.labels import Choice
     from catdog_search.data.manifest import Manifest
     from catdog_search.data.sources import Source
@@ -50,11 +53,18 @@ def data() -> None:
     help="Also write one self-contained page with all of it and the pictures.",
 )
 @choice_options(with_splits=True)
+@duplicates_option
 @json_option
 @debug_option
 @click.pass_context
 def audit(
-    ctx: click.Context, path: str, picture: Path, page: Path | None, choice: Choice, as_json: bool
+    ctx: click.Context,
+    path: str,
+    picture: Path,
+    page: Path | None,
+    choice: Choice,
+    duplicates: Duplicates | None,
+    as_json: bool,
 ) -> None:
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
     from catdog_search.data import audit as report
@@ -62,23 +72,24 @@ def audit(
 
     source = open_source(path, choice)
     only_progress = _only_progress(writer(as_json))
-    dataset = load_dataset(source, [AUDIT_SIZE], only_progress)[AUDIT_SIZE]
+    loaded = load_dataset(source, [AUDIT_SIZE], only_progress, duplicates=duplicates)
+    dataset = loaded[AUDIT_SIZE]
     files = {"picture": picture} if page is None else {"picture": picture, "html": page}
     problems = report.write(dataset, source.notes, picture, page)
     written = {name: str(file) for name, file in files.items() if name not in problems}
     if as_json:
-        click.echo(json.dumps({**_facts(source, dataset.manifest), **written}))
+        say_json({**_facts(source, dataset.manifest), **written})
     else:
         _say_audit(source, dataset.manifest)
         for name, file in written.items():
-            click.echo(printable(f"{name}: {file}"))
+            say(f"{name}: {file}")
     # Said last: a folder that can't be written doesn't hide what was found.
     asked = ctx.get_parameter_source("picture") is not ParameterSource.DEFAULT
     for name, problem in problems.items():
         said = printable(f"--{name} {files[name]}: {problem}")
         if name == "html" or asked:
             raise click.UsageError(said)
-        click.echo(f"no picture was drawn: {said}", err=True)
+        say(f"no picture was drawn: {said}", err=True)
 
 
 def _facts(source: Source, manifest: Manifest) -> dict[str, Any]:
@@ -92,9 +103,9 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
     from catdog_search.data.audit import lines
 
     for line in (*source.notes, *lines(manifest)):
-        click.echo(printable(line))
+        say(line)
     for line in said_left_out(manifest.left_out, "--json lists them"):
-        click.echo(line)
+        say(line)
 
 
 def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
@@ -119,12 +130,16 @@ def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
     help="Side in pixels; may be given several times.",
 )
 @choice_options(with_splits=True)
+@duplicates_option
 @debug_option
-def prepare(path: str, image_sizes: tuple[int, ...], choice: Choice) -> None:
+def prepare(
+    path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
+) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
     from catdog_search.data.sources import open_source
 
-    load_dataset(open_source(path, choice), image_sizes, writer(False))
+    source = open_source(path, choice)
+    load_dataset(source, image_sizes, writer(False), duplicates=duplicates)
 
 
 @data.command()
@@ -156,20 +171,20 @@ def cache(clear: bool, as_json: bool) -> None:
         ]
         facts = {"folder": str(folder), "bytes": total, "limit": limit, "entries": rows}
         facts["features_bytes"] = features.size_bytes(kept)
-        click.echo(json.dumps({**facts, "removed": len(removed)}))
+        say_json({**facts, "removed": len(removed)})
         return
     if clear:
-        click.echo(f"removed {len(removed)} datasets")
+        say(f"removed {len(removed)} datasets")
         if arrays := features.n_arrays(kept):
-            click.echo(f"kept: in use by a running study: {arrays} arrays of features")
+            say(f"kept: in use by a running study: {arrays} arrays of features")
     for entry in entries:
         stays = ""
         if clear:  # and it is still there
             held = packed.in_use(entry.path)
             stays = "kept: in use by a running study: " if held else "kept: can't be removed: "
-        click.echo(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
-    click.echo(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
-    click.echo(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+        say(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
+    say(f"{folder}: {total / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
+    say(f"{kept}: {features.size_bytes(kept) / 1e6:.0f} MB of at most {limit / 1e9:g} GB")
 
 
 @data.command()
@@ -201,6 +216,6 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
             shown[0] = mark
             write(f"{done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f}, {percent} %" if total else ""))
 
-    target = folder / address.rsplit("/", 1)[-1]
+    target = folder / fetch.file_name(address)
     fetch.download(address, sha256 or fetch.SHA256, target, progress)
     write(f"{target}: complete, checksum right; use it with --data {target}")

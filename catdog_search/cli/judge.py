@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,14 @@ from catdog_search.cli.common import (
     choice_options,
     json_option,
     said_left_out,
+    say,
+    say_json,
     say_table,
     state_option,
     writer,
 )
 from catdog_search.errors import StateError
-from catdog_search.text import printable
+from catdog_search.markup import as_markdown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,13 +89,14 @@ def compare(
         raise StateError(f"no COMPLETE trial to compare in {', '.join(names)}")
     rows = [_HEAD, *_floor_rows(found), *map(_row, found.entries)]
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(found)))
+        say_json(dataclasses.asdict(found))
     elif as_markdown:
-        click.echo("\n".join(_markdown(rows)))
+        for line in _markdown(rows):
+            say(line)
     else:
         say_table(rows)
     for note in found.notes:
-        click.echo(f"note: {note}", err=as_json or as_markdown)
+        say(f"note: {note}", err=as_json or as_markdown)
     _write(found, rows, page, figures)
 
 
@@ -112,21 +114,25 @@ def _write(
     if page is not None:
         text = drawn.page(f"Comparison of {', '.join(names)}", rows, found.notes, figures)
         try:
-            page.write_text(text, encoding="utf-8")
+            page.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise StateError(f"--html {page}: {error.strerror}") from None
-        click.echo(f"page: {page}", err=True)
+        say(f"page: {page}", err=True)
     if folder is not None:
         _save(figures, folder, "--figures")
 
 
 def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
+    from catdog_search.data.own import MARK
+    from catdog_search.tracking.figures import plain_style
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             path = folder / f"{name}.png"
-            figure.savefig(path, dpi=110)
-            click.echo(f"figure: {path}", err=True)
+            with plain_style():
+                figure.savefig(path, dpi=110, metadata=dict(MARK))
+            say(f"figure: {path}", err=True)
     except OSError as error:
         raise StateError(f"{option} {folder}: {error.strerror}") from None
 
@@ -146,7 +152,15 @@ def _bar(entry: Entry) -> Bar:
 
 def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
     blank = ("",) * (len(_HEAD) - 5)
-    return [(f.name, "", "", "", f"{f.val_accuracy:.3f}", *blank) for f in found.floors]
+    return [
+        (
+            f"{f.name}: {f.answer}" if f.answer else f.name,
+            *("",) * 3,
+            f"{f.val_accuracy:.3f}",
+            *blank,
+        )
+        for f in found.floors
+    ]
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
@@ -177,7 +191,7 @@ def _say(spread: Spread | None) -> str:
 
 
 def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in rows]
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
@@ -228,7 +242,7 @@ def evaluate(
         write(note)
     done = score(State.at(state), model, source, force=force, progress=progress)
     if as_json:
-        click.echo(json.dumps(_as_json(done)))
+        say_json(_as_json(done))
     else:
         _say_evaluation(done)
     if figures is not None:
@@ -242,22 +256,30 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
 
 
 def _say_evaluation(done: Evaluation) -> None:
-    click.echo(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
+    from catdog_search.search.floor import always
+
+    say(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
     if done.seen is None:
-        click.echo("seen before: its study didn't keep which photos it had")
+        say("seen before: its study didn't keep which photos it had")
     else:
         seen = done.seen
-        click.echo(
+        say(
             f"seen before: {seen['train']} were in train, {seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
     for line in said_left_out(done.left_out, "--json lists them"):
-        click.echo(line)
+        say(line)
     low, high = done.interval
-    click.echo(f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})")
-    for name in ("precision", "recall", "f1", "auc", "loss", "calibration_error"):
-        click.echo(f"{name}: {done.scores[name]:.4f}")
-    names = [printable(name) for name in done.class_names]
-    rows: list[tuple[str, ...]] = [("is \\ taken for", *names)]
-    rows += [(name, *map(str, counts)) for name, counts in zip(names, done.confusion, strict=True)]
+    counts = {name: sum(row) for name, row in zip(done.class_names, done.confusion, strict=True)}
+    floor = always("val_accuracy", counts)
+    said = f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})"
+    say(f"{said}; {floor}" if floor else said)
+    others = ("balanced_accuracy", "precision", "recall", "f1", "auc", "loss", "calibration_error")
+    for name in others:
+        say(f"{name}: {done.scores[name]:.4f}")
+    rows: list[tuple[str, ...]] = [("is \\ taken for", *done.class_names)]
+    rows += [
+        (name, *map(str, counts))
+        for name, counts in zip(done.class_names, done.confusion, strict=True)
+    ]
     say_table(rows)

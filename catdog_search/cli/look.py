@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import debug_option, json_option, say_table, state_option
+from catdog_search.cli.common import (
+    debug_option,
+    in_a_line,
+    json_option,
+    say,
+    say_json,
+    say_table,
+    state_option,
+)
 from catdog_search.errors import CatdogError, StateError
 
 if TYPE_CHECKING:
@@ -41,11 +48,11 @@ def list_studies(as_json: bool) -> None:
             rows.append({"study": name, "trials": None, "purpose": f"can't be read: {error}"})
         rows[-1]["file"] = str(path)
     if as_json:
-        click.echo(json.dumps({"studies": rows}))
+        say_json({"studies": rows})
         return
     for row in rows:
-        click.echo(f"{row['study']} ({row['file']}, {row['trials'] or '?'} trials)")
-        click.echo(f"    {row['purpose']}")
+        say(f"{row['study']} ({row['file']}, {row['trials'] or '?'} trials)")
+        say(f"    {in_a_line(str(row['purpose']))}")
 
 
 @click.command()
@@ -75,10 +82,10 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
         facts = {"study": config.name, "file": str(path), **space, **fingerprint}
-        click.echo(json.dumps({**facts, "estimate": dataclasses.asdict(estimate)}))
+        say_json({**facts, "estimate": dataclasses.asdict(estimate)})
         return
-    click.echo(f"study {config.name} ({path}): {config.purpose}")
-    click.echo(
+    say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
+    say(
         f"{counted(config.trials, 'trial')} of at most "
         f"{counted(config.training.epochs, 'epoch')} at "
         f"{config.image_size} px; {config.direction} {config.metric}; "
@@ -93,9 +100,9 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
     ]
     say_table([(*row, knobs[row[0]].doc) for row in rows + default])
     for name, params in config.recipes.items():
-        click.echo(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
+        say(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
-    click.echo(f"size: {size.combinations} combinations{continuous}")
+    say(f"size: {size.combinations} combinations{continuous}")
     _say_estimate(config, estimate, photos)
 
 
@@ -114,18 +121,18 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
     from catdog_search.terminal import duration
 
     fewest, median, most = estimate.parameters
-    click.echo(f"weights: {fewest} to {most}, median {median}")
-    click.echo(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
+    say(f"weights: {fewest} to {most}, median {median}")
+    say(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
     if estimate.seconds is not None:
         whole = duration(estimate.seconds * config.trials)
-        click.echo(
+        say(
             f"time: about {duration(estimate.seconds)} a trial and {whole} in all on this "
             f"machine's processors, for {photos} photos of train, less what is stopped early"
         )
         if estimate.seconds * config.trials > _LONG_S:
-            click.echo("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
+            say("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
     if estimate.too_large:
-        click.echo(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
+        say(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
 
 
 @click.command()
@@ -162,14 +169,14 @@ def show(
     drawn = [] if figures is None else _draw(where, loaded, view, row, figures)
     if as_json:
         facts = _view_as_json(loaded, view) if row is None else dataclasses.asdict(row)
-        click.echo(json.dumps({**facts, "figures": [str(path) for path in drawn]}))
+        say_json({**facts, "figures": [str(path) for path in drawn]})
         return
     if row is None:
         _say_study(loaded, view, top)
     else:
         _say_trial(view, row)
     for path in drawn:
-        click.echo(f"figure: {path}")
+        say(f"figure: {path}")
 
 
 def _row(view: StudyView, number: int) -> TrialRow:
@@ -191,7 +198,7 @@ def _draw(
     except OSError as error:
         raise StateError(f"--figures {folder}: {error.strerror}") from None
     if done.missing:
-        click.echo(f"note: {done.missing}", err=True)
+        say(f"note: {done.missing}", err=True)
     return done.paths
 
 
@@ -200,39 +207,42 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
     from catdog_search.terminal import REASONS
 
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
-    click.echo(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
-    click.echo(f"dataset digest {view.dataset_digest}; tracked at {view.tracking_uri}")
+    say(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
+    say(f"dataset digest {view.dataset_digest}; tracked at {view.tracking_uri}")
     rows = [_show_row(row) for row in view.ranked()[:top]]
+    if view.floor:
+        say(f"floor: {view.floor}")
     if rows:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
     for ending, numbers in insight.failures(view).items():
         listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")  # noqa: PLR2004
         reason = REASONS.get(ending, ending)
-        click.echo(f"ended early, {reason}: {len(numbers)} (trials {listed})")
+        say(f"ended early, {reason}: {len(numbers)} (trials {listed})")
         for error, times in insight.most_common_errors(view, ending):
-            click.echo(f"  {times} x {error}")
+            say(f"  {times} x {error}")
     found = insight.importance(loaded)
     shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
-    click.echo(f"importance: {shares} ({found.note})" if shares else f"importance: {found.note}")
+    say(f"importance: {shares} ({found.note})" if shares else f"importance: {found.note}")
     for line in insight.noise(view):
-        click.echo(f"noise: {line}")
+        say(f"noise: {line}")
 
 
 def _say_trial(view: StudyView, row: TrialRow) -> None:
     from catdog_search.terminal import duration, say_params
 
-    value = "" if row.value is None else f", {view.metric} {row.value:.4f}"
+    floor = f" ({view.floor})" if view.floor else ""
+    value = "" if row.value is None else f", {view.metric} {row.value:.4f}{floor}"
     recipe = f" (recipe {row.recipe})" if row.recipe else ""
     spent = "" if row.seconds is None else f", {duration(row.seconds)}"
-    click.echo(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
+    say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
     if row.error:
-        click.echo(f"why: {row.error}")
-    click.echo(f"params: {say_params(row.params)}")
+        say(f"why: {row.error}")
+    say(f"params: {say_params(row.params)}")
     for name, score in row.scores.items():
-        click.echo(f"{name}: {score:.4f}")
+        say(f"{name}: {score:.4f}")
     if row.n_weights:
-        click.echo(f"weights: {row.n_weights}")
-    click.echo(f"run {row.run_id}; model {row.model_id or 'not kept'}")
+        say(f"weights: {row.n_weights}")
+    say(f"run {row.run_id}; model {row.model_id or 'not kept'}")
 
 
 def _show_row(row: TrialRow) -> tuple[str, ...]:
@@ -257,6 +267,7 @@ def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
         "direction": view.direction,
         "metric": view.metric,
         "best": best and dataclasses.asdict(best),
+        "floor": view.floor and dataclasses.asdict(view.floor),
         "counts": view.counts,
         "failures": insight.failures(view),
         "importance": dataclasses.asdict(insight.importance(loaded)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,13 @@ import click
 
 from catdog_search.cli.common import (
     duplicates_option,
+    in_a_line,
     json_option,
     keep_splits_option,
     labels_options,
     load_dataset,
+    say,
+    say_json,
     state_option,
     writer,
 )
@@ -132,6 +135,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.search.coordinator import Options, run_study
     from catdog_search.search.sampler import require_sampler
     from catdog_search.search.worker import choose_backend
+    from catdog_search.tracking.store import Store
     from catdog_search.training.execution import Wish, check
 
     # What can't be is refused here, before minutes of packing.
@@ -144,7 +148,8 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)
     where = State.at(state)
-    write(f"study {config.name} ({path}): {config.purpose}")
+    Store.of(where).require_open()
+    write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     asked = {
         "duplicates": duplicates,
         "labels": labels,
@@ -157,9 +162,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     where.create()  # a folder that can't be is refused here too
 
     def packed(source: Source, write: Callable[[str], None]) -> Dataset:
-        sizes, chosen = config.image_sizes(), config.data
-        part = subset or chosen.subset
-        return load_dataset(source, sizes, write, part, chosen.duplicates)[config.image_size]
+        part = subset or config.data.subset
+        sizes = load_dataset(source, config.image_sizes(), write, part, config.data.duplicates)
+        return _as_remembered(sizes, where, config, write)
 
     dataset = packed(source, write)
     write(f"state: {where.root}")
@@ -182,7 +187,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
             ),
         )
     if as_json:
-        click.echo(json.dumps(_run_as_json(report)))
+        say_json(_run_as_json(report))
     else:
         say_report(report, wanted, where)
     if report.end == "interrupt":
@@ -219,6 +224,24 @@ def _with_data_options(
         if options.get(name) is None and value != getattr(config.data, name):
             write(f"{name}: {value}, as the study began")
     return config.model_copy(update={"data": data})
+
+
+def _as_remembered(
+    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, write: Callable[[str], None]
+) -> Dataset:
+    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    from catdog_search.data.dataset import as_it_was
+    from catdog_search.search.storage import remembered_splits
+
+    dataset = sizes[config.image_size]
+    remembered = remembered_splits(state, config.name)
+    if remembered is None or remembered[0] == dataset.digest:
+        return dataset
+    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
+    if (kept := found[config.image_size]) is None:
+        return dataset  # other photos; the study says so
+    write(f"splits: as the study began; digest {kept.digest}")
+    return kept
 
 
 def _display(
@@ -259,22 +282,23 @@ def say_report(report: Report, wanted: int, state: State) -> None:
     view = report.view
     done = view.finished
     if report.end == "done":
-        click.echo(f"study {view.name} is finished: {done} of {wanted} trials")
+        say(f"study {view.name} is finished: {done} of {wanted} trials")
     elif report.end == "exhausted":
-        click.echo(f"study {view.name} is finished: its space has no more than {done} trials")
+        say(f"study {view.name} is finished: its space has no more than {done} trials")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
-        click.echo(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
+        say(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
-    click.echo(f"trials: {counts}; this call took {duration(report.seconds)}")
+    say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
-        click.echo(f"best: trial {view.best.number}, {view.best.value:.4f} on val")
-        click.echo(f"  {say_params(view.best.params)}")
+        floor = f"; {view.floor}" if view.floor else ""
+        say(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
+        say(f"  {say_params(view.best.params)}")
     command, flag = _own_command(), _state_flag(state)
-    click.echo(f"look:    {command} show --study {view.name}{flag}")
-    click.echo(f"draw:    {command} show --study {view.name} --figures figures{flag}")
-    click.echo(f"browse:  {command} ui{flag}")
-    click.echo(f"promote: {command} promote --study {view.name}{flag}")
+    say(f"look:    {command} show --study {view.name}{flag}")
+    say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
+    say(f"browse:  {command} ui{flag}")
+    say(f"promote: {command} promote --study {view.name}{flag}")
 
 
 def _own_command() -> str:
@@ -290,4 +314,4 @@ def _own_command() -> str:
 def _state_flag(state: State) -> str:
     from catdog_search.places import State
 
-    return "" if state == State.at(None) else f" --state {state.root}"
+    return "" if state == State.at(None) else f" --state {shlex.quote(str(state.root))}"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import json_option, state_option
+from catdog_search.cli.common import json_option, say, say_json, say_lines, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
+    from catdog_search.places import State
+    from catdog_search.search.relocate import Relocated
 
 
 @click.command()
@@ -38,16 +39,16 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
             "run_id": best.run_id,
             "tracking_uri": done.tracking_uri,
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
         return
     how = "registered" if registered.created else "was registered before"
     was = f", before it version {registered.previous}" if registered.previous else ""
-    click.echo(
+    say(
         f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
         f"version {registered.version} of {model!r} is champion{was}"
     )
-    click.echo(f"tracking URI: {done.tracking_uri}")
-    click.echo(registered.uri)
+    say(f"tracking URI: {done.tracking_uri}")
+    say(registered.uri)
 
 
 @click.command()
@@ -66,13 +67,58 @@ def ui(host: str, port: int, state: str | None) -> None:
     from catdog_search.tracking.store import Store, is_server
     from catdog_search.tracking.ui import page, serve_ui
 
-    store = Store.of(State.at(state))
+    where = State.at(state)
+    store = Store.of(where)
     if is_server(store.uri):
-        click.echo(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
-    click.echo(f"MLflow on {store.uri}; starting takes up to half a minute")
-    code = serve_ui(store, host, port, lambda url: click.echo(f"{url}\nCtrl-C ends it"))
+    say(f"MLflow on {store.shown}; starting takes up to half a minute")
+    with where.in_use():
+        code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
+
+
+@click.command()
+@json_option
+@state_option
+def relocate(as_json: bool, state: str | None) -> None:
+    """Mend a state folder that was moved or copied: name its files where they are now."""
+    from catdog_search.places import State
+    from catdog_search.search.relocate import relocate as move_in
+
+    where = State.at(state)
+    done = move_in(where)
+    if as_json:
+        facts = {
+            "state": str(where.root),
+            "from": [str(place) for place in done.places],
+            "copy": done.is_copy,
+            "locations": done.locations,
+            "kept_models": done.kept,
+            "missing_models": list(done.missing),
+        }
+        say_json(facts)
+    else:
+        _say_relocated(where, done)
+    click.get_current_context().exit(1 if done.missing else 0)
+
+
+def _say_relocated(state: State, done: Relocated) -> None:
+    here = f"state folder {state.root}"
+    if done.places:
+        was = str(done.places[0])
+        what = (
+            "is now a state of its own, copied from" if done.is_copy else "is at home, moved from"
+        )
+        say(f"{here} {what} {was}; {done.locations} locations rewritten")
+    elif done.locations:
+        say(f"{here} was at home; {done.locations} locations of earlier places rewritten")
+    else:
+        say(f"{here} is where its locations say; nothing to relocate")
+    there = done.kept - len(done.missing)
+    say(f"checked: {there} of {done.kept} kept models are there with their files")
+    for model_id in done.missing:
+        say(f"missing: the files of model {model_id}; {state.command('doctor')} tells more")
 
 
 @click.command()
@@ -83,18 +129,20 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     """Look whether all that a study needs is well, and whether Optuna and MLflow agree."""
     import dataclasses
 
-    from catdog_search.doctor import compare_stores, examine
+    from catdog_search.doctor import check_files, compare_stores, examine
     from catdog_search.places import State
 
     where = State.at(state)
-    write = (lambda line: None) if as_json else click.echo
+    write = (lambda line: None) if as_json else say
+    findings = list(check_files(where, repair=repair))
     checks = []
     for check in examine(where):
         checks.append(check)
         write(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.text}")
     well = all(check.ok for check in checks)
-    findings = list(compare_stores(where, repair=repair)) if well else []
-    for line in _lines_of(findings):
+    if well and all(finding.mended for finding in findings):
+        findings += compare_stores(where, repair=repair)
+    for line in _lines_of(findings, where):
         write(line)
     if well and not findings:
         write("ok    stores: Optuna and MLflow agree, trial by trial")
@@ -105,14 +153,14 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
             "checks": [dataclasses.asdict(check) for check in checks],
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
-        click.echo(json.dumps(facts))
+        say_json(facts)
     click.get_current_context().exit(0 if well else 1)
 
 
-def _lines_of(findings: list[Difference]) -> Iterator[str]:
+def _lines_of(findings: list[Difference], state: State) -> Iterator[str]:
     for finding in findings:
         yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
         if not finding.mended:
             yield f"         mend: {finding.mend}"
-    if any(not finding.mended for finding in findings):
-        yield "`catdog-search doctor --repair` mends this"
+    if any(finding.mendable and not finding.mended for finding in findings):
+        yield f"{state.command('doctor --repair')} mends this"

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from catdog_search.data import own
 from catdog_search.data.causes import kinds, shrinkage
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.lettering import lettered
@@ -54,6 +55,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             "byte_identical": sum(len(p) - len({photo.sha256 for photo in p}) for p in groups),
             "both_labels": [[p.key for p in photos] for photos in groups if _both_labels(photos)],
         },
+        "notes": list(manifest.notes),
         "splits": manifest.counts(),
         "imbalances": manifest.imbalances(),
     }
@@ -66,6 +68,7 @@ def lines(manifest: Manifest) -> list[str]:
     out = [*shrinkage(manifest, _MOST), f"{usable}, {classes}", *rest]
     both = found["duplicates"]["both_labels"]
     out += [f"under both labels: {', '.join(keys)}" for keys in both]
+    out += [f"note: {note}" for note in manifest.notes]
     for split, by_class in found["splits"].items():
         out.append(f"{split}: {_counted(by_class)}")
     balance = found["imbalances"] or ["classes are shared alike in every split, within 1 point"]
@@ -145,7 +148,7 @@ def write(
     """
     problems = {}
     try:
-        audit_picture(dataset).save(picture, format="PNG")
+        audit_picture(dataset).save(picture, format="PNG", pnginfo=own.mark())
     except OSError as error:
         problems["picture"] = error.strerror or str(error)
     if page is not None:

@@ -28,10 +28,10 @@ from catdog_search.data.causes import causes, shrinkage
 from catdog_search.data.decode import Pixels
 from catdog_search.data.decoders import Found, Task, content_key, examine_all
 from catdog_search.data.files import READ_ERRORS, FileTooLargeError
-from catdog_search.data.groups import find_groups
-from catdog_search.data.manifest import Manifest, Photo, Split, assign_splits, keep_splits
+from catdog_search.data.manifest import Manifest, Photo, Split
 from catdog_search.data.pack import PackWriter, has_size, is_whole, pack_path, read, sums_path
 from catdog_search.data.sources import Source
+from catdog_search.data.splitting import as_before_ranks, as_remembered, settle
 from catdog_search.errors import CacheLostError, DataError
 from catdog_search.places import Hold, file_lock
 
@@ -257,6 +257,61 @@ def _check_counts(manifest: Manifest, subset: int | None) -> None:
         )
 
 
+def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]]) -> Dataset | None:
+    """The same photos, split as a study remembers them; None where they are others.
+
+    An emptied cache forgets in which order photos came, and other versions of this program split
+    small classes and large groups in another way.
+
+    Args:
+        dataset: As it is split here and now.
+        digest: Of the dataset that the study has.
+        moved: What `Manifest.moved` said of it; empty where nobody knows.
+
+    Raises:
+        DataError: The cache can't be written.
+    """
+    manifest = dataset.manifest
+    if manifest.digest == digest:
+        return dataset
+    if manifest.own_splits:  # the folders say them; there is nothing to remember
+        return None
+    for splits in (as_remembered(manifest, moved), as_before_ranks(manifest)):
+        photos = zip(manifest.photos, splits, strict=True)
+        settled = tuple(dataclasses.replace(photo, split=split) for photo, split in photos)
+        candidate = dataclasses.replace(manifest, photos=settled)
+        if candidate.digest == digest:
+            return _beside(dataset, candidate)
+    return None
+
+
+def _beside(dataset: Dataset, manifest: Manifest) -> Dataset:
+    """Another entry of the same pixels."""
+    text = manifest.to_json()
+    root = dataset.folder.parents[1]
+    path = cache.entry(root, Manifest.name_of(text))
+    pack = pack_path(dataset.folder, dataset.image_size)
+    try:
+        with cache.packing_folder(root) as folder:
+            cache.manifest_path(folder).write_text(text, encoding="utf-8")
+            with Hold(cache.manifest_path(folder)):
+                for file in (pack, sums_path(pack)):
+                    _link(file, folder / file.name)
+                hold = _install(folder, path, dataset.image_size)
+    except OSError as error:
+        raise DataError(f"cache {root}: {error.strerror or error}") from None
+    cache.touch(path)
+    return dataclasses.replace(dataset, folder=path, digest=manifest.digest, hold=hold)
+
+
+def _link(file: Path, to: Path) -> None:
+    """One file in two folders; where the file system can't, a copy."""
+    try:
+        to.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, to)
+
+
 class _Loading:
     """One way from a source to its dataset.
 
@@ -355,30 +410,38 @@ class _Loading:
             name = Manifest.name_of(text)
             path = cache.entry(self._folder, name)
             with in_work:  # also where the folder is moved to
-                hold = self._install(folder, path)
+                hold = _install(folder, path, self._image_size)
         cache.touch(path)
         cache.write_note(self._note_path, Note(seen, name, decoded.unread))
         return self._dataset(path, decoded.manifest, hold)
 
-    def _install(self, folder: Path, path: Path) -> Hold:
-        """Move what was packed into its entry, which another may have made, or be removing."""
-        while True:
-            if _is_moved(folder, path):
-                return Hold(cache.manifest_path(path))
-            with contextlib.suppress(FileNotFoundError):  # somebody was just removing it
-                return self._add(folder, path)
 
-    def _add(self, folder: Path, path: Path) -> Hold:
-        """Add a pack to the entry that is there."""
-        if _manifest_if_whole(path) is None:
-            mended = cache.manifest_path(path).with_suffix(".partial")
-            shutil.copyfile(cache.manifest_path(folder), mended)
-            mended.replace(cache.manifest_path(path))
-        hold = Hold(cache.manifest_path(path))
-        pack = pack_path(folder, self._image_size)
-        for file in (sums_path(pack), pack):
-            file.replace(path / file.name)
-        return hold
+def _install(folder: Path, path: Path, image_size: int) -> Hold:
+    """Move what was packed into its entry, which another may have made, or be removing.
+
+    Args:
+        folder: With the manifest, and the pixels of one image size.
+        path: Of the entry.
+        image_size: Side in pixels.
+    """
+    while True:
+        if _is_moved(folder, path):
+            return Hold(cache.manifest_path(path))
+        with contextlib.suppress(FileNotFoundError):  # somebody was just removing it
+            return _add(folder, path, image_size)
+
+
+def _add(folder: Path, path: Path, image_size: int) -> Hold:
+    """Add a pack to the entry that is there."""
+    if _manifest_if_whole(path) is None:
+        mended = cache.manifest_path(path).with_suffix(".partial")
+        shutil.copyfile(cache.manifest_path(folder), mended)
+        mended.replace(cache.manifest_path(path))
+    hold = Hold(cache.manifest_path(path))
+    pack = pack_path(folder, image_size)
+    for file in (sums_path(pack), pack):
+        file.replace(path / file.name)
+    return hold
 
 
 def _is_moved(folder: Path, path: Path) -> bool:
@@ -549,48 +612,25 @@ def _decode_all(
                 photos.append(photo)
             if progress and (done % _PROGRESS_EVERY == 0 or done == total):
                 progress(done, total)
-    split, copies = _grouped_and_split(photos, source, known)
+    was = known.settled([photo.sha256 for photo in photos])
+    settled = settle(photos, source, was, duplicates)
     manifest = Manifest(
         source.kind,
         source.location,
         source.class_names,
-        split,
-        (*left_out, *copies),
+        settled.photos,
+        (*left_out, *settled.left_out),
         duplicates,
+        settled.notes,
         own_splits=bool(source.splits),
     )
     return _Decoded(manifest, tuple(unread))
 
 
 def _photo(found: Found, label: int, known: _Known) -> tuple[Photo, bytes]:
-    if found.pixels is not None:
-        photo = Photo(found.key, found.sha256, label, "train", found.phash, found.flags)
-        return photo, found.pixels
-    was, pixels = known.taken_over(content_key(found.sha256, found.key))
-    return Photo(found.key, found.sha256, label, "train", was.phash, was.flags), pixels
-
-
-def _grouped_and_split(
-    photos: list[Photo], source: Source, known: _Known
-) -> tuple[tuple[Photo, ...], list[tuple[str, str]]]:
-    """Photos with their groups and splits, and why some of them are left out."""
-    shas = [photo.sha256 for photo in photos]
-    # Drawn pictures are made of the same few shapes: alike to a hash, but never duplicates.
-    phashes = [photo.phash if source.kind != "synthetic" else "" for photo in photos]
-    groups = find_groups(shas, phashes)
-    numbers = {row: number for number, rows in enumerate(groups) for row in rows}
-    splits: Sequence[Split | None] = (
-        keep_splits(photos, groups, source.splits)
-        if source.splits
-        else assign_splits(shas, groups, known.settled(shas))
-    )
-    copies = [
-        (photo.key, "copy: photos in val or test are the same; left out of train")
-        for photo, split in zip(photos, splits, strict=True)
-        if split is None
-    ]
-    grouped = tuple(
-        dataclasses.replace(photo, split=splits[row], group=numbers.get(row))
-        for row, photo in enumerate(photos)
-    )
-    return grouped, copies
+    seen, pixels = found, found.pixels
+    if pixels is None:
+        was, pixels = known.taken_over(content_key(found.sha256, found.key))
+        seen = dataclasses.replace(found, phash=was.phash, flags=was.flags, fine=was.fine)
+    photo = Photo(seen.key, seen.sha256, label, "train", seen.phash, seen.flags, fine=seen.fine)
+    return photo, pixels

@@ -21,10 +21,12 @@ from queue import SimpleQueue
 
 import numpy as np
 
+from catdog_search.children import trusted_path
 from catdog_search.data.budget import Budget, Reserve, unlimited
 from catdog_search.data.decode import Decoded, UndecodableError, examine
 from catdog_search.data.files import MAX_FILE_BYTES, READ_ERRORS, FileTooLargeError
-from catdog_search.data.phash import perceptual_hashes
+from catdog_search.data.own import is_own_picture
+from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
 from catdog_search.data.signatures import HEAD, why_no_photo
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, causes
@@ -37,6 +39,8 @@ _MOST_PROCESSES = 16
 # What is examined at once, and handed over at once: a trip is cheap beside it, memory is bounded.
 _CHUNK_PHOTOS = 32
 _CHUNK_BYTES = 4_000_000
+
+_NO_GREY = np.empty((0, SIDE, SIDE), np.uint8)
 
 # Not `multiprocessing`'s own start, which would import the caller's main module as well: a script
 # that loads a dataset outside of `if __name__ == "__main__"` would wait in there for its own lock.
@@ -54,6 +58,7 @@ class Found:
         key: Its path in the source.
         sha256: Hex digest of its bytes; empty where it can't be read.
         phash: Perceptual hash, see `perceptual_hashes`.
+        fine: A finer one, see `fine_hashes`.
         flags: See `Decoded`.
         pixels: uint8 RGB, image_size x image_size x 3 bytes; None where it is left out, or known.
         reason: Why it is left out; empty where it isn't.
@@ -67,6 +72,7 @@ class Found:
     pixels: bytes | None = None
     reason: str = ""
     passing: bool = False
+    fine: str = ""
 
 
 def content_key(sha256: str, key: str) -> str:
@@ -94,10 +100,10 @@ class Task:
         """Examine some files, one after another."""
         seen = [self._seen(key) for key in keys]
         decoded = [what for what in seen if isinstance(what, tuple)]
-        phashes = perceptual_hashes(np.stack([d.grey for _, d in decoded])) if decoded else []
-        hashed = iter(phashes)
+        grey = np.stack([d.grey for _, d in decoded]) if decoded else _NO_GREY
+        hashed = zip(perceptual_hashes(grey), fine_hashes(grey), strict=True)
         return [
-            what if isinstance(what, Found) else _found(key, *what, next(hashed))
+            what if isinstance(what, Found) else _found(key, *what, *next(hashed))
             for key, what in zip(keys, seen, strict=True)
         ]
 
@@ -114,14 +120,20 @@ class Task:
             sha256 = hashlib.sha256(content).hexdigest()
             if content_key(sha256, key) in self.known:
                 return Found(key, sha256)
-            what = why_no_photo(content[:HEAD])
-            try:
-                return sha256, examine(content, key, self.image_size, reserve)
-            except UndecodableError as error:
-                reason = what or str(error)
-                return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
-            except MemoryError as error:
-                return Found(key, sha256, reason=_why_unread(error), passing=True)
+            return self._decoded(key, sha256, content, reserve)
+
+    def _decoded(
+        self, key: str, sha256: str, content: bytes, reserve: Reserve
+    ) -> Found | tuple[str, Decoded]:
+        if is_own_picture(content[:HEAD]):
+            return Found(key, sha256, reason="not a photo: drawn by catdog-search")
+        try:
+            return sha256, examine(content, key, self.image_size, reserve)
+        except UndecodableError as error:
+            reason = why_no_photo(content[:HEAD]) or str(error)
+            return Found(key, sha256, reason=reason, passing=_is_from_outside(error))
+        except MemoryError as error:
+            return Found(key, sha256, reason=_why_unread(error), passing=True)
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)
@@ -130,8 +142,8 @@ class Task:
         return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
 
 
-def _found(key: str, sha256: str, decoded: Decoded, phash: str) -> Found:
-    return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes())
+def _found(key: str, sha256: str, decoded: Decoded, phash: str, fine: str) -> Found:
+    return Found(key, sha256, phash, decoded.flags, decoded.pixels.tobytes(), fine=fine)
 
 
 def _why_unread(error: Exception) -> str:
@@ -223,9 +235,9 @@ class _Process:
         self._connection, theirs = Pipe()
         shared = task.budget.descriptors if task.budget else ()
         with theirs:  # so that a dead process is the end of the connection
-            code = _CHILD.format(path=sys.path, descriptor=theirs.fileno())
+            code = _CHILD.format(path=trusted_path(), descriptor=theirs.fileno())
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *shared],
                 process_group=0,  # Ctrl-C is for the one that asks

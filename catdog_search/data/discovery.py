@@ -6,6 +6,7 @@ first bytes. Nothing is passed over without a word but what is hidden.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -14,7 +15,9 @@ from pathlib import Path
 
 from catdog_search.data.decode import IMAGE_SUFFIXES
 from catdog_search.data.layout import is_hidden, is_tools_folder
+from catdog_search.data.own import is_own_picture, may_be_own, of_studies
 from catdog_search.data.signatures import HEAD, kind_of
+from catdog_search.places import cache_folder
 from catdog_search.text import printable
 
 # Of its suffix nothing is known, and its first bytes tell nothing.
@@ -50,7 +53,12 @@ def judge(
         head: Reads the first bytes of one; raises one of `errors` where it can't be read.
         errors: What reading raises.
     """
-    for key in files:
+    keys = _others(found, files)
+    suspects = may_be_own(keys)
+    for key in keys:
+        if key in suspects and _is_drawn(key, head, errors):
+            found.passed_over["pictures drawn by catdog-search"] += 1
+            continue
         if os.path.splitext(key)[1].lower() in IMAGE_SUFFIXES:
             found.photos.append(key)
             continue
@@ -69,6 +77,23 @@ def judge(
     found.photos.sort()
     found.left_out.sort()
     return found
+
+
+def _others(found: Found, files: Iterable[str]) -> list[str]:
+    """Files in which no studies are kept."""
+    keys = list(files)
+    if not (own := of_studies(keys)):
+        return keys
+    others = [key for key in keys if not key.startswith(own)]
+    found.passed_over["files of studies"] += len(keys) - len(others)
+    return others
+
+
+def _is_drawn(key: str, head: Callable[[str], bytes], errors: tuple[type[Exception], ...]) -> bool:
+    try:
+        return is_own_picture(head(key))
+    except errors:  # reading it as a photo will say why
+        return False
 
 
 def in_folder(root: str) -> Found:
@@ -100,10 +125,13 @@ class _Walk:
         # Device and inode of every folder that was read, and under which key.
         self._read: dict[tuple[int, int], str] = {}
         self._links: list[str] = []
+        self._cache: tuple[int, int] | None = None
 
     def run(self) -> None:
         for around in Path(os.path.realpath(self._root)).parents:
             self._read[_identity(str(around))] = ".."
+        with contextlib.suppress(OSError):  # it need not be there yet
+            self._cache = _identity(str(cache_folder()))
         with os.scandir(self._root):  # one that can't be read is no folder of photos
             self._enter("")
         while self._links:
@@ -117,7 +145,9 @@ class _Walk:
         while waiting:
             folder = waiting.pop()
             try:
-                if self._is_new(folder):
+                if _identity(f"{self._root}/{folder}") == self._cache:
+                    self.found.passed_over["catdog-search's cache"] += 1
+                elif self._is_new(folder):
                     with os.scandir(f"{self._root}/{folder}") as entries:
                         waiting += self._look_at(entries, f"{folder}/" if folder else "")
             except OSError as error:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import urllib.error
-import urllib.request
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from catdog_search.errors import DataError
+from catdog_search.web import Address, basic_auth, is_http, open_url, read_address
 
 URL = (
     "https://download.microsoft.com/download/3/E/1/"
@@ -27,7 +29,7 @@ def download(url: str, sha256: str, target: Path, progress: Progress | None = No
     """Fetch a file to `target`, going on where an earlier call stopped.
 
     Args:
-        url: http or https.
+        url: http or https; it may name user and password.
         sha256: What the file must have, hex.
         target: Where it goes; while it is fetched it is `<target>.partial`.
         progress: Called with (bytes so far, bytes in all or None).
@@ -39,21 +41,24 @@ def download(url: str, sha256: str, target: Path, progress: Progress | None = No
         DataError: The server doesn't answer or ends early (call again to go on), or what came has
             another checksum (it is removed).
     """
-    if not url.startswith(("http://", "https://")):
-        raise DataError(f"{url}: is neither an http nor an https address")
+    address = _address(url)
     if target.exists():
         _check(target, sha256, "is there already, but is another file")
         return target
     partial = target.with_name(f"{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, partial, progress)
+        _fetch(address, partial, progress)
     except urllib.error.URLError as error:
-        raise DataError(f"{url}: {error.reason}; run it again to go on") from None
+        raise DataError(f"{address.url}: {error.reason}; run it again to go on") from None
     except OSError as error:
-        raise DataError(f"{url}: {error.strerror or error}; run it again to go on") from None
+        raise DataError(
+            f"{address.url}: {error.strerror or error}; run it again to go on"
+        ) from None
+    except http.client.HTTPException as error:
+        raise DataError(f"{address.url}: answers with what is no HTTP ({error})") from None
     try:
-        _check(partial, sha256, f"came from {url}, but is another file; it is removed")
+        _check(partial, sha256, f"came from {address.url}, but is another file; it is removed")
     except DataError:
         partial.unlink()
         raise
@@ -61,12 +66,36 @@ def download(url: str, sha256: str, target: Path, progress: Progress | None = No
     return target
 
 
-def _fetch(url: str, partial: Path, progress: Progress | None) -> None:
+def file_name(url: str) -> str:
+    """What the file at an address is called.
+
+    Raises:
+        DataError: The address can't be read, or names a folder.
+    """
+    address = _address(url)
+    name = PurePosixPath(unquote(address.path)).name
+    if name in ("", ".."):
+        raise DataError(f"{address.url}: names no file")
+    return name
+
+
+def _address(url: str) -> Address:
+    if not is_http(url):
+        raise DataError(f"{url}: is neither an http nor an https address")
+    try:
+        return read_address(url)
+    except ValueError as error:
+        raise DataError(f"--url: {error}") from None
+
+
+def _fetch(address: Address, partial: Path, progress: Progress | None) -> None:
+    url = address.url
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
-    request = urllib.request.Request(url, headers=headers)  # noqa: S310  http(s) alone, see above
+    named = address.user is not None
+    authorization = basic_auth(address.user or "", address.password or "") if named else ""
     try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+        answer = open_url(url, _TIMEOUT_S, headers, authorization=authorization)
     except urllib.error.HTTPError as error:
         with error:
             # Nothing is left to fetch: an earlier call was stopped before its check.

@@ -4,17 +4,119 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
+    from catdog_search.config import Duplicates
 
 # Of 64 bits. Of the pairs in 20,000 real photos that differ in at most 8 bits, all 27 with up to 4
 # were the same picture, and none of the 8 with 6 or 8 (looked at, one by one).
 NEAR_BITS = 4
 # By the pigeonhole principle, hashes that differ in 4 bits agree in one of 5 bands.
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
+# Of 256 bits of the finer hash: a photo saved anew with JPEG quality 40 changes up to 6, at 64 x 64
+# pixels up to 10. Of photos that differ before one background, all within 4 of 64 bits, half are
+# more than 12 apart where the object is a thirtieth of the width, 30 where it is a thirteenth.
+FINE_BITS = 10
+# A group of more than so many photos, or of more than this share but never of so few, is looked at
+# by the finer hash: near ones make chains of what is only alike, and chains leave nothing to split.
+_MANY, _SUSPECT_SHARE, _FEW = 20, 0.05, 8
+# A group as large as val is no use in any split.
+_TOO_LARGE_SHARE = 0.15
 # How far equal bands are compared; only a set of thousands of like pictures has longer runs.
 _MAX_RUN = 500
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which photos stay in one split.
+
+    Attributes:
+        groups: Rows of two or more, each sorted, by their first row.
+        notes: What a user should know of it.
+    """
+
+    groups: list[list[int]]
+    notes: tuple[str, ...] = ()
+
+
+def group_photos(
+    sha256s: Sequence[str], looks: Sequence[tuple[str, str]], duplicates: Duplicates
+) -> Grouping:
+    """Find the photos that must stay in one split.
+
+    Groups to the eye are those of `find_groups`, but a large one is only a suspicion: there each
+    photo has to be near to the group's first one by the finer hash too. What remains too large for
+    a split is left to exact copies.
+
+    Args:
+        sha256s: Of the files' bytes.
+        looks: Of each photo the perceptual hash and the finer one, as hex digits; empty ones are
+            like no other.
+        duplicates: Whether copies and what looks the same stay together, copies, or nothing.
+    """
+    if duplicates == "off":
+        return Grouping([])
+    if duplicates == "exact":
+        return Grouping(find_groups(sha256s, [""] * len(sha256s)))
+    near = find_groups(sha256s, [phash for phash, _ in looks])
+    few = max(_FEW, min(_MANY, round(_SUSPECT_SHARE * len(sha256s))))
+    suspects = [rows for rows in near if len(rows) > few]
+    finer = [part for rows in suspects for part in _compared_finely(rows, sha256s, looks)]
+    most = max(_FEW, round(_TOO_LARGE_SHARE * len(sha256s)))
+    too_large = [rows for rows in finer if len(rows) > most]
+    groups = [rows for rows in near if len(rows) <= few]
+    groups += [rows for rows in finer if 1 < len(rows) <= most]
+    groups += [part for rows in too_large for part in _copies(rows, sha256s)]
+    return Grouping(sorted(groups), tuple(_notes(suspects, too_large, len(sha256s))))
+
+
+def _compared_finely(
+    rows: Sequence[int], sha256s: Sequence[str], looks: Sequence[tuple[str, str]]
+) -> list[list[int]]:
+    """Part a group: each photo joins the first one before it that is near by the finer hash.
+
+    By content, so that names and order don't matter.
+    """
+    ordered = sorted(rows, key=lambda row: (sha256s[row], row))
+    hashes = np.array([bytearray.fromhex(looks[row][1]) for row in ordered], np.uint8)
+    words = hashes.view(np.uint64)
+    firsts = np.empty(len(ordered), int)
+    parts: list[list[int]] = []
+    for number, word in enumerate(words):
+        apart = np.bitwise_count(words[firsts[: len(parts)]] ^ word).sum(axis=1)
+        near = np.flatnonzero(apart <= FINE_BITS)
+        if len(near):
+            parts[near[0]].append(ordered[number])
+        else:
+            firsts[len(parts)] = number
+            parts.append([ordered[number]])
+    return [sorted(part) for part in parts]
+
+
+def _copies(rows: Sequence[int], sha256s: Sequence[str]) -> list[list[int]]:
+    """The exact copies in a group."""
+    found = find_groups([sha256s[row] for row in rows], [""] * len(rows))
+    return [[rows[i] for i in part] for part in found]
+
+
+def _notes(suspects: list[list[int]], too_large: list[list[int]], n: int) -> Iterator[str]:
+    if suspects:
+        alike = sum(map(len, suspects))
+        yield (
+            f"duplicates: {alike} of {n} photos look alike from afar, as before one camera and "
+            "background; they were compared more finely"
+        )
+    if too_large:
+        same = sum(map(len, too_large))
+        yield (
+            f"duplicates: {same} of {n} photos look the same even so, too many for one split; only "
+            "exact copies among them stay together, and what is nearly one may lie in two splits"
+        )
 
 
 def find_groups(sha256s: Sequence[str], phashes: Sequence[str]) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
 
 # matplotlib's, which comes with it: first choice, and what figures are written in.
@@ -42,8 +43,13 @@ def lettered(text: str) -> Lettered:
     return Lettered("".join(spelled), first)
 
 
-def in_figure(text: str) -> str:
-    """Text as matplotlib draws it: no formula, and in fonts that have its letters."""
+def in_figure(text: str, most: int = 100) -> str:
+    """Text as matplotlib draws it: no formula, and in fonts that have its letters.
+
+    Args:
+        text: Anybody's.
+        most: See `as_figure_text`.
+    """
     import matplotlib as mpl
     from matplotlib import font_manager
 
@@ -52,7 +58,7 @@ def in_figure(text: str) -> str:
         name = font_manager.get_font(letters.font).family_name
         if name not in mpl.rcParams["font.family"]:
             mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], name]
-    return letters.text.replace("$", r"\$")
+    return as_figure_text(letters.text, most)
 
 
 def _spelled(char: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,10 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
 TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
+# Of a class, wherever it is shared out exactly.
+_PER_CENT: dict[Split, int] = {"train": 70, "val": 15, "test": 15}
+# Where a class would have fewer photos in val or test, chance would decide what a score means.
+FEWEST_BY_CHANCE = 20
 # Stands before the location in a manifest's text; in a JSON string its quotes would be escaped.
 _LOCATION = ', "location": '
 # Of a class's share in a split against its share in the whole.
@@ -47,17 +52,22 @@ def _share(text: str) -> float:
 
 
 def assign_splits(
-    sha256s: Sequence[str], groups: Sequence[Sequence[int]], known: Mapping[str, Split]
+    sha256s: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    known: Mapping[str, Split],
+    labels: Sequence[int] = (),
 ) -> list[Split]:
     """A split for every photo.
 
     A photo that is known stays where it is. A group of duplicates goes to one split: that of its
     first known member, else that of its smallest digest, so that names and order don't matter.
+    Where that leaves a class too few photos in val or test, the class is shared out exactly.
 
     Args:
         sha256s: Of the photos.
         groups: Rows of duplicates.
         known: Splits of photos from an earlier manifest, by sha256.
+        labels: Class indices of the photos; without them no class is looked at.
     """
     splits = [known.get(sha256) or split_of(sha256) for sha256 in sha256s]
     for rows in groups:
@@ -65,7 +75,63 @@ def assign_splits(
         together = settled[0] if settled else split_of(min(sha256s[row] for row in rows))
         for row in rows:
             splits[row] = known.get(sha256s[row], together)
+    for label in sorted(set(labels)):
+        members = [row for row, it in enumerate(labels) if it == label]
+        counted = Counter(splits[row] for row in members)
+        if min(counted["val"], counted["test"]) < FEWEST_BY_CHANCE:
+            movable = _movable(members, sha256s, groups, known)
+            splits = _shared_out(members, movable, sha256s, splits)
     return splits
+
+
+def _movable(
+    members: Sequence[int],
+    sha256s: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    known: Mapping[str, Split],
+) -> list[list[int]]:
+    """The photos of a class that no earlier manifest and no other class ties to a split.
+
+    Returns:
+        Rows that stay together, whether as duplicates or as copies.
+    """
+    own = set(members)
+    bound = {row for row in members if sha256s[row] in known}
+    units: dict[str, list[int]] = {}
+    for rows in groups:
+        if own.isdisjoint(rows):
+            continue
+        if own.issuperset(rows) and bound.isdisjoint(rows):
+            units[min(sha256s[row] for row in rows)] = list(rows)
+        bound.update(rows)
+    for row in members:
+        if row not in bound:
+            units.setdefault(sha256s[row], []).append(row)
+    return [units[sha256] for sha256 in sorted(units)]
+
+
+def _shared_out(
+    members: Sequence[int],
+    movable: Sequence[Sequence[int]],
+    sha256s: Sequence[str],
+    splits: Sequence[Split],
+) -> list[Split]:
+    """Splits that hold their shares of a class, by the rank of what else a draw would decide."""
+    result = list(splits)
+    moving = sum(map(len, movable))
+    settled = Counter(splits[row] for row in members)
+    settled.subtract(splits[row] for rows in movable for row in rows)
+    # In hundredths of a photo: whole numbers are alike on every machine.
+    room = [max(share * len(members) - 100 * settled[s], 0) for s, share in _PER_CENT.items()]
+    bounds = list(zip(SPLITS, itertools.accumulate(room), strict=True))
+    done = 0
+    for rows in sorted(movable, key=lambda rows: _share(f"split:{min(sha256s[r] for r in rows)}")):
+        middle = (2 * done + len(rows)) * sum(room)
+        split = next(s for s, bound in bounds if middle < 2 * bound * moving)
+        for row in rows:
+            result[row] = split
+        done += len(rows)
+    return result
 
 
 def keep_splits(
@@ -111,6 +177,7 @@ class Photo:
         phash: Perceptual hash, 16 hex digits; empty where there is none.
         flags: What was noticed while it was decoded.
         group: Number of its group of duplicates; None where it is the only one.
+        fine: A finer hash, 64 hex digits; empty where there is none.
     """
 
     key: str
@@ -120,6 +187,7 @@ class Photo:
     phash: str = ""
     flags: tuple[str, ...] = ()
     group: int | None = None
+    fine: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,6 +202,7 @@ class Manifest:
         left_out: (key, reason) of every file that could not be used; a reason starts with its
             kind: `truncated: …`.
         duplicates: Which photos were to stay in one split: `near`, `exact` or `off`.
+        notes: What a user should know of how they were found.
         own_splits: Whether the splits are those of the photos' folders.
     """
 
@@ -143,6 +212,7 @@ class Manifest:
     photos: tuple[Photo, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     duplicates: str = "near"
+    notes: tuple[str, ...] = ()
     own_splits: bool = False
 
     @staticmethod
@@ -184,6 +254,14 @@ class Manifest:
             if photo.split is not None:
                 found[photo.split].append(short_hash(photo.sha256))
         return found
+
+    def moved(self) -> dict[Split, list[str]]:
+        """Short hashes of the photos whose split isn't that of their own content, by split."""
+        found: dict[Split, list[str]] = {}
+        for photo in self.photos:
+            if photo.split not in (None, split_of(photo.sha256)):
+                found.setdefault(photo.split, []).append(short_hash(photo.sha256))
+        return {split: sorted(set(hashes)) for split, hashes in found.items()}
 
     def imbalances(self) -> list[str]:
         """A line for each split whose classes aren't shared as in the whole, within 1 point."""
@@ -240,10 +318,11 @@ class Manifest:
             location=plain["location"],
             class_names=tuple(plain["class_names"]),
             photos=tuple(
-                Photo(key, sha256, label, split, phash, tuple(flags), group)
-                for key, sha256, label, split, phash, flags, group in plain["photos"]
+                Photo(key, sha256, label, split, phash, tuple(flags), group, fine)
+                for key, sha256, label, split, phash, flags, group, fine in plain["photos"]
             ),
             left_out=tuple((key, reason) for key, reason in plain["left_out"]),
             duplicates=plain["duplicates"],
+            notes=tuple(plain["notes"]),
             own_splits=plain["own_splits"],
         )

@@ -54,4 +54,7 @@ def promote(state: State, study: str, model_name: str) -> Promotion:
         "objective": f"{best.value:.6g}",
         "dataset_digest": view.dataset_digest or "",
     }
-    return Promotion(best, register_champion(store, model_name, model_id, tags), store.uri)
+    with state.in_use():
+        registered = register_champion(store, model_name, model_id, tags)
+        store.keep_copy()
+    return Promotion(best, registered, store.shown)

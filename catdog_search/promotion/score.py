@@ -13,7 +13,7 @@ import numpy as np
 from catdog_search.data import dataset
 from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
-from catdog_search.errors import DataError
+from catdog_search.errors import DataError, StateError
 from catdog_search.places import State
 from catdog_search.text import name_key, printable
 from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
@@ -24,7 +24,6 @@ from catdog_search.training.evaluate import scores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BATCH = 256
 _95_PERCENT = 1.96
 # Tag of the run whose model was shown photos of test.
 _LOOKED = "test_looked_at"
@@ -38,7 +37,8 @@ class Evaluation:
         uri: Of the model.
         run_id: That trained it.
         n: Photos.
-        scores: accuracy, loss, precision, recall, f1, auc and calibration_error.
+        scores: accuracy, balanced_accuracy, loss, precision, recall, f1, auc and
+            calibration_error.
         interval: Of the accuracy, 95 % (Wilson).
         confusion: Photos by class and what they were taken for.
         class_names: By index.
@@ -97,7 +97,11 @@ def evaluate(
                 "which is for promotion; --force looks at them anyway, and the run will say so"
             )
         client.set_tag(loaded.run_id, _LOOKED, f"evaluate --force, {seen['test']} photos")
-    probabilities = np.ravel(loaded.model.predict(pile.pixels, batch_size=_BATCH, verbose=0))
+    probabilities = np.ravel(
+        loaded.model.predict(pile.pixels, batch_size=loaded.batch_size, verbose=0)
+    )
+    if not np.isfinite(probabilities).all():
+        raise StateError(f"model {name}: what it says of photos are no numbers")
     seen_as = Predictions(labels, probabilities)
     photos = Photos(pile.pixels, [photo.key for photo in pile.photos])
     names, where = loaded.class_names, f"{len(labels)} photos"

@@ -24,7 +24,8 @@ class Chance:
         """Draw a float."""
         del name
         if log:
-            return min(high, math.exp(self._chance.uniform(math.log(low), math.log(high))))
+            drawn = math.exp(self._chance.uniform(math.log(low), math.log(high)))
+            return min(max(drawn, low), high)
         if step is None:
             return self._chance.uniform(low, high)
         return low + step * self._chance.randint(0, round((high - low) / step))

@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.places import State
 from catdog_search.search import history
+from catdog_search.search.floor import always
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.tracking.runs import recorded
 from catdog_search.tracking.store import Store
@@ -93,11 +95,13 @@ class Floor:
         name: Of it.
         val_accuracy: What it reaches.
         n: Photos of val.
+        answer: What it says of every photo; empty where it looks at them.
     """
 
     name: str
     val_accuracy: float
     n: int
+    answer: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,8 +137,8 @@ def compare(state: State, names: Sequence[str]) -> Comparison:
         notes.append("the studies were trained on different photos, so rows don't compare")
     packed = _any_packed(views[0].dataset_digest)
     if packed is None:
-        notes.append("no floors: the photos are not in the cache any more")
-        return Comparison(entries, [], notes)
+        notes.append("no linear probe: the photos are not in the cache any more")
+        return Comparison(entries, _majority_of(views[0].class_counts), notes)
     floors = [majority(packed)]
     if packed.image_size >= _PROBE_SIDE:
         floors.append(probe(packed))
@@ -215,11 +219,17 @@ def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
 
 def majority(packed: Dataset) -> Floor:
     """Always the more frequent class of train."""
-    labels = [photo.label for photo in packed.manifest.photos]
-    of_train = [labels[row] for row in packed.rows("train")]
-    of_val = np.array([labels[row] for row in packed.rows("val")])
-    frequent = round(statistics.fmean(of_train))
-    return Floor("majority class", float((of_val == frequent).mean()), len(of_val))
+    (floor,) = _majority_of(packed.manifest.counts())
+    return floor
+
+
+def _majority_of(counts: Mapping[Any, Mapping[str, int]]) -> list[Floor]:
+    """The same from the photos by split and class; none where nobody counted them."""
+    if not counts:
+        return []
+    found = always("val_accuracy", counts["val"], counts["train"])
+    n = sum(counts["val"].values())
+    return [] if found is None else [Floor("majority class", found.value, n, found.answer)]
 
 
 def probe(packed: Dataset) -> Floor:

@@ -17,14 +17,26 @@ from optuna.trial import Trial, TrialState
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import CatdogError, StateError, StudyLockedError, outside_reason
+from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.search import history
+from catdog_search.search.copies import keep_copy, require_kept
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
-from catdog_search.search.messages import Launch, Listener, Notice, Planned, Ready, StudyOpened
+from catdog_search.search.messages import (
+    Event,
+    Launch,
+    Listener,
+    Notice,
+    Planned,
+    Ready,
+    StudyOpened,
+    TrialEnded,
+)
 from catdog_search.search.photos import Photos, Remake
 from catdog_search.search.pool import Pool
 from catdog_search.search.propose import Proposer, is_exhausted
@@ -33,7 +45,7 @@ from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, open_study
+from catdog_search.search.storage import UID, about_storage, open_study
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import RunStatus, StudyRuns
@@ -49,6 +61,22 @@ _PARENT_STATUS: dict[End | None, RunStatus] = {
     "interrupt": "KILLED",
     None: "FAILED",
 }
+
+
+_BEGUN = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A point that needs no second trial.
+
+    Attributes:
+        recipe: Name of the recipe that it is of; None where it came by chance.
+        text: What has these params, for people.
+    """
+
+    recipe: str | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -119,18 +147,20 @@ def run_study(
     check(options.wish, backend)
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
+        require_kept(state, config.name)
         try:
+            Store.of(state).require_own_experiment(config.name)
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
             end = coordinator.run(backend)
         except CatdogError:
             raise
         # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
         except Exception as error:
-            if not (reason := outside_reason(error)):
+            if not (reason := outside_reason(error, state.root)):
                 raise
-            raise StateError(f"state folder {state.root}: {reason}; run again to go on") from error
+            raise StateError(f"{reason}; once that is mended, run again to go on") from error
         seconds = time.monotonic() - started
-        return Report(end, view_of(coordinator.study), seconds, coordinator.store.uri)
+        return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 
 
 @contextmanager
@@ -138,6 +168,7 @@ def _only_coordinator(state: State, name: str) -> Iterator[None]:
     lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
+            stack.enter_context(state.in_use())
             stack.enter_context(file_lock(lock, wait=False))
         except BlockingIOError:
             raise StudyLockedError(
@@ -159,6 +190,7 @@ class _Coordinator:
         stop: StopRequest,
         options: Options,
     ) -> None:
+        self._state = state
         self._config = config
         self._dataset = dataset
         self._photos = Photos(dataset, options.remake, listener)
@@ -168,7 +200,8 @@ class _Coordinator:
         self._stop = stop
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
-        self.study = open_study(state, config, dataset, sampler, pruner)
+        retry = self._retry(about_storage(state))
+        self.study = open_study(state, config, dataset, sampler, pruner, retry)
         self._proposer = Proposer(self.study, sampler, config.space)
         photos = len(dataset.rows("train"))
         memory = memory_limit(config.limits) // options.trials_per_gpu
@@ -189,9 +222,9 @@ class _Coordinator:
             self._record = self._open_record(view)
             self._record.settle()
             self._sweep()
-            self._queue_recipes(view)
+            self._queue_recipes()
             opened = StudyOpened(
-                self._config, view.finished, self._options.trials, view.best, self.store.uri
+                self._config, view.finished, self._options.trials, view.best, self.store.shown
             )
             self._tell(opened)
             end = self._run_trials(self._pool, self._record) if self._pool else "done"
@@ -200,7 +233,20 @@ class _Coordinator:
             if self._pool:
                 self._pool.close(timeout=5 if end in ("done", "exhausted") else 0)
             if self._record:
-                self._record.close(_PARENT_STATUS[end])
+                self._close(self._record, end)
+
+    def _close(self, record: StudyRecord, end: End | None) -> None:
+        try:
+            record.close(_PARENT_STATUS[end])
+            self.store.keep_copy()
+        except Exception as error:
+            # What failed first is told; the next start closes what stays open.
+            if end is not None or not is_outside(error):
+                raise
+
+    def _retry(self, about: str) -> Retry:
+        seconds = self._config.limits.retry_minutes * 60
+        return Retry(about, seconds, self._notice, lambda: self._stop.cause is not None)
 
     def _launch(self, backend: str) -> Launch:
         return Launch(
@@ -215,14 +261,21 @@ class _Coordinator:
         )
 
     def _open_record(self, view: StudyView) -> StudyRecord:
-        if view.tracking_uri not in (None, self.store.uri):
+        if view.tracking_uri not in (None, self.store.shown):
             self._notice(
                 f"earlier trials were tracked at {view.tracking_uri}, from now on at "
-                f"{self.store.uri}"
+                f"{self.store.shown}"
             )
-        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID])
+        retry = self._retry(self.store.about)
+        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID], retry)
         text = self._options.study_file
         return StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
+
+    def _hear(self, event: Event) -> None:
+        """What the trials say; each that ended is in the copy of the storage before the next."""
+        if isinstance(event, TrialEnded):
+            keep_copy(self._state)
+        self._tell(event)
 
     def _notice(self, text: str) -> None:
         self._tell(Notice(text))
@@ -236,25 +289,42 @@ class _Coordinator:
     def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    def _queue_recipes(self, view: StudyView) -> None:
+    def _queue_recipes(self) -> None:
         """Queue every recipe that isn't there yet, as often as it has seeds to be trained on."""
         queued = {
             (t.user_attrs.get(history.RECIPE), t.user_attrs.get(history.REPLICATE, 0))
             for t in self._trials()
         }
-        tried = dict(view.tried)
+        known = self._known_points()
         for replicate in range(self._options.seeds):
             for name, params in self._config.recipes.items():
                 if (name, replicate) in queued:
                     continue
                 key = params_key(self._config.space.complete(params))
-                if replicate == 0 and key in tried:
-                    self._notice(f"recipe {name} is trial {tried[key]}, which had the same params")
-                    continue
+                same = known.setdefault(key, _Known(name, f"recipe {name}, which is queued"))
+                if same.recipe != name:
+                    if replicate == 0:
+                        self._notice(f"recipe {name} has the same params as {same.text}")
+                    # Another recipe has further seeds of its own, a trial by chance has none.
+                    if replicate == 0 or same.recipe:
+                        continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}
                 attrs = {history.RECIPE: name, history.REPLICATE: replicate}
                 self.study.enqueue_trial(searched, user_attrs=attrs)
-                tried.setdefault(key, -1)
+
+    def _known_points(self) -> dict[str, _Known]:
+        """What is over, trains or waits, by the key of its params; failed trials don't count."""
+        space, known = self._config.space, dict[str, _Known]()
+        for trial in self._trials(TrialState.WAITING, *_BEGUN):
+            params = trial.user_attrs.get(history.PARAMS, trial.system_attrs.get("fixed_params"))
+            if params is None or not space.contains(params):
+                continue
+            recipe, text = trial.user_attrs.get(history.RECIPE), f"trial {trial.number}"
+            if recipe:
+                waits = trial.state == TrialState.WAITING
+                text = f"recipe {recipe}, which is {'queued' if waits else text}"
+            known.setdefault(params_key(space.complete(params)), _Known(recipe, text))
+        return known
 
     def _run_trials(self, pool: Pool, record: StudyRecord) -> End:
         setting = Setting(
@@ -267,7 +337,7 @@ class _Coordinator:
             proposer=self._proposer,
             pool=pool,
             record=record,
-            tell=self._tell,
+            tell=self._hear,
             stop=self._stop,
         )
         slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]

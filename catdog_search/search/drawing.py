@@ -13,12 +13,13 @@ from optuna import Study
 from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.own import MARK
 from catdog_search.errors import StateError
 from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.storage import FINGERPRINT, load_study
 from catdog_search.search.summary import study_figures
-from catdog_search.tracking.figures import trial_figures
+from catdog_search.tracking.figures import plain_style, trial_figures
 from catdog_search.tracking.runs import recorded
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import val_photos
@@ -86,6 +87,7 @@ def _packed(state: State, view: StudyView, row: TrialRow) -> Dataset | None:
 
 def _save(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(folder / name, dpi=_DPI)
+    with plain_style():
+        for name, figure in figures.items():
+            figure.savefig(folder / name, dpi=_DPI, metadata=dict(MARK))
     return [folder / name for name in figures]

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.config import Direction
 from catdog_search.places import State
+from catdog_search.redact import redact
+from catdog_search.search.floor import Always, always
 from catdog_search.search.messages import Best
-from catdog_search.search.storage import load_study
-from catdog_search.space import Params, params_key
+from catdog_search.search.storage import FINGERPRINT, load_study
+from catdog_search.space import Params, Space, params_key
 
 # User attributes of a trial.
 RUN_ID = "run_id"
@@ -34,9 +37,11 @@ KEPT = "kept"  # whether it was worth a model and figures when it ended
 # User attributes of a study.
 PARENT_RUN_ID = "parent_run_id"
 TRACKING_URI = "tracking_uri"
+TRACKED = "tracked"  # where it was tracked before it was there
 DIGEST = "dataset_digest"
 METRIC = "metric"
 N_VAL = "n_val"
+CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
 PUBLISHED = "published"  # what others reached, by recipe
 DEVICE = "device"  # that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
@@ -98,6 +103,7 @@ class StudyView:
         dataset_digest: Of its dataset.
         metric: The objective's name; None before the first run.
         n_val: Photos of val; None where it isn't known.
+        class_counts: Photos of train and val by split and class name; empty where unknown.
         device: That it last trained on; None before the first run.
         published: Scores that others reached, by recipe and name.
     """
@@ -110,6 +116,7 @@ class StudyView:
     dataset_digest: str | None
     metric: str | None
     n_val: int | None
+    class_counts: Mapping[str, Mapping[str, int]]
     device: str | None
     published: Mapping[str, Mapping[str, float]]
 
@@ -128,6 +135,12 @@ class StudyView:
         """Numbers of the trials that are over, by the key of their params; failed ones are not."""
         over = [row for row in self.trials if row.state in ("COMPLETE", "PRUNED")]
         return {params_key(row.params): row.number for row in over}
+
+    @property
+    def floor(self) -> Always | None:
+        """What its scores are to be held against."""
+        counts = self.class_counts
+        return always(self.metric, counts["val"], counts["train"]) if counts else None
 
     def ranked(self) -> list[TrialRow]:
         """COMPLETE trials, best first; equal ones by number.
@@ -161,18 +174,25 @@ def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
     dropped, runs = set(attrs.get(DROPPED, ())), attrs.get(RUNS, {})
+    space = _space_of(attrs.get(FINGERPRINT))
     return StudyView(
         name=study.study_name,
         direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
-        trials=[_row(trial, dropped, runs) for trial in study.get_trials(deepcopy=False)],
+        trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(PARENT_RUN_ID),
-        tracking_uri=attrs.get(TRACKING_URI),
+        tracking_uri=_without_secrets(attrs.get(TRACKING_URI)),
         dataset_digest=attrs.get(DIGEST),
         metric=attrs.get(METRIC),
         n_val=attrs.get(N_VAL),
+        class_counts=attrs.get(CLASS_COUNTS, {}),
         device=attrs.get(DEVICE),
         published=attrs.get(PUBLISHED, {}),
     )
+
+
+def _without_secrets(uri: str | None) -> str | None:
+    """Older versions stored credentials too."""
+    return None if uri is None else redact(uri)
 
 
 def note_dropped(study: optuna.Study, number: int) -> None:
@@ -186,13 +206,33 @@ def note_run(study: optuna.Study, number: int, run_id: str) -> None:
     study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
 
 
+def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
+    """All active params of a trial, as its study's space spells them; empty before it started."""
+    return _space_of(study.user_attrs.get(FINGERPRINT)).canonical(trial.user_attrs.get(PARAMS, {}))
+
+
+def note_tracking(study: optuna.Study, uri: str) -> None:
+    """Remember where a study is tracked, and where it was: models may be there yet."""
+    attrs = study.user_attrs
+    last, before = _without_secrets(attrs.get(TRACKING_URI)), attrs.get(TRACKED, [])
+    if last not in (None, uri, *before):
+        study.set_user_attr(TRACKED, [*before, last])
+    study.set_user_attr(TRACKING_URI, uri)
+
+
 def _seconds(trial: FrozenTrial) -> float | None:
     """Of work; from start to end where a version that kept no count of it ran the trial."""
     whole = trial.duration.total_seconds() if trial.duration else None
     return trial.user_attrs.get(SECONDS, whole)
 
 
-def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
+@lru_cache(maxsize=64)
+def _space_of(fingerprint: str | None) -> Space:
+    """The space that a study was made with; empty before its first run."""
+    return Space.of_dict(json.loads(fingerprint)["space"] if fingerprint else {})
+
+
+def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
     attrs = trial.user_attrs
     return TrialRow(
         number=trial.number,
@@ -200,8 +240,8 @@ def _row(trial: FrozenTrial, dropped: set[int], runs: Mapping[str, str]) -> Tria
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         epochs=len(trial.intermediate_values),
         seconds=_seconds(trial) if trial.state.is_finished() else None,
-        params=attrs.get(PARAMS, {}),
-        varied=dict(trial.params),
+        params=space.canonical(attrs.get(PARAMS, {})),
+        varied=space.canonical(trial.params),
         recipe=attrs.get(RECIPE),
         run_id=runs.get(str(trial.number), attrs.get(RUN_ID)),
         kept=attrs.get(KEPT, False) and trial.number not in dropped,

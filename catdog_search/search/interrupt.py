@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from types import FrameType, TracebackType
 from typing import Literal
+
+from catdog_search import clock
 
 Cause = Literal["interrupt", "timeout"]
 
@@ -16,11 +17,12 @@ class StopRequest:
     The first signal asks; the second raises KeyboardInterrupt on the spot.
 
     Args:
-        timeout: Seconds from now; None for no limit.
+        timeout: Seconds from now, those in which the process stood still left out; None for no
+            limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._deadline = None if timeout is None else clock.now() + timeout
         self._signalled = False
         self._previous: dict[int, object] = {}
 
@@ -49,6 +51,6 @@ class StopRequest:
         """Why to stop; None to go on."""
         if self._signalled:
             return "interrupt"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
+        if self._deadline is not None and clock.now() >= self._deadline:
             return "timeout"
         return None

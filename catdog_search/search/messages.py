@@ -110,6 +110,20 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Unready:
+    """Worker to coordinator: something around it keeps it from starting, as `reason` says."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Worker to coordinator: it speaks to MLflow, and may be silent for `seconds`; 0 at the end."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class BatchDone:
     """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0.
 

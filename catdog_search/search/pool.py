@@ -9,10 +9,12 @@ import time
 from collections.abc import Iterable
 from multiprocessing import connection
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import psutil
 
+from catdog_search import clock
+from catdog_search.children import starting_safely
 from catdog_search.errors import TrialFailedError
 from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
@@ -20,10 +22,12 @@ from catdog_search.search.messages import (
     Event,
     Launch,
     Outcome,
+    Recording,
     Shutdown,
     Start,
     Stop,
     TrialSpec,
+    Unready,
 )
 from catdog_search.search.worker import serve
 
@@ -39,13 +43,14 @@ class WorkerDiedError(Exception):
     """A worker is gone.
 
     Attributes:
-        ending: `oom` where memory ran out, else `crashed`.
+        ending: `oom` where memory ran out, `blocked` where it waited for something else,
+            else `crashed`.
         text: What happened, for people: `was killed by SIGKILL`.
         from_outside: Whether something else ended it, so that another may fare better.
     """
 
     def __init__(
-        self, ending: Literal["oom", "crashed"], text: str, *, from_outside: bool = True
+        self, ending: Literal["oom", "blocked", "crashed"], text: str, *, from_outside: bool = True
     ) -> None:
         super().__init__(text)
         self.ending = ending
@@ -91,11 +96,13 @@ class Worker:
         # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
         # ignored here is ignored in the worker from its first moment on.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self._process.start()
+        with starting_safely():
+            self._process.start()
         signal.signal(signal.SIGINT, handler)
         theirs.close()  # so that a dead worker is the end of the pipe
-        self.started = time.monotonic()
-        self._heard = self._looked = self.started
+        self.started = self._looked = time.monotonic()
+        self._heard = clock.now()
+        self._recording_s = 0.0  # that it may be silent for; 0 where it doesn't speak to MLflow
         self._trials = 0
         self._full = False
 
@@ -108,13 +115,13 @@ class Worker:
         if isinstance(message, TrialSpec):
             self._trials += 1
             self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
-        self._heard = time.monotonic()  # from now on it has something to say
+        self._heard = clock.now()  # from now on it has something to say
         try:
             self.connection.send(message)
         except OSError:
             raise self._died() from None
 
-    def receive(self) -> Event | Outcome | None:
+    def receive(self) -> Event | Outcome | Unready | Recording | None:
         """The next message; None where there is none for a moment.
 
         Raises:
@@ -123,17 +130,25 @@ class Worker:
         self._watch_memory()
         try:
             if self.connection.poll():
-                message: Event | Outcome = self.connection.recv()
-                self._heard = time.monotonic()
+                message: Event | Outcome | Unready | Recording = self.connection.recv()
+                self._heard = clock.now()
+                self._recording_s = message.seconds if isinstance(message, Recording) else 0.0
                 if isinstance(message, Outcome):
                     self._full = message.ending == "oom"
                 return message
         except (EOFError, OSError):
             raise self._died() from None
-        if time.monotonic() - self._heard > self._launch.stall_s:
-            self.kill()
-            raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
+        # Not by the time that passed: where this process was stopped, so was the worker.
+        if clock.now() - self._heard > max(self._launch.stall_s, self._recording_s):
+            self._stalled()
         return None
+
+    def _stalled(self) -> NoReturn:
+        self.kill()
+        if self._recording_s:
+            text = f"MLflow's store, or its disk, has not answered for {self._recording_s:g} s"
+            raise WorkerDiedError("blocked", text)
+        raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
 
     def _watch_memory(self) -> None:
         now = time.monotonic()

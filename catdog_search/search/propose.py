@@ -24,7 +24,7 @@ from catdog_search.search import history
 from catdog_search.search.chance import Chance
 from catdog_search.search.feasibility import Risk
 from catdog_search.search.sampler import PerTrialSampler
-from catdog_search.space import Params, Space, Value, params_key
+from catdog_search.space import Params, Space, params_key
 
 # Draws of the sampler's own before chance takes over.
 _DRAWS = 10
@@ -97,14 +97,17 @@ class Proposer:
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:
     """Whether every point of a countable space has been tried."""
     size = space.size()
-    return not size.continuous and len(set(tried)) >= size.combinations
+    # Counting comes first, being cheap; but only points count, whatever else has been tried.
+    if size.continuous or len(set(tried)) < size.combinations:
+        return False
+    return all(params_key(point) in tried for point in space.points())
 
 
 def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
-    """A point that is left, each as probable as any other.
+    """A point that is left, each as probable as any other while there are many.
 
     Raises:
-        LookupError: None was found.
+        LookupError: None is left.
     """
     size = space.size()
     if not size.continuous and size.combinations <= _LISTED:
@@ -113,6 +116,10 @@ def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> P
             return chance.choice(left)
     for _ in range(_CHANCES):
         params = space.sample(Chance(chance))
+        if params_key(params) not in tried:
+            return params
+    points = iter(()) if size.continuous else space.points()
+    for params in points:
         if params_key(params) not in tried:
             return params
     raise LookupError("no point of the space is left to try")
@@ -137,7 +144,7 @@ class _Draft:
         self._frozen = trial.storage.get_trial(trial._trial_id)
         self._given = given
         self._relative: dict[str, Any] | None = None
-        self._drawn: dict[str, tuple[Value, BaseDistribution]] = {}
+        self._drawn: dict[str, BaseDistribution] = {}
         self.params = space.sample(self)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
@@ -166,15 +173,15 @@ class _Draft:
             value = self._relative.get(name)
             if value is None or not distribution._contains(distribution.to_internal_repr(value)):
                 value = sampler.sample_independent(self._study, self._frozen, name, distribution)
-        self._drawn[name] = (value, distribution)
+        self._drawn[name] = distribution
         return value
 
     def store(self) -> None:
-        """Give the trial what was drawn."""
+        """Give the trial what was drawn, as the space spells it."""
         has = self._frozen.params
-        for name, (value, distribution) in self._drawn.items():
+        for name, distribution in self._drawn.items():
             if name not in has:
-                internal = distribution.to_internal_repr(value)
+                internal = distribution.to_internal_repr(self.params[name])
                 self._trial.storage.set_trial_param(
                     self._trial._trial_id, name, internal, distribution
                 )

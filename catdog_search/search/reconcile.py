@@ -11,14 +11,17 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from catdog_search.errors import StudyLockedError
+from catdog_search.identity import local_path
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.history import TrialRow, view_of
 from catdog_search.search.record import close_run, recreate_run
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.storage import UID, load_study
-from catdog_search.tracking.models import model_exists
-from catdog_search.tracking.runs import StudyRuns
+from catdog_search.text import printable
+from catdog_search.tracking.confine import copy_here
+from catdog_search.tracking.models import look_at_model
+from catdog_search.tracking.runs import StudyRuns, Trash
 from catdog_search.tracking.store import Store
 
 
@@ -30,13 +33,13 @@ class Finding:
         study: Where.
         text: What, for people.
         mend: What `repair` does about it, for people.
-        repair: Does it.
+        repair: Does it; None where only people can.
     """
 
     study: str
     text: str
     mend: str
-    repair: Callable[[], object]
+    repair: Callable[[], object] | None
 
 
 def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
@@ -52,10 +55,11 @@ def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
         StateError: There is no such study, or a store doesn't open.
     """
     try:
-        with file_lock(lock_path(state.scratch(name)), wait=False):
+        with state.in_use(), file_lock(lock_path(state.scratch(name)), wait=False):
             found = list(_Comparison(state, name).findings())
             for finding in found if repair else ():
-                finding.repair()
+                if finding.repair:
+                    finding.repair()
             return found
     except BlockingIOError:
         raise StudyLockedError(f"study {name!r} is running; look again when it rests") from None
@@ -70,26 +74,55 @@ class _Comparison:
         self._rows = view_of(self._study).trials
 
     def findings(self) -> Iterator[Finding]:
+        name = self._study.study_name
+        if stray := self._store.stray_experiment(name):
+            yield self._of_stray_experiment(stray)
+            return
         uid = self._study.user_attrs[UID]
-        if not StudyRuns.exist(self._store, self._study.study_name, uid):
+        trash = Trash(self._store, name, self._study.user_attrs.get(history.PARENT_RUN_ID))
+        if what := trash.holds():
+            yield self._finding(
+                f"{what} is in MLflow's trash", "bring it back from there", trash.restore
+            )
+            return
+        if not StudyRuns.exist(self._store, name, uid):
             if self._trials:
                 yield self._finding(
-                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.uri}",
+                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.shown}",
                     "make the runs anew from what Optuna knows",
                     partial(self._recreate_all, uid),
                 )
             return
-        runs = StudyRuns(self._store, self._study.study_name, uid)
+        runs = StudyRuns(self._store, name, uid)
         by_id = {run.info.run_id: run for run in runs.children()}
         for row in self._rows:
             if row.state in history.FINISHED:
                 yield from self._of_finished(runs, row, by_id)
+        yield from self._of_strays(runs)
         yield from self._of_strangers(runs, by_id)
         yield from self._of_models(runs)
         yield from self._of_files()
 
-    def _finding(self, text: str, mend: str, repair: Callable[[], object]) -> Finding:
-        return Finding(self._study.study_name, text, mend, repair)
+    def _of_stray_experiment(self, location: str) -> Finding:
+        name = self._study.study_name
+        text = f"experiment {name!r} keeps its artifacts in {location}, outside of this state"
+        if not self._store.is_own:
+            return self._finding(text, "unset MLFLOW_TRACKING_URI, or name another store", None)
+        repair = partial(self._store.place_experiment, name, in_use=True)
+        return self._finding(text, "let its later runs keep theirs here; then look again", repair)
+
+    def _of_strays(self, runs: StudyRuns) -> Iterator[Finding]:
+        for run_id, place, said in runs.strays():
+            text = f"run {run_id} is said to keep its artifacts in {said}, outside of this state"
+            path = local_path(said)
+            if path is not None and path.exists() and not place.exists():
+                yield self._finding(text, f"{copy_here(path, place)}; then look again", None)
+            else:
+                mend = f"say that they are in {place}"
+                yield self._finding(text, mend, partial(runs.place, run_id))
+
+    def _finding(self, text: str, mend: str, repair: Callable[[], object] | None) -> Finding:
+        return Finding(self._study.study_name, printable(text), printable(mend), repair)
 
     def _recreate_all(self, uid: str) -> None:
         runs = StudyRuns(self._store, self._study.study_name, uid)
@@ -105,6 +138,13 @@ class _Comparison:
         trial: FrozenTrial = self._trials[row.number]
         run = by_id.get(row.run_id or "")
         at = f"trial {row.number}"
+        if run is None and row.run_id and runs.is_in_trash(row.run_id):
+            yield self._finding(
+                f"{at} is {row.state} in Optuna, and its run {row.run_id} is in MLflow's trash",
+                "bring it back from there",
+                partial(runs.client.restore_run, row.run_id),
+            )
+            return
         if run is None:
             yield self._finding(
                 f"{at} is {row.state} in Optuna and has no run in MLflow",
@@ -132,22 +172,58 @@ class _Comparison:
         """A run that no finished trial owns must be closed."""
         own = {row.run_id for row in self._rows if row.state in history.FINISHED}
         for run_id, run in by_id.items():
-            if run_id not in own and run.info.status != "KILLED":
-                yield self._finding(
-                    f"run {run_id} of trial {run.data.tags.get('trial')} is {run.info.status}, "
-                    "and Optuna knows of no trial that ended with it",
-                    "close the run as KILLED, without artifacts; `run` goes on with the trial",
-                    partial(runs.abandon, run_id),
-                )
+            if run_id in own or run.info.status == "KILLED":
+                continue
+            text = (
+                f"run {run_id} of trial {run.data.tags.get('trial')} is {run.info.status}, "
+                "and Optuna knows of no trial that ended with it"
+            )
+            if run.info.status == "RUNNING":
+                mend = "close the run as KILLED, without artifacts; `run` goes on with the trial"
+                yield self._finding(text, mend, partial(runs.abandon, run_id))
+            else:
+                mend = "close the run as KILLED; its artifacts and models stay"
+                close = partial(runs.finish, run_id, "KILLED", {"trial_state": "KILLED"})
+                yield self._finding(text, mend, close)
 
     def _of_models(self, runs: StudyRuns) -> Iterator[Finding]:
         for row in self._rows:
-            if row.model_id and not model_exists(runs.client, row.model_id):
+            if not row.model_id:
+                continue
+            found = look_at_model(runs.client, self._store, runs.study, row.model_id)
+            at = f"trial {row.number} should keep the model {row.model_id}"
+            elsewhere = self._tracked_elsewhere() if found.kind == "gone" else None
+            if elsewhere:
                 yield self._finding(
-                    f"trial {row.number} should keep the model {row.model_id}, which is gone",
+                    f"{at}, which isn't in {self._store.shown}; the study was tracked at "
+                    f"{elsewhere}",
+                    f"look there: MLFLOW_TRACKING_URI={elsewhere}",
+                    None,
+                )
+            elif found.kind == "gone":
+                yield self._finding(
+                    f"{at}, which is gone",
                     "note that it keeps none, so that nothing looks for it",
                     partial(history.note_dropped, self._study, row.number),
                 )
+            elif found.kind == "unlisted":
+                yield self._finding(
+                    f"{at}, whose files are at {found.where}; MLflow doesn't say so",
+                    "enter it in MLflow again",
+                    partial(runs.enter_model, row.model_id, row.run_id or "", found.where),
+                )
+            elif found.kind == "unknown":
+                yield self._finding(
+                    f"{at}, and whether it is there can't be seen: {found.reason}",
+                    f"{found.cure}; then look again",
+                    None,
+                )
+
+    def _tracked_elsewhere(self) -> str | None:
+        """Another store that the study was tracked in, where its models may be yet."""
+        before = self._study.user_attrs.get(history.TRACKED, [])
+        last = view_of(self._study).tracking_uri
+        return next((uri for uri in [*before, last] if uri not in (None, self._store.shown)), None)
 
     def _of_files(self) -> Iterator[Finding]:
         over = {row.number for row in self._rows if row.state in history.FINISHED}

@@ -15,7 +15,10 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.markup import as_markdown
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.outside import is_outside
+from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
@@ -23,7 +26,6 @@ from catdog_search.search.photos import Photos
 from catdog_search.search.storage import FINGERPRINT
 from catdog_search.space import Params
 from catdog_search.tracking.looked_at import SPLITS_FILE
-from catdog_search.tracking.models import delete_model
 from catdog_search.tracking.runs import (
     DatasetCard,
     RunStatus,
@@ -31,7 +33,7 @@ from catdog_search.tracking.runs import (
     as_text,
     recorded,
 )
-from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
+from catdog_search.tracking.trial_files import FIGURES, log_figures
 from catdog_search.training.execution import Execution
 
 # How a trial's ending reads in Optuna and in MLflow.
@@ -85,10 +87,12 @@ class StudyRecord:
         self._environment: dict[str, str] = {}
         self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
-        study.set_user_attr(history.TRACKING_URI, runs.client.tracking_uri)
+        history.note_tracking(study, redact(runs.client.tracking_uri))
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
+        counts = {split: manifest.counts()[split] for split in ("train", "val")}
+        study.set_user_attr(history.CLASS_COUNTS, counts)
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(history.PUBLISHED, published)
 
@@ -113,7 +117,11 @@ class StudyRecord:
             "subset": self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
-        tags = {**self._source, **self._environment, "mlflow.note.content": config.purpose}
+        tags = {
+            **self._source,
+            **self._environment,
+            "mlflow.note.content": as_markdown(config.purpose),
+        }
         if config.family != "cnn":
             params["weights"] = weights_id(config.weights)
         tags["commit"] = _commit()
@@ -147,13 +155,14 @@ class StudyRecord:
         }
         if recipe := trial.user_attrs.get(history.RECIPE):
             tags["recipe"] = recipe
-        if dead := trial.user_attrs.get(history.RUN_ID):
+        dead = str(trial.user_attrs.get(history.RUN_ID, ""))
+        if self._runs.owns(dead):
             tags["previous_attempt"] = dead
         tags["network"] = self._config.network(params)
         run_id = self._runs.open_trial(
             trial.number, self._config.trial_params(params).model_dump(), tags
         )
-        if dead:
+        if "previous_attempt" in tags:
             self._runs.set_tags(dead, {"next_attempt": run_id})
         self._runs.log_dataset(run_id, self._card)
         trial.set_user_attr(history.RUN_ID, run_id)
@@ -178,7 +187,9 @@ class StudyRecord:
             The state, as Optuna spells it, or `interrupted`.
         """
         if outcome.ending in _UNFINISHED:
-            self.abandon(run_id)
+            if outcome.ending == "blocked":
+                self._runs.hurry()
+            self._leave(run_id)
             return "interrupted"
         state, _ = _STATES[outcome.ending]
         attrs = {
@@ -199,14 +210,20 @@ class StudyRecord:
         self._rank()
         return state.name
 
+    def _leave(self, run_id: str) -> None:
+        """Close the run of an attempt; where the store is what failed, `settle` does it later."""
+        try:
+            self.abandon(run_id)
+        except Exception as error:
+            if not is_outside(error):
+                raise
+
     def _rank(self) -> None:
         """Keep the models of the best trials alone, and name the best one on the parent run."""
         ranked = view_of(self._study).ranked()
         for row in ranked[self._config.keep_models :]:
             if row.kept:
-                if row.model_id:
-                    delete_model(self._runs.client, row.model_id)
-                delete_files(self._runs.client, row.run_id or "", FIGURES)
+                self._runs.drop(row.run_id or "", row.model_id)
                 self._dropped.append(row.run_id or "")
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
@@ -238,7 +255,9 @@ class StudyRecord:
         """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             client, run_id = self._runs.client, row.run_id
-            if not row.kept or run_id is None or client.list_artifacts(run_id, FIGURES):
+            if not row.kept or run_id is None or not self._runs.owns(run_id):
+                continue
+            if client.list_artifacts(run_id, FIGURES):
                 continue
             seen = recorded(client, run_id)
             if seen.predictions is not None:
@@ -253,7 +272,7 @@ class StudyRecord:
             self.settle()
             # Another worker may have been drawing them when they were deleted.
             for run_id in self._dropped:
-                delete_files(self._runs.client, run_id, FIGURES)
+                self._runs.drop(run_id, None)
             view = view_of(self._study)
             if view.ranked():
                 from catdog_search.search.summary import summarize  # draws: not needed to start
@@ -277,7 +296,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
     tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
-    run_id = runs.open_trial(trial.number, attrs.get(history.PARAMS, {}), tags)
+    run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
     for epoch, value in sorted(trial.intermediate_values.items()):
         runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
     if trial.state == TrialState.COMPLETE and trial.value is not None:

@@ -16,8 +16,14 @@ def checkpoint_path(scratch: Path, number: int) -> Path:
     return scratch / f"trial-{number:04d}.checkpoint.npz"
 
 
+def state_of(scratch: Path) -> Path:
+    """The state folder that a study's scratch folder lies in."""
+    return scratch.parents[1]
+
+
 def checkpoints_of(scratch: Path, numbers: Collection[int]) -> Iterator[Path]:
     """Checkpoints of these trials, half-written ones included."""
     for path in sorted(scratch.glob("trial-*.checkpoint.*")):
-        if int(path.name.split(".")[0].removeprefix("trial-")) in numbers:
+        number = path.name.split(".")[0].removeprefix("trial-")
+        if number.isdecimal() and int(number) in numbers:
             yield path

@@ -7,7 +7,6 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from optuna import Study
 from optuna.trial import Trial
 
+from catdog_search import clock
 from catdog_search.config import StudyConfig
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.search import history
@@ -35,6 +35,7 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialSpec,
     TrialStarted,
+    Unready,
 )
 from catdog_search.search.photos import Photos
 from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
@@ -141,7 +142,7 @@ class Slot:
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
-        self._began = 0.0  # the trial, on a clock that stands still between calls
+        self._began = 0.0  # the trial, on a clock that stands still where no work is done
         self.params_key: str | None = None
         self.number: int | None = None
 
@@ -150,6 +151,7 @@ class Slot:
 
         Raises:
             TrialFailedError: None starts.
+            StateError: Something around it keeps it from starting.
         """
         starts = 0
         while True:
@@ -172,6 +174,11 @@ class Slot:
             message = worker.receive()
             if isinstance(message, Ready):
                 return message
+            if isinstance(message, Unready):
+                raise StateError(
+                    f"a worker can't start: {message.reason}; once that is mended, run again to "
+                    "go on"
+                )
         return None
 
     def _retire(self) -> None:
@@ -194,7 +201,7 @@ class Slot:
             TrialFailedError: The trial hit a bug, which is recorded.
             StateError: A store or the disk failed; the trial is left to be taken up again.
         """
-        self._began = time.monotonic() - trial.user_attrs.get(history.SECONDS, 0.0)
+        self._began = clock.now() - trial.user_attrs.get(history.SECONDS, 0.0)
         self.number = trial.number
         risk = risk_in(view, self._set.config.space)
         params = self._set.proposer.propose(trial, tried, risk)
@@ -290,7 +297,7 @@ class Slot:
                 self._set.tell(message)
 
     def _count_seconds(self, trial: Trial) -> float:
-        seconds = time.monotonic() - self._began
+        seconds = clock.now() - self._began
         trial.set_user_attr(history.SECONDS, round(seconds, 3))
         return seconds
 
@@ -317,7 +324,7 @@ class Slot:
     def _raise(self, number: int, outcome: Outcome) -> None:
         path = self._set.scratch / f"trial-{number:04d}.trace.txt"
         try:
-            path.write_text(outcome.trace, encoding="utf-8")
+            path.write_text(outcome.trace, encoding="utf-8", errors="backslashreplace")
         except OSError:
             path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
         if outcome.ending == "blocked":

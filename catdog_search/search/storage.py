@@ -2,56 +2,119 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import math
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.exceptions import OptunaError
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.config import LABELS, StudyConfig
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StateError
+from catdog_search.errors import CatdogError, StateError
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean
-from catdog_search.tracking.store import enable_wal
+from catdog_search.tracking.store import enable_wal, sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
+# Which photos are in another split than by their own content, see `Manifest.moved`.
+SPLITS = "splits"
+
+# Settings whose numbers differ by less are the same.
+_ROUNDING = 1e-9
+
+# That sqlite waits for another writer, in seconds: a call that is tried again says so, and so it
+# waits little; one that isn't waits in silence.
+_WAIT_S, _ALONE_WAIT_S = 5.0, 60.0
 
 # Optuna logs what our own events say better.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def open_storage(state: State) -> RDBStorage:
-    """Optuna's storage in `state`, made where it is absent: whole or not at all."""
+class _RetryingStorage(RDBStorage):
+    """Optuna's storage, each call of which tries again what waiting helps.
+
+    Every call is one transaction, which sqlite undoes where it fails, so it may be repeated.
+    """
+
+    def __init__(self, path: Path, wait_s: float, retry: Retry) -> None:
+        self._retry = retry
+        # Seconds that sqlite waits for another writer without a word; it gives up after 5 itself.
+        waiting = {"connect_args": {"timeout": wait_s}}
+        # Optuna fills braces in, as in a template.
+        url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
+        super().__init__(url, engine_kwargs=waiting)
+
+
+def _retried(name: str) -> Callable[..., Any]:
+    method = getattr(RDBStorage, name)
+
+    @functools.wraps(method)
+    def call(self: _RetryingStorage, *args: Any, **options: Any) -> Any:
+        return self._retry(functools.partial(method, self, *args, **options))
+
+    return call
+
+
+# What Optuna's cache asks of the storage behind it: the public calls, and four that are its own.
+for _name in (
+    *sorted(BaseStorage.__abstractmethods__),
+    *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
+):
+    setattr(_RetryingStorage, _name, _retried(_name))
+
+
+def about_storage(state: State) -> str:
+    """What it is, for people."""
+    return f"Optuna storage {state.optuna_db}"
+
+
+def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
+    """Optuna's storage in `state`, made where it is absent: whole or not at all.
+
+    Args:
+        state: Where it lies.
+        retry: Makes every call; None makes each once.
+    """
+    state.require_home()
     path = state.optuna_db
+    state.require_whole(path)
     if not path.exists():
         with file_lock(path.with_suffix(".lock")):
             if not path.exists():
                 _make(path)
-    return _storage(path)
+    return open_file(path, retry, _WAIT_S) if retry else _existing(state)
 
 
 def _make(path: Path) -> None:
     fresh = path.with_suffix(".new")
     for leftover in path.parent.glob(f"{fresh.name}*"):
         leftover.unlink()
-    _storage(fresh).engine.dispose()
+    open_file(fresh, Retry(f"Optuna storage {path}")).engine.dispose()
     enable_wal(fresh)
     fresh.replace(path)
 
 
-def _storage(path: Path) -> RDBStorage:
-    # Seconds to wait for another writer; sqlite gives up after 5 otherwise.
-    waiting = {"connect_args": {"timeout": 60}}
+def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:
+    """The storage in a sqlite file.
+
+    Raises:
+        StateError: It doesn't open.
+    """
     try:
-        return RDBStorage(f"sqlite:///{path}", engine_kwargs=waiting)
+        return retry(lambda: _RetryingStorage(path, wait_s, retry))
+    except CatdogError:
+        raise
     except (SQLAlchemyError, OptunaError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         raise StateError(f"Optuna storage {path}: {first}") from error
@@ -59,9 +122,62 @@ def _storage(path: Path) -> RDBStorage:
 
 def existing_studies(state: State) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
+    state.require_home()
+    state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
-    return sorted(optuna.get_all_study_names(_storage(state.optuna_db)))
+    return sorted(optuna.get_all_study_names(_existing(state)))
+
+
+def _existing(state: State) -> RDBStorage:
+    return open_file(state.optuna_db, Retry(about_storage(state)))
+
+
+def recorded_studies(state: State) -> list[optuna.Study]:
+    """Every study in `state`, also where that isn't at home; makes nothing."""
+    if not state.optuna_db.exists():
+        return []
+    storage = _existing(state)
+    names = sorted(optuna.get_all_study_names(storage))
+    return [optuna.load_study(study_name=name, storage=storage) for name in names]
+
+
+def change_attributes(
+    state: State, keys: Collection[str], change: Callable[[str, Any], Any]
+) -> int:
+    """Change attributes of all studies in `state` at once, or none of them.
+
+    Args:
+        state: It need not be at home.
+        keys: Of the attributes.
+        change: Gives the value that an attribute of a key and a value is to have.
+
+    Returns:
+        Attributes that were changed.
+
+    Raises:
+        StateError: The storage doesn't open, or can't be written.
+    """
+    if not state.optuna_db.exists():
+        return 0
+    table = sa.table("study_user_attributes", *map(sa.column, ("study_id", "key", "value_json")))
+    changed = 0
+    engine = _existing(state).engine
+    try:
+        with engine.begin() as connection:
+            for row in connection.execute(sa.select(table).where(table.c.key.in_(keys))).all():
+                value = change(row.key, was := json.loads(row.value_json))
+                if value == was:
+                    continue
+                at = (table.c.study_id == row.study_id) & (table.c.key == row.key)
+                connection.execute(table.update().where(at).values(value_json=json.dumps(value)))
+                changed += 1
+    except SQLAlchemyError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"Optuna storage {state.optuna_db}: {first}") from error
+    finally:
+        engine.dispose()
+    return changed
 
 
 def load_study(state: State, name: str) -> optuna.Study:
@@ -70,7 +186,9 @@ def load_study(state: State, name: str) -> optuna.Study:
     Raises:
         StateError: There is none of this name.
     """
-    storage = _storage(state.optuna_db) if state.optuna_db.exists() else None
+    state.require_home()
+    state.require_whole(state.optuna_db)
+    storage = _existing(state) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
@@ -80,10 +198,22 @@ def load_study(state: State, name: str) -> optuna.Study:
 
 def remembered_data(state: State, name: str) -> dict[str, Any] | None:
     """The choices of `[data]` that a study was made with; None where there is no such study."""
+    made, _ = _remembered(state, name)
+    return None if made is None else dict(made.get("data", {}))
+
+
+def remembered_splits(state: State, name: str) -> tuple[str, dict[str, list[str]]] | None:
+    """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
+    made, attrs = _remembered(state, name)
+    return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
+
+
+def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """What a study was made with, and its attributes; None where there is no such study."""
     if name not in existing_studies(state):
-        return None
-    made = load_study(state, name).user_attrs.get(FINGERPRINT)
-    return None if made is None else dict(json.loads(made).get("data", {}))
+        return None, {}
+    attrs = load_study(state, name).user_attrs
+    return (json.loads(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None), attrs
 
 
 def open_study(
@@ -92,14 +222,23 @@ def open_study(
     dataset: Dataset,
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
+    retry: Retry | None = None,
 ) -> optuna.Study:
     """The study of `config`, made or resumed.
+
+    Args:
+        state: Where it is kept.
+        config: What it is.
+        dataset: That it trains on.
+        sampler: Proposes its trials.
+        pruner: Ends them early.
+        retry: Makes every call to the storage; None makes each once.
 
     Raises:
         StateError: It was made with another space, objective or dataset; the differences are named.
     """
     study = optuna.create_study(
-        storage=open_storage(state),
+        storage=open_storage(state, retry),
         sampler=sampler,
         pruner=pruner,
         study_name=config.name,
@@ -116,7 +255,6 @@ def open_study(
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
         study.set_user_attr(FINGERPRINT, json.dumps(now))
-        return study
     made = json.loads(study.user_attrs[FINGERPRINT])
     then = _with_moved_labels(made, now)
     if changes := list(differences(then, now)):
@@ -127,6 +265,8 @@ def open_study(
         )
     if then != made:
         study.set_user_attr(FINGERPRINT, json.dumps(then))
+    if SPLITS not in study.user_attrs:
+        study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
 
 
@@ -149,12 +289,21 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "")
     """
     for key in sorted({*then, *now}):
         before, after, at = then.get(key), now.get(key), f"{path}{key}"
-        if before == after or (path == "recipes." and key not in then):
+        if _is_same(before, after) or (path == "recipes." and key not in then):
             continue
         if isinstance(before, dict) and isinstance(after, dict):
             yield from differences(before, after, f"{at}.")
         else:
             yield f"{at} was {_say(before)}, now {_say(after)}"
+
+
+def _is_same(before: object, after: object) -> bool:
+    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
+    if isinstance(before, float) and isinstance(after, float):
+        return math.isclose(before, after, rel_tol=_ROUNDING)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        return all(map(_is_same, before, after))
+    return before == after
 
 
 def _say(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -14,10 +15,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from catdog_search.config import is_better
-from catdog_search.errors import BackendError, CacheLostError, CatdogError, outside_reason
+from catdog_search.errors import BackendError, CacheLostError, CatdogError
+from catdog_search.outside import outside_reason
+from catdog_search.redact import redact
+from catdog_search.retry import Retry
 from catdog_search.search.messages import (
     BatchDone,
     Decision,
@@ -26,16 +30,23 @@ from catdog_search.search.messages import (
     Notice,
     Outcome,
     Ready,
+    Recording,
     Start,
     Stop,
     TrialSpec,
+    Unready,
 )
+from catdog_search.search.scratch import state_of
+from catdog_search.tracking.store import CALL_S
 
 if TYPE_CHECKING:
     import keras
 
     from catdog_search.data.dataset import Dataset
+    from catdog_search.tracking.own import Client
     from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+
+_T = TypeVar("_T")
 
 TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -69,20 +80,36 @@ def choose_backend() -> str:
 def serve(connection: Connection, launch: Launch) -> None:
     """The worker's whole life: import Keras, wait for Start, then trials until Shutdown or Stop."""
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
-    _redirect_output(launch.log)
-    os.environ["KERAS_BACKEND"] = launch.backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     trainer = _Trainer(connection, launch.backend, launch.training)
     try:
-        trainer.prepare(launch)
-        if not isinstance(connection.recv(), Start):
-            return  # a spare that wasn't needed
-        connection.send(trainer.ready())
+        if not _start(connection, launch, trainer):
+            return
         while isinstance(spec := connection.recv(), TrialSpec):
             connection.send(trainer.run(spec))
         trainer.finish()
     except (EOFError, BrokenPipeError):
         return  # the coordinator is gone
+
+
+def _start(connection: Connection, launch: Launch, trainer: _Trainer) -> bool:
+    """Get ready; False where that can't be, or isn't wanted."""
+    try:
+        _redirect_output(launch.log)
+        os.environ["KERAS_BACKEND"] = launch.backend
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        trainer.prepare(launch)
+        if not isinstance(connection.recv(), Start):
+            return False  # a spare that wasn't needed
+        connection.send(trainer.ready())
+    except (EOFError, BrokenPipeError):
+        raise
+    except Exception as error:
+        reason = outside_reason(error, state_of(launch.log.parent))
+        if reason is None:
+            raise
+        connection.send(Unready(reason))
+        return False
+    return True
 
 
 def _die_with_coordinator() -> None:
@@ -94,7 +121,7 @@ def _die_with_coordinator() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log.parent.mkdir(exist_ok=True)  # not a state folder that was moved meanwhile
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -111,7 +138,10 @@ class _Trainer:
         self._module: Any = None  # the training, once it is imported
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
-        self._drawing: threading.Thread | None = None
+        self._number = -1  # of the trial
+        self._client: Any = None
+        self._retry: Retry | None = None
+        self._drawing: _Drawing | None = None
 
     def prepare(self, launch: Launch) -> None:
         """Import the training, and with it Keras; the device is left alone."""
@@ -133,27 +163,47 @@ class _Trainer:
 
     def run(self, spec: TrialSpec) -> Outcome:
         """Train and log one trial; a bug becomes an outcome."""
+        self._number = spec.number
         try:
             return self._run(spec)
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:
-            return Outcome(
-                self._ending(error),
-                reason=_first_line(error),
-                trace=traceback.format_exc(),
-                photos_lost=isinstance(error, CacheLostError),
-            )
+            ending, reason = self._ending(error, state_of(spec.checkpoint.parent))
+            lost = isinstance(error, CacheLostError)
+            trace = redact(traceback.format_exc())
+            return Outcome(ending, reason=redact(reason), trace=trace, photos_lost=lost)
 
-    def _ending(self, error: Exception) -> Literal["oom", "blocked", "bug"]:
-        if self._module.is_out_of_memory(error):
-            return "oom"
-        return "blocked" if isinstance(error, CatdogError) or outside_reason(error) else "bug"
+    def _ending(
+        self, error: Exception, state: Path
+    ) -> tuple[Literal["oom", "blocked", "bug"], str]:
+        if isinstance(error, CatdogError):
+            return "blocked", str(error)  # written to be read
+        if reason := outside_reason(error, state):
+            return "blocked", reason
+        return ("oom" if self._module.is_out_of_memory(error) else "bug"), _first_line(error)
+
+    def _say(self, text: str) -> None:
+        self._connection.send(Notice(f"trial {self._number}: {text}"))
+
+    def _open(self, spec: TrialSpec) -> Any:
+        """MLflow's client, kept for the trials that come."""
+        if self._client is None:
+            # While it speaks to MLflow, the coordinator has nothing to say but to stop.
+            self._retry = _AnnouncedRetry(
+                self._connection,
+                spec.store.about,
+                spec.config.limits.retry_minutes * 60,
+                self._say,
+                self._connection.poll,
+            )
+            self._client = spec.store.client(self._retry, make=False)
+        return self._client
 
     def _run(self, spec: TrialSpec) -> Outcome:
         from catdog_search.tracking.runs import log_metrics, system_metrics
 
-        client = spec.store.client()
+        client = self._open(spec)
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
             log_metrics(client, spec.run_id, metrics, epoch)
@@ -164,12 +214,9 @@ class _Trainer:
             self._connection.send(BatchDone(spec.number, epoch, step, steps))
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
-        def say(text: str) -> None:
-            self._connection.send(Notice(f"trial {spec.number}: {text}"))
-
         data = self._load(spec.dataset)
         with system_metrics(spec.store, spec.run_id):
-            result = self._train(spec, data, report, on_batch, say)
+            result = self._train(spec, data, report, on_batch)
         if self._stopped:
             return Outcome("interrupted")
         return self._log(spec, data, result, client)
@@ -180,7 +227,6 @@ class _Trainer:
         data: TrainData,
         report: Report,
         on_batch: OnBatch,
-        say: Callable[[str], None],
     ) -> TrialResult:
         result: TrialResult = self._module.train(
             spec.params,
@@ -189,7 +235,7 @@ class _Trainer:
             report,
             seed=spec.seed,
             on_batch=on_batch,
-            say=say,
+            say=self._say,
             checkpoint=spec.checkpoint,
             execution=spec.execution,
         )
@@ -226,7 +272,7 @@ class _Trainer:
         log_val(client, spec.run_id, data.y_val, result.val_probabilities)
         kept = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
         if kept:
-            self._draw(spec, data, result, client)
+            self._draw(spec, data, result)
         model = result.model if kept else None
         return Outcome(
             ending="finished",
@@ -234,31 +280,30 @@ class _Trainer:
             scores=result.scores,
             n_weights=result.n_weights,
             kept=kept,
-            model_id=None if model is None else self._log_model(spec, model, data),
+            model_id=None if model is None else self._log_model(spec, model, data, client),
         )
 
-    def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> None:
-        """Draw the figures while the next trial trains.
-
-        They need nothing but numbers, so that is safe; where it fails, or a kill comes before,
-        the coordinator draws what is missing, from what MLflow keeps.
-        """
+    def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult) -> None:
+        """Draw the figures while the next trial trains."""
         from catdog_search.tracking.figures import Predictions
-        from catdog_search.tracking.trial_files import log_figures
 
         title = f"{spec.config.name} trial {spec.number}"
         predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
-        drawn = (title, result.history, result.best_epoch, predictions, spec.dataset)
+        kept = (title, result.history, result.best_epoch, predictions, spec.dataset)
         self.finish()
-        self._drawing = threading.Thread(target=log_figures, args=(client, spec.run_id, *drawn))
+        self._drawing = _Drawing(spec, kept)
         self._drawing.start()
 
     def finish(self) -> None:
         """Wait for the figures that are being drawn."""
         if self._drawing is not None:
             self._drawing.join()
+            if said := self._drawing.failed:
+                self._connection.send(Notice(said))
 
-    def _log_model(self, spec: TrialSpec, model: keras.Model, data: TrainData) -> str:
+    def _log_model(
+        self, spec: TrialSpec, model: keras.Model, data: TrainData, client: Client
+    ) -> str:
         from catdog_search.tracking.models import log_model
 
         metadata = {
@@ -268,15 +313,84 @@ class _Trainer:
             "study": spec.config.name,
             "trial": spec.number,
         }
+        assert self._retry is not None
         step = -(-spec.config.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
-        return log_model(spec.run_id, model, self._backend, metadata, example)
+        return log_model(client, spec.run_id, model, self._backend, metadata, example, self._retry)
+
+
+class _AnnouncedRetry(Retry):
+    """Tells the coordinator before each call that it may take its time.
+
+    Args:
+        connection: To the coordinator.
+        about: As `Retry` takes it, and what comes after it.
+        seconds: Of trying again.
+        say: Told a line when that begins.
+        stopped: Whether there is no more time for it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        about: str,
+        seconds: float,
+        say: Callable[[str], None],
+        stopped: Callable[[], bool],
+    ) -> None:
+        super().__init__(about, seconds, say, stopped)
+        self._connection = connection
+        self._longest = seconds + CALL_S
+
+    def __call__(self, call: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
+        """As `Retry`."""
+        self._connection.send(Recording(self._longest))
+        try:
+            return super().__call__(call, again)
+        finally:
+            self._connection.send(Recording(0))
+
+
+class _Drawing(threading.Thread):
+    """Draws a trial's figures and keeps them, with a client of its own.
+
+    That needs nothing but numbers, so it is safe beside a training. Where it fails, or a kill comes
+    before, the coordinator draws what is missing, from what MLflow keeps.
+
+    Args:
+        spec: Of the trial.
+        kept: What `log_figures` takes after the run.
+
+    Attributes:
+        failed: What to tell, in a line; empty where all is well.
+    """
+
+    def __init__(self, spec: TrialSpec, kept: tuple[Any, ...]) -> None:
+        super().__init__(name="figures")
+        self._spec = spec
+        self._kept = kept
+        self.failed = ""
+
+    def run(self) -> None:
+        """Draw."""
+        from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
+
+        spec = self._spec
+        try:
+            log_figures(spec.store.client(make=False), spec.run_id, *self._kept)
+        # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
+        except Exception as error:
+            reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
+            self.failed = (
+                f"trial {spec.number}: its figures were not drawn: {reason}; they are when the "
+                "study ends, or at the next start"
+            )
+            with contextlib.suppress(Exception):  # some of them would pass for all
+                delete_files(spec.store.client(make=False), spec.run_id, FIGURES)
 
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip()
-    if isinstance(error, CatdogError):
-        return text  # written to be read
     return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
 
 

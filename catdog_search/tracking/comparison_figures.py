@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from catdog_search.tracking.figures import MARK, TRAIN, VAL
+from catdog_search.markup import as_figure_text
+from catdog_search.text import printable
+from catdog_search.tracking.figures import MARK, TRAIN, VAL, plain_style
 
 _COLUMNS = 3
+# Characters of a row's name.
+_NAME = 48
 _DPI = 110
 _STYLE = (
     "body{font-family:system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
@@ -44,6 +48,7 @@ class Bar:
     curves: Sequence[Sequence[Mapping[str, float]]]
 
 
+@plain_style()
 def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
     """Val accuracy of every row, what was published, train, and the floors as lines."""
     figure = Figure(figsize=(9, 1.4 + 0.5 * len(bars)), layout="constrained")
@@ -59,18 +64,18 @@ def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
             axes.plot(bar.published, place, "D", color=MARK)
     lines = zip(floors.items(), (":", "--", "-."), strict=False)
     for (name, value), style in lines:
-        axes.axvline(
-            value, color="black", linestyle=style, linewidth=1, label=f"{name} {value:.3f}"
-        )
+        label = as_figure_text(f"{name} {value:.3f}")
+        axes.axvline(value, color="black", linestyle=style, linewidth=1, label=label)
     axes.plot([], [], "o", color=TRAIN, label="train")
     axes.plot([], [], "D", color=MARK, label="published, val")
-    axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+    axes.set_yticks(range(len(bars)), [as_figure_text(bar.name, _NAME) for bar in bars])
     axes.invert_yaxis()
     axes.set(xlim=(left, 1.01), xlabel="accuracy; bars: val, whiskers: deviation over seeds")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
+@plain_style()
 def curves(bars: Sequence[Bar]) -> Figure:
     """Accuracy of train and val by epoch, a panel for each row, all on one scale."""
     columns = min(max(len(bars), 1), _COLUMNS)
@@ -83,7 +88,7 @@ def curves(bars: Sequence[Bar]) -> Figure:
             for name, colour in (("accuracy", TRAIN), ("val_accuracy", VAL)):
                 label = {"accuracy": "train", "val_accuracy": "val"}[name] if not number else None
                 axes.plot(epochs, [e[name] for e in curve], color=colour, label=label)
-        axes.set_title(bar.name, fontsize=10)
+        axes.set_title(as_figure_text(bar.name, _NAME), fontsize=10)
         axes.set(xlabel="epoch", ylim=(0.45, 1.01))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
@@ -109,22 +114,27 @@ def page(
         figures: By caption.
     """
     head, *body = rows
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in body]
+    cells = ["".join(f"<td>{_html(cell)}</td>" for cell in row) for row in body]
     table = "".join(f"<tr>{row}</tr>" for row in cells)
-    titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
+    titles = "".join(f"<th>{_html(cell)}</th>" for cell in head)
     images = "".join(
-        f'<h2>{html.escape(caption)}</h2><img alt="{html.escape(caption)}" src="{_as_url(figure)}">'
+        f'<h2>{_html(caption)}</h2><img alt="{_html(caption)}" src="{_as_url(figure)}">'
         for caption, figure in figures.items()
     )
-    said = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    said = "".join(f"<li>{_html(note)}</li>" for note in notes)
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{_html(title)}</title>'
+        f"<style>{_STYLE}</style><h1>{_html(title)}</h1>"
         f"<table><tr>{titles}</tr>{table}</table><ul>{said}</ul>{images}</html>\n"
     )
 
 
+def _html(text: str) -> str:
+    return html.escape(printable(text))
+
+
 def _as_url(figure: Figure) -> str:
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=_DPI)
+    with plain_style():
+        figure.savefig(out, format="png", dpi=_DPI)
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from catdog_search.data.lettering import in_figure
+from catdog_search.markup import as_figure_text
+from catdog_search.text import printable
 
 TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 _DARK = "#111827"
 _BINS = 10
+# Characters of a class's name.
+_NAME = 20
 _GALLERY = 24
 _COLUMNS = 8
 # A photo and its caption, in widths of a photo.
@@ -54,6 +61,19 @@ class Photos:
     names: Sequence[str]
 
 
+@contextlib.contextmanager
+def plain_style() -> Iterator[None]:
+    """For drawing and for saving: matplotlib as it comes.
+
+    A `matplotlibrc` of the current folder, or the user's own, has no say, since it could have every
+    text set by TeX; letters that the font lacks are drawn as boxes without a word.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
 def trial_figures(
     title: str,
     history: Sequence[Mapping[str, float]],
@@ -82,12 +102,13 @@ def trial_figures(
     return figures
 
 
+@plain_style()
 def learning_curves(
     history: Sequence[Mapping[str, float]], best_epoch: int | None, title: str
 ) -> Figure:
     """Loss and accuracy of train and val and the learning rate by epoch, the kept epoch marked."""
     figure = Figure(figsize=(12, 3.4), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(as_figure_text(title))
     epochs = range(1, len(history) + 1)
     panels = figure.subplots(1, 3)
     for axes, name in zip(panels, ("loss", "accuracy"), strict=False):
@@ -110,6 +131,7 @@ def learning_curves(
     return figure
 
 
+@plain_style()
 def confusion_matrix(
     predictions: Predictions, class_names: Sequence[str], title: str, split: str = "val"
 ) -> Figure:
@@ -126,20 +148,21 @@ def confusion_matrix(
         colour = "white" if share > 0.5 else "black"  # noqa: PLR2004  half of the colour scale
         axes.text(column, row, text, ha="center", va="center", color=colour)
     ticks = range(len(class_names))
-    names = [in_figure(name) for name in class_names]
+    names = [in_figure(name, _NAME) for name in class_names]
     axes.set_xticks(ticks, names)
     axes.set_yticks(ticks, names)
-    axes.set(xlabel="predicted", ylabel="is", title=f"{title}: {split}")
+    axes.set(xlabel="predicted", ylabel="is", title=as_figure_text(f"{title}: {split}"))
     return figure
 
 
+@plain_style()
 def roc_and_precision_recall(predictions: Predictions, positive: str, title: str) -> Figure:
     """How the two kinds of error trade against each other as the threshold moves."""
     from sklearn import metrics  # takes seconds, which only the worker has
 
     labels, probabilities = predictions.labels, predictions.probabilities
     figure = Figure(figsize=(8.4, 4), layout="constrained")
-    figure.suptitle(f"{title}: val")
+    figure.suptitle(as_figure_text(f"{title}: val"))
     roc, trade = figure.subplots(1, 2)
     wrong, found, _ = metrics.roc_curve(labels, probabilities)
     area = metrics.roc_auc_score(labels, probabilities)
@@ -152,7 +175,9 @@ def roc_and_precision_recall(predictions: Predictions, positive: str, title: str
     share = float(np.mean(labels))
     trade.axhline(share, color=TRAIN, linestyle=":", label=f"chance {share:.2f}")
     trade.set(
-        xlabel="recall", ylabel="precision", title=f"precision and recall of {in_figure(positive)}"
+        xlabel="recall",
+        ylabel="precision",
+        title=f"precision and recall of {in_figure(positive, _NAME)}",
     )
     for axes in (roc, trade):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -161,6 +186,7 @@ def roc_and_precision_recall(predictions: Predictions, positive: str, title: str
     return figure
 
 
+@plain_style()
 def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
     """Whether photos called class 1 with 80 % are class 1 in 80 % of the cases."""
     p, y = predictions.probabilities, predictions.labels
@@ -173,17 +199,17 @@ def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     upper.plot([0, 1], [0, 1], color=TRAIN, linestyle=":", label="calibrated")
     upper.plot(means, shares, color=VAL, marker="o", label="val")
-    upper.set(
-        ylabel=f"share that is {in_figure(positive)}", title=f"{title}: val", ylim=(-0.02, 1.02)
-    )
+    shown, heading = in_figure(positive, _NAME), as_figure_text(f"{title}: val")
+    upper.set(ylabel=f"share that is {shown}", title=heading, ylim=(-0.02, 1.02))
     upper.legend(loc="upper left")
     upper.grid(alpha=0.3)
     edges = (np.arange(_BINS) + 0.5) / _BINS
     lower.bar(edges, counts, width=0.9 / _BINS, color=VAL)
-    lower.set(xlabel=f"probability of {in_figure(positive)}", ylabel="photos", xlim=(-0.02, 1.02))
+    lower.set(xlabel=f"probability of {shown}", ylabel="photos", xlim=(-0.02, 1.02))
     return figure
 
 
+@plain_style()
 def most_wrong(
     predictions: Predictions,
     photos: Photos,
@@ -198,7 +224,7 @@ def most_wrong(
     rows = max(math.ceil(len(order) / _COLUMNS), 1)
     figure = Figure(figsize=(1.5 * _COLUMNS, 1.5 * _CELL * rows + 0.4))
     what = "most wrong" if len(order) else "none is wrong"
-    figure.suptitle(f"{title}: {split}, {what}")
+    figure.suptitle(as_figure_text(f"{title}: {split}, {what}"))
     # One panel for all: a panel for each would take half a second.
     axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
     for place, index in enumerate(order):
@@ -207,7 +233,8 @@ def most_wrong(
         axes.imshow(photos.pixels[index], extent=(column, column + 0.95, top + 0.95, top))
         taken = class_names[int(predictions.predicted[index])]
         sure = max(predictions.probabilities[index], 1 - predictions.probabilities[index])
-        text = f"{in_figure(_short(photos.names[index]))}\n{in_figure(taken)} {sure:.1%}"
+        lines = (_short(photos.names[index]), f"{taken} {sure:.1%}")
+        text = "\n".join(map(in_figure, lines))
         axes.text(column + 0.475, top - 0.03, text, ha="center", va="bottom", fontsize=7)
     axes.set(xlim=(-0.05, _COLUMNS), ylim=(rows * _CELL, 0), aspect="auto")
     axes.axis("off")
@@ -215,5 +242,5 @@ def most_wrong(
 
 
 def _short(name: str, most: int = 22) -> str:
-    last = name.rsplit("/", 1)[-1]
+    last = printable(name.rsplit("/", 1)[-1])
     return last if len(last) <= most else f"…{last[1 - most :]}"

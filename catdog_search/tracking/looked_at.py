@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from catdog_search.config import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.errors import StateError
+from catdog_search.memory import free_bytes
 from catdog_search.space import did_you_mean
+from catdog_search.text import name_key, printable
 from catdog_search.tracking.runs import PARENT_TAG
 
 if TYPE_CHECKING:
@@ -22,6 +27,12 @@ if TYPE_CHECKING:
 
 SPLITS_FILE = "data/splits.json"
 _RUN = "run:"
+# What is read of a logged model, which MLflow's Keras flavour writes there.
+_SAYS, _MODEL = "MLmodel", "data/model.keras"
+# Ours has 2 KB; YAML is slow to read.
+_MOST_SAID_BYTES = 100_000
+_LONGEST_NAME = 255
+_MOST_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -31,9 +42,10 @@ class Loaded:
     Attributes:
         model: uint8 RGB (batch, any height, any width, 3) -> probability of class 1 (batch, 1).
         uri: MLflow's, for people.
-        run_id: Of the trial that trained it.
+        run_id: Of the trial that trained it, as the store says.
         class_names: Index 1 is positive.
         image_size: Side that it resizes to.
+        batch_size: Photos that it is shown at once.
     """
 
     model: keras.Model
@@ -41,10 +53,11 @@ class Loaded:
     run_id: str
     class_names: tuple[str, str]
     image_size: int
+    batch_size: int
 
 
 def load_model(client: MlflowClient, name: str) -> Loaded:
-    """Load a model.
+    """Load a model: what `models.loading` takes, and nothing else that lies beside it.
 
     Args:
         client: Of the store.
@@ -54,22 +67,144 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         StateError: There is none, it can't be loaded, or it is not one of ours.
     """
     import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     uri = _uri(client, name)
     _require_registered(client, name)
-    with stderr_aside():
-        import keras  # noqa: F401  its backend says of itself what nobody asked
     try:
-        info = mlflow.models.get_model_info(uri)
-        model = mlflow.keras.load_model(uri)
+        with tempfile.TemporaryDirectory() as folder:
+            files = _Files(get_artifact_repository(uri), Path(folder))
+            run_id = _run_id(client, files.repository, uri)
+            class_names, image_size = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
+            path = files.path(_MODEL, free_bytes())
+            model, batch_size = _load(path, image_size)
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        first = printable((str(error).strip() or type(error).__name__).splitlines()[0])
         raise StateError(f"model {name}: can't be loaded: {first}") from error
-    facts: Mapping[str, Any] = info.metadata or {}
-    if "class_names" not in facts or "image_size" not in facts:
-        raise StateError(f"model {name}: doesn't say its classes and size; it is not of this house")
-    negative, positive = facts["class_names"]
-    return Loaded(model, uri, info.run_id, (negative, positive), int(facts["image_size"]))
+    return Loaded(model, uri, run_id, class_names, image_size, batch_size)
+
+
+def require_ours(uri: str) -> None:
+    """Refuse a model that doesn't say of itself what ours say; its network isn't looked at.
+
+    Args:
+        uri: MLflow's.
+
+    Raises:
+        ValueError: It doesn't, or its files are not its own.
+        OSError: They are gone.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with tempfile.TemporaryDirectory() as folder:
+        _said_of(_Files(get_artifact_repository(uri), Path(folder)).path(_SAYS, _MOST_SAID_BYTES))
+
+
+def _load(path: Path, image_size: int) -> tuple[keras.Model, int]:
+    with stderr_aside():
+        # Its backend says of itself what nobody asked.
+        from catdog_search.models import loading
+        from catdog_search.models.defaults import pin_defaults
+    pin_defaults()
+    model = loading.load_exported(path, image_size)
+    return model, loading.photos_at_once(model, image_size, _MOST_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Files of a logged model, one by one: what else there is stays where it is.
+
+    Attributes:
+        repository: MLflow's, of the model.
+        folder: Where they are downloaded to.
+    """
+
+    repository: Any
+    folder: Path
+
+    def path(self, name: str, most_bytes: int) -> Path:
+        """Of one file.
+
+        Args:
+            name: Within the model.
+            most_bytes: That it may have.
+
+        Raises:
+            ValueError: It is too large, or lies elsewhere.
+        """
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        where = getattr(self.repository, "repo", self.repository)
+        if isinstance(where, LocalArtifactRepository):
+            root = Path(where.artifact_dir).resolve()
+            path = (root / name).resolve(strict=True)
+            if not path.is_relative_to(root) or not path.is_file():
+                raise ValueError(f"its {name} is no file of its own")
+        else:
+            folder = name.rpartition("/")[0] or None
+            listed = {f.path: f.file_size for f in self.repository.list_artifacts(folder)}
+            _check_size(name, listed.get(name), most_bytes)
+            path = Path(self.repository.download_artifacts(name, str(self.folder)))
+        _check_size(name, path.stat().st_size, most_bytes)
+        return path
+
+
+def _check_size(name: str, n_bytes: int | None, most: int) -> None:
+    if n_bytes is None:
+        raise ValueError(f"it holds no {name}")
+    if n_bytes > most:
+        raise ValueError(f"its {name} has {n_bytes / 1e6:.1f} MB, at most {most / 1e6:.1f}")
+
+
+def _said_of(path: Path) -> tuple[tuple[str, str], int]:
+    """The classes and the size that a model's MLmodel file says.
+
+    Raises:
+        ValueError: It says none, or such as no study has.
+    """
+    try:
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"its {_SAYS} can't be read: {type(error).__name__}") from None
+    facts = said.get("metadata") if isinstance(said, dict) else None
+    if not isinstance(facts, dict) or not {"class_names", "image_size"} <= set(facts):
+        raise ValueError("it doesn't say its classes and size; it is not of this house")
+    return _class_names(facts["class_names"]), _image_size(facts["image_size"])
+
+
+def _class_names(said: Any) -> tuple[str, str]:
+    names = said if isinstance(said, list) else []
+    good = [
+        name
+        for name in names
+        if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and printable(name) == name
+    ]
+    match good:
+        case [negative, positive] if len(names) == len(set(map(name_key, good))):
+            return negative, positive
+    raise ValueError("its class_names are not two names that differ and can be printed")
+
+
+def _image_size(said: Any) -> int:
+    if not isinstance(said, int) or not SMALLEST_IMAGE <= said <= LARGEST_IMAGE:
+        raise ValueError(f"its image_size is not within {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
+    return said
+
+
+def _run_id(client: MlflowClient, repository: Any, uri: str) -> str:
+    """Of the run that logged a model, as the store says: a file could name any run.
+
+    Raises:
+        ValueError: None did.
+    """
+    if repository.model_name is None:
+        run_id = client.get_logged_model(uri.removeprefix("models:/")).source_run_id
+    else:
+        version = client.get_model_version(repository.model_name, repository.model_version)
+        run_id = version.run_id
+    if not run_id:
+        raise ValueError("no run has logged it")
+    return str(run_id)
 
 
 @contextlib.contextmanager
@@ -128,5 +263,11 @@ def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] |
         return None
     with tempfile.TemporaryDirectory() as temporary:
         path = client.download_artifacts(parent, SPLITS_FILE, temporary)
-        hashes: Mapping[str, list[str]] = json.loads(Path(path).read_text(encoding="utf-8"))
-        return hashes
+        hashes = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(hashes, dict) or not all(map(_is_list_of_texts, hashes.values())):
+        raise StateError(f"run {parent}: its {SPLITS_FILE} doesn't say which photos it had")
+    return hashes
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)

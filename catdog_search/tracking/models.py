@@ -3,39 +3,83 @@
 from __future__ import annotations
 
 import importlib.metadata
+import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from catdog_search import identity
+from catdog_search.errors import StateError
+from catdog_search.identity import ARTIFACTS, local_path
+from catdog_search.outside import is_absent
+from catdog_search.retry import Retry
+from catdog_search.tracking.confine import as_location, copy_here, is_stray
+from catdog_search.tracking.filters import equals
+from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     import numpy.typing as npt
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment, LoggedModel
 
+    from catdog_search.tracking.own import Client
+
+# What makes a folder a model.
+MODEL_FILE = "MLmodel"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
 def log_model(
+    client: Client,
+    run_id: str,
+    model: keras.Model,
+    backend: str,
+    metadata: Mapping[str, Any],
+    example: npt.NDArray[np.uint8],
+    retry: Retry,
+) -> str:
+    """Log the exported model of a run; returns its model id.
+
+    Args:
+        client: Of the store, to which MLflow's module-level functions point too.
+        run_id: The trial's run.
+        model: Uncompiled, so that no optimizer state is stored with it.
+        backend: Keras backend that it was trained on; any other loads it too.
+        metadata: Plain values kept in the MLmodel file, class names among them.
+        example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
+        retry: Tries again what waiting helps; what the try before left is removed.
+
+    Raises:
+        StateError: Its files would lie outside of the state's own artifacts.
+    """
+    experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    client.require_own(experiment.artifact_location, "models")
+    log = partial(_log_model, experiment, run_id, model, backend, metadata, example)
+
+    def again() -> str:
+        for left in models_of(client, experiment.experiment_id, run_id):
+            delete_model(client, left)
+        return log()
+
+    return retry(log, again)
+
+
+def _log_model(
+    experiment: Experiment,
     run_id: str,
     model: keras.Model,
     backend: str,
     metadata: Mapping[str, Any],
     example: npt.NDArray[np.uint8],
 ) -> str:
-    """Log the exported model of a run; returns its model id.
-
-    Args:
-        run_id: The trial's run.
-        model: Uncompiled, so that no optimizer state is stored with it.
-        backend: Keras backend that it was trained on; any other loads it too.
-        metadata: Plain values kept in the MLmodel file, class names among them.
-        example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
-    """
     import mlflow
 
     # Without this the model goes to the default experiment, whatever its run belongs to.
-    mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+    mlflow.set_experiment(experiment_id=experiment.experiment_id)
     # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
     info = mlflow.models.Model.log(
         artifact_path=None,
@@ -67,34 +111,110 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, **options)
 
 
-def delete_model(client: MlflowClient, model_id: str) -> None:
+def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
+    """The models that a run logged, those that it didn't finish included."""
+    query = equals("source_run_id", run_id)
+    return list(client.search_logged_models([experiment_id], filter_string=query))
+
+
+def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
+    """A logged model; None where the store has none of this id."""
+    import mlflow
+
+    try:
+        return client.get_logged_model(model_id)
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error):
+            raise
+        return None
+
+
+def delete_model(client: Client, model: LoggedModel) -> None:
     """Remove a logged model and its files, unless a registered version stands on it.
 
-    One that is gone already is no error.
+    Raises:
+        StateError: Its files lie outside of the state's own artifacts.
     """
-    import mlflow
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    try:
-        model = client.get_logged_model(model_id)
-    except mlflow.exceptions.MlflowException:
-        return
     if "mlflow.modelVersions" in model.tags:
         return
-    get_artifact_repository(model.artifact_location).delete_artifacts()
-    client.delete_logged_model(model_id)
+    client.remove(model.model_id, model.artifact_location)
+    client.delete_logged_model(model.model_id)
 
 
-def model_exists(client: MlflowClient, model_id: str) -> bool:
-    """Whether a logged model is there, with its files."""
-    import mlflow
+@dataclass(frozen=True)
+class Standing:
+    """What there is of a model that should be kept.
 
+    Attributes:
+        kind: `there`; `unlisted`, where MLflow doesn't say where its files are; `gone`, where
+            there certainly are none; `unknown`, where that can't be seen.
+        where: Its files are, or should be; a location of MLflow's.
+        reason: Why it is unknown; empty otherwise.
+        cure: What lets it be seen; empty otherwise.
+    """
+
+    kind: Literal["there", "unlisted", "gone", "unknown"]
+    where: str
+    reason: str = ""
+    cure: str = ""
+
+
+def look_at_model(client: Client, store: Store, study: str, model_id: str) -> Standing:
+    """Look whether a logged model of a study is there, with its files."""
+    model = find_model(client, model_id)
+    if store.artifacts is None:
+        return _look_at_server(client, model, model_id)
+    inside = Path(study, "models", model_id, "artifacts")
+    expected = store.artifacts / inside
+    location = model.artifact_location if model else ""
+    path = local_path(location)
+    if path is not None and not is_stray(store.artifacts, location, model_id):
+        found = _look_at_files(client, store.artifacts, path)
+    else:
+        found = _look_at_files(client, store.artifacts, expected)
+        if found.kind == "there":
+            return replace(found, kind="unlisted")
+    if found.kind == "gone":
+        # What is said to lie outside, or was left behind when the state was moved or copied.
+        left = [path, *(place / ARTIFACTS / inside for place in _places(store.artifacts.parent))]
+        for at in (at for at in left if at is not None and (at / MODEL_FILE).exists()):
+            reason = f"its files are outside of this state, in {at}"
+            return Standing("unknown", as_location(at), reason, copy_here(at, expected))
+    return found
+
+
+def _places(root: Path) -> tuple[Path, ...]:
+    """Where a state was before, and of what it is a copy."""
+    found = identity.read(root)
+    return (*found.former, *found.origins) if found else ()
+
+
+def _look_at_files(client: Client, artifacts: Path, path: Path) -> Standing:
+    where = as_location(path)
     try:
-        client.get_logged_model(model_id)
-        mlflow.models.get_model_info(f"models:/{model_id}")
-    except (mlflow.exceptions.MlflowException, OSError):
-        return False
-    return True
+        client.require_own(where)
+        (path / MODEL_FILE).stat()
+    except StateError as error:
+        return Standing("unknown", where, str(error), "do so")
+    except (FileNotFoundError, NotADirectoryError):
+        if artifacts.is_dir():
+            return Standing("gone", where)
+        cure = f"bring it back, or make it anew: `mkdir -p {shlex.quote(str(artifacts))}`"
+        return Standing("unknown", where, f"{artifacts} isn't there", cure)
+    except OSError as error:
+        cure = f"let it be read: `chmod -R u+rwX {shlex.quote(str(artifacts))}`"
+        return Standing("unknown", where, f"{path} can't be read: {error.strerror}", cure)
+    return Standing("there", where)
+
+
+def _look_at_server(client: Client, model: LoggedModel | None, model_id: str) -> Standing:
+    if model is None:
+        return Standing("gone", "")
+    where = model.artifact_location
+    if MODEL_FILE in {file.path for file in client.list_logged_model_artifacts(model_id)}:
+        return Standing("there", where)
+    reason = f"the server lists no files of it at {where}"
+    return Standing("unknown", where, reason, "upload them again, or delete the model there")
 
 
 def _signature() -> Any:

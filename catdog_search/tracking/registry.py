@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from catdog_search.errors import StateError
+from catdog_search.text import printable
+from catdog_search.tracking.filters import equals
+from catdog_search.tracking.looked_at import require_ours
 from catdog_search.tracking.store import Store
 
 CHAMPION = "champion"
@@ -38,15 +41,18 @@ def register_champion(
     A model that is registered already gets no second version, so a repeated call changes nothing.
 
     Raises:
-        StateError: The model or its files are gone, or MLflow refuses the name.
+        StateError: The model or its files are gone, it isn't one of ours, or MLflow refuses the
+            name.
     """
+    if "@" in name:
+        raise StateError(f"--model {name}: an @ parts a model's name from its alias; leave it out")
     client = store.client()
     import mlflow
 
     source = f"models:/{model_id}"
     try:
-        mlflow.models.get_model_info(source)
-        known = client.search_model_versions(f"name = '{name}'")
+        require_ours(source)
+        known = client.search_model_versions(equals("name", name))
         version = next((v for v in known if v.source == source), None)
         created = version is None
         if version is None:
@@ -54,8 +60,8 @@ def register_champion(
                 version = mlflow.register_model(source, name, tags=dict(tags))
         previous = client.get_registered_model(name).aliases.get(CHAMPION)
         client.set_registered_model_alias(name, CHAMPION, version.version)
-    except (mlflow.exceptions.MlflowException, OSError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
+        first = printable(str(error).strip().splitlines()[0])
         raise StateError(f"model {source} can't be registered as {name!r}: {first}") from error
     return Registered(
         uri=f"models:/{name}@{CHAMPION}",

@@ -11,16 +11,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from catdog_search.errors import StateError
+from catdog_search.markup import as_markdown
+from catdog_search.outside import is_absent
+from catdog_search.redact import redact
+from catdog_search.retry import Retry
+from catdog_search.text import printable
+from catdog_search.tracking.confine import as_location, is_stray
 from catdog_search.tracking.figures import Predictions
-from catdog_search.tracking.models import delete_model
+from catdog_search.tracking.filters import equals
+from catdog_search.tracking.locations import database, enter_model, place_run
+from catdog_search.tracking.models import delete_model, find_model, models_of
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import delete_files, keep_figures, load_val
+from catdog_search.tracking.trial_files import FIGURES, delete_files, keep_figures, load_val
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
     from PIL.Image import Image
+    from sqlalchemy import URL
+
+    from catdog_search.tracking.own import Client
 
 PARENT_TAG = "mlflow.parentRunId"
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
@@ -57,15 +68,19 @@ class StudyRuns:
         store: Where they are.
         study: The study's name, also the experiment's.
         uid: Tells this study from one of the same name in another state folder, or an older one.
+        retry: Makes every call to the store; None makes each once.
 
     Raises:
-        StateError: The store doesn't open, or the experiment is in MLflow's trash.
+        StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
+            artifacts outside of the state.
     """
 
-    def __init__(self, store: Store, study: str, uid: str) -> None:
-        self.client: MlflowClient = store.client()
+    def __init__(self, store: Store, study: str, uid: str, retry: Retry | None = None) -> None:
+        self.client: Client = store.client(retry)
+        self._retry = retry
         self.study = study
         self._uid = uid
+        self._store = store
         self.experiment_id = _experiment(self.client, store, study)
         self.parent_id = self._find_parent() or self._create_parent()
 
@@ -81,6 +96,23 @@ class StudyRuns:
         return found is not None and bool(
             client.search_runs([found.experiment_id], _parent_query(uid))
         )
+
+    def hurry(self) -> None:
+        """Wait no more for a store that somebody has waited for already."""
+        if self._retry:
+            self._retry.give_up()
+
+    def has(self, run_id: str) -> bool:
+        """Whether a run is there, and nobody has deleted it."""
+        import mlflow
+
+        try:
+            found = self.client.get_run(run_id)
+        except mlflow.exceptions.MlflowException as error:
+            if is_absent(error):
+                return False
+            raise
+        return str(found.info.lifecycle_stage) == "active"
 
     def _find_parent(self) -> str | None:
         runs = self._search(_parent_query(self._uid))
@@ -104,14 +136,77 @@ class StudyRuns:
 
     def children(self) -> Iterable[Run]:
         """All child runs, those of dead attempts included."""
-        return self._search(f"tags.`{PARENT_TAG}` = '{self.parent_id}'")
+        return self._search(equals(f"tags.`{PARENT_TAG}`", self.parent_id))
 
-    def models_of(self, run_id: str) -> list[str]:
-        """Ids of the models that a run logged, those that it didn't finish included."""
-        found = self.client.search_logged_models(
-            [self.experiment_id], filter_string=f"source_run_id = '{run_id}'"
-        )
-        return [str(model.model_id) for model in found]
+    def is_in_trash(self, run_id: str) -> bool:
+        """Whether somebody deleted a run that MLflow still has."""
+        return _run_in_trash(self.client, run_id)
+
+    def owns(self, run_id: str) -> bool:
+        """Whether a run is of this study, and not of the one that it was copied from."""
+        import mlflow
+
+        if not run_id:
+            return False
+        try:
+            parent = self.client.get_run(run_id).data.tags.get(PARENT_TAG)
+            if parent is None or parent == self.parent_id:
+                return parent is not None
+            return bool(self.client.get_run(parent).data.tags.get("study_uid") == self._uid)
+        except mlflow.exceptions.MlflowException as error:
+            if not is_absent(error):
+                raise
+            return False
+
+    def drop(self, run_id: str, model_id: str | None) -> None:
+        """Remove the figures of a trial, and its model if it has one; what isn't ours stays.
+
+        Raises:
+            StateError: They lie outside of the state's own artifacts.
+        """
+        if self.owns(run_id):
+            delete_files(self.client, run_id, FIGURES)
+        model = find_model(self.client, model_id) if model_id else None
+        # In a store of files the place says whose it is.
+        if model and (self._store.artifacts is not None or self.owns(model.source_run_id)):
+            delete_model(self.client, model)
+
+    def enter_model(self, model_id: str, run_id: str, location: str) -> None:
+        """Let MLflow know a model whose files are there, and where; not on a server."""
+        from mlflow.entities import LoggedModelOutput
+
+        enter_model(self._database(), model_id, self.experiment_id, run_id, location)
+        outputs = self.client.get_run(run_id).outputs
+        if model_id not in {out.model_id for out in (outputs.model_outputs if outputs else ())}:
+            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+
+    def strays(self) -> Iterator[tuple[str, Path, str]]:
+        """Runs whose artifacts are said to lie outside of the state's own.
+
+        Yields:
+            The run's id, where they should lie, and the location that is said.
+        """
+        for run in (self.client.get_run(self.parent_id), *self.children()):
+            run_id, said = run.info.run_id, run.info.artifact_uri
+            if self._store.artifacts and is_stray(self._store.artifacts, said, run_id):
+                yield run_id, self._place_of(run_id), said
+
+    def place(self, run_id: str) -> None:
+        """Let a run keep its artifacts where they should lie; not on a server."""
+        place_run(self._database(), run_id, as_location(self._place_of(run_id)))
+
+    def _place_of(self, run_id: str) -> Path:
+        assert self._store.artifacts is not None, "a server decides itself"
+        return self._store.artifacts / self.study / run_id / "artifacts"
+
+    def _database(self) -> URL:
+        url = database(self._store.uri)
+        assert url is not None, "only a database says where files are"
+        return url
+
+    def models_of(self, run_id: str) -> list[LoggedModel]:
+        """The models that a run logged, those that it didn't finish included."""
+        return models_of(self.client, self.experiment_id, run_id)
 
     def start_parent(
         self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]
@@ -126,13 +221,13 @@ class StudyRuns:
         self.client.update_run(self.parent_id, status="RUNNING")
         self._log(self.parent_id, params, tags)
         for name, text in files.items():
-            self.client.log_text(self.parent_id, text, name)
+            self.client.log_text(self.parent_id, redact(text), name)
 
     def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """Open the child run of a trial, named after its recipe if it has one; returns its id."""
         run = self.client.create_run(
             self.experiment_id,
-            run_name=tags.get("recipe") or _trial_name(number),
+            run_name=printable(tags.get("recipe") or _trial_name(number)),
             tags={
                 PARENT_TAG: self.parent_id,
                 "study": self.study,
@@ -151,8 +246,8 @@ class StudyRuns:
 
         self.client.log_batch(
             run_id,
-            params=[Param(key, str(value)) for key, value in params.items()],
-            tags=[RunTag(key, value) for key, value in tags.items()],
+            params=[Param(key, _storable(str(value))) for key, value in params.items()],
+            tags=[RunTag(key, _storable(value)) for key, value in tags.items()],
         )
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
@@ -165,7 +260,7 @@ class StudyRuns:
         from mlflow.data.sources import LocalArtifactDatasetSource
         from mlflow.entities import DatasetInput, InputTag
 
-        source = LocalArtifactDatasetSource(card.location)
+        source = LocalArtifactDatasetSource(printable(card.location))
         dataset = MetaDataset(source, name=card.name, digest=card.digest[:32])._to_mlflow_entity()
         context = [InputTag("mlflow.data.context", "training")]
         self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
@@ -177,8 +272,8 @@ class StudyRuns:
     def abandon(self, run_id: str) -> None:
         """Close the run of an attempt that is over while its trial isn't; its files go."""
         delete_files(self.client, run_id)
-        for model_id in self.models_of(run_id):
-            delete_model(self.client, model_id)
+        for model in self.models_of(run_id):
+            delete_model(self.client, model)
         self.finish(run_id, "KILLED", {"trial_state": "KILLED"})
 
     def log_values(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
@@ -202,7 +297,7 @@ class StudyRuns:
         log_metrics(self.client, self.parent_id, metrics, step=0)
         link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
         best = f"Best: [{_trial_name(number)}]({link}), {metrics['best_value']:.4f}"
-        note = f"{purpose}\n\n{best}"
+        note = f"{as_markdown(purpose)}\n\n{best}"
         tags = {"best_trial": str(number), "best_run_id": run_id, "mlflow.note.content": note}
         self._log(self.parent_id, {}, tags)
 
@@ -230,6 +325,50 @@ class StudyRuns:
         self.client.log_text(self.parent_id, text, _TABLE)
         as_table = json.dumps([{"path": _TABLE, "type": "table"}])
         self._log(self.parent_id, {}, {"mlflow.loggedArtifacts": as_table})
+
+
+class Trash:
+    """What of a study lies in MLflow's trash: its experiment, or the run of the study.
+
+    Args:
+        store: Where to look.
+        study: Its name, also the experiment's.
+        parent_id: The study's run; None where it isn't known.
+
+    Raises:
+        StateError: The store doesn't open.
+    """
+
+    def __init__(self, store: Store, study: str, parent_id: str | None) -> None:
+        self._client = store.client()
+        self._parent_id = parent_id
+        found = self._client.get_experiment_by_name(study)
+        deleted = found is not None and found.lifecycle_stage == "deleted"
+        self._experiment_id = found.experiment_id if deleted else None
+
+    def holds(self) -> str | None:
+        """What is there, for people; None where nothing is."""
+        if self._experiment_id:
+            return f"experiment {self._experiment_id}"
+        if self._parent_id and _run_in_trash(self._client, self._parent_id):
+            return f"run {self._parent_id} of the study"
+        return None
+
+    def restore(self) -> None:
+        """Bring it back."""
+        if self._experiment_id:
+            self._client.restore_experiment(self._experiment_id)
+        elif self._parent_id:
+            self._client.restore_run(self._parent_id)
+
+
+def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
+    import mlflow
+
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
+    except mlflow.exceptions.MlflowException:
+        return False
 
 
 @dataclass(frozen=True)
@@ -289,8 +428,13 @@ def system_metrics(store: Store, run_id: str) -> Iterator[None]:
         monitor.finish()
 
 
+def _storable(text: str) -> str:
+    """What any database takes, and no secret: lines of text."""
+    return "\n".join(map(printable, redact(text).split("\n")))
+
+
 def _parent_query(uid: str) -> str:
-    return f"tags.study_uid = '{uid}' and tags.role = 'study'"
+    return f"{equals('tags.study_uid', uid)} and {equals('tags.role', 'study')}"
 
 
 def _trial_name(number: int) -> str:
@@ -302,10 +446,11 @@ def as_text(value: object) -> str:
     return json.dumps(value, indent=2, sort_keys=True, default=str) + "\n"
 
 
-def _experiment(client: MlflowClient, store: Store, name: str) -> str:
+def _experiment(client: Client, store: Store, name: str) -> str:
     import mlflow
 
-    location = None if store.artifacts is None else _as_uri(store.artifacts / name)
+    store.require_own_experiment(name)
+    location = None if store.artifacts is None else as_location(store.artifacts / name)
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
@@ -316,11 +461,7 @@ def _experiment(client: MlflowClient, store: Store, name: str) -> str:
                 raise
     if found.lifecycle_stage == "deleted":
         raise StateError(
-            f"experiment {name!r} is in MLflow's trash; bring it back with "
-            f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f"experiment {name!r} is in MLflow's trash; `catdog-search doctor --repair` brings it "
+            "back"
         )
     return str(found.experiment_id)
-
-
-def _as_uri(path: Path) -> str:
-    return path.resolve().as_uri()

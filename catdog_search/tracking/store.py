@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import logging
 import os
+import re
 import sqlite3
 import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote
 
+from catdog_search import sqlite
 from catdog_search.errors import StateError
+from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
+from catdog_search.redact import redact
+from catdog_search.retry import Retry
+from catdog_search.tracking.address import require_usable
+from catdog_search.tracking.client import RetryingClient
+from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
+from catdog_search.web import (
+    Address,
+    ask_loopback_directly,
+    basic_auth,
+    below,
+    is_http,
+    open_url,
+    read_address,
+)
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
+    from catdog_search.tracking.own import Client
 
 _PROBE_S = 10
+_VARIABLE = "MLFLOW_TRACKING_URI"
+# Where MLflow's client looks for them.
+_USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
+_VERSION = re.compile(r"\d+\.\d+")
+# Of MLflow's own client, which waits without a word: `Retry` does it aloud.
+_HTTP_RETRIES, _HTTP_TIMEOUT_S = 0, 60
+# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server,
+# of which a call may ask several things.
+CALL_S = 3 * _HTTP_TIMEOUT_S
 
 
 @dataclass(frozen=True)
@@ -27,47 +54,209 @@ class Store:
     """Where a study is tracked; small and picklable, for workers.
 
     Attributes:
-        uri: MLflow's tracking URI.
+        uri: MLflow's tracking URI; a server's holds no credentials, a database's may.
         artifacts: Folder for the artifacts of new experiments; None where a server decides.
+        credentials: User and password of a server, where its address named them.
     """
 
     uri: str
     artifacts: Path | None
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, state: State) -> Store:
-        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{state.mlflow_db}"
-        return cls(uri, None if is_server(uri) else state.artifacts)
+        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
 
-    def client(self) -> MlflowClient:
-        """A client of this store, which is made first where it is absent.
+        Raises:
+            StateError: The state was moved or copied; or the variable names no kind of store that
+                can be used here, can't be read, or would be read in two ways.
+        """
+        state.require_home()
+        given = os.environ.get(_VARIABLE)
+        if not given:
+            return cls(own_uri(state), state.artifacts)
+        require_usable(given)
+        if is_server(given):
+            address = _server_address(given)
+            return cls(address.url, None, _credentials(address))
+        if (database := _database(given)) and not given.endswith(database):
+            raise StateError(
+                f"{_VARIABLE} {given}: may be read as {database}, and otherwise; write sqlite:/// "
+                "and a plain path, without '?' and '%'"
+            )
+        return cls(given, state.artifacts)
+
+    @property
+    def shown(self) -> str:
+        """The URI for people and records: without secrets."""
+        return redact(self.uri)
+
+    @property
+    def about(self) -> str:
+        """What it is, for people."""
+        return f"MLflow store {self.shown}"
+
+    def client(self, retry: Retry | None = None, *, make: bool = True) -> Client:
+        """A client of this store.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
+        Args:
+            retry: Makes every call; None makes each once.
+            make: Whether it is made where it is absent; a worker finds one that was made.
+
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open, or the state folder is gone. The client's calls
+                raise it too, where something outside this program keeps them from being answered.
         """
+        if not make and self.artifacts is not None:
+            require_folder(self._root)
         quiet_mlflow()
+        self._use_credentials()
+        retry = retry or Retry(self.about)
         self._prepare()
         import mlflow
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with _kept_environment("MLFLOW_TRACKING_URI"):
-                mlflow.set_tracking_uri(self.uri)
-            client = mlflow.MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
+            client = retry(self._open)
         except (mlflow.exceptions.MlflowException, SQLAlchemyError) as error:
             first = str(error).strip().splitlines()[0]
-            raise StateError(f"MLflow store {self.uri}: {first}") from error
+            raise StateError(f"{self.about}: {first}") from error
+        return cast("Client", RetryingClient(client, retry))
+
+    def require_open(self) -> None:
+        """Make sure of a store that somebody else keeps, before anything is made for it.
+
+        Raises:
+            StateError: It doesn't open.
+        """
+        if is_server(self.uri) or not self.is_own:
+            self.client()
+
+    def _open(self) -> Client:
+        import mlflow
+        from mlflow.entities import ViewType
+
+        from catdog_search.tracking.own import Client
+
+        if not is_server(self.uri):
+            from mlflow.store.db import utils
+
+            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        with _kept_environment(_VARIABLE):
+            mlflow.set_tracking_uri(self.uri)
+        client = Client(self.uri, self.artifacts)
+        found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
+        if is_server(self.uri) and not found:
+            _require_mlflow(self)
         return client
+
+    def _use_credentials(self) -> None:
+        """Put them where MLflow's client, here and in processes to come, looks for them."""
+        if self.credentials:
+            os.environ[_USER], os.environ[_PASSWORD] = self.credentials
+
+    def require_own_experiment(self, name: str) -> None:
+        """Refuse an experiment whose artifacts lie outside of the state's, before it is used.
+
+        In the state's own store one without runs and models is given its place instead: MLflow
+        makes the experiment `Default` in whatever folder a store is first opened from.
+
+        Raises:
+            StateError: They do, or the store doesn't open.
+        """
+        location = self.stray_experiment(name)
+        if location is None or (self.is_own and self.place_experiment(name)):
+            return
+        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        if self.is_own:
+            cure = State(self._root).command("doctor --repair")
+            raise StateError(f"{where}this state's {self.artifacts}; mend that with {cure}")
+        raise StateError(
+            f"{where}this state's {self.artifacts}; give the study another name, or unset "
+            "MLFLOW_TRACKING_URI"
+        )
+
+    def stray_experiment(self, name: str) -> str | None:
+        """Where an experiment keeps its artifacts, if that is outside of the state's; else None.
+
+        Raises:
+            StateError: The store doesn't open, or a link leads out of the state's artifacts.
+        """
+        from catdog_search.tracking import locations
+
+        url = None if self.artifacts is None else locations.database(self.uri)
+        if self.artifacts is None or url is None:  # a server's are its own
+            return None
+        location = locations.experiment_location(url, name)
+        if location is None or is_stray(self.artifacts, location):
+            return location
+        require_below(self.artifacts, location)
+        return None
+
+    def place_experiment(self, name: str, *, in_use: bool = False) -> bool:
+        """Let an experiment keep its artifacts among the state's own.
+
+        Args:
+            name: Of the experiment.
+            in_use: Whether one that has runs or models too.
+
+        Returns:
+            Whether that was done.
+        """
+        from catdog_search.tracking import locations
+
+        url = locations.database(self.uri)
+        assert url is not None, "only a database's can be stray"
+        location = as_location(self._root / ARTIFACTS / name)
+        return locations.place_experiment(url, name, location, in_use=in_use)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this is the state folder's own store."""
+        return self.own_file is not None
+
+    @property
+    def _root(self) -> Path:
+        assert self.artifacts is not None, "a server has no folder of ours"
+        return self.artifacts.parent
 
     def _prepare(self) -> None:
         if is_server(self.uri):
+            ask_loopback_directly(read_address(self.uri).host)
             _probe(self.uri)
-        elif self.uri.startswith("sqlite:///"):
-            ensure_mlflow_db(Path(self.uri.removeprefix("sqlite:///")))
+        elif path := sqlite_file(self.uri):
+            if path == self.own_file:
+                State(path.parent).require_whole(path)
+            ensure_mlflow_db(path)
+
+    @property
+    def own_file(self) -> Path | None:
+        """The state folder's own database; None where another one is asked for."""
+        if self.artifacts is None:
+            return None
+        own = State(self._root).mlflow_db
+        return own if sqlite_file(self.uri) == own else None
+
+    def keep_copy(self) -> None:
+        """Copy the state folder's own database, so that it can be brought back."""
+        if path := self.own_file:
+            with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
+                sqlite.keep_copy(path)
+
+
+def disconnect() -> None:
+    """Let go of all databases, as before one is put in another's place.
+
+    MLflow keeps a connection for as long as the process lives, and would go on with the old file.
+    """
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
+
+    for store in (Tracking, Registry):
+        for engine in store._engine_map.values():
+            engine.dispose()
 
 
 @contextlib.contextmanager
@@ -82,9 +271,78 @@ def _kept_environment(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def tracking_uri(state: State) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
+    return os.environ.get(_VARIABLE) or own_uri(state)
+
+
+def own_uri(state: State) -> str:
+    """Tracking URI of a state folder's own store."""
+    return sqlite_uri(state.mlflow_db)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The URI of a sqlite file, as SQLAlchemy, and MLflow by hand, read it.
+
+    MLflow cuts the path out of the URI as it stands, and makes its folder; where the URI were
+    percent-encoded, that would be another folder. `State` lets no path pass that needs it.
+    """
+    from sqlalchemy import URL
+
+    return unquote(URL.create("sqlite", database=str(path)).render_as_string())
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite URI; None for another store, and for one that is no file.
+
+    Raises:
+        StateError: It is no URI of a database.
+    """
+    database = _database(uri)
+    return Path(database) if database and database != ":memory:" else None
+
+
+def _database(uri: str) -> str | None:
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if not uri.startswith("sqlite:"):
+        return None
+    try:
+        return make_url(uri).database
+    except (ArgumentError, ValueError) as error:
+        raise StateError(f"MLflow store {uri}: {error}") from None
+
+
 def is_server(uri: str) -> bool:
     """Whether a tracking URI is that of a server."""
-    return uri.startswith(("http://", "https://"))
+    return is_http(uri)
+
+
+def _server_address(given: str) -> Address:
+    try:
+        address = read_address(given)
+        if any(mark in address.url for mark in "?#"):
+            raise ValueError("has a query or a fragment, which MLflow's client can't send")
+        # An @ there ends a password that held a slash.
+        if "@" in address.path:
+            raise ValueError("has an @ after its host; percent-encode it as %40")
+    except ValueError as error:
+        raise StateError(f"{_VARIABLE}: {error}") from None
+    return address
+
+
+def _credentials(address: Address) -> tuple[str, str] | None:
+    """Those of an address; one that names a user alone takes the password of the environment."""
+    if address.user is None:
+        return None
+    password = address.password or os.environ.get(_PASSWORD)
+    if not address.user or not password:
+        raise StateError(
+            f"{_VARIABLE}: names a user or a password alone; give both, as USER:PASSWORD@ or in "
+            f"{_USER} and {_PASSWORD}"
+        )
+    return address.user, password
 
 
 def quiet_mlflow() -> None:
@@ -98,6 +356,8 @@ def quiet_mlflow() -> None:
     # With a server, MLflow prints links to stdout, which is `--json`'s.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_HTTP_RETRIES))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_HTTP_TIMEOUT_S))
     # It prints the trace of every error that it raises, which is said once, in a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
@@ -121,7 +381,7 @@ def ensure_mlflow_db(path: Path) -> None:
         import sqlalchemy
         from mlflow.store.db import utils
 
-        engine = sqlalchemy.create_engine(f"sqlite:///{fresh}")
+        engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(fresh)))
         utils._initialize_tables(engine)  # what `mlflow db upgrade` calls on an empty store
         engine.dispose()
         enable_wal(fresh)
@@ -134,12 +394,32 @@ def enable_wal(path: Path) -> None:
         connection.execute("pragma journal_mode=wal")
 
 
+def _require_mlflow(store: Store) -> None:
+    """Make sure of what answers: any JSON passes for a list of no experiments."""
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
+    if not _VERSION.match(answer.text):
+        raise StateError(
+            f"{store.about} answers, but not as MLflow does; look at MLFLOW_TRACKING_URI, and "
+            "whether it wants a login"
+        )
+
+
 def _probe(uri: str) -> None:
     """Find out at once that a server is away; MLflow's client would retry for minutes."""
-    request = urllib.request.Request(uri.rstrip("/") + "/health")  # noqa: S310  http(s) only, see is_server
     try:
-        urllib.request.urlopen(request, timeout=_PROBE_S).close()  # noqa: S310
+        open_url(below(uri, "health"), _PROBE_S, authorization=_authorization()).close()
     except urllib.error.HTTPError:
         return  # it answers; whether it lets us in shows at the first call
-    except OSError as error:
-        raise StateError(f"MLFLOW_TRACKING_URI {uri}: no answer ({error})") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise StateError(f"{_VARIABLE} {uri}: no answer ({error})") from None
+
+
+def _authorization() -> str:
+    """What MLflow's client sends, by the same order; empty where the environment names nobody."""
+    user, password, token = (os.environ.get(name) for name in (_USER, _PASSWORD, _TOKEN))
+    if user and password:
+        return basic_auth(user, password)
+    return f"Bearer {token}" if token else ""

@@ -11,10 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from catdog_search.markup import as_figure_text
 from catdog_search.space import Params, Value
-from catdog_search.tracking.figures import MARK, TRAIN, VAL
+from catdog_search.tracking.figures import MARK, TRAIN, VAL, plain_style
 
 _COLUMNS = 4
+# Characters of a recipe's, a param's or a choice's name.
+_NAME = 40
 # A range of at least this ratio is drawn on a logarithmic axis.
 _LOG_RATIO = 8
 # Below it one label a decade would be too few.
@@ -40,6 +43,7 @@ class Point:
     name: str | None
 
 
+@plain_style()
 def optimization_history(
     points: Sequence[Point], metric: str, *, maximize: bool, title: str
 ) -> Figure:
@@ -64,35 +68,39 @@ def optimization_history(
         for point in points:
             if point.name and point.value is not None:
                 place = (point.number, point.value)
-                axes.annotate(point.name, place, (4, 4), textcoords="offset points", fontsize=7)
+                name = as_figure_text(point.name, _NAME)
+                axes.annotate(name, place, (4, 4), textcoords="offset points", fontsize=7)
         axes.legend(loc="best")
-    axes.set(xlabel="trial", ylabel=metric, title=title)
+    axes.set(xlabel="trial", ylabel=as_figure_text(metric, _NAME), title=as_figure_text(title))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     return figure
 
 
+@plain_style()
 def importance_bars(shares: Mapping[str, float], note: str, title: str) -> Figure:
     """How much of the difference between trials each param explains."""
     names = list(shares)[::-1]
     figure = Figure(figsize=(7, 1 + 0.36 * max(len(names), 1)), layout="constrained")
     axes = figure.subplots()
     values = [shares[name] for name in names]
-    axes.barh(names, values, color=VAL)
+    axes.barh([as_figure_text(name, _NAME) for name in names], values, color=VAL)
     for row, share in enumerate(values):
         axes.text(share, row, f" {share:.0%}", va="center", fontsize=8)
-    axes.set(xlabel=f"share of the difference ({note})", title=title)
+    label = "\n".join(map(as_figure_text, ("share of the difference", f"({note})")))
+    axes.set(xlabel=label, title=as_figure_text(title))
     axes.set_xlim(0, max([*values, 0.1]) * 1.15)
     return figure
 
 
+@plain_style()
 def slices(points: Sequence[Point], metric: str, title: str) -> Figure:
     """The objective against each searched param, the later trials darker."""
     done = [point for point in points if point.value is not None]
     names = sorted({name for point in done for name in point.varied})
     rows = max(math.ceil(len(names) / _COLUMNS), 1)
     figure = Figure(figsize=(3.2 * _COLUMNS, 2.6 * rows), layout="constrained")
-    figure.suptitle(f"{title}; later trials are darker")
+    figure.suptitle(as_figure_text(f"{title}; later trials are darker"))
     panels: list[Axes] = list(figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).flat)
     for axes, name in zip(panels, names, strict=False):
         having = [point for point in done if name in point.varied]
@@ -100,12 +108,12 @@ def slices(points: Sequence[Point], metric: str, title: str) -> Figure:
         values = [point.value or 0.0 for point in having]
         ages = [point.number for point in having]
         axes.scatter(places, values, c=ages, cmap="Blues", edgecolors=TRAIN, vmin=-5, s=26)
-        axes.set(xlabel=name)
+        axes.set(xlabel=as_figure_text(name, _NAME))
         axes.grid(alpha=0.3)
     for axes in panels[len(names) :]:
         axes.axis("off")
     for axes in panels[::_COLUMNS]:
-        axes.set(ylabel=metric)
+        axes.set(ylabel=as_figure_text(metric, _NAME))
     return figure
 
 
@@ -120,7 +128,7 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return numbers
     kinds = sorted({str(value) for value in values})
-    axes.set_xticks(range(len(kinds)), kinds, fontsize=7)
+    axes.set_xticks(range(len(kinds)), list(map(as_figure_text, kinds)), fontsize=7)
     axes.set_xlim(-0.5, len(kinds) - 0.5)
     return [float(kinds.index(str(value))) for value in values]
 

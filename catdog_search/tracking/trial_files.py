@@ -5,17 +5,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
-from catdog_search.tracking.figures import Photos, Predictions, trial_figures
+from catdog_search.data.own import MARK
+from catdog_search.tracking.figures import Photos, Predictions, plain_style, trial_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from mlflow import MlflowClient
+
+    from catdog_search.tracking.own import Client
 
 FIGURES = "figures"
 _PREDICTIONS = "val/predictions.npz"
@@ -80,15 +83,17 @@ def log_figures(
 
 def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure]) -> None:
     """Keep figures, by file name, in a run's folder of figures."""
-    for name, figure in figures.items():
-        client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs={"dpi": _DPI})
+    kept = {"dpi": _DPI, "metadata": dict(MARK)}
+    with plain_style():
+        for name, figure in figures.items():
+            client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs=kept)
 
 
-def delete_files(client: MlflowClient, run_id: str, folder: str | None = None) -> None:
-    """Remove a run's artifacts, or those in one folder; where there are none, nothing happens."""
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+def delete_files(client: Client, run_id: str, folder: str | None = None) -> None:
+    """Remove a run's artifacts, or those in one folder; where there are none, nothing happens.
 
-    if not client.list_artifacts(run_id, folder):
-        return
-    repository: Any = get_artifact_repository(client.get_run(run_id).info.artifact_uri)
-    repository.delete_artifacts(folder)
+    Raises:
+        StateError: They lie outside of the state's own.
+    """
+    if client.list_artifacts(run_id, folder):
+        client.remove(run_id, client.get_run(run_id).info.artifact_uri, folder)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-import urllib.request
 from collections.abc import Callable
 
+from catdog_search.children import safe_environment
 from catdog_search.errors import StateError
-from catdog_search.tracking.store import Store
+from catdog_search.tracking.store import Store, sqlite_file, sqlite_uri
+from catdog_search.web import base_url, below, open_url
 
 # MLflow opens in its mode for language models otherwise.
 _MODE = "?workflowType=machine_learning"
 _START_S = 120
+# Where one that listens everywhere is asked.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  the user's choice
 
 
 def page(base: str, experiment_id: str | None = None) -> str:
     """URL of the experiments, or of one experiment's runs, in model-training mode."""
     where = f"experiments/{experiment_id}/runs" if experiment_id else "experiments"
-    return f"{base.rstrip('/')}/#/{where}{_MODE}"
+    return below(base, "", fragment=f"/{where}{_MODE}")
 
 
 def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -> int:
@@ -43,43 +48,55 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     """
     store.client()  # makes the store safely, before the server would migrate it in place
     _check_free(host, port)
-    server = subprocess.Popen(
-        _command(store, host, port),
-        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # 10 processes otherwise
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        _await(server, f"http://{host}:{port}/health")
-        ready(page(f"http://{host}:{port}"))
-        return server.wait()
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+    # It runs in a folder of its own: uvicorn imports from the current one, whatever Python is told.
+    with tempfile.TemporaryDirectory(prefix="catdog-search-") as folder:
+        server = subprocess.Popen(
+            _command(store, host, port),
+            env=_environment(store),
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            _await(server, below(base_url(_EVERYWHERE.get(host, host), port), "health"))
+            ready(page(base_url(host, port)))
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            signal.signal(signal.SIGTERM, previous)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            server.wait()
 
 
 def _command(store: Store, host: str, port: int) -> list[str]:
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-P", "-m", "mlflow", "ui"]
     if store.artifacts:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
+def _environment(store: Store) -> dict[str, str]:
+    """Whose processes everybody can list, but nobody else's environment: the URI may be secret."""
+    file = sqlite_file(store.uri)
+    return {
+        **safe_environment(),
+        "MLFLOW_BACKEND_STORE_URI": sqlite_uri(file.resolve()) if file else store.uri,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # 10 processes otherwise
+    }
+
+
 def _check_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise StateError(
-                f"{host}:{port}: {error.strerror}; choose another with --port"
-            ) from None
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise StateError(f"{host}:{port}: {error.strerror}; choose another with --port") from None
 
 
 def _await(server: subprocess.Popen[bytes], health: str) -> None:
@@ -87,8 +104,8 @@ def _await(server: subprocess.Popen[bytes], health: str) -> None:
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise StateError(f"MLflow's server exited with {server.returncode} before it answered")
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(health, timeout=5).close()  # noqa: S310  our own address
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            open_url(health, timeout=5, direct=True).close()
             return
         time.sleep(0.3)
     raise StateError(f"MLflow's server did not answer at {health} within {_START_S} s")

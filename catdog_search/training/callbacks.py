@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from catdog_search import clock
 from catdog_search.models.augmentation import Shrink
 from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.evaluate import probabilities_of, scores
@@ -19,7 +20,7 @@ from catdog_search.training.result import Ending, OnBatch, Report
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
 _ASK_EVERY_S = 0.2
 # What early stopping remembers, beside the weights.
-_STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
+STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
 _VAL_METRICS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_auc")
 
 
@@ -36,6 +37,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         history: Metrics of the epochs before the first one; they are not reported.
 
     Attributes:
+        monitor: The metric that must be there and finite.
         ending: Why training ended.
         history: Metrics of every epoch.
     """
@@ -51,7 +53,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         super().__init__()
         self._report = report
         self._on_batch = on_batch
-        self._monitor = monitor
+        self.monitor = monitor
         self._photos = photos
         self._epoch = self._step = 0
         self._asked = self._started = 0.0
@@ -63,7 +65,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Note the time."""
         del logs
         self._epoch = epoch
-        self._started = time.perf_counter()
+        self._started = clock.now()
         self._trained = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -74,7 +76,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_val_begin(self) -> None:
         """Note how long the training part of the epoch took."""
-        self._trained = time.perf_counter() - self._started
+        self._trained = clock.now() - self._started
 
     def ask(self) -> None:
         """Ask `on_batch`, if it is time."""
@@ -94,15 +96,15 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self.ending == "interrupted":
             return  # part of an epoch is no epoch
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        if self._monitor not in metrics:
-            raise KeyError(f"monitor {self._monitor!r} is not logged; there are {sorted(metrics)}")
+        if self.monitor not in metrics:
+            raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
         metrics["learning_rate"] = float(rate)
-        metrics["seconds"] = time.perf_counter() - self._started
+        metrics["seconds"] = clock.now() - self._started
         if self._trained:
             metrics["images_per_second"] = self._photos / self._trained
         self.history.append(metrics)
-        if not all(math.isfinite(metrics[name]) for name in ("loss", self._monitor)):
+        if not all(math.isfinite(metrics[name]) for name in ("loss", self.monitor)):
             self._stop("diverged")
         elif not self._report(epoch, metrics):
             self._stop("told")
@@ -160,14 +162,24 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._averager.on_test_end()
         self.logits[epoch] = np.ravel(found).astype(np.float32)
         if logs is not None:
-            logs.update(_val_metrics(self._labels, self.logits[epoch]))
+            logs.update(val_metrics(self._labels, self.logits[epoch], self._reporter.monitor))
 
 
-def _val_metrics(labels: Any, logits: Any) -> dict[str, float]:
-    if not np.isfinite(logits).all():
-        return dict.fromkeys(_VAL_METRICS, math.nan)
-    named = scores(labels, probabilities_of(logits))
-    return {name: named[name] for name in _VAL_METRICS}
+def val_metrics(labels: Any, logits: Any, monitor: str) -> dict[str, float]:
+    """What is logged of val after an epoch: the usual metrics, and the one that is monitored.
+
+    Args:
+        labels: (n, 1).
+        logits: (n,).
+        monitor: Name of a score, or of a metric of train.
+    """
+    named = dict.fromkeys(_VAL_METRICS, math.nan)
+    if np.isfinite(logits).all():
+        found = scores(labels, probabilities_of(logits))
+        named = {name: it for name, it in found.items() if name in (*_VAL_METRICS, monitor)}
+    elif monitor.startswith("val_"):
+        named[monitor] = math.nan
+    return named
 
 
 class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
@@ -215,7 +227,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         stopper: dict[str, Any] = {}
         weights: list[Any] = []
         if self._stopper is not None:
-            stopper = {name: _plain(getattr(self._stopper, name)) for name in _STOPPER}
+            stopper = {name: _plain(getattr(self._stopper, name)) for name in STOPPER}
             weights = self._stopper.best_weights or []
         self._save(
             Checkpoint(

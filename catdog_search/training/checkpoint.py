@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,28 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from catdog_search.errors import StateError
 
 _HEADER = "header"
+# Errors of opening a file that say nothing of the file.
+_OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+class UnusableError(Exception):
+    """A checkpoint that is no use to this training; the text says why."""
+
+
+class _Header(BaseModel):
+    """What a checkpoint says beside its arrays; see there."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    key: str
+    history: list[dict[str, float]] = Field(min_length=1)
+    done: bool
+    stopper: dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
@@ -41,18 +60,20 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint: whole or not at all, also when the power goes.
 
     Raises:
+        StateError: Its folder is gone with the state's, which isn't made anew.
         OSError: It can't be written.
     """
-    header = {
-        "key": checkpoint.key,
-        "history": checkpoint.history,
-        "done": checkpoint.done,
-        "stopper": dict(checkpoint.stopper),
-    }
-    arrays = {_HEADER: np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    header = _Header(
+        key=checkpoint.key,
+        history=checkpoint.history,
+        done=checkpoint.done,
+        stopper=dict(checkpoint.stopper),
+    )
+    arrays = {_HEADER: np.frombuffer(header.model_dump_json().encode(), np.uint8)}
     for name in ("variables", "best_weights"):
         arrays |= {f"{name}/{i}": a for i, a in enumerate(getattr(checkpoint, name))}
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        raise StateError(f"{path.parent} is gone; was the state folder moved meanwhile?")
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -62,16 +83,34 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, key: str) -> Checkpoint | None:
-    """The checkpoint at `path`; None where there is none of this training that can be read."""
+    """The checkpoint at `path`; None where there is none.
+
+    Raises:
+        UnusableError: It is of another training, or can't be read.
+        OSError: No file can be opened at this moment.
+    """
     try:
-        with np.load(path) as file:
-            header = json.loads(file[_HEADER].tobytes())
-            if header["key"] != key:
-                return None
-            variables, best_weights = (_arrays(file, n) for n in ("variables", "best_weights"))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        header, variables, best_weights = _read(path, key)
+    except FileNotFoundError:
         return None
-    return Checkpoint(**header, variables=variables, best_weights=best_weights)
+    except UnusableError:
+        raise
+    # Of any kind: what a disk does to a file reaches zip, NumPy's headers and JSON alike.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_PROCESS:
+            raise
+        why = getattr(error, "strerror", None) or type(error).__name__
+        raise UnusableError(f"can't be read ({why})") from error
+    return Checkpoint(**header.model_dump(), variables=variables, best_weights=best_weights)
+
+
+def _read(path: Path, key: str) -> tuple[_Header, list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
+    # Opened here: NumPy leaves a file open that is no zip.
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        header = _Header.model_validate_json(file[_HEADER].tobytes())
+        if header.key != key:
+            raise UnusableError("is of other data, params, precision or versions")
+        return header, _arrays(file, "variables"), _arrays(file, "best_weights")
 
 
 def _arrays(file: Any, name: str) -> list[npt.NDArray[Any]]:

@@ -27,8 +27,8 @@ def scores(
         prefix: Before every name.
 
     Returns:
-        accuracy, loss (mean log loss), precision, recall, f1, auc and calibration_error, each with
-        `prefix`.
+        accuracy, balanced_accuracy (mean recall of the classes), loss (mean log loss), precision,
+        recall, f1, auc and calibration_error, each with `prefix`.
     """
     y = np.ravel(labels).astype(int)
     p = np.ravel(probabilities).astype(np.float64)
@@ -38,6 +38,7 @@ def scores(
     )
     named = {
         "accuracy": metrics.accuracy_score(y, predicted),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, predicted),
         "loss": metrics.log_loss(y, p),
         "precision": precision,
         "recall": recall,

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from catdog_search import __version__
 from catdog_search.config import CnnParams, ResNet50Params, StudyConfig, TrialParams
 from catdog_search.models.augmentation import Augment
+from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.models.resnet_plan import weights_id
 from catdog_search.places import cache_limit_bytes, features_folder
@@ -21,12 +26,13 @@ from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
 from catdog_search.training.batches import ValBatches, feed
 from catdog_search.training.callbacks import (
+    STOPPER,
     CheckpointCallback,
     ReportCallback,
     ValCallback,
     training_variables,
 )
-from catdog_search.training.checkpoint import Checkpoint
+from catdog_search.training.checkpoint import Checkpoint, UnusableError
 from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import (
     is_out_of_memory,
@@ -81,7 +87,8 @@ def train(  # noqa: PLR0913  the seam between search and training
             is not fixed by it, unless `set_deterministic` was called.
         on_batch: Called with (epoch, step, steps) now and then; False stops at once.
         say: Told what a user should know, a line each.
-        checkpoint: Where to save after every epoch, and to go on from.
+        checkpoint: Where to save after every epoch, and to go on from. One that is damaged, or not
+            of exactly this training, is dropped.
         execution: How it runs; what it learns is the same but for the rounding of numbers.
 
     Raises:
@@ -89,21 +96,54 @@ def train(  # noqa: PLR0913  the seam between search and training
         DataError: The backbone's weights can't be had.
         OSError: The checkpoint can't be written.
     """
+    trial = config.trial_params(params)
+    key = training_key(trial, config, data, seed, execution)
+    begin = functools.partial(
+        _train, trial, config, data, report, seed, on_batch, say, checkpoint, execution, key
+    )
+    if checkpoint is None:
+        return begin(None)
+    try:
+        return begin(ckpt.load(checkpoint, key))
+    except UnusableError as error:
+        say(f"its checkpoint {error}: it is dropped, and the trial begins anew")
+        with contextlib.suppress(OSError):  # the first epoch overwrites it
+            checkpoint.unlink()
+        return begin(None)
+
+
+def _train(  # noqa: PLR0913, PLR0917  those of `train`
+    trial: TrialParams,
+    config: StudyConfig,
+    data: TrainData,
+    report: Report,
+    seed: int,
+    on_batch: OnBatch | None,
+    say: Callable[[str], None],
+    checkpoint: Path | None,
+    execution: Execution,
+    key: str,
+    resumed: Checkpoint | None,
+) -> TrialResult:
+    """As `train`, from a checkpoint or from the beginning.
+
+    Raises:
+        UnusableError: The checkpoint doesn't fit; nothing was reported.
+    """
     keras.utils.clear_session()  # what the trial before this one left in memory
+    pin_defaults()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(execution.precision)
-    trial = config.trial_params(params)
-    key = _key(trial, config, data, seed)
-    resumed = ckpt.load(checkpoint, key) if checkpoint else None
     history = resumed.history if resumed else []
     family = _family(trial, config, data, seed, execution, on_batch, say)
-    if history:
-        say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
-    if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
-        return _unscored("told", history, family)
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
     fitter = _Fitter(config, data, reporter, key, checkpoint, resumed)
     try:
+        if resumed:
+            fitter.take_up(family.phases)
+            say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
+        if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
+            return _unscored("told", history, family)
         for phase in family.phases:
             if fitter.concerns(phase):
                 fitter.fit(phase)
@@ -169,6 +209,7 @@ class _Fitter:
         self._key = key
         self._checkpoint = checkpoint
         self._resumed = resumed
+        self._begun: tuple[Phase, Fed] | None = None
         self._stopper: keras.callbacks.EarlyStopping | None = None
         self._scorer: ValCallback | None = None
 
@@ -178,14 +219,26 @@ class _Fitter:
         at_its_end = done == phase.end and self._resumed is not None
         return self._reporter.ending == "finished" and (done < phase.end or at_its_end)
 
+    def take_up(self, phases: Sequence[Phase]) -> None:
+        """Begin the phase in which the checkpoint was saved, with what it holds.
+
+        Raises:
+            UnusableError: It doesn't fit.
+        """
+        assert self._resumed is not None
+        phase = next((phase for phase in phases if self.concerns(phase)), None)
+        if phase is None:
+            raise UnusableError("has more epochs than the trial")
+        fed = phase.begin()
+        restore(fed.model, self._resumed, early_stopping=phase.early_stopping)
+        self._begun = (phase, fed)
+
     def fit(self, phase: Phase) -> None:
         """Train the epochs of a phase that are not trained yet."""
-        fed = phase.begin()
+        fed = self._begun[1] if self._begun and self._begun[0] is phase else phase.begin()
         self._stopper = _early_stopping(self._config) if phase.early_stopping else None
         done = len(self._reporter.history)
         callbacks = self._callbacks(fed, averaged=phase.averaged)
-        if self._resumed:
-            _restore(fed.model, self._resumed)
         fed.model.fit(
             feed(fed.batches),
             shuffle=False,  # they shuffle themselves; Keras would by another stream
@@ -194,7 +247,7 @@ class _Fitter:
             verbose=0,
             callbacks=callbacks,
         )
-        self._resumed = None  # the phases after it begin anew
+        self._resumed = self._begun = None  # the phases after it begin anew
 
     def _callbacks(self, fed: Fed, *, averaged: bool) -> list[Any]:
         """In the order in which they take effect at the end of an epoch."""
@@ -235,18 +288,49 @@ def _begin_epoch(fed: Fed, epoch: int) -> None:
             layer.set_epoch(epoch)
 
 
-def _key(params: TrialParams, config: StudyConfig, data: TrainData, seed: int) -> str:
+def training_key(
+    params: TrialParams, config: StudyConfig, data: TrainData, seed: int, execution: Execution
+) -> str:
     """What a checkpoint must agree in to be this training's."""
-    shapes = [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())]
-    facts: list[Any] = [params.model_dump(), config.training.model_dump(), seed, shapes]
+    backend = keras.backend.backend()
+    facts: dict[str, Any] = {
+        "params": params.model_dump(),
+        "training": config.training.model_dump(),
+        "metric": [config.metric, config.direction],
+        "seed": seed,
+        "data": data.digest,
+        # Where nothing names the data.
+        "shapes": [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())],
+        "precision": execution.precision,
+        "versions": [
+            __version__,
+            keras.__version__,
+            backend,
+            importlib.metadata.version(backend),
+        ],
+    }
     if isinstance(params, ResNet50Params):
-        facts.append(weights_id(config.weights))
+        facts["weights"] = weights_id(config.weights)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _restore(model: keras.Model, checkpoint: Checkpoint) -> None:
+def restore(model: keras.Model, checkpoint: Checkpoint, *, early_stopping: bool) -> None:
+    """Give a model what a checkpoint holds, all of it or nothing.
+
+    Raises:
+        UnusableError: It doesn't fit.
+    """
     model.optimizer.build(model.trainable_variables)
-    for variable, value in zip(training_variables(model), checkpoint.variables, strict=True):
+    variables = training_variables(model)
+    wanted = [(tuple(v.shape), keras.backend.standardize_dtype(v.dtype)) for v in variables]
+    if [(value.shape, str(value.dtype)) for value in checkpoint.variables] != wanted:
+        raise UnusableError("doesn't fit the network and its optimizer")
+    best = [value.shape for value in checkpoint.best_weights]
+    if best and best != [value.shape for value in model.get_weights()]:
+        raise UnusableError("doesn't fit the network")
+    if set(checkpoint.stopper) != set(STOPPER if early_stopping else ()):
+        raise UnusableError("doesn't fit the trial's early stopping")
+    for variable, value in zip(variables, checkpoint.variables, strict=True):
         variable.assign(value)
 
 

@@ -1,0 +1,46 @@
+"""Processes that we start import nothing from the folder that they happen to be started in.
+
+Python puts the current folder before everything else that can be imported, where it is started with
+`-m` or `-c`: a `random.py` among somebody's photos would be run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+# Python 3.11 and later, and whatever Python processes come of them.
+_SAFE_PATH = "PYTHONSAFEPATH"
+
+
+def trusted_path() -> list[str]:
+    """What may be imported from: `sys.path` without the current folder, with our own package."""
+    own = str(Path(__file__).resolve().parents[1])
+    path = [entry for entry in sys.path if entry]
+    return path if own in path else [*path, own]  # last, so that nothing there hides another module
+
+
+def safe_environment() -> dict[str, str]:
+    """The environment for a Python process that may run in another folder than this one."""
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    path = os.pathsep.join(os.path.abspath(entry) for entry in given if entry)
+    return {**os.environ, _SAFE_PATH: "1"} | ({"PYTHONPATH": path} if path else {})
+
+
+@contextlib.contextmanager
+def starting_safely() -> Iterator[None]:
+    """For `multiprocessing`, whose children take over environment and `sys.path` as they are."""
+    before, path = os.environ.get(_SAFE_PATH), list(sys.path)
+    os.environ[_SAFE_PATH] = "1"
+    sys.path[:] = trusted_path()
+    try:
+        yield
+    finally:
+        sys.path[:] = path
+        if before is None:
+            del os.environ[_SAFE_PATH]
+        else:
+            os.environ[_SAFE_PATH] = before

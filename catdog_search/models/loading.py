@@ -1,0 +1,279 @@
+"""Exported models, read back: only what this house writes, and nothing that the file names.
+
+Keras's own `safe_mode` keeps Lambda layers out; it lets a file name any other class of Keras,
+among them those that read files and call code, and lets it ask for any amount of memory. So a file
+is first checked, entry by entry, and written anew from what was checked; that is what Keras reads.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tempfile
+import typing
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+
+from catdog_search.config import CnnParams
+from catdog_search.memory import free_bytes
+
+_CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
+_ENTRIES = frozenset((_CONFIG, _WEIGHTS, "metadata.json"))
+# That of a ResNet50 has 180 KB.
+_MOST_CONFIG_BYTES = 10_000_000
+# Of a layer: no unit, filter, side or pad of ours is more.
+_MOST = 8192
+# The file, what is read of it, the network, and what building it takes, in sizes of the file.
+_COPIES = 4
+
+_STOCK = {
+    "keras.layers": (
+        "Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Dropout", "Flatten",
+        "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D", "Rescaling",
+        "Resizing", "SeparableConv2D", "SpatialDropout2D", "ZeroPadding2D",
+    ),
+    "keras.initializers": ("GlorotUniform", "HeNormal", "Ones", "Zeros"),
+    "keras.src.models.functional": ("Functional",),
+    "keras.models": ("Functional",),
+    "keras": ("DTypePolicy",),
+    "keras.dtype_policies": ("DTypePolicy",),
+}  # fmt: skip
+_TENSOR = "__keras_tensor__"
+_ACTIVATIONS = (
+    "linear",
+    "sigmoid",
+    *typing.get_args(CnnParams.model_fields["activation"].annotation),
+)
+# Words that Keras would look up among functions and classes.
+_LOOKED_UP = ("initializer", "regularizer", "constraint")
+# What a damaged file leads zipfile, json, h5py and the checks of the config to.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,  # a RecursionError among them
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+)
+# Numbers that stand for no size: of a random stream, of an object.
+_NO_SIZES = ("seed", "shared_object_id", "epsilon", "scale", "offset", "axis")
+
+
+class ForeignModelError(ValueError):
+    """A file is no model of this house, or not as it was written."""
+
+
+def load_exported(path: Path, image_size: int) -> keras.Model:
+    """Load a model that `exported_model` made.
+
+    Args:
+        path: A .keras file.
+        image_size: The side that it resizes to, as is said beside it.
+
+    Raises:
+        ForeignModelError: It is anything else.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        own = Path(folder, "model.keras")
+        _rewrite(path, own, image_size)
+        try:
+            model = keras.saving.load_model(own, compile=False, safe_mode=True)
+        # Errors of zipfile, h5py, Keras and its backend: a file that was checked and yet fits
+        # nowhere is damaged, whatever it leads to.
+        except Exception as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ForeignModelError(first) from error
+    _check_face(model)
+    return model
+
+
+def photos_at_once(model: keras.Model, image_size: int, most: int) -> int:
+    """How many photos a loaded model can be shown at once in the memory that is free, up to `most`.
+
+    Raises:
+        ForeignModelError: Not even one.
+    """
+    # What a layer takes, what it gives, and what computing it takes.
+    a_photo = 3 * 4 * max(_map_sizes(model, image_size))
+    fitting = int(free_bytes() // (2 * a_photo))
+    if fitting < 1:
+        raise ForeignModelError(f"one photo would take {a_photo / 1e9:.1f} GB")
+    return min(fitting, most)
+
+
+def _map_sizes(model: keras.Model, image_size: int) -> Iterator[int]:
+    """The numbers in each layer's output for one photo."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _map_sizes(layer, image_size)
+        else:
+            # Where a side isn't fixed, it is that of the photos, or less.
+            yield math.prod(image_size if n is None else n for n in layer.output.shape[1:])
+
+
+def _check_face(model: keras.Model) -> None:
+    """It takes photos of any size, and says one probability of each."""
+    faces = [[tensor.shape for tensor in side] for side in (model.inputs, model.outputs)]
+    if faces != [[(None, None, None, 3)], [(None, 1)]]:
+        raise ForeignModelError(f"takes and gives {faces}, not photos and probabilities")
+
+
+def _rewrite(path: Path, own: Path, image_size: int) -> None:
+    """Check a file, and write what was checked to another one.
+
+    Raises:
+        ForeignModelError: It isn't as we write it.
+    """
+    size = path.stat().st_size
+    if _COPIES * size > free_bytes():
+        raise ForeignModelError(f"its {size / 1e9:.1f} GB are more than memory has room for")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_entries(archive.infolist(), size)
+            config = json.loads(archive.read(_CONFIG))
+            weights = archive.read(_WEIGHTS)
+        _check_config(config, image_size, _count_numbers(weights))
+    except ForeignModelError:
+        raise
+    except _DAMAGE as error:
+        raise ForeignModelError(f"is damaged: {error}") from None
+    with zipfile.ZipFile(own, "w") as archive:
+        archive.writestr(_CONFIG, json.dumps(config))
+        archive.writestr(_WEIGHTS, weights)
+
+
+def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
+    """Nothing but what we write, and as we write it: not compressed, so no more than is there."""
+    names = sorted(entry.filename for entry in entries)
+    if not {_CONFIG, _WEIGHTS} <= set(names) <= _ENTRIES or len(set(names)) < len(names):
+        raise ForeignModelError(f"holds {names}, not {sorted(_ENTRIES)}")
+    for entry in entries:
+        most = size if entry.filename == _WEIGHTS else _MOST_CONFIG_BYTES
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > most:
+            raise ForeignModelError(f"its {entry.filename} is compressed or too large")
+
+
+def _count_numbers(weights: bytes) -> int:
+    """How many numbers a HDF5 file holds, all of them in itself.
+
+    Raises:
+        ForeignModelError: It points to other files, or promises more than it holds.
+    """
+    total, seen = 0, set()
+    with h5py.File(io.BytesIO(weights), "r") as file:
+        groups = [file]
+        while groups:
+            group = groups.pop()
+            for name in group:
+                if type(group.get(name, getlink=True)) is not h5py.HardLink:
+                    raise ForeignModelError(f"its weights link {name!r} to somewhere else")
+                item = group[name]
+                where = h5py.h5o.get_info(item.id).addr
+                if where in seen:
+                    raise ForeignModelError(f"its weights hold {name!r} twice")
+                seen.add(where)
+                if isinstance(item, h5py.Group):
+                    groups.append(item)
+                else:
+                    total += _numbers_in(item)
+    return total
+
+
+def _numbers_in(item: Any) -> int:
+    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
+        raise ForeignModelError(f"its weights hold {item.name!r}, which is no array of numbers")
+    is_elsewhere = item.is_virtual or item.external
+    if is_elsewhere or item.chunks or item.id.get_storage_size() != item.nbytes:
+        raise ForeignModelError(f"its weights promise {item.name!r} and don't hold it as it is")
+    return int(item.size)
+
+
+def _check_config(config: Any, image_size: int, n_numbers: int) -> None:
+    """Check what a network is made of; what is said of its training is taken out.
+
+    Raises:
+        ForeignModelError: Not stock layers as ours, a size beyond ours, or more weights than there
+            are.
+    """
+    if config["class_name"] != "Functional":
+        raise ForeignModelError(f"is a {config['class_name']}, not a Functional")
+    n_weights = 0
+    for table in _tables(config):
+        if "class_name" in table and table["class_name"] != _TENSOR:
+            _check_object(table, image_size)
+            n_weights += _count_weights(table)
+            table.pop("compile_config", None)
+        for key, value in table.items():
+            _check_word(key, value)
+    if n_weights > n_numbers:
+        raise ForeignModelError(f"asks for {n_weights} weights, and holds {n_numbers} numbers")
+
+
+def _tables(value: Any) -> Iterator[dict[str, Any]]:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            yield each
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+
+
+def _check_object(table: dict[str, Any], image_size: int) -> None:
+    name, module = str(table["class_name"]), str(table.get("module"))
+    if name not in _STOCK.get(module, ()):
+        raise ForeignModelError(f"names {module}.{name}, which is in no model of ours")
+    if table.get("registered_name") not in (None, name):
+        raise ForeignModelError(f"names {table['registered_name']!r} for {name}")
+    config = table["config"]
+    if name == "Resizing" and [config["height"], config["width"]] != [image_size] * 2:
+        raise ForeignModelError(f"resizes to other than {image_size} pixels")
+    for key, value in config.items():
+        if key not in _NO_SIZES and name != "Functional":
+            _check_size(f"{name}.{key}", value)
+
+
+def _check_size(where: str, value: Any) -> None:
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, list):
+            _check_size(where, number)
+        elif isinstance(number, int) and abs(number) > _MOST:
+            raise ForeignModelError(f"{where} is {number}, at most {_MOST}")
+
+
+def _check_word(key: str, value: Any) -> None:
+    is_unknown = key == "activation" and value not in _ACTIVATIONS
+    is_looked_up = key.endswith(_LOOKED_UP) and isinstance(value, str)
+    is_other = key.startswith("lora") or (key == "data_format" and value != "channels_last")
+    if value is not None and (is_unknown or is_looked_up or is_other):
+        raise ForeignModelError(f"says {key} {value!r}, which is in no model of ours")
+
+
+def _count_weights(table: Mapping[str, Any]) -> int:
+    """Those that Keras makes room for when it builds a layer, but for biases."""
+    name, config = table["class_name"], table["config"]
+    if name not in ("Dense", "BatchNormalization", "Conv2D", "SeparableConv2D"):
+        return 0
+    channels = int(table["build_config"]["input_shape"][-1])
+    match name:
+        case "Dense":
+            return channels * int(config["units"])
+        case "BatchNormalization":
+            return 4 * channels
+        case "Conv2D":
+            each = math.prod(map(int, config["kernel_size"])) * channels // int(config["groups"])
+            return each * int(config["filters"])
+        case _:
+            deeper = channels * int(config["depth_multiplier"])
+            kernel = math.prod(map(int, config["kernel_size"]))
+            return deeper * (kernel + int(config["filters"]))

@@ -1,0 +1,88 @@
+"""A copy of Optuna's storage, which tells what the storage has lost."""
+
+from __future__ import annotations
+
+import json
+
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+
+from catdog_search import sqlite
+from catdog_search.errors import StateError
+from catdog_search.places import State, file_lock
+from catdog_search.retry import Retry
+from catdog_search.search.storage import UID, about_storage, open_file
+
+_FEW = 5
+
+
+def keep_copy(state: State) -> None:
+    """Copy the storage, so that what a damaged disk or a hasty hand takes can be brought back."""
+    with file_lock(sqlite.kept_copy(state.optuna_db).with_suffix(".lock")):
+        sqlite.keep_copy(state.optuna_db)
+
+
+def lost(state: State, name: str | None = None) -> list[str]:
+    """What the copy of the storage knows, and the storage says otherwise or not at all.
+
+    A finished trial never changes, so it must be in both, the same.
+
+    Args:
+        state: Where both are.
+        name: Of the study to look at; None for all.
+
+    Returns:
+        A line for each study; none where nothing is lost.
+    """
+    kept = sqlite.kept_copy(state.optuna_db)
+    if not kept.exists() or sqlite.damage(kept):
+        return []
+    retry = Retry(about_storage(state))
+    then, now = (_lasting(open_file(path, retry), name) for path in (kept, state.optuna_db))
+    lines = []
+    for study, before in then.items():
+        after = now.get(study, {})
+        if missing := [what for what, fact in before.items() if after.get(what) != fact]:
+            lines.append(f"study {study!r}: {', '.join(missing[:_FEW])} of the copy are not there")
+    return lines
+
+
+def _lasting(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]:
+    """What never changes, by study: its finished trials and its own id."""
+    facts: dict[str, dict[str, str]] = {}
+    try:
+        for study in storage.get_all_studies():
+            if name not in (None, study.study_name):
+                continue
+            known = storage.get_study_user_attrs(study._study_id)
+            facts[study.study_name] = {UID: str(known.get(UID))} | {
+                f"trial {trial.number}": _said(trial)
+                for trial in storage.get_all_trials(study._study_id, deepcopy=False)
+                if trial.state.is_finished()
+            }
+    # A damaged row may be read as anything.
+    except Exception as error:
+        facts[name or "any"] = {f"rows ({type(error).__name__})": "unreadable"}
+    finally:
+        storage.engine.dispose()
+    return facts
+
+
+def _said(trial: FrozenTrial) -> str:
+    facts = (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def require_kept(state: State, name: str) -> None:
+    """Refuse to go on with a study that has lost trials, before the copy forgets them too.
+
+    Raises:
+        StateError: It has; the message names the cure.
+    """
+    state.require_whole(state.optuna_db, thorough=True)
+    if lines := lost(state, name):
+        kept = sqlite.kept_copy(state.optuna_db)
+        raise StateError(
+            f"{state.optuna_db}: {lines[0]}; {state.cure_of(state.optuna_db)}; "
+            f"remove {kept} to do without"
+        )

@@ -1,0 +1,53 @@
+"""What a score is to be held against: saying the same of every photo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from catdog_search.text import printable
+
+
+@dataclass(frozen=True)
+class Always:
+    """One answer to every photo.
+
+    Attributes:
+        answer: What is said of every photo, for people.
+        value: What that scores.
+    """
+
+    answer: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.answer} scores {self.value:.4f}"
+
+
+def always(
+    metric: str | None, counts: Mapping[str, int], seen: Mapping[str, int] | None = None
+) -> Always | None:
+    """What the answer that was right most often scores; None where that isn't known.
+
+    Args:
+        metric: That scores, as a study names it.
+        counts: Photos that are scored, by class name.
+        seen: Photos that the answer is chosen by, likewise; None for the same ones.
+    """
+    seen = seen or counts
+    n = sum(counts.values())
+    if not n or metric is None:
+        return None
+    frequent = max(seen, key=lambda name: seen[name])
+    said = f"always {printable(frequent)!r}"
+    match metric:
+        case "val_accuracy":
+            return Always(said, counts[frequent] / n)
+        case "val_balanced_accuracy" | "val_auc":
+            return Always(said, 0.5)
+        case "val_loss":
+            shares = {name: each / sum(seen.values()) for name, each in seen.items()}
+            loss = -sum(each * math.log(shares[name]) for name, each in counts.items() if each)
+            return Always(f"always {shares[frequent]:.1%} {printable(frequent)!r}", loss / n)
+    return None

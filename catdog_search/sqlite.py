@@ -1,0 +1,105 @@
+"""sqlite files: whether one is whole, a copy of it beside it, and the copy brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+
+# What sqlite keeps beside a file: it must never meet another file of that name.
+_BESIDE = ("", "-wal", "-shm", "-journal")
+_WAIT_S = 20
+
+
+def kept_copy(path: Path) -> Path:
+    """Where the copy of a database is kept."""
+    return path.parent / "copies" / path.name
+
+
+def damage(path: Path, *, thorough: bool = False) -> str | None:
+    """What is wrong with a database, in a line; None where it is whole.
+
+    A lock, or a folder that can't be read, is no damage.
+
+    Args:
+        path: Of the database.
+        thorough: Whether to read all of it, which takes a second for some hundred megabytes.
+    """
+    if not path.exists():
+        return "is gone"
+    try:
+        with contextlib.closing(_open(path)) as connection:
+            tables = connection.execute("select count(*) from sqlite_master").fetchone()[0]
+            check = "pragma quick_check(1)" if thorough else "select 'ok'"
+            (said,) = connection.execute(check).fetchone()
+    except sqlite3.OperationalError as error:
+        # Old sqlites say so of a damaged schema; what is locked or can't be opened is whole.
+        return str(error) if "malformed" in str(error) else None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    if said != "ok":
+        return " ".join(str(said).split())
+    return None if tables else "holds no table"
+
+
+def keep_copy(path: Path) -> None:
+    """Copy a database while others may write to it: whole or not at all.
+
+    Raises:
+        sqlite3.Error: It can't be read, or the disk is full.
+        OSError: The folder can't be written.
+    """
+    kept = kept_copy(path)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    fresh = kept.with_name(f"{kept.name}.{os.getpid()}.new")
+    try:
+        with (
+            contextlib.closing(_open(path)) as source,
+            contextlib.closing(sqlite3.connect(fresh)) as target,
+        ):
+            source.backup(target)
+        _sync(fresh)
+        fresh.replace(kept)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def restore(path: Path) -> Path | None:
+    """Put the copy in the place of a database; nothing is lost, what was there is set aside.
+
+    Returns:
+        Where what was there lies now; None where nothing was.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    shutil.copyfile(kept_copy(path), fresh)
+    _sync(fresh)
+    aside = set_aside(path)
+    fresh.replace(path)
+    return aside
+
+
+def set_aside(path: Path) -> Path | None:
+    """Move a database out of the way; returns where it lies now, None where there was none."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    number = 0
+    while (aside := path.with_name(f"{path.name}.damaged-{stamp}-{number}")).exists():
+        number += 1
+    for suffix in reversed(_BESIDE):  # the file itself last: a kill leaves it in its place
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside if aside.exists() else None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_WAIT_S)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

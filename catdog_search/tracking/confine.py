@@ -1,0 +1,98 @@
+"""What lies below a state's own artifacts, and the refusal of all else."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shlex
+from pathlib import Path
+
+from catdog_search.errors import StateError
+from catdog_search.identity import local_path
+from catdog_search.text import printable
+
+
+def as_location(path: Path) -> str:
+    """A folder as MLflow records it."""
+    return path.absolute().as_uri()
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path leads to something in a folder, links followed."""
+    # Not `resolve`, which raises where links go round in a circle.
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
+    """Whether a location doesn't even say that it is its owner's, below a state's artifacts.
+
+    Args:
+        artifacts: The state's own.
+        location: Of artifacts, as MLflow keeps it.
+        owner: Id of the run or model, which its folder is named after; empty for an experiment's.
+    """
+    path = local_path(location)
+    if path is None or (owner and owner not in path.parts):
+        return True
+    return not is_below(path, artifacts) and artifacts not in Path(os.path.normpath(path)).parents
+
+
+def require_below(artifacts: Path, location: str, *inside: str, owner: str = "") -> Path:
+    """Refuse a place outside of a state's own artifacts, before anything happens there.
+
+    Args:
+        artifacts: The state's own.
+        location: Of artifacts, as MLflow keeps it.
+        inside: A path below it.
+        owner: As of `is_stray`.
+
+    Returns:
+        The file or folder that is meant.
+
+    Raises:
+        StateError: It is outside, or a link on the way may lead elsewhere; or the state folder is
+            gone, which writing would make anew.
+    """
+    require_folder(artifacts.parent)
+    path = local_path(location)
+    if path is None or is_stray(artifacts, location, owner):
+        cure = f"catdog-search doctor --repair --state {shlex.quote(str(artifacts.parent))}"
+        whose = f", or not that of {owner}" if owner else ""
+        raise StateError(
+            printable(
+                f"{path or location} is outside of this state's {artifacts}{whose}, so nothing was "
+                f"written or deleted there; `{cure}` says what mends it"
+            )
+        )
+    full, own = Path(os.path.normpath(Path(path, *inside))), os.path.realpath(artifacts)
+    on_the_way = itertools.takewhile(
+        lambda step: os.path.realpath(step) != own, (full, *full.parents)
+    )
+    if link := next((step for step in on_the_way if step.is_symlink()), None):
+        raise StateError(
+            printable(
+                f"{link} is a link, and inside of a state's artifacts nothing is written or "
+                f"deleted through one; put what it leads to in its place: `{_unlinked(link)}`"
+            )
+        )
+    if not is_below(full, artifacts):
+        raise StateError(printable(f"{full} is outside of this state's {artifacts}"))
+    return full
+
+
+def require_folder(root: Path) -> None:
+    """Refuse to go on where a state folder is gone, which writing there would make anew."""
+    if not root.is_dir():
+        raise StateError(printable(f"state folder {root} is gone; was it moved meanwhile?"))
+
+
+def _unlinked(link: Path) -> str:
+    """The command that puts a copy in the place of a link; a link to nowhere is removed."""
+    old, new = shlex.quote(str(link)), shlex.quote(f"{link}.own")
+    return f"cp -aL {old} {new} && rm {old} && mv {new} {old}" if link.exists() else f"rm {old}"
+
+
+def copy_here(path: Path, to: Path) -> str:
+    """What brings files that lie outside to their place."""
+    made = f"mkdir -p {shlex.quote(str(to.parent))}"
+    return f"copy them here: `{made} && cp -a {shlex.quote(str(path))} {shlex.quote(str(to))}`"

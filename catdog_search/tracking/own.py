@@ -1,0 +1,80 @@
+"""MLflow's client, kept within a state's own artifacts: every write and every delete of a file.
+
+MLflow follows the absolute locations in its store wherever they lead, so each is looked at before
+anything happens there. This module imports MLflow; `Store.client` is the way to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+from catdog_search.identity import local_path
+from catdog_search.tracking.confine import require_below
+
+
+class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
+    """A client of a store.
+
+    Args:
+        uri: MLflow's tracking URI.
+        artifacts: The state's own folder of artifacts; None where a server decides, whose they are.
+    """
+
+    def __init__(self, uri: str, artifacts: Path | None) -> None:
+        super().__init__(uri)
+        self._artifacts = artifacts
+
+    def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
+        """Keep a file with a run; MLflow's text, figures and pictures come by here too.
+
+        Raises:
+            StateError: The run's artifacts lie outside of the state's own.
+        """
+        if self._artifacts is None:
+            super().log_artifact(run_id, local_path, artifact_path)
+            return
+        location = self.get_run(run_id).info.artifact_uri
+        self.require_own(location, artifact_path or "", Path(local_path).name, owner=run_id)
+        # Not MLflow's own way, which remembers where the run of this id was in another folder.
+        get_artifact_repository(location).log_artifact(local_path, artifact_path)
+
+    def remove(self, owner: str, location: str, folder: str | None = None) -> None:
+        """Delete what lies at a location of artifacts, or in one folder of it.
+
+        Args:
+            owner: Id of the run or model.
+            location: Of its artifacts, as MLflow keeps it.
+            folder: In it.
+
+        Raises:
+            StateError: It lies outside of the state's own artifacts.
+        """
+        self.require_own(location, folder or "", owner=owner)
+        path = local_path(location)
+        if path is None:
+            repository: Any = get_artifact_repository(location)
+            repository.delete_artifacts(folder)
+            return
+        # Not MLflow's own way, which takes a % in a path for an escape and deletes elsewhere.
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path / (folder or ""))
+
+    def require_own(self, location: str, *inside: str, owner: str = "") -> None:
+        """Refuse a place outside of the state's own artifacts, before anything happens there.
+
+        Args:
+            location: Of artifacts, as MLflow keeps it.
+            inside: A path below it.
+            owner: Id of the run or model whose it is; empty for an experiment's.
+
+        Raises:
+            StateError: It is outside, or a link on the way may lead elsewhere.
+        """
+        if self._artifacts is not None:
+            require_below(self._artifacts, location, *inside, owner=owner)

@@ -1,0 +1,271 @@
+"""A state damaged at random: never a traceback, no loss elsewhere, and a cure that works.
+
+By hand, with as many damages as wanted:
+
+    python tests/test_damage.py --damages 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import random
+import re
+import shlex
+import shutil
+import sqlite3
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from tiny_study import TABLE, assert_stores_agree, run
+
+from catdog_search.cli import main
+from catdog_search.data import dataset
+from catdog_search.data.dataset import Dataset
+from catdog_search.data.sources import SyntheticSource
+from catdog_search.places import State
+from catdog_search.search.worker import TRAINING
+from catdog_search.tracking.store import disconnect
+
+# Real networks, so that there are real models to lose.
+REAL = {**TABLE, "image_size": 16, "training": {"epochs": 1}, "keep_models": 3}
+_CURE = re.compile(r"`catdog-search ([^`]+)`")
+_DATABASES = ("optuna.db", "mlflow.db")
+# Tables that only say which version of its library made a database.
+_VERSIONS = ("alembic_version", "version_info")
+
+Damage = Callable[[State, random.Random], str]
+
+
+def drop_a_row(state: State, chance: random.Random) -> str:
+    """Of any table of any store."""
+    database = chance.choice(_DATABASES)
+    with closing(sqlite3.connect(state.root / database)) as connection, connection:
+        tables = _filled(connection)
+        table = chance.choice(tables)
+        rows = [row for (row,) in connection.execute(f"select rowid from {table}")]
+        connection.execute(f"delete from {table} where rowid = ?", (chance.choice(rows),))
+    return f"a row of {table} of {database}"
+
+
+def scramble_a_value(state: State, chance: random.Random) -> str:
+    """Of any column of any row."""
+    database = chance.choice(_DATABASES)
+    with closing(sqlite3.connect(state.root / database)) as connection, connection:
+        table = chance.choice(_filled(connection))
+        columns = [row[1] for row in connection.execute(f"pragma table_info({table})")]
+        column = chance.choice(columns)
+        rows = [row for (row,) in connection.execute(f"select rowid from {table}")]
+        value = chance.choice(["", "{", None, -1, "\x1b[31m", "9" * 40])
+        try:
+            connection.execute(
+                f"update {table} set {column} = ? where rowid = ?", (value, chance.choice(rows))
+            )
+        except sqlite3.IntegrityError:
+            return "nothing: the database refused it"
+    return f"{table}.{column} of {database} is {value!r}"
+
+
+def _filled(connection: sqlite3.Connection) -> list[str]:
+    names = connection.execute("select name from sqlite_master where type = 'table'").fetchall()
+    return [
+        name
+        for (name,) in sorted(names)
+        if name not in _VERSIONS
+        and not name.startswith("sqlite_")
+        and connection.execute(f"select count(*) from {name}").fetchone()[0]
+    ]
+
+
+def damage_a_database(state: State, chance: random.Random) -> str:
+    """Its file: gone, empty, cut short, or overwritten somewhere."""
+    path = state.root / chance.choice(_DATABASES)
+    content = path.read_bytes()
+    how = chance.choice(["gone", "empty", "cut", "overwritten", "text"])
+    for beside in ("-wal", "-shm"):
+        path.with_name(path.name + beside).unlink(missing_ok=True)
+    if how == "gone":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "cut":
+        path.write_bytes(content[: chance.randrange(1, len(content))])
+    elif how == "text":
+        path.write_bytes(b"<html>not a database</html>" * 50)
+    else:
+        at = chance.randrange(0, len(content) - 5000)
+        path.write_bytes(content[:at] + chance.randbytes(5000) + content[at + 5000 :])
+    return f"{path.name} is {how}"
+
+
+def remove_a_file(state: State, chance: random.Random) -> str:
+    """Any but the databases."""
+    files = [p for p in sorted(state.root.rglob("*")) if p.is_file() and p.parent != state.root]
+    path = chance.choice(files)
+    path.unlink()
+    return f"{path.relative_to(state.root)} is gone"
+
+
+def scramble_a_file(state: State, chance: random.Random) -> str:
+    """Any but the databases."""
+    files = [p for p in sorted(state.root.rglob("*")) if p.is_file() and p.parent != state.root]
+    path = chance.choice(files)
+    path.write_bytes(chance.randbytes(chance.choice([0, 10, 2000])))
+    return f"{path.relative_to(state.root)} is scrambled"
+
+
+def remove_a_folder(state: State, chance: random.Random) -> str:
+    """Of artifacts, scratch or the copies."""
+    folders = [p for p in sorted(state.root.rglob("*")) if p.is_dir()]
+    path = chance.choice(folders)
+    shutil.rmtree(path)
+    return f"{path.relative_to(state.root)} is gone"
+
+
+def put_something_in_the_way(state: State, chance: random.Random) -> str:
+    """A folder where a lock or a checkpoint is expected, or files that nobody knows."""
+    scratch = state.scratch("tiny")
+    scratch.mkdir(parents=True, exist_ok=True)
+    name = chance.choice(["trial-0001.checkpoint.npz", "trial-x.checkpoint.npz", "unknown.txt"])
+    (scratch / name).write_bytes(chance.randbytes(100))
+    return f"{name} lies in scratch"
+
+
+DAMAGES: tuple[Damage, ...] = (
+    drop_a_row,
+    drop_a_row,
+    scramble_a_value,
+    scramble_a_value,
+    damage_a_database,
+    damage_a_database,
+    remove_a_file,
+    scramble_a_file,
+    remove_a_folder,
+    put_something_in_the_way,
+)
+
+
+class Patient:
+    """A state that is made once and laid anew, at the same place, before each damage."""
+
+    def __init__(self, folder: Path, pictures: Dataset) -> None:
+        self._kept = folder / "kept"
+        self._pictures = pictures
+        self.state = State.at(str(folder / "state"))
+        self.outside = folder / "outside"
+        self.state.create()
+        view = run(self.state, pictures, 4, table=REAL, training=TRAINING).view
+        assert sum(row.model_id is not None for row in view.trials) == 3
+        assert call("promote", "--study", "tiny", "--state", str(self.state.root)).exit_code == 0
+        shutil.copytree(self.state.root, self._kept, symlinks=True)
+        shutil.copytree(self.state.root, self.outside / "state", symlinks=True)
+        self.outside_before = tree(self.outside)
+
+    def lie_down(self) -> None:
+        disconnect()
+        shutil.rmtree(self.state.root)
+        shutil.copytree(self._kept, self.state.root, symlinks=True)
+
+    def go_on(self) -> None:
+        """Train one more trial, as the next call would."""
+        view = run(self.state, self._pictures, 5, table=REAL).view
+        assert view.finished == 5
+        assert_stores_agree(self.state)
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(main, list(arguments))
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.exit_code in (0, 1), result.output
+    return result
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def cure(state: State, at_most: int = 4) -> list[str]:
+    """Do what the doctor says until it is content; returns the commands."""
+    done: list[str] = []
+    looked = call("doctor", "--state", str(state.root))
+    while looked.exit_code and len(done) < at_most:
+        said = _CURE.findall(looked.output)
+        assert said, looked.output
+        call(*shlex.split(said[0]))
+        done.append(said[0])
+        looked = call("doctor", "--state", str(state.root))
+    assert looked.exit_code == 0, looked.output
+    return done
+
+
+def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
+    chance = random.Random(seed)
+    patient.lie_down()
+    what = chance.choice(DAMAGES)(patient.state, chance)
+    models = set((patient.state.artifacts / "tiny" / "models").rglob("model.keras"))
+    first = [call(*words, "--state", str(patient.state.root)) for words in LOOKS]
+    for looked in first:
+        assert "bug: " not in looked.output or _CURE.findall(looked.output), looked.output
+    commands = cure(patient.state)
+    assert models <= set((patient.state.artifacts / "tiny" / "models").rglob("model.keras"))
+    assert tree(patient.outside) == patient.outside_before
+    for words in LOOKS:
+        looked = call(*words, "--state", str(patient.state.root))
+        # The one thing that no cure brings back is a model whose files are gone.
+        assert looked.exit_code == 0 or "kept no model" in looked.output, looked.output
+        assert "bug: " not in looked.output
+    if whole:
+        patient.go_on()
+    return f"{what}; cured by {commands or 'nothing'}"
+
+
+LOOKS = (("show", "--study", "tiny"), ("promote", "--study", "tiny"))
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Patient:
+    pictures = dataset.load(SyntheticSource(100), 16, shared_cache, 10**9)
+    return Patient(tmp_path_factory.mktemp("patient"), pictures)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_state_is_told_and_cured(patient: Patient, seed: int) -> None:
+    assert damage_and_cure(patient, seed, whole=seed % 5 == 0)
+
+
+def by_hand() -> None:
+    """Damages by hand."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--damages", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0)
+    asked = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="damage-"))
+    os.environ["CATDOG_CACHE"] = str(folder / "cache")
+    pictures = dataset.load(SyntheticSource(100), 16, folder / "cache", 10**9)
+    patient = Patient(folder, pictures)
+    failed: Counter[str] = Counter()
+    for seed in range(asked.first, asked.first + asked.damages):
+        try:
+            print(seed, damage_and_cure(patient, seed, whole=True), flush=True)
+        except Exception as error:
+            failed[f"{type(error).__name__}"] += 1
+            where = traceback.extract_tb(error.__traceback__)[-1].lineno
+            print(seed, "FAILED", type(error).__name__, where, str(error)[:1500], flush=True)
+    print(f"{asked.damages - failed.total()} of {asked.damages} cured")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    by_hand()

@@ -1,0 +1,54 @@
+"""The floor beside a score: what one answer to every photo reaches."""
+
+from __future__ import annotations
+
+import math
+import typing
+
+import numpy as np
+import pytest
+
+from catdog_search.config import Metric
+from catdog_search.search.floor import always
+from catdog_search.training.evaluate import scores
+
+COUNTS = {"cat": 66, "dog": 4}
+
+
+@pytest.mark.parametrize(
+    ("metric", "says"),
+    [
+        ("val_accuracy", "always 'cat' scores 0.9429"),
+        ("val_balanced_accuracy", "always 'cat' scores 0.5000"),
+        ("val_auc", "always 'cat' scores 0.5000"),
+        ("val_loss", "always 94.3% 'cat' scores 0.2190"),
+    ],
+)
+def test_floor_is_what_one_answer_scores(metric: str, says: str) -> None:
+    floor = always(metric, COUNTS)
+    assert str(floor) == says
+    labels = np.repeat([0.0, 1.0], list(COUNTS.values()))
+    answer = np.full(70, 4 / 70, np.float32)
+    assert floor is not None
+    assert floor.value == pytest.approx(scores(labels, answer)[metric], abs=1e-6)
+
+
+def test_every_metric_has_a_floor() -> None:
+    for metric in typing.get_args(Metric):
+        floor = always(metric, {"cat": 5, "dog": 5})
+        assert floor is not None
+        assert floor.value == pytest.approx(math.log(2) if metric == "val_loss" else 0.5)
+
+
+@pytest.mark.parametrize(("metric", "counts"), [(None, COUNTS), ("val_accuracy", {})])
+def test_floor_that_nobody_knows_is_none(metric: str | None, counts: dict[str, int]) -> None:
+    assert always(metric, counts) is None
+
+
+def test_answer_is_chosen_by_what_was_seen_before() -> None:
+    floor = always("val_accuracy", {"cat": 4, "dog": 6}, {"cat": 60, "dog": 40})
+    assert str(floor) == "always 'cat' scores 0.4000"
+
+
+def test_name_of_a_class_is_printed_on_one_line() -> None:
+    assert "\n" not in str(always("val_accuracy", {"a\nb": 2, "c": 1}))
