@@ -43,8 +43,8 @@ def name_key(text: str) -> str:
 
 
 def shown_key(text: str) -> str:
-    r"""As `name_key`, of what is printed: a name that is the byte E9 can be given as `\xe9`."""
-    return name_key(printable(text))
+    r"""As `name_key`, of what one sees printed: the byte E9 can be given as `\xe9`."""
+    return name_key(printable(text)).strip()
 
 
 def as_classes(names: Iterable[str]) -> str:

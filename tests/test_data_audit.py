@@ -213,3 +213,99 @@ def test_audit_of_the_real_photos_finds_what_is_known(real_photos: Path, tmp_pat
     assert found["duplicates"]["byte_identical"] == 3
     assert found["duplicates"]["groups"] == 22
     assert len(found["duplicates"]["both_labels"]) == 1  # "photo unavailable", cat and dog
+
+
+def test_run_says_in_one_line_what_the_audit_finds(
+    messy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
+    done = CliRunner().invoke(cli.main, ["data", "prepare", str(messy), "--image-size", "16"])
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.output.splitlines() if line.startswith("audit: ")]
+    assert "104 of 108 files are usable" in line
+    assert "left out: empty 1, not an image 2, truncated 1" in line
+    assert "noticed: grey 1" in line
+    assert "under both labels: 1 groups, such as Cat/" in line
+    assert "labels: by folders: Cat 53, Dog 54" in done.output
+
+
+def test_what_most_files_have_in_common_is_said_first(messy: Path, tmp_path: Path) -> None:
+    for number in range(200):
+        (messy / "Cat" / f"iphone{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    manifest = dataset.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
+    says = "204 of 308 files are left out: 200 HEIC, such as Cat/iphone0.heic: read with pillow"
+    assert audit.in_short(manifest).startswith(f"audit: {says}")
+    assert audit.lines(manifest)[0].startswith(says)
+
+
+def test_audit_lists_some_files_of_each_kind_and_json_all(messy: Path, tmp_path: Path) -> None:
+    for number in range(30):
+        (messy / "Cat" / f"{number}.jpg").write_bytes(b"")
+    files = ["--picture", str(tmp_path / "a.png")]
+    said = CliRunner().invoke(cli.main, ["data", "audit", str(messy), *files]).output
+    assert said.count(".jpg: empty") == 5
+    assert "left out: 26 more empty; --json lists them" in said
+    assert "left out: Dog/cut.jpg: truncated" in said
+    done = CliRunner().invoke(cli.main, ["data", "audit", str(messy), *files, "--json"])
+    found = json.loads(done.stdout)
+    assert len(found["files_left_out"]) == 34
+    assert found["labels"]["classes"] == {"Cat": 83, "Dog": 54}
+    assert found["left_out"] == {"empty": 31, "not an image": 2, "truncated": 1}
+
+
+def test_audit_as_json_has_the_readings_and_the_splits_found(
+    photo_folder: Path, tmp_path: Path
+) -> None:
+    for number, photo in enumerate(sorted(photo_folder.rglob("*.ppm"))):
+        folder = photo_folder / ("train", "valid")[number % 2] / photo.parent.name / "more"
+        folder.mkdir(parents=True, exist_ok=True)
+        photo.rename(folder / f"{('tom', 'kit')[number >= 50]}{number}.ppm")
+    arguments = ["data", "audit", str(photo_folder), "--picture", str(tmp_path / "a.png")]
+    found = json.loads(CliRunner().invoke(cli.main, [*arguments, "--json"]).stdout)
+    labels = found["labels"]
+    assert (labels["by"], labels["taken"]) == ("folders", {"Cat": 50, "Dog": 50})
+    assert {"by": "names", "classes": {"kit": 50, "tom": 50}} in labels["other_readings"]
+    assert found["splits_found"] == {"train": 50, "valid": 50}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_audit_tells_what_it_found_where_nothing_can_be_written(
+    messy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_json: bool
+) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(audit.Image.Image, "save", denied)
+    more = ["--json"] if as_json else []
+    done = CliRunner().invoke(cli.main, ["data", "audit", str(messy), *more])
+    assert done.exit_code == 0, done.output
+    assert "104" in done.stdout
+    assert "no picture was drawn: --picture audit.png: Permission denied" in done.stderr
+    asked = ["data", "audit", str(messy), *more, "--picture", str(tmp_path / "x.png")]
+    done = CliRunner().invoke(cli.main, asked)
+    assert done.exit_code == 2
+    assert "104" in done.stdout
+    assert "x.png: Permission denied" in done.stderr
+
+
+def test_second_audit_takes_its_own_picture_for_no_class(
+    messy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(messy)
+    for _ in range(2):
+        done = CliRunner().invoke(cli.main, ["data", "audit", "."])
+        assert done.exit_code == 0, done.output
+    assert "left out: audit.png: unlabelled" in done.output
+
+
+def test_page_of_the_audit_holds_all_it_shows(messy: Path, tmp_path: Path) -> None:
+    page = tmp_path / "audit.html"
+    files = ["--picture", str(tmp_path / "a.png"), "--html", str(page)]
+    done = CliRunner().invoke(cli.main, ["data", "audit", str(messy), *files])
+    assert done.exit_code == 0, done.output
+    text = page.read_text(encoding="utf-8")
+    assert text.count('<img alt="" src="data:image/png;base64,') == text.count("<img")
+    for said in ("train: Cat", "val: Dog", "Noticed: grey", "104 of 108", "Dog/cut.jpg: truncated"):
+        assert said in text
+    assert text.count('<figure class="framed">') == 3  # the photos under both labels
+    assert "http" not in text

@@ -191,6 +191,9 @@ OTHERS = {
     "clip.avi": (b"RIFF....AVI LIST", "video"),
     "a.jxl": (b"\xff\x0a\xfa\x7f", "JPEG XL"),
     "a.heic": (HEIC, "HEIC"),
+    "a.tga": (bytes((0, 0, 10)) + bytes(9) + b"\x18\0\x18\0\x18\x20", "rare format"),
+    "a.qoi": (b"qoif\0\0\0\x18", "rare format"),
+    "a.ico": (b"\0\0\1\0\1\0\x18\x18", "icon"),
     "a.psd": (b"8BPS\0\1", "Photoshop file"),
     "a.svg": (b"<?xml version='1.0'?>\n<svg xmlns='x'/>", "SVG"),
     "a.pdf": (b"%PDF-1.7", "PDF"),
@@ -257,6 +260,35 @@ def test_source_without_a_readable_photo_says_what_there_is(tmp_path: Path) -> N
         FolderSource(tmp_path / "dogs-vs-cats")
     with pytest.raises(DataError, match=says):
         ZipSource(zipped(tmp_path / "dogs-vs-cats", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda p: p.with_suffix(".heic").write_bytes(HEIC), "3 of 6 files are left out: 3 HEIC"),
+        (lambda p: p.with_suffix(".jxl").write_bytes(b"\xff\x0a"), "3 JPEG XL, such as dogs/0.jxl"),
+        (lambda p: p.symlink_to("/nowhere/x.jpg"), "3 broken link, such as dogs/0.jpg"),
+    ],
+)
+def test_class_that_is_left_out_whole_is_told_first(
+    pets: Path, spoil: Callable[[Path], object], says: str
+) -> None:
+    for photo in sorted((pets / "dogs").iterdir()):
+        photo.unlink()
+        spoil(photo)
+    with pytest.raises(DataError, match=r"^[^\n]*$") as refused:
+        FolderSource(pets)
+    said = str(refused.value)
+    assert says in said
+    assert said.index(says) < said.index("one class alone, by folders: cats 3")
+
+
+def test_class_in_an_unreadable_folder_is_told_first(
+    pets: Path, locked: Callable[[Path], None]
+) -> None:
+    locked(pets / "dogs")
+    with pytest.raises(DataError, match=r"pets: 1 of 4 files .* 1 unreadable folder, such as dogs"):
+        FolderSource(pets)
 
 
 def test_source_of_hidden_files_says_so(tmp_path: Path) -> None:

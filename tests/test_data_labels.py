@@ -138,6 +138,10 @@ SEVERAL = {
         ["cats/dog.7.jpg", "by folders: cats 7, dogs 6", "--labels"]),
     "such a name without a number": (["cats/{}.jpg", "cats/Dog.jpg", "dogs/{}.jpg"],
         ["cats/Dog.jpg", "--labels"]),
+    "names that say the opposite": (["cats/dog{}.jpg", "dogs/cat{}.jpg"],
+        ["by folders: cats 6, dogs 6", "of 12 the name says another class"]),
+    "names in one folder that says a class": (["cats/dog{}.jpg", "cats/cat{}.jpg"],
+        ["by names: cat 6, dog 6", "of 6 the name says another class", "cats/dog0.jpg"]),
     "two levels": (["a/cats/{}.jpg", "a/dogs/{}.jpg", "b/cats/{}.jpg", "b/dogs/{}.jpg"],
         ["by folders: a 12, b 12", "by folders: cats 12, dogs 12", "--classes cats,dogs"]),
     "two classes below more folders": (

@@ -168,8 +168,11 @@ def _only_one(tree: Tree, choice: Choice) -> Reading:
     if len(ways) > 1:
         raise ValueError(_several_ways(tree.paths, ways))
     (found,) = ways
-    if found.by == "folders" and choice.labels is None:
-        _require_no_contradiction(tree, found, found.names)
+    if choice.labels is None:
+        if found.by == "folders":
+            _require_no_contradiction(tree, found, found.names)
+        else:
+            _require_no_other_folder(tree, found)
     return found
 
 
@@ -225,10 +228,28 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
         if said(word) and taken[place] not in said(word):
             odd.append(path)
     if odd:
-        raise ValueError(
-            f"names and folders disagree: {found}; but the names of {len(odd)} say another class "
-            f"than their folder, such as {printable(odd[0])}; say what holds with {_SAY}"
-        )
+        raise ValueError(_contradiction(found, odd))
+
+
+def _require_no_other_folder(tree: Tree, found: Reading) -> None:
+    """Refuse where a photo whose name says one class lies in a folder that says the other."""
+    keys = [shown_key(name) for name in found.names]
+
+    @functools.cache
+    def said(chain: Chain) -> set[int]:
+        return {n for n, key in enumerate(keys) if any(_alike(part, key) for part in chain)}
+
+    rows = zip(tree.paths, tree.chains, found.of, strict=True)
+    odd = [path for path, chain, place in rows if place is not None and said(chain) == {1 - place}]
+    if odd:
+        raise ValueError(_contradiction(found, odd))
+
+
+def _contradiction(found: Reading, odd: Sequence[str]) -> str:
+    return (
+        f"names and folders disagree: {found}; but of {len(odd)} the name says another class than "
+        f"the folder, such as {printable(odd[0])}; say what holds with {_SAY}"
+    )
 
 
 def _alike(one: str, other: str) -> bool:

@@ -73,6 +73,7 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (rb".{257}ustar", _ARCHIVE),
     (rb"(?i)\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)", _HTML),
     (rb"(?i)\s*(<\?xml.{0,300})?<svg", Kind("SVG", advice="a drawing, not a photo; " + _EXPORT)),
+    (rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x10\x18\x20]", _RARE),  # TGA, which bears no mark
     (rb"\0{64}", Kind("zeros", advice="its content was lost; copy or download it again")),
 )
 _COMPILED = tuple((re.compile(mark, re.DOTALL), kind) for mark, kind in _SIGNATURES)

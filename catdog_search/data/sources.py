@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from catdog_search.data import files, label_file, synthetic
-from catdog_search.data.causes import causes
+from catdog_search.data.causes import causes, kinds
 from catdog_search.data.discovery import Found, in_folder
 from catdog_search.data.labels import AUTOMATIC, FOLDERS, NAMES, Choice, Labelling, counted, label
 from catdog_search.data.manifest import Split
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # Of the clock that file systems take the time from, with room to spare.
 _TICK_NS = 20_000_000
+# Kinds of what is left out of which one is enough to hide a class.
+_MISSING = frozenset(("unreadable folder", "broken link", "link"))
 # Of one reading, in the facts.
 _MOST_CLASSES = 200
 # Of a picture that is drawn.
@@ -103,8 +105,11 @@ class _Photos:
 def _labelled(
     location: str, found: Found, choice: Choice
 ) -> tuple[Labelling, tuple[tuple[str, str], ...]]:
-    if choice.labels in (None, FOLDERS, NAMES):
-        return label(found.photos, location, choice), ()
+    if choice.labels is None or choice.labels in (FOLDERS, NAMES):
+        try:
+            return label(found.photos, location, choice), ()
+        except DataError as error:
+            raise DataError(_with_causes(str(error), location, found)) from None
     rows = label_file.read(choice.labels)
     matched = label_file.match(rows, found.photos, choice.labels)
     if not matched.labels:
@@ -114,6 +119,16 @@ def _labelled(
             f"{len(found.photos)} photos in {location}, {example}"
         )
     return label(found.photos, location, choice, matched.labels), matched.unmatched
+
+
+def _with_causes(said: str, location: str, found: Found) -> str:
+    """Why labels can't be read; first what is missing, where that may be why."""
+    n_files = len(found.photos) + len(found.left_out)
+    missing = _MISSING.intersection(kinds(found.left_out))
+    if not missing and len(found.left_out) * 10 < n_files:
+        return said
+    about = f"{len(found.left_out)} of {n_files} files are left out: {causes(found.left_out)}"
+    return f"{location}: {about}; {said.removeprefix(f'{location}: ')}"
 
 
 def _facts(labelling: Labelling, found: Found) -> dict[str, Any]:
