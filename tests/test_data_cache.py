@@ -437,6 +437,16 @@ def test_hold_is_renewed_where_the_entry_was_made_anew(drawn: SyntheticSource, k
     assert cache.evict(kept, 0) == []
 
 
+def test_cache_names_the_source_that_had_an_entry_last(
+    packed: Callable[..., Dataset], photo_folder: Path, tmp_path: Path
+) -> None:
+    packed()
+    root = moved(photo_folder)
+    packed(root)
+    (entry,) = cache.entries(tmp_path / "cache")
+    assert cache.describe(entry) == f"{root}: 8 px"
+
+
 def test_note_of_what_is_gone_goes_too(drawn: SyntheticSource, kept: Path) -> None:
     dataset.load(drawn, 8, kept, LIMIT)
     assert len(list((kept / "sources").glob("*.json"))) == 1

@@ -48,11 +48,13 @@ class Note:
     Attributes:
         seen: Says whether it may have changed since; empty where it has to be looked at again.
         entry: Name of its entry.
+        location: Of the source.
         unread: Keys of files that couldn't be read or decoded for a passing reason.
     """
 
     seen: str
     entry: str
+    location: str
     unread: tuple[str, ...] = ()
 
 
@@ -91,7 +93,8 @@ def read_note(path: Path) -> Note | None:
     """The note at `path`; None where there is none that can be read."""
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         plain = json.loads(path.read_text(encoding="utf-8"))
-        return Note(str(plain["seen"]), str(plain["entry"]), tuple(plain["unread"]))
+        plain["unread"] = tuple(plain["unread"])
+        return Note(**plain)
     return None
 
 
@@ -134,9 +137,8 @@ def touch(path: Path) -> None:
 
 def entries(folder: Path) -> list[Entry]:
     """All entries, the longest unused first; unfinished ones too."""
-    root = folder / "datasets"
     found = []
-    for path in root.iterdir() if root.is_dir() else ():
+    for path in _listed(folder / "datasets"):
         # Another process may remove it meanwhile.
         with contextlib.suppress(FileNotFoundError):
             if path.is_dir():
@@ -147,10 +149,23 @@ def entries(folder: Path) -> list[Entry]:
 
 def describe(found: Entry) -> str:
     """Which source an entry is of, and its image sizes."""
-    location = "unfinished"
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        location = json.loads(manifest_path(found.path).read_text("utf-8"))["location"]
+    location = _location(found.path)
     return f"{location}: {', '.join(f'{size} px' for size in sizes(found)) or 'no pixels'}"
+
+
+def _location(path: Path) -> str:
+    """Of the source that had an entry last, else of the one that it was made from."""
+    noted = [(note, read_note(note)) for note in path.parents[1].glob("sources/*.json")]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        users = [
+            (where.stat().st_mtime, note.location)
+            for where, note in noted
+            if note is not None and entry_name(note.entry) == path.name
+        ]
+        if users:
+            return max(users)[1]
+        return str(json.loads(manifest_path(path).read_text("utf-8"))["location"])
+    return "unfinished"
 
 
 def sizes(found: Entry) -> list[int]:
@@ -193,20 +208,24 @@ def evict(folder: Path, limit: int, keep: Path | None = None) -> list[Path]:
 
 def in_use(path: Path) -> bool:
     """Whether a process has an entry in use, or is packing it."""
-    with nobody_holds(_files(path)) as free:
+    with nobody_holds(_listed(path)) as free:
         return not free
 
 
 def _remove(path: Path) -> bool:
     """Remove an entry that nobody has in use; returns whether it is gone."""
-    with nobody_holds(_files(path)) as free:
+    with nobody_holds(_listed(path)) as free:
         if free:
             shutil.rmtree(path, ignore_errors=True)
     return not path.exists()
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.exists() else []
+def _listed(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing where another process has removed it."""
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def _forget_what_is_gone(folder: Path) -> None:

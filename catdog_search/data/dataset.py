@@ -45,6 +45,8 @@ Say = Callable[[str], None]
 _PROGRESS_EVERY = 256
 # Files of a source in a new place that are read to see whether an entry knows them.
 _SAMPLE = 16
+# Where somebody removes the cache while it is being filled.
+_MOST_TRIES = 3
 # What decides, beside a file's content, whether it can be decoded.
 _DECODERS = ("pillow", "pillow-heif")
 
@@ -179,13 +181,10 @@ def load(  # noqa: PLR0913  what a dataset is made of
     """
     loading = _Loading(source, image_size, folder, duplicates, progress, say)
     try:
-        try:
-            dataset = loading.run()
-        except FileNotFoundError:  # somebody emptied the cache meanwhile
-            dataset = loading.run()
+        dataset = _made_by(loading)
+        cache.evict(folder, limit, keep=dataset.folder)
     except OSError as error:
         raise DataError(f"cache {folder}: {error.strerror or error}") from None
-    cache.evict(folder, limit, keep=dataset.folder)
     _check_counts(dataset.manifest, subset)
     return dataclasses.replace(dataset, subset=subset)
 
@@ -312,6 +311,13 @@ def _link(file: Path, to: Path) -> None:
         shutil.copyfile(file, to)
 
 
+def _made_by(loading: _Loading) -> Dataset:
+    for _ in range(_MOST_TRIES - 1):
+        with contextlib.suppress(FileNotFoundError):  # somebody emptied the cache meanwhile
+            return loading.run()
+    return loading.run()
+
+
 class _Loading:
     """One way from a source to its dataset.
 
@@ -412,7 +418,7 @@ class _Loading:
             with in_work:  # also where the folder is moved to
                 hold = _install(folder, path, self._image_size)
         cache.touch(path)
-        cache.write_note(self._note_path, Note(seen, name, decoded.unread))
+        cache.write_note(self._note_path, Note(seen, name, self._source.location, decoded.unread))
         return self._dataset(path, decoded.manifest, hold)
 
 

@@ -284,6 +284,8 @@ def serve(descriptor: int) -> None:
         task: Task = connection.recv()
     except EOFError:
         return
+    except OSError as error:  # the source is gone
+        sys.exit(f"{type(error).__name__}: {error}")
     asked: SimpleQueue[Sequence[str]] = SimpleQueue()
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     while True:
