@@ -52,7 +52,7 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
         say(f"error: {reason}", err=True)
         return
     message = in_a_line(str(error))
-    say(f"bug: {type(error).__name__}: {message}; trace: {_save_trace(trace)}", err=True)
+    say(f"bug: {type(error).__name__}: {message}; {_saved_trace(trace)}", err=True)
     say("`catdog-search doctor` looks whether the state is damaged", err=True)
 
 
@@ -66,6 +66,13 @@ def _let_streams_take_any_text() -> None:
 def _details(error: CatdogError) -> str:
     own = "".join(traceback.format_exception(error))
     return error.details + own if isinstance(error, TrialFailedError) else own
+
+
+def _saved_trace(trace: str) -> str:
+    try:
+        return f"trace: {_save_trace(trace)}"
+    except OSError as error:
+        return f"its trace can't be kept ({error.strerror or error}); --debug shows it"
 
 
 def _save_trace(trace: str) -> str:
