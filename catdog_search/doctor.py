@@ -59,11 +59,15 @@ def examine(state: State) -> Iterator[Check]:
     for name, look in looks.items():
         try:
             yield Check(name, True, look())
-        except CatdogError as error:
+        # Of any kind: what is looked at may fail in its own words.
+        except Exception as error:
+            text = str(error) if isinstance(error, CatdogError) else outside_reason(error)
+            if text is None:
+                raise
             # A state that isn't at home is told once, not for each of its stores.
-            if str(error) not in said:
-                yield Check(name, False, str(error))
-            said.add(str(error))
+            if text not in said:
+                yield Check(name, False, text)
+            said.add(text)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from catdog_search.errors import StateError
 from catdog_search.text import printable
 
 CACHE_LIMIT_GB = 20.0
+_OTHERWISE = "mend that, or choose another with --state"
 # Control characters, and bytes of a name that is no UTF-8.
 _NO_TEXT = ("Cc", "Cs")
 
@@ -122,10 +123,10 @@ class State:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             if not os.access(self.root, os.W_OK):
-                raise StateError(f"state folder {self.root}: can't be written")
+                raise StateError(f"state folder {self.root}: can't be written; {_OTHERWISE}")
             identity.claim(self.root)
         except OSError as error:
-            raise StateError(f"state folder {self.root}: {error.strerror}") from None
+            raise StateError(f"state folder {self.root}: {error.strerror}; {_OTHERWISE}") from None
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:

@@ -54,7 +54,7 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
         return
     bug = f"{type(error).__name__}: {in_a_line(str(error))}"
     looks = "`catdog-search doctor` looks whether the state is damaged"
-    say(f"bug: {bug}; {looks}; trace: {_save_trace(trace)}", err=True)
+    say(f"bug: {bug}; {looks}; {_saved_trace(trace)}", err=True)
 
 
 def _let_streams_take_any_text() -> None:
@@ -67,6 +67,13 @@ def _let_streams_take_any_text() -> None:
 def _details(error: CatdogError) -> str:
     own = "".join(traceback.format_exception(error))
     return error.details + own if isinstance(error, TrialFailedError) else own
+
+
+def _saved_trace(trace: str) -> str:
+    try:
+        return f"trace: {_save_trace(trace)}"
+    except OSError as error:
+        return f"its trace can't be kept ({error.strerror or error}); --debug shows it"
 
 
 def _save_trace(trace: str) -> str:

@@ -184,7 +184,7 @@ def load(  # noqa: PLR0913  what a dataset is made of
         dataset = _made_by(loading)
         cache.evict(folder, limit, keep=dataset.folder)
     except OSError as error:
-        raise DataError(f"cache {folder}: {error.strerror or error}") from None
+        raise _unusable(folder, error) from None
     _check_counts(dataset.manifest, subset)
     return dataclasses.replace(dataset, subset=subset)
 
@@ -298,9 +298,16 @@ def _beside(dataset: Dataset, manifest: Manifest) -> Dataset:
                     _link(file, folder / file.name)
                 hold = _install(folder, path, dataset.image_size)
     except OSError as error:
-        raise DataError(f"cache {root}: {error.strerror or error}") from None
+        raise _unusable(root, error) from None
     cache.touch(path)
     return dataclasses.replace(dataset, folder=path, digest=manifest.digest, hold=hold)
+
+
+def _unusable(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"cache {folder}: {error.strerror or error}; mend that, or set CATDOG_CACHE to another "
+        "folder"
+    )
 
 
 def _link(file: Path, to: Path) -> None:

@@ -156,7 +156,7 @@ class StudyRecord:
         if recipe := trial.user_attrs.get(history.RECIPE):
             tags["recipe"] = recipe
         dead = str(trial.user_attrs.get(history.RUN_ID, ""))
-        if self._runs.owns(dead):
+        if self._runs.owns(dead) and not self._runs.is_in_trash(dead):
             tags["previous_attempt"] = dead
         tags["network"] = self._config.network(params)
         run_id = self._runs.open_trial(

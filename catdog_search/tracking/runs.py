@@ -102,18 +102,6 @@ class StudyRuns:
         if self._retry:
             self._retry.give_up()
 
-    def has(self, run_id: str) -> bool:
-        """Whether a run is there, and nobody has deleted it."""
-        import mlflow
-
-        try:
-            found = self.client.get_run(run_id)
-        except mlflow.exceptions.MlflowException as error:
-            if is_absent(error):
-                return False
-            raise
-        return str(found.info.lifecycle_stage) == "active"
-
     def _find_parent(self) -> str | None:
         runs = self._search(_parent_query(self._uid))
         return next((run.info.run_id for run in runs), None)
