@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
+from catdog_search.text import printable
 from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
 
 if TYPE_CHECKING:
@@ -90,13 +91,15 @@ class Store:
         location = self.stray_experiment(name)
         if location is None or (self.is_own and self.place_experiment(name)):
             return
-        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        cure = "give the study another name, or unset MLFLOW_TRACKING_URI"
         if self.is_own:
-            cure = f"catdog-search doctor --repair --state {shlex.quote(str(self._root))}"
-            raise StateError(f"{where}this state's {self.artifacts}; mend that with `{cure}`")
+            doctor = f"catdog-search doctor --repair --state {shlex.quote(str(self._root))}"
+            cure = f"mend that with `{doctor}`"
         raise StateError(
-            f"{where}this state's {self.artifacts}; give the study another name, or unset "
-            "MLFLOW_TRACKING_URI"
+            printable(
+                f"experiment {name!r} keeps its artifacts in {location}, outside of this state's "
+                f"{self.artifacts}; {cure}"
+            )
         )
 
     def stray_experiment(self, name: str) -> str | None:
