@@ -66,13 +66,9 @@ def relocate(state: State) -> Relocated:
     with ExitStack() as held:
         held.enter_context(state.in_use(alone=True))
         _hold_studies(state, held)
-        away = identity.displaced(state.root)
-        if away is None:
-            return _look_over(state)
-        if away.is_copy:
-            _require_own_files(state.root, away.places)
         try:
-            return _relocate(state, away)
+            away = identity.displaced(state.root)
+            return _relocate(state, away) if away else _look_over(state)
         except OSError as error:
             raise StateError(
                 printable(f"state folder {state.root}: {error.strerror}; relocate it again then")
@@ -80,6 +76,8 @@ def relocate(state: State) -> Relocated:
 
 
 def _relocate(state: State, away: Displaced) -> Relocated:
+    if away.is_copy:
+        _require_own_files(state.root, away.places)
     begun, pending = _begin(state, away)
     is_copy = pending.state_id != begun.state_id
     changed = _rewrite(state, _move(away.places, state.root), pending.uids, is_copy=is_copy)

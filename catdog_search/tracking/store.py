@@ -21,6 +21,7 @@ from catdog_search.identity import ARTIFACTS
 from catdog_search.places import State, file_lock
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
+from catdog_search.text import printable
 from catdog_search.tracking.address import require_usable
 from catdog_search.tracking.client import RetryingClient
 from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
@@ -169,13 +170,14 @@ class Store:
         location = self.stray_experiment(name)
         if location is None or (self.is_own and self.place_experiment(name)):
             return
-        where = f"experiment {name!r} of {self.uri} keeps its artifacts in {location}, outside of "
+        cure = "give the study another name, or unset MLFLOW_TRACKING_URI"
         if self.is_own:
-            cure = State(self._root).command("doctor --repair")
-            raise StateError(f"{where}this state's {self.artifacts}; mend that with {cure}")
+            cure = f"mend that with {State(self._root).command('doctor --repair')}"
         raise StateError(
-            f"{where}this state's {self.artifacts}; give the study another name, or unset "
-            "MLFLOW_TRACKING_URI"
+            printable(
+                f"experiment {name!r} keeps its artifacts in {location}, outside of this state's "
+                f"{self.artifacts}; {cure}"
+            )
         )
 
     def stray_experiment(self, name: str) -> str | None:
