@@ -295,7 +295,7 @@ def test_second_audit_takes_its_own_picture_for_no_class(
     for _ in range(2):
         done = CliRunner().invoke(cli.main, ["data", "audit", "."])
         assert done.exit_code == 0, done.output
-    assert "left out: audit.png: unlabelled" in done.output
+    assert "passed over: pictures drawn by catdog-search 1" in done.output
 
 
 def test_page_of_the_audit_holds_all_it_shows(messy: Path, tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ ERRORS = {
     "No such file or directory": FileNotFoundError(
         errno.ENOENT, "No such file or directory", "/secret/1.ppm"
     ),
-    "too little memory": MemoryError(),
+    "memory ran out": MemoryError(),
 }
 
 

@@ -152,7 +152,8 @@ class Worker:
 
     def _watch_memory(self) -> None:
         now = time.monotonic()
-        if now - self._looked < _MEMORY_EVERY_S:
+        # One that has no trial yet has only imported, which no limit of the study is about.
+        if not self._trials or now - self._looked < _MEMORY_EVERY_S:
             return
         self._looked = now
         used, most = self.memory_bytes(), self._launch.memory_bytes
