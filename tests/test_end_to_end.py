@@ -218,6 +218,6 @@ def test_whole_way_through_a_server(
     model = mlflow.keras.load_model("models:/catdog@champion")
     assert model.predict(np.zeros((1, 9, 9, 3), np.uint8), verbose=0).shape == (1, 1)
     # The state folder holds Optuna's side alone, and whose it is.
-    own = {"optuna.db", "optuna.lock", "scratch", "state.json", "state.lock"}
+    own = {"optuna.db", "optuna.lock", "copies", "scratch", "state.json", "state.lock"}
     assert {p.name for p in state.root.iterdir()} == own
     assert server in call("ui", "--state", str(state.root)).stdout

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
+from mlflow import MlflowClient
 from PIL import Image
 from tiny_study import TABLE, listing, run
 
@@ -17,6 +18,7 @@ from catdog_search import studies
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
 from catdog_search.places import State
+from catdog_search.retry import Retry
 from catdog_search.search import history
 from catdog_search.search.relocate import relocate
 from catdog_search.tracking.confine import require_below
@@ -198,7 +200,7 @@ def test_model_is_not_logged_where_its_experiment_says_outside(home: State, tmp_
     client = Store.of(home).client()
     run_id = history.view(home, "tiny").trials[0].run_id or ""
     with pytest.raises(StateError, match="outside of this state's"):
-        log_model(client, run_id, None, "tensorflow", {}, None)  # type: ignore[arg-type]
+        log_model(client, run_id, None, "tensorflow", {}, None, Retry(""))  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
 
 
@@ -282,8 +284,8 @@ def test_run_remembered_from_another_folder_is_written_where_its_store_says(
 ) -> None:
     """MLflow keeps a run's place in memory, by an id that a copy of the store has too."""
     run_id = history.view(home, "tiny").trials[0].run_id or ""
-    client = Store.of(home).client()
-    super(Client, client).log_artifact(run_id, __file__)
+    Store.of(home).client()
+    MlflowClient(Store.of(home).uri).log_artifact(run_id, __file__)
     other = tmp_path / "other"
     shutil.copytree(home.root, other)
     relocate(State.at(str(other)))
