@@ -37,11 +37,13 @@ from catdog_search.tracking.store import disconnect
 # Real networks, so that there are real models to lose.
 REAL = {**TABLE, "image_size": 16, "training": {"epochs": 1}, "keep_models": 3}
 _CURE = re.compile(r"`catdog-search ([^`]+)`")
+_LOST_MODEL = re.compile("kept no model|can't be registered|can't be loaded|is gone|holds no")
 _DATABASES = ("optuna.db", "mlflow.db")
 # Tables that only say which version of its library made a database.
 _VERSIONS = ("alembic_version", "version_info")
 
-Damage = Callable[[State, random.Random], str]
+# Returns what it did, and the state to go on with where that is another one.
+Damage = Callable[[State, random.Random], str | tuple[str, State]]
 
 
 def drop_a_row(state: State, chance: random.Random) -> str:
@@ -138,6 +140,26 @@ def put_something_in_the_way(state: State, chance: random.Random) -> str:
     return f"{name} lies in scratch"
 
 
+def put_a_folder_in_a_lock_s_place(state: State, chance: random.Random) -> str:
+    lock = chance.choice([state.scratch("tiny") / "coordinator.lock", state.root / "state.lock"])
+    lock.unlink(missing_ok=True)
+    lock.mkdir(parents=True)
+    return f"{lock.name} is a folder"
+
+
+def move_it(state: State, _: random.Random) -> tuple[str, State]:
+    moved = state.root.with_name("moved")
+    state.root.rename(moved)
+    return "it was moved", State.at(str(moved))
+
+
+def copy_it(state: State, _: random.Random) -> tuple[str, State]:
+    """The original is one of those that nothing may happen to."""
+    copied = state.root.with_name("copied")
+    shutil.copytree(state.root, copied, symlinks=True)
+    return "it was copied", State.at(str(copied))
+
+
 DAMAGES: tuple[Damage, ...] = (
     drop_a_row,
     drop_a_row,
@@ -149,6 +171,9 @@ DAMAGES: tuple[Damage, ...] = (
     scramble_a_file,
     remove_a_folder,
     put_something_in_the_way,
+    put_a_folder_in_a_lock_s_place,
+    move_it,
+    copy_it,
 )
 
 
@@ -170,14 +195,15 @@ class Patient:
 
     def lie_down(self) -> None:
         disconnect()
-        shutil.rmtree(self.state.root)
+        for name in ("state", "moved", "copied"):
+            shutil.rmtree(self.state.root.with_name(name), ignore_errors=True)
         shutil.copytree(self._kept, self.state.root, symlinks=True)
 
-    def go_on(self) -> None:
+    def go_on(self, state: State) -> None:
         """Train one more trial, as the next call would."""
-        view = run(self.state, self._pictures, 5, table=REAL).view
+        view = run(state, self._pictures, 5, table=REAL).view
         assert view.finished == 5
-        assert_stores_agree(self.state)
+        assert_stores_agree(state)
 
 
 def call(*arguments: str) -> Result:
@@ -213,22 +239,29 @@ def cure(state: State, at_most: int = 4) -> list[str]:
 def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
     chance = random.Random(seed)
     patient.lie_down()
-    what = chance.choice(DAMAGES)(patient.state, chance)
-    models = set((patient.state.artifacts / "tiny" / "models").rglob("model.keras"))
-    first = [call(*words, "--state", str(patient.state.root)) for words in LOOKS]
-    for looked in first:
-        assert "bug: " not in looked.output or _CURE.findall(looked.output), looked.output
-    commands = cure(patient.state)
-    assert models <= set((patient.state.artifacts / "tiny" / "models").rglob("model.keras"))
-    assert tree(patient.outside) == patient.outside_before
+    done = chance.choice(DAMAGES)(patient.state, chance)
+    what, state = done if isinstance(done, tuple) else (done, patient.state)
+    models = models_of(state)
+    original = None if state == patient.state else tree(patient.state.root)
+    looked = [call(*words, "--state", str(state.root)) for words in LOOKS]
+    assert all("bug: " not in look.output or _CURE.findall(look.output) for look in looked)
+    commands = cure(state)
+    assert models <= models_of(state)
     for words in LOOKS:
-        looked = call(*words, "--state", str(patient.state.root))
+        look = call(*words, "--state", str(state.root))
         # The one thing that no cure brings back is a model whose files are gone.
-        assert looked.exit_code == 0 or "kept no model" in looked.output, looked.output
-        assert "bug: " not in looked.output
+        assert look.exit_code == 0 or _LOST_MODEL.search(look.output), look.output
+        assert "bug: " not in look.output
     if whole:
-        patient.go_on()
+        patient.go_on(state)
+    assert tree(patient.outside) == patient.outside_before
+    assert original in (None, tree(patient.state.root))
     return f"{what}; cured by {commands or 'nothing'}"
+
+
+def models_of(state: State) -> set[str]:
+    folder = state.artifacts / "tiny" / "models"
+    return {str(path.relative_to(folder)) for path in folder.rglob("model.keras")}
 
 
 LOOKS = (("show", "--study", "tiny"), ("promote", "--study", "tiny"))

@@ -61,7 +61,7 @@ def add_stranger(state: State, view: StudyView) -> str:
     client = Store.of(state).client()
     parent = client.get_run(view.parent_run_id)
     tags = {"mlflow.parentRunId": parent.info.run_id, "trial": "9"}
-    client.create_run(parent.info.experiment_id, tags=tags)
+    client.create_run(parent.info.experiment_id, "stranger", tags)
     return "of trial 9 is RUNNING"
 
 
