@@ -116,7 +116,7 @@ def _damage(state: State, path: Path) -> str | None:
         return None
     if what := sqlite.damage(path, thorough=True):
         return what
-    return "; ".join(lost(state)) if path == state.optuna_db else None
+    return "; ".join(lost(state, thorough=True)) if path == state.optuna_db else None
 
 
 def _bring_back(state: State, paths: list[Path]) -> None:

@@ -22,7 +22,7 @@ def keep_copy(state: State) -> None:
         sqlite.keep_copy(state.optuna_db)
 
 
-def lost(state: State, name: str | None = None) -> list[str]:
+def lost(state: State, name: str | None = None, *, thorough: bool = False) -> list[str]:
     """What the copy of the storage knows, and the storage says otherwise or not at all.
 
     A finished trial never changes, so it must be in both, the same.
@@ -30,6 +30,7 @@ def lost(state: State, name: str | None = None) -> list[str]:
     Args:
         state: Where both are.
         name: Of the study to look at; None for all.
+        thorough: Whether all that is known of a trial is compared, not its outcome alone.
 
     Returns:
         A line for each study; none where nothing is lost.
@@ -38,7 +39,9 @@ def lost(state: State, name: str | None = None) -> list[str]:
     if not kept.exists() or sqlite.damage(kept):
         return []
     retry = Retry(about_storage(state))
-    then, now = (_lasting(open_file(path, retry), name) for path in (kept, state.optuna_db))
+    then, now = (
+        _lasting(open_file(path, retry), name, thorough) for path in (kept, state.optuna_db)
+    )
     lines = []
     for study, before in then.items():
         after = now.get(study, {})
@@ -47,7 +50,7 @@ def lost(state: State, name: str | None = None) -> list[str]:
     return lines
 
 
-def _lasting(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]:
+def _lasting(storage: RDBStorage, name: str | None, thorough: bool) -> dict[str, dict[str, str]]:
     """What never changes, by study: its finished trials and its own id."""
     facts: dict[str, dict[str, str]] = {}
     try:
@@ -56,7 +59,7 @@ def _lasting(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]
                 continue
             known = storage.get_study_user_attrs(study._study_id)
             facts[study.study_name] = {UID: str(known.get(UID))} | {
-                f"trial {trial.number}": _said(trial)
+                f"trial {trial.number}": _said(trial, thorough)
                 for trial in storage.get_all_trials(study._study_id, deepcopy=False)
                 if trial.state.is_finished()
             }
@@ -68,8 +71,9 @@ def _lasting(storage: RDBStorage, name: str | None) -> dict[str, dict[str, str]]
     return facts
 
 
-def _said(trial: FrozenTrial) -> str:
-    facts = (trial.state, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
+def _said(trial: FrozenTrial, thorough: bool) -> str:
+    more = (trial.params, trial.intermediate_values, trial.user_attrs) if thorough else ()
+    facts = (trial.state, trial.values, *more)
     return json.dumps(facts, sort_keys=True, default=str)
 
 
