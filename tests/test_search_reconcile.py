@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from tiny_study import assert_stores_agree, call, listing, mlflow_children, run
 
+from catdog_search import identity
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
@@ -199,6 +200,10 @@ def test_model_whose_files_are_there_is_entered_again(
 def test_model_without_files_is_forgotten(home: State) -> None:
     number, model_id, folder = best_of(home)
     shutil.rmtree(folder)
+    # It is a copy, and nothing is gone as long as the original has it.
+    assert "its files are outside of this state" in doctor(home, code=1)
+    table = json.loads((home.root / identity.FILE).read_text())
+    (home.root / identity.FILE).write_text(json.dumps({**table, "origins": []}))
     assert f"trial {number} should keep the model {model_id}, which is gone" in doctor(home, code=1)
     doctor(home, "--repair", code=0)
     assert history.view(home, "tiny").trials[number].model_id is None

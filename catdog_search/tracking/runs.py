@@ -343,11 +343,18 @@ class Trash:
         return None
 
     def restore(self) -> None:
-        """Bring it back."""
+        """Bring it back; with the run of the study those of its trials."""
         if self._experiment_id:
             self._client.restore_experiment(self._experiment_id)
         elif self._parent_id:
+            from mlflow.entities import ViewType
+
             self._client.restore_run(self._parent_id)
+            experiment = self._client.get_run(self._parent_id).info.experiment_id
+            query = equals(f"tags.`{PARENT_TAG}`", self._parent_id)
+            while found := self._client.search_runs([experiment], query, ViewType.DELETED_ONLY):
+                for run in found:
+                    self._client.restore_run(run.info.run_id)
 
 
 def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
