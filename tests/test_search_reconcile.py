@@ -197,13 +197,18 @@ def test_model_whose_files_are_there_is_entered_again(
     call("promote", "--study", "tiny", "--model", "again", "--state", str(home.root))
 
 
+def forget_origins(state: State) -> None:
+    """As if nobody knew of what it is a copy."""
+    table = json.loads((state.root / identity.FILE).read_text())
+    (state.root / identity.FILE).write_text(json.dumps({**table, "origins": []}))
+
+
 def test_model_without_files_is_forgotten(home: State) -> None:
     number, model_id, folder = best_of(home)
     shutil.rmtree(folder)
     # It is a copy, and nothing is gone as long as the original has it.
     assert "its files are outside of this state" in doctor(home, code=1)
-    table = json.loads((home.root / identity.FILE).read_text())
-    (home.root / identity.FILE).write_text(json.dumps({**table, "origins": []}))
+    forget_origins(home)
     assert f"trial {number} should keep the model {model_id}, which is gone" in doctor(home, code=1)
     doctor(home, "--repair", code=0)
     assert history.view(home, "tiny").trials[number].model_id is None
@@ -287,13 +292,14 @@ def test_cure_of_a_model_that_lies_outside_works_as_it_is_printed(
 def test_model_that_another_store_may_have_is_not_forgotten(
     home: State, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forget_origins(home)
     shutil.copy(empty_mlflow, tmp_path / "other.db")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
     number, model_id, _ = best_of(home)
     shutil.rmtree(home.artifacts)
     home.artifacts.mkdir()
-    doctor(home, "--repair", code=0)  # the runs are made anew
     said = doctor(home, "--repair", code=1)
+    assert "mended  study tiny: 2 trials in Optuna, and no run in" in said
     assert f"mend: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
     assert history.view(home, "tiny").trials[number].model_id == model_id
 
@@ -301,6 +307,7 @@ def test_model_that_another_store_may_have_is_not_forgotten(
 def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
     home: State, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
 ) -> None:
+    forget_origins(home)
     number, model_id, folder = best_of(home)
     shutil.copy(empty_mlflow, tmp_path / "other.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -314,6 +321,7 @@ def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
 
 
 def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: State) -> None:
+    shutil.rmtree(home.root / "copies")  # or the lost trial would be brought back
     number, _, _ = best_of(home)
     run_id = history.view(home, "tiny").trials[number].run_id or ""
     study = history.load_study(home, "tiny")

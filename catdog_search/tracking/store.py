@@ -244,6 +244,7 @@ class Store:
     def keep_copy(self) -> None:
         """Copy the state folder's own database, so that it can be brought back."""
         if path := self.own_file:
+            require_folder(self._root)
             with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
                 sqlite.keep_copy(path)
 
