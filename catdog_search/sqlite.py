@@ -41,7 +41,8 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
     except sqlite3.DatabaseError as error:
         return str(error)
     if said != "ok":
-        return " ".join(str(said).split())
+        what = " ".join(str(said).split()).removeprefix("*** in database main *** ")
+        return f"is damaged: {what}"
     return None if tables else "holds no table"
 
 
