@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import unquote
 
 import platformdirs
@@ -211,15 +212,25 @@ def file_lock(path: Path, *, wait: bool = True, shared: bool = False) -> Iterato
 
     Raises:
         BlockingIOError: Another process holds it and `wait` is off.
+        StateError: A folder lies in its place.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as handle:
+        with _lock_file(path) as handle:
             fcntl.flock(handle, kind if wait else kind | fcntl.LOCK_NB)
             if _is_at(path, handle.fileno()):
                 yield
                 return
+
+
+def _lock_file(path: Path) -> TextIO:
+    try:
+        return path.open("a")
+    except IsADirectoryError:
+        there, aside = shlex.quote(str(path)), shlex.quote(f"{path}.aside")
+        cure = printable(f"`mv {there} {aside}`")
+        raise StateError(f"{path} is a folder where a lock is wanted; {cure}") from None
 
 
 def _is_at(path: Path, descriptor: int) -> bool:

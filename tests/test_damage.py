@@ -15,6 +15,7 @@ import re
 import shlex
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 import traceback
 from collections import Counter
@@ -36,7 +37,7 @@ from catdog_search.tracking.store import disconnect
 
 # Real networks, so that there are real models to lose.
 REAL = {**TABLE, "image_size": 16, "training": {"epochs": 1}, "keep_models": 3}
-_CURE = re.compile(r"`catdog-search ([^`]+)`")
+_CURE = re.compile(r"`((?:catdog-search|mv|cp|mkdir|chmod) [^`]+)`")
 _LOST_MODEL = re.compile("kept no model|can't be registered|can't be loaded|is gone|holds no")
 _DATABASES = ("optuna.db", "mlflow.db")
 # Tables that only say which version of its library made a database.
@@ -229,11 +230,19 @@ def cure(state: State, at_most: int = 4) -> list[str]:
     while looked.exit_code and len(done) < at_most:
         said = _CURE.findall(looked.output)
         assert said, looked.output
-        call(*shlex.split(said[0]))
+        follow(said[0])
         done.append(said[0])
         looked = call("doctor", "--state", str(state.root))
     assert looked.exit_code == 0, looked.output
     return done
+
+
+def follow(command: str) -> None:
+    """Type what was said."""
+    if command.startswith("catdog-search "):
+        call(*shlex.split(command)[1:])
+    else:
+        subprocess.run(command, shell=True, check=True)
 
 
 def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
