@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catdog_search.data import dataset, discovery, signatures
+from catdog_search.data import dataset, discovery, formats, signatures
 from catdog_search.data.sources import FolderSource, ZipSource, open_source
 from catdog_search.errors import DataError
 
@@ -451,7 +451,7 @@ def test_heic_is_read_where_pillow_heif_is_installed(
     stand_in = types.ModuleType("pillow_heif")
     stand_in.register_heif_opener = lambda: calls.append("registered")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pillow_heif", stand_in)
-    monkeypatch.setattr(signatures.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
     signatures.reads_heic.cache_clear()
     (pets / "cats" / "iphone.heic").write_bytes(HEIC)
     try:
@@ -459,6 +459,22 @@ def test_heic_is_read_where_pillow_heif_is_installed(
     finally:
         signatures.reads_heic.cache_clear()
     assert calls == ["registered"]
+
+
+def test_process_that_decodes_knows_heic_from_its_first_photo(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stand_in = types.ModuleType("pillow_heif")
+    known = dict(Image.OPEN)
+    stand_in.register_heif_opener = lambda: known.update(HEIF=())  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pillow_heif", stand_in)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(Image, "OPEN", known)
+    signatures.reads_heic.cache_clear()
+    try:
+        assert "HEIF" in formats.openable()
+    finally:
+        signatures.reads_heic.cache_clear()
 
 
 def test_names_that_are_no_utf_8_are_read_and_printable(tmp_path: Path) -> None:

@@ -162,7 +162,8 @@ def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimi
     """
 
     def look(photo: _Photo) -> tuple[Pixels, set[str], _Gist | None]:
-        expected = formats.SUFFIXES.get(suffix := PurePosixPath(key).suffix.lower())
+        suffix = PurePosixPath(key).suffix.lower()
+        expected = formats.SUFFIXES.get(suffix) or formats.PLUGIN_SUFFIXES.get(suffix)
         lies = {"lying extension"} if suffix and expected != photo.format else set()
         gist = _gist(photo.image) if photo.is_for_hash else None
         return _pixels(photo.image, image_size), photo.flags | lies, gist

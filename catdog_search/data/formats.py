@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
+
 from PIL import Image
 
 # Those that Pillow's own code or the codecs it is built with decode. Named, so that no file can
@@ -35,6 +39,8 @@ SUFFIXES = {
     ".jpf": "JPEG2000",
     ".jpx": "JPEG2000",
 }
+# By which their names end.
+PLUGIN_SUFFIXES = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
 # What a file of each format begins with, as far as it is needed to say that one is broken.
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -64,8 +70,18 @@ _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 _COEFFICIENT_BYTES = 6
 
 
+@functools.cache
+def reads_heic() -> bool:
+    """Whether HEIC can be decoded here; Pillow is told of it where it can."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return False
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return True
+
+
 def openable() -> list[str]:
-    """The formats that may be opened in this process."""
+    """The formats that may be opened in this process, which is told of plugins here."""
+    reads_heic()
     return [*FORMATS, *(name for name in PLUGIN_FORMATS if name in Image.OPEN)]
 
 

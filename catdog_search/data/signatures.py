@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
-import importlib.util
 import re
 from dataclasses import dataclass
+
+from catdog_search.data.formats import reads_heic
 
 # Enough to tell everything below; a tar's mark lies at 257.
 HEAD = 512
@@ -103,15 +102,6 @@ def _is_text(head: bytes) -> bool:
         head[: max(len(head) - 3, 1)].decode()
     except UnicodeDecodeError:
         return False
-    return True
-
-
-@functools.cache
-def reads_heic() -> bool:
-    """Whether HEIC can be decoded here; Pillow is told of it where it can."""
-    if importlib.util.find_spec("pillow_heif") is None:
-        return False
-    importlib.import_module("pillow_heif").register_heif_opener()
     return True
 
 
