@@ -8,7 +8,7 @@ import os
 import shlex
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -93,6 +93,16 @@ class State:
         if what := sqlite.damage(path, thorough=thorough):
             raise StateError(f"{path}: {what}; {self.cure_of(path)}")
 
+    def keep_copy(self, path: Path) -> None:
+        """Copy a store in this folder, so that what a damaged disk takes can be brought back.
+
+        Raises:
+            StateError: The folder is gone, which a copy would make anew.
+        """
+        require_folder(self.root)
+        with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
+            sqlite.keep_copy(path)
+
     def cure_of(self, path: Path) -> str:
         """What `doctor --repair` does about a damaged store, for people."""
         kept = sqlite.kept_copy(path)
@@ -168,6 +178,35 @@ def _misread(path: str) -> str | None:
     if unquote(path) != path:
         return "its path holds a '%' that reads as an escape in a URL"
     return None
+
+
+def require_folder(root: Path) -> None:
+    """Refuse to go on where a state folder is gone, which writing there would make anew."""
+    if not root.is_dir():
+        raise StateError(f"state folder {root} is gone; was it moved meanwhile?")
+
+
+def make_database(path: Path, make: Callable[[Path], object]) -> None:
+    """Make a database where it is absent, whole or not at all.
+
+    The libraries' own first start works in place: two at once, or a kill in the middle, leave a
+    file that never opens again. Here it is made aside, under a lock, and moved into place.
+
+    Args:
+        path: Of the database.
+        make: Makes it at another path, and lets go of it.
+    """
+    if path.exists():
+        return
+    with file_lock(path.with_suffix(".lock")):
+        if path.exists():
+            return
+        fresh = path.with_suffix(".new")
+        for leftover in path.parent.glob(f"{fresh.name}*"):  # and its journal
+            leftover.unlink()
+        make(fresh)
+        sqlite.enable_wal(fresh)
+        fresh.replace(path)
 
 
 def cache_folder() -> Path:

@@ -46,6 +46,12 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
     return None if tables else "holds no table"
 
 
+def enable_wal(path: Path) -> None:
+    """Let readers and a writer of a database work at once; stays with the file."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("pragma journal_mode=wal")
+
+
 def keep_copy(path: Path) -> None:
     """Copy a database while others may write to it: whole or not at all.
 

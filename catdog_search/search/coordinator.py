@@ -22,7 +22,7 @@ from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
 from catdog_search.search import history
-from catdog_search.search.copies import keep_copy, require_kept
+from catdog_search.search.copies import require_kept
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
@@ -274,7 +274,7 @@ class _Coordinator:
     def _hear(self, event: Event) -> None:
         """What the trials say; each that ended is in the copy of the storage before the next."""
         if isinstance(event, TrialEnded):
-            keep_copy(self._state)
+            self._state.keep_copy(self._state.optuna_db)
         self._tell(event)
 
     def _notice(self, text: str) -> None:

@@ -9,19 +9,11 @@ from optuna.trial import FrozenTrial
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
-from catdog_search.places import State, file_lock
+from catdog_search.places import State
 from catdog_search.retry import Retry
 from catdog_search.search.storage import UID, about_storage, open_file
-from catdog_search.tracking.confine import require_folder
 
 _FEW = 5
-
-
-def keep_copy(state: State) -> None:
-    """Copy the storage, so that what a damaged disk or a hasty hand takes can be brought back."""
-    require_folder(state.root)
-    with file_lock(sqlite.kept_copy(state.optuna_db).with_suffix(".lock")):
-        sqlite.keep_copy(state.optuna_db)
 
 
 def lost(state: State, name: str | None = None, *, thorough: bool = False) -> list[str]:

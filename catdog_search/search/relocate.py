@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from catdog_search import identity, sqlite
+from catdog_search import identity
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.identity import Displaced, Identity, Pending, new_id
 from catdog_search.places import State, file_lock
@@ -93,7 +93,7 @@ def _renew_copies(state: State) -> None:
     """Those of before name the old place, and would bring it back."""
     for store in (state.optuna_db, state.mlflow_db):
         if store.exists():
-            sqlite.keep_copy(store)
+            state.keep_copy(store)
 
 
 def _hold_studies(state: State, held: ExitStack) -> None:

@@ -20,10 +20,10 @@ from catdog_search.config import LABELS, StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.models.resnet_plan import weights_id
-from catdog_search.places import State, file_lock
+from catdog_search.places import State, make_database
 from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean
-from catdog_search.tracking.store import enable_wal, sqlite_uri
+from catdog_search.tracking.store import sqlite_uri
 
 FINGERPRINT = "fingerprint"
 UID = "study_uid"
@@ -89,20 +89,10 @@ def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
     state.require_home()
     path = state.optuna_db
     state.require_whole(path)
-    if not path.exists():
-        with file_lock(path.with_suffix(".lock")):
-            if not path.exists():
-                _make(path)
+    make_database(
+        path, lambda fresh: open_file(fresh, Retry(about_storage(state))).engine.dispose()
+    )
     return open_file(path, retry, _WAIT_S) if retry else _existing(state)
-
-
-def _make(path: Path) -> None:
-    fresh = path.with_suffix(".new")
-    for leftover in path.parent.glob(f"{fresh.name}*"):
-        leftover.unlink()
-    open_file(fresh, Retry(f"Optuna storage {path}")).engine.dispose()
-    enable_wal(fresh)
-    fresh.replace(path)
 
 
 def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBStorage:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from catdog_search.errors import StateError
 from catdog_search.identity import local_path
+from catdog_search.places import require_folder
 from catdog_search.text import printable
 
 
@@ -76,14 +77,8 @@ def require_below(artifacts: Path, location: str, *inside: str, owner: str = "")
             )
         )
     if not is_below(full, artifacts):
-        raise StateError(printable(f"{full} is outside of this state's {artifacts}"))
+        raise StateError(f"{full} is outside of this state's {artifacts}")
     return full
-
-
-def require_folder(root: Path) -> None:
-    """Refuse to go on where a state folder is gone, which writing there would make anew."""
-    if not root.is_dir():
-        raise StateError(printable(f"state folder {root} is gone; was it moved meanwhile?"))
 
 
 def _unlinked(link: Path) -> str:

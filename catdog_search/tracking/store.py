@@ -7,7 +7,6 @@ import http.client
 import logging
 import os
 import re
-import sqlite3
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,16 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
-from catdog_search import sqlite
 from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS
-from catdog_search.places import State, file_lock
+from catdog_search.places import State, make_database, require_folder
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.text import printable
 from catdog_search.tracking.address import require_usable
 from catdog_search.tracking.client import RetryingClient
-from catdog_search.tracking.confine import as_location, is_stray, require_below, require_folder
+from catdog_search.tracking.confine import as_location, is_stray, require_below
 from catdog_search.web import (
     Address,
     ask_loopback_directly,
@@ -244,9 +242,7 @@ class Store:
     def keep_copy(self) -> None:
         """Copy the state folder's own database, so that it can be brought back."""
         if path := self.own_file:
-            require_folder(self._root)
-            with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
-                sqlite.keep_copy(path)
+            State(self._root).keep_copy(path)
 
 
 def disconnect() -> None:
@@ -366,35 +362,17 @@ def quiet_mlflow() -> None:
 
 
 def ensure_mlflow_db(path: Path) -> None:
-    """Make MLflow's sqlite store, whole or not at all.
-
-    MLflow's own first start migrates in place: two at once, or a kill in the middle, leave a file
-    that never opens again. Here it is made aside, under a lock, and moved into place.
-    """
-    path = path.resolve()
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with file_lock(path.with_suffix(".lock")):
-        if path.exists():
-            return
-        fresh = path.with_suffix(".new")
-        for leftover in path.parent.glob(f"{fresh.name}*"):  # and its journal
-            leftover.unlink()
-        import sqlalchemy
-        from mlflow.store.db import utils
-
-        engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(fresh)))
-        utils._initialize_tables(engine)  # what `mlflow db upgrade` calls on an empty store
-        engine.dispose()
-        enable_wal(fresh)
-        fresh.replace(path)
+    """Make MLflow's sqlite store where it is absent, whole or not at all."""
+    make_database(path.resolve(), _initialize)
 
 
-def enable_wal(path: Path) -> None:
-    """Let readers and a writer of a sqlite file work at once; stays with the file."""
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        connection.execute("pragma journal_mode=wal")
+def _initialize(fresh: Path) -> None:
+    import sqlalchemy
+    from mlflow.store.db import utils
+
+    engine = sqlalchemy.create_engine(sqlalchemy.URL.create("sqlite", database=str(fresh)))
+    utils._initialize_tables(engine)  # what `mlflow db upgrade` calls on an empty store
+    engine.dispose()
 
 
 def _require_mlflow(store: Store) -> None:
