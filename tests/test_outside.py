@@ -80,6 +80,14 @@ def test_error_about_no_file_says_what_to_do(error: Exception, says: str, passes
     assert found.passes is passes
 
 
+def assert_told(error: Exception, says: str, passes: bool) -> None:
+    found = outside(error, "the tracking server there")
+    assert found is not None
+    assert found.text.startswith("the tracking server there ")
+    assert says in found.text
+    assert found.passes is passes
+
+
 @pytest.mark.parametrize(
     ("error", "says", "passes"),
     [
@@ -107,11 +115,7 @@ def test_error_about_no_file_says_what_to_do(error: Exception, says: str, passes
 def test_error_of_a_connection_names_its_other_end(
     error: Exception, says: str, passes: bool
 ) -> None:
-    found = outside(error, "the tracking server there")
-    assert found is not None
-    assert found.text.startswith("the tracking server there ")
-    assert says in found.text
-    assert found.passes is passes
+    assert_told(error, says, passes)
 
 
 def answered(status: int) -> requests.HTTPError:
@@ -147,11 +151,7 @@ def answered(status: int) -> requests.HTTPError:
 def test_what_a_server_answers_is_told_by_its_status(
     error: Exception, says: str, passes: bool
 ) -> None:
-    found = outside(error, "the tracking server there")
-    assert found is not None
-    assert found.text.startswith("the tracking server there ")
-    assert says in found.text
-    assert found.passes is passes
+    assert_told(error, says, passes)
 
 
 def lock(path: Path) -> sqlite3.Connection:
