@@ -27,6 +27,7 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.outcomes import Ending
 from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.history import view_of
@@ -52,7 +53,7 @@ def fill(study: optuna.Study, config: StudyConfig, trials: int) -> None:
         attrs = {
             history.PARAMS: params,
             history.RUN_ID: f"{number:032x}",
-            history.ENDING: "oom" if too_large else "finished",
+            history.ENDING: Ending.OOM.value if too_large else Ending.FINISHED.value,
             history.SCORES: {} if too_large else {"val_accuracy": values[EPOCHS - 1]},
         }
         study.add_trial(
@@ -77,7 +78,7 @@ def ask_and_tell(study: optuna.Study, config: StudyConfig, proposer: Proposer) -
     for epoch in range(EPOCHS):
         report_epoch(study, trial, epoch, 0.9)  # good enough not to be pruned
     reported = time.perf_counter()
-    trial.set_user_attr(history.ENDING, "finished")
+    trial.set_user_attr(history.ENDING, Ending.FINISHED.value)
     study.tell(trial, 0.9)
     view_of(study).ranked()
     done = time.perf_counter()

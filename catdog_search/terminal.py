@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from catdog_search.config import StudyConfig
+from catdog_search.outcomes import INTERRUPTED
 from catdog_search.redact import redact
 from catdog_search.search.messages import (
     BatchDone,
@@ -32,15 +33,6 @@ if TYPE_CHECKING:
 _ROWS = 15
 # Without a terminal, a line at least so often.
 _SILENCE_S = 60
-# Why trials ended early.
-REASONS = {
-    "told": "by the pruner",
-    "diverged": "diverged",
-    "oom": "out of memory",
-    "too_large": "too large",
-    "crashed": "its workers died",
-    "bug": "by an error",
-}
 
 
 def counted(n: int, noun: str) -> str:
@@ -167,9 +159,10 @@ def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
 
 def _ended(event: TrialEnded) -> str:
     value = f" {event.value:.4f}" if event.value is not None else ""
-    reason = f" ({REASONS[event.reason]})" if event.reason in REASONS else ""
+    words = event.ending.words
+    reason = f" ({words})" if words not in ("", INTERRUPTED) else ""
     spent = f"{counted(event.epochs, 'epoch')}, {duration(event.seconds)}"
-    return f"{event.state}{value}{reason} after {spent}"
+    return f"{event.ending.shown}{value}{reason} after {spent}"
 
 
 def _so_far(best: Best | None) -> str:
@@ -272,12 +265,12 @@ class LiveDisplay:
             row.value = f"{event.metrics[self._config.metric]:.4f}"
 
     def _end(self, row: _Row, event: TrialEnded) -> None:
-        row.state, row.seconds = event.state, event.seconds
+        row.state, row.seconds = event.ending.shown, event.seconds
         row.epoch = str(event.epochs)
         if event.value is not None:
             row.value = f"{event.value:.4f}"
         self._best = event.best
-        self._finished += event.state != "interrupted"
+        self._finished += not event.ending.is_resumable
 
     def render(self) -> RenderableType:
         """The table as it stands."""

@@ -24,6 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from catdog_search.config import StudyConfig
+from catdog_search.outcomes import Ending
 from catdog_search.space import Params
 from catdog_search.tracking import trial_files
 from catdog_search.training.execution import PLAIN, Device, Execution
@@ -106,15 +107,15 @@ def train(
         for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
             time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
             if on_batch and not on_batch(epoch, step + 1, 1):
-                return _result("interrupted", history, data)
+                return _result(Ending.INTERRUPTED, history, data)
         if action and epoch == 1:
             _mishap(action)
         history.append(_metrics(params, epoch))
         if action == "diverge":
-            return _result("diverged", history, data)
+            return _result(Ending.DIVERGED, history, data)
         if not report(epoch, history[-1]):
-            return _result("told", history, data)
-    return _result("finished", history, data)
+            return _result(Ending.PRUNED, history, data)
+    return _result(Ending.FINISHED, history, data)
 
 
 def load(params: Params) -> float:
@@ -201,8 +202,8 @@ def _metrics(params: Params, epoch: int) -> dict[str, float]:
     }
 
 
-def _result(ending: Any, history: list[dict[str, float]], data: TrainData) -> TrialResult:
-    finished = ending == "finished"
+def _result(ending: Ending, history: list[dict[str, float]], data: TrainData) -> TrialResult:
+    finished = ending is Ending.FINISHED
     probabilities = np.where(np.arange(len(data.y_val)) % 2, 0.9, 0.1).astype(np.float32)
     return TrialResult(
         ending=ending,

@@ -21,6 +21,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli, studies
+from catdog_search.outcomes import Ending
 from catdog_search.search.estimate import StudyEstimate
 from catdog_search.search.messages import (
     BatchDone,
@@ -249,9 +250,9 @@ EVENTS: list[Any] = [
     TrialStarted(1, {"dropout": 0.25}, "plain", 2, 10),
     BatchDone(1, 0, 5, 10),
     EpochDone(1, 0, EPOCH),
-    TrialEnded(1, "COMPLETE", 0.75, 1, 61.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "finished"),
+    TrialEnded(1, Ending.FINISHED, 0.75, 1, 61.0, Best(1, 0.75, {"dropout": 0.25}, "r")),
     TrialStarted(2, {"dropout": 0.5}, None, 1, 10),
-    TrialEnded(2, "PRUNED", None, 1, 3.0, Best(1, 0.75, {"dropout": 0.25}, "r"), "diverged"),
+    TrialEnded(2, Ending.DIVERGED, None, 1, 3.0, Best(1, 0.75, {"dropout": 0.25}, "r")),
 ]
 
 

@@ -68,7 +68,7 @@ def test_train_reports_every_epoch_in_order(data: TrainData) -> None:
 
 def test_train_stops_when_told(data: TrainData) -> None:
     result = train(PARAMS, config(), data, lambda epoch, metrics: epoch < 1, seed=1)
-    assert (result.ending, len(result.history), result.model) == ("told", 2, None)
+    assert (result.ending, len(result.history), result.model) == ("pruned", 2, None)
 
 
 def test_train_stops_at_the_next_batch_when_interrupted(data: TrainData) -> None:
@@ -158,7 +158,7 @@ def reporter(report: Any = go_on, on_batch: Any = None) -> ReportCallback:
     ("loss", "val_loss", "keep_going", "ending"),
     [
         (0.5, 0.6, True, "finished"),
-        (0.5, 0.6, False, "told"),
+        (0.5, 0.6, False, "pruned"),
         (float("nan"), 0.6, True, "diverged"),
         (0.5, float("inf"), True, "diverged"),
     ],

@@ -204,7 +204,6 @@ def _draw(
 
 def _say_study(loaded: Study, view: StudyView, top: int) -> None:
     from catdog_search.search import insight
-    from catdog_search.terminal import REASONS
 
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
     say(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
@@ -214,10 +213,9 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
         say(f"floor: {view.floor}")
     if rows:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
-    for ending, numbers in insight.failures(view).items():
+    for ending, numbers in insight.ended_early(view).items():
         listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")  # noqa: PLR2004
-        reason = REASONS.get(ending, ending)
-        say(f"ended early, {reason}: {len(numbers)} (trials {listed})")
+        say(f"ended early, {ending.words}: {len(numbers)} (trials {listed})")
         for error, times in insight.most_common_errors(view, ending):
             say(f"  {times} x {error}")
     found = insight.importance(loaded)
@@ -269,7 +267,7 @@ def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
         "best": best and dataclasses.asdict(best),
         "floor": view.floor and dataclasses.asdict(view.floor),
         "counts": view.counts,
-        "failures": insight.failures(view),
+        "failures": insight.ended_early(view),
         "importance": dataclasses.asdict(insight.importance(loaded)),
         "replicates": [dataclasses.asdict(group) for group in insight.replicates(view)],
         "noise": list(insight.noise(view)),

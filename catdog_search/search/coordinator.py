@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
@@ -48,7 +49,7 @@ from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.storage import UID, about_storage, open_study
 from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
-from catdog_search.tracking.runs import RunStatus, StudyRuns
+from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import NO_WISH, PLAIN, Wish, check, choose
 

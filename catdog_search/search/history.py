@@ -12,6 +12,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.config import Direction
+from catdog_search.outcomes import OVER, TELLING, Ending
 from catdog_search.places import State
 from catdog_search.redact import redact
 from catdog_search.search.floor import Always, always
@@ -48,8 +49,6 @@ DROPPED = "dropped"  # numbers of the trials whose model and figures are no long
 
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text
 
-FINISHED = ("COMPLETE", "PRUNED", "FAIL")
-
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -67,7 +66,7 @@ class TrialRow:
         run_id: MLflow's.
         kept: Whether it keeps its model and figures.
         model_id: Of the kept model.
-        ending: How it ended: `finished`, `told`, `diverged`, `oom`, `too_large`, `crashed`, `bug`.
+        ending: How it ended; None before that.
         error: Why, where it FAILed or was PRUNED by a constraint.
         scores: Final metrics of val; empty unless COMPLETE.
         n_weights: Of its network.
@@ -84,10 +83,25 @@ class TrialRow:
     run_id: str | None
     kept: bool
     model_id: str | None
-    ending: str | None
+    ending: Ending | None
     error: str | None
     scores: Mapping[str, float]
     n_weights: int | None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state in OVER
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it is over and says something of its params, as one that hit a bug doesn't."""
+        return self.state in TELLING
+
+    @property
+    def is_constraint(self) -> bool:
+        """Whether it ended in what the sampler learns from as a violated constraint."""
+        return self.ending is not None and self.ending.is_constraint
 
 
 @dataclass(frozen=True)
@@ -128,13 +142,12 @@ class StudyView:
     @property
     def finished(self) -> int:
         """Trials that count against the budget."""
-        return sum(row.state in FINISHED for row in self.trials)
+        return sum(row.is_over for row in self.trials)
 
     @cached_property
     def tried(self) -> dict[str, int]:
         """Numbers of the trials that are over, by the key of their params; failed ones are not."""
-        over = [row for row in self.trials if row.state in ("COMPLETE", "PRUNED")]
-        return {params_key(row.params): row.number for row in over}
+        return {params_key(row.params): row.number for row in self.trials if row.is_telling}
 
     @property
     def floor(self) -> Always | None:
@@ -246,7 +259,7 @@ def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str,
         run_id=runs.get(str(trial.number), attrs.get(RUN_ID)),
         kept=attrs.get(KEPT, False) and trial.number not in dropped,
         model_id=None if trial.number in dropped else attrs.get(MODEL_ID),
-        ending=attrs.get(ENDING),
+        ending=Ending.read(attrs[ENDING]) if ENDING in attrs else None,
         error=attrs.get(ERROR),
         scores=attrs.get(SCORES, {}),
         n_weights=attrs.get(N_WEIGHTS),

@@ -16,6 +16,7 @@ from optuna.importance import (
 )
 from optuna.trial import TrialState
 
+from catdog_search.outcomes import Ending
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.sampler import quiet_experiments
 from catdog_search.space import params_key
@@ -125,16 +126,16 @@ def noise(view: StudyView) -> Iterator[str]:
         yield "seeds: no params were trained twice; `--seeds N` shows what the seed alone changes"
 
 
-def failures(view: StudyView) -> dict[str, list[int]]:
-    """Numbers of the trials that came to nothing, by reason."""
-    reasons: dict[str, list[int]] = {}
+def ended_early(view: StudyView) -> dict[Ending, list[int]]:
+    """Numbers of the trials that are over and not COMPLETE, by ending, the most frequent first."""
+    numbers: dict[Ending, list[int]] = {}
     for row in view.trials:
-        if row.state in ("PRUNED", "FAIL") and row.ending:
-            reasons.setdefault(row.ending, []).append(row.number)
-    return dict(sorted(reasons.items(), key=lambda item: -len(item[1])))
+        if row.is_over and row.ending not in (None, Ending.FINISHED):
+            numbers.setdefault(row.ending, []).append(row.number)
+    return dict(sorted(numbers.items(), key=lambda item: -len(item[1])))
 
 
-def most_common_errors(view: StudyView, ending: str, most: int = 3) -> list[tuple[str, int]]:
+def most_common_errors(view: StudyView, ending: Ending, most: int = 3) -> list[tuple[str, int]]:
     """What the trials of one reason said, the most frequent first."""
     said = Counter(row.error for row in view.trials if row.ending == ending and row.error)
     return said.most_common(most)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
+from catdog_search.outcomes import Ending
 from catdog_search.search.estimate import StudyEstimate
 from catdog_search.space import Params
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import Device, Execution
-from catdog_search.training.result import Ending
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,6 @@ class EpochDone:
     metrics: Mapping[str, float]
 
 
-# What training says, and: out of memory; estimated to be too large, and not trained; its workers
-# died; something around the trial is to blame; a bug.
-TrialEnding = Ending | Literal["oom", "too_large", "crashed", "blocked", "bug"]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """How a trial ended.
@@ -167,7 +161,7 @@ class Outcome:
         photos_lost: Whether it was blocked because the cache lost the photos.
     """
 
-    ending: TrialEnding
+    ending: Ending
     value: float | None = None
     scores: Mapping[str, float] | None = None
     n_weights: int | None = None
@@ -238,15 +232,14 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial ended, `state` as Optuna spells it, or `interrupted`."""
+    """A trial ended, or its attempt did."""
 
     number: int
-    state: str
+    ending: Ending
     value: float | None
     epochs: int
     seconds: float
     best: Best | None
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable
 from multiprocessing import connection
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import psutil
 
 from catdog_search import clock
 from catdog_search.children import starting_safely
 from catdog_search.errors import TrialFailedError
+from catdog_search.outcomes import Ending
 from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
     Decision,
@@ -43,15 +44,12 @@ class WorkerDiedError(Exception):
     """A worker is gone.
 
     Attributes:
-        ending: `oom` where memory ran out, `blocked` where it waited for something else,
-            else `crashed`.
+        ending: OOM where memory ran out, BLOCKED where it waited for something else, else CRASHED.
         text: What happened, for people: `was killed by SIGKILL`.
         from_outside: Whether something else ended it, so that another may fare better.
     """
 
-    def __init__(
-        self, ending: Literal["oom", "blocked", "crashed"], text: str, *, from_outside: bool = True
-    ) -> None:
+    def __init__(self, ending: Ending, text: str, *, from_outside: bool = True) -> None:
         super().__init__(text)
         self.ending = ending
         self.text = text
@@ -134,7 +132,7 @@ class Worker:
                 self._heard = clock.now()
                 self._recording_s = message.seconds if isinstance(message, Recording) else 0.0
                 if isinstance(message, Outcome):
-                    self._full = message.ending == "oom"
+                    self._full = message.ending is Ending.OOM
                 return message
         except (EOFError, OSError):
             raise self._died() from None
@@ -147,8 +145,10 @@ class Worker:
         self.kill()
         if self._recording_s:
             text = f"MLflow's store, or its disk, has not answered for {self._recording_s:g} s"
-            raise WorkerDiedError("blocked", text)
-        raise WorkerDiedError("crashed", f"gave no sign of life for {self._launch.stall_s:g} s")
+            raise WorkerDiedError(Ending.BLOCKED, text)
+        raise WorkerDiedError(
+            Ending.CRASHED, f"gave no sign of life for {self._launch.stall_s:g} s"
+        )
 
     def _watch_memory(self) -> None:
         now = time.monotonic()
@@ -160,7 +160,7 @@ class Worker:
         if used > most:
             self.kill()
             text = f"out of memory: the worker held {used / 1e9:.2f} GB, at most {most / 1e9:.2f}"
-            raise WorkerDiedError("oom", text)
+            raise WorkerDiedError(Ending.OOM, text)
 
     def memory_bytes(self) -> int:
         """What the process holds in memory; 0 where it is gone."""
@@ -194,10 +194,10 @@ class Worker:
         code = self._process.exitcode
         self.kill()
         if code is None or code >= 0:
-            return WorkerDiedError("crashed", f"exited with {code}", from_outside=False)
+            return WorkerDiedError(Ending.CRASHED, f"exited with {code}", from_outside=False)
         if -code == signal.SIGKILL and oom_kills() != self._oom_kills:
-            return WorkerDiedError("oom", "out of memory: the kernel killed the worker")
-        return WorkerDiedError("crashed", f"was killed by {signal.Signals(-code).name}")
+            return WorkerDiedError(Ending.OOM, "out of memory: the kernel killed the worker")
+        return WorkerDiedError(Ending.CRASHED, f"was killed by {signal.Signals(-code).name}")
 
 
 class Pool:

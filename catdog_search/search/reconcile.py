@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from catdog_search.errors import StudyLockedError
 from catdog_search.identity import local_path
+from catdog_search.outcomes import run_status
 from catdog_search.places import State, file_lock
 from catdog_search.search import history
 from catdog_search.search.history import TrialRow, view_of
@@ -96,7 +97,7 @@ class _Comparison:
         runs = StudyRuns(self._store, name, uid)
         by_id = {run.info.run_id: run for run in runs.children()}
         for row in self._rows:
-            if row.state in history.FINISHED:
+            if row.is_over:
                 yield from self._of_finished(runs, row, by_id)
         yield from self._of_strays(runs)
         yield from self._of_strangers(runs, by_id)
@@ -154,7 +155,7 @@ class _Comparison:
             return
         run_id, status = run.info.run_id, run.info.status
         tag = run.data.tags.get("trial_state")
-        if (status, tag) != ("FAILED" if row.state == "FAIL" else "FINISHED", row.state):
+        if (status, tag) != (run_status(row.state), row.state):
             yield self._finding(
                 f"{at} is {row.state} in Optuna, its run {run_id} is {status}, trial_state {tag}",
                 "close the run as Optuna says",
@@ -170,7 +171,7 @@ class _Comparison:
 
     def _of_strangers(self, runs: StudyRuns, by_id: Mapping[str, Any]) -> Iterator[Finding]:
         """A run that no finished trial owns must be closed."""
-        own = {row.run_id for row in self._rows if row.state in history.FINISHED}
+        own = {row.run_id for row in self._rows if row.is_over}
         for run_id, run in by_id.items():
             if run_id in own or run.info.status == "KILLED":
                 continue
@@ -226,7 +227,7 @@ class _Comparison:
         return next((uri for uri in [*before, last] if uri not in (None, self._store.shown)), None)
 
     def _of_files(self) -> Iterator[Finding]:
-        over = {row.number for row in self._rows if row.state in history.FINISHED}
+        over = {row.number for row in self._rows if row.is_over}
         for path in checkpoints_of(self._scratch, over):
             yield self._finding(
                 f"{path} is of a trial that is over",

@@ -17,6 +17,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.markup import as_markdown
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
 from catdog_search.redact import redact
 from catdog_search.search import history
@@ -28,28 +29,12 @@ from catdog_search.space import Params
 from catdog_search.tracking.looked_at import SPLITS_FILE
 from catdog_search.tracking.runs import (
     DatasetCard,
-    RunStatus,
     StudyRuns,
     as_text,
     recorded,
 )
 from catdog_search.tracking.trial_files import FIGURES, log_figures
 from catdog_search.training.execution import Execution
-
-# How a trial's ending reads in Optuna and in MLflow.
-_STATES: dict[str, tuple[TrialState, RunStatus]] = {
-    "finished": (TrialState.COMPLETE, "FINISHED"),
-    "told": (TrialState.PRUNED, "FINISHED"),
-    "diverged": (TrialState.PRUNED, "FINISHED"),
-    "oom": (TrialState.PRUNED, "FINISHED"),
-    "too_large": (TrialState.PRUNED, "FINISHED"),
-    "crashed": (TrialState.PRUNED, "FINISHED"),
-    "bug": (TrialState.FAIL, "FAILED"),
-}
-# Endings that the sampler learns from as constraints; as a FAIL they would be invisible to it.
-CONSTRAINTS = ("diverged", "oom", "too_large", "crashed")
-# Endings that leave the trial to be taken up again.
-_UNFINISHED = ("interrupted", "blocked")
 
 
 class StudyRecord:
@@ -180,18 +165,15 @@ class StudyRecord:
         """Close the run of an attempt that is over while its trial isn't."""
         self._runs.abandon(run_id)
 
-    def end(self, trial: Trial, run_id: str, outcome: Outcome) -> str:
-        """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it.
-
-        Returns:
-            The state, as Optuna spells it, or `interrupted`.
-        """
-        if outcome.ending in _UNFINISHED:
-            if outcome.ending == "blocked":
+    def end(self, trial: Trial, run_id: str, outcome: Outcome) -> None:
+        """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it."""
+        ending = outcome.ending
+        if ending.state is None:
+            if ending is Ending.BLOCKED:
                 self._runs.hurry()
             self._leave(run_id)
-            return "interrupted"
-        state, _ = _STATES[outcome.ending]
+            return
+        state = TrialState[ending.state]
         attrs = {
             history.MODEL_ID: outcome.model_id,
             history.KEPT: outcome.kept,
@@ -202,13 +184,12 @@ class StudyRecord:
         for name, value in attrs.items():
             if value:
                 trial.set_user_attr(name, value)
-        if outcome.ending in CONSTRAINTS:
-            trial.set_constraint(outcome.ending, outcome.excess)
-        trial.set_user_attr(history.ENDING, outcome.ending)
+        if ending.is_constraint:
+            trial.set_constraint(ending.value, outcome.excess)
+        trial.set_user_attr(history.ENDING, ending.value)
         self._study.tell(trial, outcome.value if state == TrialState.COMPLETE else None, state)
         close_run(self._runs, run_id, self._study.get_trials(deepcopy=False)[trial.number])
         self._rank()
-        return state.name
 
     def _leave(self, run_id: str) -> None:
         """Close the run of an attempt; where the store is what failed, `settle` does it later."""
@@ -285,11 +266,11 @@ class StudyRecord:
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
     """Close the run of a finished trial as Optuna says."""
     attrs = trial.user_attrs
-    ending = attrs[history.ENDING]
-    tags = {"trial_state": trial.state.name, "ending": ending}
+    ending = Ending.read(attrs[history.ENDING])
+    tags = {"trial_state": trial.state.name, "ending": ending.value}
     if reason := attrs.get(history.ERROR):
         tags["error"] = reason
-    runs.finish(run_id, _STATES[ending][1], tags)
+    runs.finish(run_id, ending.run_status, tags)
 
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:

@@ -18,6 +18,7 @@ from optuna.trial import Trial
 from catdog_search import clock
 from catdog_search.config import StudyConfig
 from catdog_search.errors import StateError, TrialFailedError
+from catdog_search.outcomes import Ending
 from catdog_search.search import history
 from catdog_search.search.feasibility import Risk, failure_risk
 from catdog_search.search.history import StudyView, view_of
@@ -41,7 +42,7 @@ from catdog_search.search.photos import Photos
 from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import report_epoch
-from catdog_search.search.record import CONSTRAINTS, StudyRecord
+from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import trial_seed
 from catdog_search.search.scratch import checkpoint_path
 from catdog_search.space import Params, Space, params_key
@@ -210,8 +211,9 @@ class Slot:
             while True:
                 spec = self._begin(trial, params, view, execution)
                 outcome = yield from self._attempt(spec, trial)
-                crashes = self._set.record.count_crash(trial) if outcome.ending == "crashed" else 0
-                if outcome.ending != "crashed" or crashes >= MAX_CRASHES:
+                if outcome.ending is not Ending.CRASHED:
+                    break
+                if self._set.record.count_crash(trial) >= MAX_CRASHES:
                     break
                 self._set.record.abandon(spec.run_id)
                 text = f"trial {trial.number}: the worker {outcome.reason}; once more"
@@ -249,10 +251,10 @@ class Slot:
     def _attempt(self, spec: TrialSpec, trial: Trial) -> Turns[Outcome]:
         """Hand a trial to a worker and answer it until it says how the trial ended."""
         if large := self._set.limits.too_large(spec.params):
-            return Outcome("too_large", excess=large.excess, reason=large.text)
+            return Outcome(Ending.TOO_LARGE, excess=large.excess, reason=large.text)
         worker = yield from self._healthy_worker()
         if worker is None:
-            return Outcome("interrupted")
+            return Outcome(Ending.INTERRUPTED)
         try:
             worker.send(spec)
             outcome = yield from self._converse(worker, spec, trial)
@@ -263,7 +265,7 @@ class Slot:
         except WorkerDiedError as died:
             self._retire()
             if self._set.stop.cause:  # it was asked to stop, and is gone: that will do
-                return Outcome("interrupted")
+                return Outcome(Ending.INTERRUPTED)
             return Outcome(died.ending, reason=died.text)
         else:
             return outcome
@@ -304,21 +306,20 @@ class Slot:
     def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome) -> None:
         """Record an outcome, then react to it."""
         seconds = self._count_seconds(trial)
-        state = self._set.record.end(trial, spec.run_id, outcome)
-        if state != "interrupted":
+        self._set.record.end(trial, spec.run_id, outcome)
+        if not outcome.ending.is_resumable:
             checkpoint_path(self._set.scratch, trial.number).unlink(missing_ok=True)
         view = view_of(self._set.study)
         ended = TrialEnded(
             number=trial.number,
-            state=state,
+            ending=outcome.ending,
             value=outcome.value,
             epochs=view.trials[trial.number].epochs,
             seconds=seconds,
             best=view.best,
-            reason=outcome.ending,
         )
         self._set.tell(ended)
-        if outcome.ending in ("bug", "blocked"):
+        if outcome.ending.stops_study:
             self._raise(trial.number, outcome)
 
     def _raise(self, number: int, outcome: Outcome) -> None:
@@ -327,7 +328,7 @@ class Slot:
             path.write_text(outcome.trace, encoding="utf-8", errors="backslashreplace")
         except OSError:
             path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
-        if outcome.ending == "blocked":
+        if outcome.ending is Ending.BLOCKED:
             raise StateError(
                 f"trial {number} was stopped by something around it: {outcome.reason}; once that "
                 "is mended, run again to go on with it"
@@ -341,7 +342,7 @@ class Slot:
 
 def risk_in(view: StudyView, space: Space) -> Risk | None:
     """How probable failure is, by what a study's trials came to; None where they can't tell."""
-    over = [row for row in view.trials if row.state in ("COMPLETE", "PRUNED")]
-    failed = [row.params for row in over if row.ending in CONSTRAINTS]
-    fitted = [row.params for row in over if row.ending not in CONSTRAINTS]
+    over = [row for row in view.trials if row.is_telling]
+    failed = [row.params for row in over if row.is_constraint]
+    fitted = [row.params for row in over if not row.is_constraint]
     return failure_risk(space, failed, fitted)

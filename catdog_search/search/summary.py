@@ -7,7 +7,7 @@ from typing import Any
 import optuna
 from matplotlib.figure import Figure
 
-from catdog_search.search.history import FINISHED, StudyView, TrialRow
+from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.insight import importance
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.study_figures import (
@@ -26,7 +26,7 @@ def summarize(study: optuna.Study, runs: StudyRuns, view: StudyView) -> None:
 
 def study_figures(study: optuna.Study, view: StudyView) -> dict[str, Figure]:
     """The figures of a study, by file name."""
-    points = [_point(row) for row in view.trials if row.state in FINISHED]
+    points = [_point(row) for row in view.trials if row.is_over]
     metric, title = view.metric or "objective", f"study {view.name}"
     maximize = view.direction == "maximize"
     figures = {
@@ -40,7 +40,7 @@ def study_figures(study: optuna.Study, view: StudyView) -> dict[str, Figure]:
 
 
 def _point(row: TrialRow) -> Point:
-    failed = row.ending not in (None, "finished", "told")
+    failed = row.ending is not None and row.ending.is_failure
     return Point(row.number, row.value, failed, row.varied, row.recipe)
 
 

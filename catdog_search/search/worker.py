@@ -15,10 +15,11 @@ import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from catdog_search.config import is_better
 from catdog_search.errors import BackendError, CacheLostError, CatdogError
+from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
@@ -52,7 +53,7 @@ TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
 # MLflow keeps the example of a model's input as text, twice.
 _EXAMPLE_SIDE = 64
-_REASONS = {"diverged": "diverged: the loss is not finite"}
+_REASONS = {Ending.DIVERGED: "diverged: the loss is not finite"}
 
 
 def choose_backend() -> str:
@@ -174,14 +175,13 @@ class _Trainer:
             trace = redact(traceback.format_exc())
             return Outcome(ending, reason=redact(reason), trace=trace, photos_lost=lost)
 
-    def _ending(
-        self, error: Exception, state: Path
-    ) -> tuple[Literal["oom", "blocked", "bug"], str]:
+    def _ending(self, error: Exception, state: Path) -> tuple[Ending, str]:
         if isinstance(error, CatdogError):
-            return "blocked", str(error)  # written to be read
+            return Ending.BLOCKED, str(error)  # written to be read
         if reason := outside_reason(error, state):
-            return "blocked", reason
-        return ("oom" if self._module.is_out_of_memory(error) else "bug"), _first_line(error)
+            return Ending.BLOCKED, reason
+        is_full = self._module.is_out_of_memory(error)
+        return (Ending.OOM if is_full else Ending.BUG), _first_line(error)
 
     def _say(self, text: str) -> None:
         self._connection.send(Notice(f"trial {self._number}: {text}"))
@@ -218,7 +218,7 @@ class _Trainer:
         with system_metrics(spec.store, spec.run_id):
             result = self._train(spec, data, report, on_batch)
         if self._stopped:
-            return Outcome("interrupted")
+            return Outcome(Ending.INTERRUPTED)
         return self._log(spec, data, result, client)
 
     def _train(
@@ -261,7 +261,7 @@ class _Trainer:
         from catdog_search.tracking.runs import log_metrics
         from catdog_search.tracking.trial_files import log_val
 
-        if result.ending != "finished":
+        if result.ending is not Ending.FINISHED:
             reason = _REASONS.get(result.ending, "")
             return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
         value = result.scores[spec.config.metric]
@@ -275,7 +275,7 @@ class _Trainer:
             self._draw(spec, data, result)
         model = result.model if kept else None
         return Outcome(
-            ending="finished",
+            ending=Ending.FINISHED,
             value=value,
             scores=result.scores,
             n_weights=result.n_weights,

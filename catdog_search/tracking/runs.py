@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
 from catdog_search.markup import as_markdown
+from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_absent
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
 
 PARENT_TAG = "mlflow.parentRunId"
-RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 _PAGE = 1000
 _RANK = "rank"
 _TABLE = "trials.json"

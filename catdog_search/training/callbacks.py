@@ -12,10 +12,11 @@ import numpy as np
 
 from catdog_search import clock
 from catdog_search.models.augmentation import Shrink
+from catdog_search.outcomes import Ending
 from catdog_search.training.checkpoint import Checkpoint
 from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.pixels import DevicePixels
-from catdog_search.training.result import Ending, OnBatch, Report
+from catdog_search.training.result import OnBatch, Report
 
 # on_batch may cross to another process, so it isn't asked more often than a person can see.
 _ASK_EVERY_S = 0.2
@@ -58,7 +59,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = self._step = 0
         self._asked = self._started = 0.0
         self._trained: float | None = None
-        self.ending: Ending = "finished"
+        self.ending = Ending.FINISHED
         self.history = list(history)
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -85,7 +86,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             return
         self._asked = now
         if not self._on_batch(self._epoch, self._step, self.params["steps"]):
-            self._stop("interrupted")
+            self._stop(Ending.INTERRUPTED)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Record and report.
@@ -93,7 +94,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         Raises:
             KeyError: The model doesn't log the monitored metric.
         """
-        if self.ending == "interrupted":
+        if self.ending is Ending.INTERRUPTED:
             return  # part of an epoch is no epoch
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in metrics:
@@ -105,9 +106,9 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             metrics["images_per_second"] = self._photos / self._trained
         self.history.append(metrics)
         if not all(math.isfinite(metrics[name]) for name in ("loss", self.monitor)):
-            self._stop("diverged")
+            self._stop(Ending.DIVERGED)
         elif not self._report(epoch, metrics):
-            self._stop("told")
+            self._stop(Ending.PRUNED)
 
     def _stop(self, ending: Ending) -> None:
         self.ending = ending
@@ -222,7 +223,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Save, unless the training is over for another reason than early stopping."""
         del epoch, logs
-        if self._reporter.ending != "finished":
+        if self._reporter.ending is not Ending.FINISHED:
             return
         stopper: dict[str, Any] = {}
         weights: list[Any] = []

@@ -21,6 +21,7 @@ from catdog_search.models.augmentation import Augment
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.outcomes import Ending
 from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
@@ -143,16 +144,16 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
             fitter.take_up(family.phases)
             say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
         if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
-            return _unscored("told", history, family)
+            return _unscored(Ending.PRUNED, history, family)
         for phase in family.phases:
             if fitter.concerns(phase):
                 fitter.fit(phase)
     except StoppedError:
-        return _unscored("interrupted", reporter.history, family)
+        return _unscored(Ending.INTERRUPTED, reporter.history, family)
     result = _unscored(reporter.ending, reporter.history, family)
     if reporter.history:
         result = dataclasses.replace(result, best_epoch=fitter.best_epoch())
-    if result.ending != "finished":
+    if result.ending is not Ending.FINISHED:
         return result
     logits = fitter.logits() if family.as_trained else None
     return _scored(result, family.network(), data, trial.image_size, logits)
@@ -217,7 +218,8 @@ class _Fitter:
         """Whether a phase has something to train, or to take over from a checkpoint at its end."""
         done = len(self._reporter.history)
         at_its_end = done == phase.end and self._resumed is not None
-        return self._reporter.ending == "finished" and (done < phase.end or at_its_end)
+        goes_on = self._reporter.ending is Ending.FINISHED
+        return goes_on and (done < phase.end or at_its_end)
 
     def take_up(self, phases: Sequence[Phase]) -> None:
         """Begin the phase in which the checkpoint was saved, with what it holds.
@@ -344,7 +346,7 @@ def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
     )
 
 
-def _unscored(ending: Any, history: list[dict[str, float]], family: Family) -> TrialResult:
+def _unscored(ending: Ending, history: list[dict[str, float]], family: Family) -> TrialResult:
     return TrialResult(
         ending=ending,
         history=history,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from catdog_search.outcomes import Ending
 
 if TYPE_CHECKING:
     import keras
@@ -19,9 +21,6 @@ Metrics = Mapping[str, float]
 Report = Callable[[int, Metrics], bool]
 # (epoch, step, steps), or (None, photos, all photos) while features are computed.
 OnBatch = Callable[[int | None, int, int], bool]
-
-# finished: all epochs or early stopping. told: `report` said stop. interrupted: `on_batch` did.
-Ending = Literal["finished", "told", "interrupted", "diverged"]
 
 
 @dataclass(frozen=True, eq=False)  # an array is no key; the object itself can be one
@@ -58,7 +57,8 @@ class TrialResult:
     """How a training ended.
 
     Attributes:
-        ending: Why it ended.
+        ending: FINISHED after all epochs or early stopping, PRUNED where `report` said stop,
+            INTERRUPTED where `on_batch` did, or DIVERGED.
         history: Metrics of every epoch, from epoch 0.
         best_epoch: Epoch whose weights were kept, by the monitored metric; None where there is no
             finite one.
