@@ -21,24 +21,16 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from catdog_search.errors import StudyFileError
+from catdog_search.objective import DIRECTION_OF, Direction, Metric
 from catdog_search.space import Knob, Params, Space, did_you_mean
 from catdog_search.text import one_spelling
 
-Metric = Literal["val_accuracy", "val_balanced_accuracy", "val_auc", "val_loss"]
-Direction = Literal["maximize", "minimize"]
 Duplicates = Literal["near", "exact", "off"]
 # What labels are read from, where that is no file.
 LABELS = ("folders", "names")
 
 # Sides of photos, in pixels.
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
-
-_DIRECTION_OF: dict[Metric, Direction] = {
-    "val_accuracy": "maximize",
-    "val_balanced_accuracy": "maximize",
-    "val_auc": "maximize",
-    "val_loss": "minimize",
-}
 
 
 class _Table(BaseModel):
@@ -558,7 +550,7 @@ def check_study(table: Mapping[str, Any], file: str) -> StudyConfig:
         # Unknown keys first: a misspelt key is also reported as a missing one.
         errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
         raise StudyFileError(_one_line(errors[0], file)) from None
-    right = _DIRECTION_OF[config.metric]
+    right = DIRECTION_OF[config.metric]
     if config.direction != right:
         raise StudyFileError(
             f"{file} direction: {config.direction!r} with metric {config.metric!r} looks for the "
@@ -580,8 +572,3 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
     if error["type"] == "missing":
         return f"{where} {key}: is missing; it must be {allowed}"
     return f"{where} {key}: {error['input']!r} is not allowed; it must be {allowed}"
-
-
-def is_better(direction: Direction, value: float, other: float) -> bool:
-    """Whether `value` beats `other`; the one place that knows what a direction means."""
-    return value > other if direction == "maximize" else value < other

@@ -15,8 +15,8 @@ from tiny_study import TABLE, run
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.intervals import wilson
 from catdog_search.places import State
-from catdog_search.promotion.score import wilson
 from catdog_search.search import history
 from catdog_search.search.compare import majority, probe, verdict
 from catdog_search.tracking.store import Store, ensure_mlflow_db

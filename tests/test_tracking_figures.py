@@ -114,7 +114,7 @@ def drawn_with(text: str) -> dict[str, Figure]:
     bars = [Bar(text, 0.9, 0.1, 0.9, 0.8, [metrics])]
     return {
         **figures.trial_figures(text, metrics, 0, GOT, names, photos),
-        "history": optimization_history(points, text, maximize=True, title=text),
+        "history": optimization_history(points, text, "maximize", text),
         "importance": importance_bars({"dropout": 1.0}, text, text),
         "slices": slices(points, text, text),
         "accuracy": accuracies(bars, {text: 0.5}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from catdog_search.data import dataset
 from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, StateError
+from catdog_search.intervals import wilson
 from catdog_search.places import State
 from catdog_search.text import name_key, printable
 from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
@@ -24,7 +24,6 @@ from catdog_search.training.evaluate import scores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_95_PERCENT = 1.96
 # Tag of the run whose model was shown photos of test.
 _LOOKED = "test_looked_at"
 
@@ -144,14 +143,3 @@ def _seen(sha256s: list[str], hashes: Mapping[str, list[str]] | None) -> dict[st
     where = {short: split for split, shorts in hashes.items() for short in shorts}
     counted = Counter(where.get(short_hash(sha256), "new") for sha256 in sha256s)
     return {split: counted[split] for split in ("train", "val", "test", "new")}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, good near 1 too.
-
-    Source: Wilson 1927, J. Am. Stat. Assoc. 22.
-    """
-    z, share = _95_PERCENT, right / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -51,7 +51,7 @@ from catdog_search.search.worker import TRAINING, choose_backend
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
-from catdog_search.training.execution import NO_WISH, PLAIN, Wish, check, choose
+from catdog_search.training.execution import NO_WISH, PLAIN, Wish, choose
 
 End = Literal["done", "exhausted", "interrupt", "timeout"]
 
@@ -145,7 +145,6 @@ def run_study(
     """
     started = time.monotonic()
     backend = choose_backend()
-    check(options.wish, backend)
     state.create()
     with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
         require_kept(state, config.name)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from catdog_search.config import Direction
+from catdog_search.objective import Direction, badness
 from catdog_search.outcomes import OVER, TELLING, Ending
 from catdog_search.places import State
 from catdog_search.redact import redact
@@ -46,6 +47,11 @@ CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
 PUBLISHED = "published"  # what others reached, by recipe
 DEVICE = "device"  # that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
+
+_DIRECTIONS: dict[StudyDirection, Direction] = {
+    StudyDirection.MAXIMIZE: "maximize",
+    StudyDirection.MINIMIZE: "minimize",
+}
 
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text
 
@@ -161,8 +167,8 @@ class StudyView:
         PRUNED ones are left out: their value is that of the epoch they were stopped at.
         """
         complete = [(row.value, row) for row in self.trials if row.value is not None]
-        sign = -1 if self.direction == "maximize" else 1
-        return [row for _, row in sorted(complete, key=lambda r: (sign * r[0], r[1].number))]
+        by_rank = sorted(complete, key=lambda r: (badness(self.direction, r[0]), r[1].number))
+        return [row for _, row in by_rank]
 
     @property
     def best(self) -> Best | None:
@@ -190,7 +196,7 @@ def view_of(study: optuna.Study) -> StudyView:
     space = _space_of(attrs.get(FINGERPRINT))
     return StudyView(
         name=study.study_name,
-        direction="maximize" if study.direction.name == "MAXIMIZE" else "minimize",
+        direction=_DIRECTIONS[study.direction],
         trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(PARENT_RUN_ID),
         tracking_uri=_without_secrets(attrs.get(TRACKING_URI)),

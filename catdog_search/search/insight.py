@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from optuna.importance import (
 )
 from optuna.trial import TrialState
 
+from catdog_search.intervals import wilson
 from catdog_search.outcomes import Ending
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.sampler import quiet_experiments
@@ -28,7 +28,6 @@ TELLING = 30
 # fANOVA takes half a second for so many trials, and ever longer for more. PED-ANOVA takes none,
 # but compares the best tenth with the rest: of fewer trials that are too few to compare.
 _MOST_FOR_FANOVA = 100
-_95_PERCENT = 1.96
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,12 @@ def noise(view: StudyView) -> Iterator[str]:
     best = view.best
     if best is None or view.n_val is None or view.metric != "val_accuracy":
         return
-    half = _95_PERCENT * math.sqrt(best.value * (1 - best.value) / view.n_val)
-    near = [row for row in view.ranked()[1:] if row.value and best.value - row.value < half]
+    low, high = wilson(round(best.value * view.n_val), view.n_val)
+    near = [row for row in view.ranked()[1:] if row.value and row.value > low]
     yield (
-        f"val has {view.n_val} photos: {best.value:.4f} is good to within ±{half:.4f} (95 %); "
-        f"{len(near)} of {len(view.ranked()) - 1} other trials lie within that of the best"
+        f"val has {view.n_val} photos: {best.value:.4f} may be anything from {low:.4f} to "
+        f"{high:.4f} (95 %); {len(near)} of {len(view.ranked()) - 1} other trials lie above that "
+        "lower bound"
     )
     if not groups:
         yield "seeds: no params were trained twice; `--seeds N` shows what the seed alone changes"

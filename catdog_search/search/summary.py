@@ -28,9 +28,8 @@ def study_figures(study: optuna.Study, view: StudyView) -> dict[str, Figure]:
     """The figures of a study, by file name."""
     points = [_point(row) for row in view.trials if row.is_over]
     metric, title = view.metric or "objective", f"study {view.name}"
-    maximize = view.direction == "maximize"
     figures = {
-        "history.png": optimization_history(points, metric, maximize=maximize, title=title),
+        "history.png": optimization_history(points, metric, view.direction, title),
         "slices.png": slices(points, metric, title),
     }
     found = importance(study)

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from catdog_search.config import is_better
 from catdog_search.errors import BackendError, CacheLostError, CatdogError
+from catdog_search.objective import is_better
 from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason
 from catdog_search.redact import redact

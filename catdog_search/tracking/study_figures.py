@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from catdog_search.markup import as_figure_text
+from catdog_search.objective import Direction, best_so_far
 from catdog_search.space import Params, Value
 from catdog_search.tracking.figures import MARK, TRAIN, VAL, plain_style
 
@@ -45,7 +45,7 @@ class Point:
 
 @plain_style()
 def optimization_history(
-    points: Sequence[Point], metric: str, *, maximize: bool, title: str
+    points: Sequence[Point], metric: str, direction: Direction, title: str
 ) -> Figure:
     """The objective of each trial in their order, and the best so far."""
     figure = Figure(figsize=(8, 4), layout="constrained")
@@ -53,7 +53,7 @@ def optimization_history(
     done = [(p.number, p.value) for p in points if p.value is not None]
     axes.scatter([n for n, _ in done], [v for _, v in done], color=VAL, s=22, label="COMPLETE")
     if done:
-        best = (np.maximum if maximize else np.minimum).accumulate([v for _, v in done])
+        best = best_so_far(direction, [v for _, v in done])
         numbers = [n for n, _ in done]
         axes.step(numbers, best, where="post", color=MARK, label="best so far")
         floor = axes.get_ylim()[0]

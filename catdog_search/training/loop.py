@@ -21,6 +21,7 @@ from catdog_search.models.augmentation import Augment
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.models.resnet_plan import weights_id
+from catdog_search.objective import keras_mode
 from catdog_search.outcomes import Ending
 from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.space import Params
@@ -339,7 +340,7 @@ def restore(model: keras.Model, checkpoint: Checkpoint, *, early_stopping: bool)
 def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
     return keras.callbacks.EarlyStopping(
         monitor=config.metric,
-        mode="max" if config.direction == "maximize" else "min",
+        mode=keras_mode(config.direction),
         patience=config.training.patience,
         min_delta=config.training.min_delta,
         restore_best_weights=True,
