@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from catdog_search.config import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.errors import StateError
+from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.memory import free_bytes
 from catdog_search.space import did_you_mean
 from catdog_search.text import name_key, printable
