@@ -19,8 +19,8 @@ import common
 from step import subset
 
 from catdog_search import studies
-from catdog_search.config import ResNet50Params
-from catdog_search.models.resnet_plan import cost_of_resnet50, require_weights, stages_in
+from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50
+from catdog_search.families.weights import require_weights, stages_in
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.result import TrainData
 

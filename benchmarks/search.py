@@ -27,8 +27,8 @@ from typing import Any
 import common
 from step import FULL, layers
 
-from catdog_search.config import CnnParams
 from catdog_search.data.dataset import Dataset
+from catdog_search.families.cnn import CnnParams
 
 IMAGE_SIZE = 64
 _TEST = 60

@@ -20,8 +20,9 @@ from typing import Any
 import common
 import numpy as np
 
-from catdog_search.config import AUGMENTATIONS, CnnParams
 from catdog_search.data.dataset import Dataset
+from catdog_search.families.base import AUGMENTATIONS
+from catdog_search.families.cnn import CnnParams
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Execution, Precision
 from catdog_search.training.result import TrainData

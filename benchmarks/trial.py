@@ -53,7 +53,7 @@ def bare(connection: Connection, packed: Dataset, asked: argparse.Namespace) -> 
 
     keras.config.set_dtype_policy(asked.precision)
 
-    from catdog_search.config import CnnParams
+    from catdog_search.families.cnn import CnnParams
     from catdog_search.models.cnn import build_cnn
 
     x, y = packed.split("train")

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from catdog_search import config as cfg
-from catdog_search.config import StudyConfig
+from catdog_search.config import StudyConfig, check_study
 from catdog_search.errors import StudyFileError
+from catdog_search.families import registry
+from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.space import (
     Choice,
     Fixed,
@@ -21,9 +22,6 @@ from catdog_search.space import (
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
-_LEAST_SIZE = 8
-_LEAST_RESNET_SIZE = 32
-_ALL_STAGES = 5
 # Of a recipe: MLflow names a run after it.
 _LONGEST_NAME = 250
 # Optuna's grid sampler lists all points, for every trial anew.
@@ -84,25 +82,21 @@ def load(name_or_file: str) -> StudyConfig:
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     """Check the content of a study file; `file` is named in messages."""
-    family = table.get("family", "cnn")
-    families = (*cfg.FAMILIES, cfg.ANY_FAMILY)
+    family, families = table.get("family", registry.default()), registry.names()
     if family not in families:
         raise StudyFileError(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
-    knobs = cfg.knobs(family)
+    knobs = registry.knobs(family)
     space = parse_space(_subtable(table, "space", file), knobs, f"{file} [space]")
     if not space.dimensions:
         raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
     recipes = _parse_recipes(_subtable(table, "recipes", file), space, file)
-    config = cfg.check_study({**table, "space": space, "recipes": recipes}, file)
+    config = check_study({**table, "space": space, "recipes": recipes}, file)
     for name in config.published:
         if name not in recipes:
             raise StudyFileError(f"{file} [published.{name}]: {did_you_mean(name, recipes)}")
     _check_image_sizes(config, file)
-    if config.family != "resnet50":
-        _check_blocks(config, file)
-        _check_progressive(config, file)
-    if config.family != "cnn":
-        _check_resnet50(config, file)
+    if problem := next(registry.problems(config.family, config.domain()), None):
+        raise StudyFileError(f"{file} {problem}")
     _check_sampler(config, file)
     _check_schedule(config, file)
     return config
@@ -129,17 +123,6 @@ def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[st
     return recipes
 
 
-def _check_blocks(config: StudyConfig, file: str) -> None:
-    """Each block halves the side, so the deepest one must still see a pixel."""
-    most = max(int(v) for v in _values(config, "n_blocks"))
-    least = min(config.image_sizes())
-    if 2**most > least:
-        raise StudyFileError(
-            f"{file} [space] n_blocks: {most} blocks need an image_size of at least {2**most}; "
-            f"it is {least}"
-        )
-
-
 def _check_image_sizes(config: StudyConfig, file: str) -> None:
     """Photos are packed at each of them."""
     sizes = config.image_sizes()
@@ -148,47 +131,11 @@ def _check_image_sizes(config: StudyConfig, file: str) -> None:
             f"{file} [space] image_size: {len(sizes)} sizes, each of which is packed; at most "
             f"{_MOST_SIZES}; give choices or a step"
         )
-    if min(sizes) < _LEAST_SIZE:
+    if min(sizes) < SMALLEST_IMAGE:
         raise StudyFileError(
             f"{file} [space] image_size: {min(sizes)} is not allowed; it must be at least "
-            f"{_LEAST_SIZE}, or 0 for the study's own"
+            f"{SMALLEST_IMAGE}, or 0 for the study's own"
         )
-
-
-def _check_resnet50(config: StudyConfig, file: str) -> None:
-    least, most = min(config.image_sizes()), _LEAST_RESNET_SIZE
-    if least < most:
-        raise StudyFileError(f"{file} image_size: {least}; a ResNet50 needs at least {most}")
-    if "mixup" in "+".join(map(str, _values(config, "augmentation_kinds"))).split("+"):
-        raise StudyFileError(
-            f"{file} [space] augmentation_kinds: mixup mixes photos, and a ResNet50 may be fed "
-            "their kept features; leave it out"
-        )
-    end = config.space.dimensions.get("backbone_end")
-    short = end is not None and any("conv4" in str(value) for value in end.values or ())
-    stages = end.when.get("trainable_stages", _values(config, "trainable_stages")) if end else ()
-    if short and _ALL_STAGES in stages:
-        raise StudyFileError(
-            f"{file} [space] backbone_end: can be conv4_block6_out, which has 4 stages, where "
-            f"trainable_stages is {_ALL_STAGES}; add when = "
-            "{ trainable_stages = [0, 1, 2, 3, 4] }"
-        )
-
-
-def _check_progressive(config: StudyConfig, file: str) -> None:
-    """A network that trains on two sizes must take both."""
-    if "progressive" not in config.space.searched and not any(_values(config, "progressive")):
-        return
-    at = f"{file} [space] progressive: trains on photos of half the side"
-    if "flatten" in _values(config, "head"):
-        raise StudyFileError(f"{at}, and head can be flatten, which takes one size; use average")
-    most = max(int(v) for v in _values(config, "n_blocks"))
-    for side in config.image_sizes():
-        if side % 2 or side // 2 < 2**most:
-            raise StudyFileError(
-                f"{at}, {side / 2:g} px, which {most} blocks can't halve; the image_size must be "
-                f"even and at least {2 ** (most + 1)}"
-            )
 
 
 def _check_sampler(config: StudyConfig, file: str) -> None:
@@ -216,8 +163,9 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
 
 def _check_schedule(config: StudyConfig, file: str) -> None:
     """Compare like with like: pruners at equal epochs of equal schedules, averages at their end."""
+    domain = config.domain()
     for name in ("epochs", "schedule"):
-        values = _values(config, name)
+        values = domain.values(name)
         if config.pruner.name != "none" and len(values) > 1:
             raise StudyFileError(
                 f"{file} [pruner] name: {config.pruner.name!r} compares trials epoch by epoch, but "
@@ -227,17 +175,9 @@ def _check_schedule(config: StudyConfig, file: str) -> None:
     averaged = config.space.dimensions.get("ema")
     if averaged is None or (averaged.count == 1 and averaged.contains(0.0)):
         return
-    schedules = averaged.when.get("schedule", _values(config, "schedule"))
+    schedules = averaged.when.get("schedule", domain.values("schedule"))
     if "constant" in schedules:
         raise StudyFileError(
             f"{file} [space] ema: averages weights towards the end of a falling rate, but schedule "
             'can be constant, where the best epoch counts; add when = { schedule = "cosine" }'
         )
-
-
-def _values(config: StudyConfig, name: str) -> tuple[Any, ...]:
-    """What a knob can be, in a study that may leave it at its default."""
-    dimension = config.space.dimensions.get(name)
-    if dimension is None:
-        return (cfg.knobs(config.family)[name].default,)
-    return dimension.values or ()

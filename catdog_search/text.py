@@ -8,6 +8,10 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
+# Of a dataset, a model and a choice of classes: the one place that says how many they have. All
+# else takes as many as there are names.
+N_CLASSES = 2
+
 # Control characters, halves of surrogate pairs (bytes that are no text), ends of lines.
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 # What turns the direction of the text around it.
@@ -62,7 +66,7 @@ def chosen_classes(text: str) -> dict[str, str]:
         What each found class shall be called, by what it is called now.
 
     Raises:
-        ValueError: It doesn't say two classes; the message says what is allowed.
+        ValueError: It doesn't say `N_CLASSES` classes; the message says what is allowed.
     """
     chosen: dict[str, str] = {}
     for item in next(csv.reader([text], skipinitialspace=True), []):
@@ -74,7 +78,7 @@ def chosen_classes(text: str) -> dict[str, str]:
             raise ValueError(f"{printable(found)!r} is given twice")
         chosen[found] = ours
     named = {shown_key(ours): printable(ours) for ours in chosen.values()}
-    if len(named) != 2:  # noqa: PLR2004  two classes
+    if len(named) != N_CLASSES:
         raise ValueError(
             f"makes {len(named)} classes ({', '.join(named.values())}) where two are wanted; write "
             "FOUND=OURS,FOUND=OURS, as cats=cat,dogs=dog"

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from catdog_search import text
 from catdog_search.data.labels import Choice, Labelling, label
 from catdog_search.data.layout import organises, split_named
 from catdog_search.data.readings import prefix_of
@@ -325,3 +326,13 @@ def test_label_is_fast_on_twenty_thousand(patterns: list[str]) -> None:
     started = time.perf_counter()
     label(tree, "here")
     assert time.perf_counter() - started < 6  # a second where nobody else is at work
+
+
+def test_how_many_classes_there_are_is_said_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = [f"{name}/{n}.jpg" for name in ("cat", "cow", "dog") for n in range(3)]
+    with pytest.raises(DataError, match="makes 3 classes"):
+        label(photos, "here", Choice(classes="cow,cat,dog"))
+    monkeypatch.setattr(text, "N_CLASSES", 3)
+    found = label(photos, "here", Choice(classes="cow,cat,dog"))
+    assert found.class_names == ("cat", "cow", "dog")
+    assert [found.labels[path] for path in photos] == [0, 0, 0, 1, 1, 1, 2, 2, 2]

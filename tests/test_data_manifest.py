@@ -60,3 +60,24 @@ def test_counts_covers_every_split_and_class() -> None:
     counts = manifest(photos(200)).counts()
     assert sum(n for by_class in counts.values() for n in by_class.values()) == 200
     assert all(set(by_class) == {"cat", "dog"} for by_class in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (("cat", "dog"), ["train holds 25.0% dog, the whole 50.0%", "val holds 75.0% dog"]),
+        (("cat", "cow", "dog"), ["train holds 50.0% cow, the whole 37.5%", "val holds 25.0% cow"]),
+    ],
+)
+def test_imbalances_are_said_of_every_class_but_the_first(
+    names: tuple[str, ...], says: list[str]
+) -> None:
+    labels = {2: [0, 0, 0, 1, 0, 1, 1, 1], 3: [0, 0, 1, 1, 0, 0, 1, 2]}[len(names)]
+    splits = ["train"] * 4 + ["val"] * 4
+    rows = [
+        dataclasses.replace(photo, label=label, split=split)  # type: ignore[arg-type]
+        for photo, label, split in zip(photos(8), labels, splits, strict=True)
+    ]
+    lines = dataclasses.replace(manifest(rows), class_names=names).imbalances()
+    assert all(any(line.startswith(said) for line in lines) for said in says)
+    assert len([line for line in lines if line.startswith("train")]) == len(names) - 1

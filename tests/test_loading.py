@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import pytest
 
-from catdog_search.config import CnnParams
 from catdog_search.errors import StateError
+from catdog_search.families.cnn import CnnParams
 from catdog_search.models import loading
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from catdog_search import studies
-from catdog_search.config import AUGMENTATIONS, CnnParams, ResNet50Params
 from catdog_search.data.decode import decode, resize
+from catdog_search.families.base import AUGMENTATIONS
+from catdog_search.families.cnn import CnnParams, cost_of_cnn
+from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50
 from catdog_search.models.augmentation import Augment, Mixup
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.models.normalization import FusedBatchNormalization
-from catdog_search.models.plan import cost_of_cnn
 from catdog_search.models.resnet50 import build_backbone, build_head
-from catdog_search.models.resnet_plan import cost_of_resnet50
 from catdog_search.search.chance import Chance
 
 

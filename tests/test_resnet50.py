@@ -14,15 +14,11 @@ import pytest
 from tiny_training import go_on
 
 from catdog_search import studies
-from catdog_search.config import ResNet50Params, StudyConfig
+from catdog_search.config import StudyConfig
 from catdog_search.errors import DataError
+from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50, trained_stages
+from catdog_search.families.weights import require_weights, stages_in
 from catdog_search.models.resnet50 import build_backbone, build_head
-from catdog_search.models.resnet_plan import (
-    cost_of_resnet50,
-    require_weights,
-    stages_in,
-    trained_stages,
-)
 from catdog_search.training.execution import Execution
 from catdog_search.training.loop import train
 from catdog_search.training.optimize import compile_model

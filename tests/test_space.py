@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from catdog_search import config as cfg
 from catdog_search.errors import StudyFileError
+from catdog_search.families import registry
 from catdog_search.space import Fixed, Range, Space, params_key, parse_space
 
-KNOBS = cfg.knobs("cnn")
+KNOBS = registry.knobs("cnn")
 
 
 class RandomTrial:

@@ -18,10 +18,15 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from pooled_family import POOLED
 from tiny_training import BACKEND, PARAMS, config, go_on
 
-from catdog_search.config import CnnParams, Metric
+from catdog_search.config import Metric
+from catdog_search.families import registry
+from catdog_search.families.cnn import CnnParams
 from catdog_search.models.defaults import pin_defaults
+from catdog_search.models.loading import ForeignModelError, load_exported
+from catdog_search.search.limits import Limits
 from catdog_search.training import checkpoint
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import (
@@ -681,3 +686,22 @@ def test_is_out_of_memory_knows_every_backends_words(error: Exception, is_memory
 
 def test_product_rate_is_that_of_a_computer() -> None:
     assert 1e8 < product_rate() < 1e16
+
+
+def test_train_takes_a_family_by_its_row(
+    data: TrainData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(registry.FAMILIES, POOLED.name, POOLED)
+    study = config(family="pooled", space={"pool": 4})
+    result = train({"pool": 4, "batch_size": 8}, study, data, go_on, seed=1)
+    assert (result.ending, len(result.history)) == ("finished", 3)
+    limits = Limits(study, len(data.y_train), 10**9)
+    assert result.n_weights == limits.estimate({"pool": 4}).parameters
+    assert result.model is not None
+    result.model.save(tmp_path / "model.keras")
+    loaded = load_exported(tmp_path / "model.keras", 16)
+    probabilities = np.ravel(loaded.predict(data.x_val, verbose=0))
+    assert np.allclose(probabilities, result.val_probabilities, atol=1e-5)
+    monkeypatch.delitem(registry.FAMILIES, POOLED.name)
+    with pytest.raises(ForeignModelError, match="AveragePooling2D, which is in no model of ours"):
+        load_exported(tmp_path / "model.keras", 16)

@@ -66,9 +66,9 @@ def list_studies(as_json: bool) -> None:
 @debug_option
 def check(study: str, photos: int | None, as_json: bool) -> None:
     """Check a study file, print its space and size, and estimate what it takes."""
-    from catdog_search import config as cfg
     from catdog_search import studies
     from catdog_search.data.manifest import TRAIN_BELOW
+    from catdog_search.families import registry
     from catdog_search.terminal import counted
 
     path = studies.find(study)
@@ -91,7 +91,7 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
-    knobs = cfg.knobs(config.family)
+    knobs = registry.knobs(config.family)
     rows = [(name, values, when and f"if {when}") for name, values, when in config.space.describe()]
     default = [
         (n, f"{k.default} (default)", "")

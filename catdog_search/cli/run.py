@@ -196,16 +196,17 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
     """A study with other weights of its backbone; unusable ones are refused here."""
-    from catdog_search.models.resnet_plan import require_weights
+    from catdog_search.families import registry
 
-    if config.family == "cnn":
+    if not config.loads_weights:
         if weights is not None:
+            loading = " and ".join(filter(registry.loads_weights, registry.names()))
             raise click.UsageError(
-                f"--weights {weights}: study {config.name} is of the family cnn, which starts "
-                "random; only resnet50 and any load weights"
+                f"--weights {weights}: study {config.name} is of the family {config.family}, "
+                f"which starts random; only {loading} load weights"
             )
         return config
-    require_weights(weights or config.weights)
+    registry.require_weights(config.family, weights or config.weights)
     return config.model_copy(update={"weights": weights or config.weights})
 
 

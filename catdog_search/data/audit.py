@@ -109,7 +109,7 @@ def _both_labels(photos: Sequence[Photo]) -> bool:
 
 
 def contact_sheet(dataset: Dataset, split: Split, columns: int = 12, rows: int = 3) -> Image.Image:
-    """Photos of one split as training sees them: class 0 above, class 1 below."""
+    """Photos of one split as training sees them: one class below the other."""
     manifest = dataset.manifest
     chosen: list[list[int]] = []
     for label in range(len(manifest.class_names)):

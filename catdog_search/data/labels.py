@@ -23,10 +23,9 @@ from catdog_search.data.readings import (
     stem_of,
 )
 from catdog_search.errors import DataError
-from catdog_search.text import as_classes, chosen_classes, printable, shown_key
+from catdog_search.text import N_CLASSES, as_classes, chosen_classes, printable, shown_key
 
 FOLDERS, NAMES = "folders", "names"
-N_CLASSES = 2
 # Letters by which words of one thing differ, as cat and cats, Hund and Hunde.
 _INFLECTION = 2
 _UNLABELLED = {
@@ -57,7 +56,7 @@ AUTOMATIC = Choice()
 
 @dataclass(frozen=True)
 class Labelling:
-    """Two classes, and which photos are of them.
+    """The classes, and which photos are of them.
 
     Attributes:
         reading: The one that was taken, under the names that were found.
@@ -70,7 +69,7 @@ class Labelling:
     """
 
     reading: Reading
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     labels: dict[str, int]
     left_out: tuple[tuple[str, str], ...]
     splits: dict[str, Split]
@@ -125,8 +124,8 @@ def label(
 
 def _labelling(tree: Tree, found: Reading, ours: Mapping[str, str]) -> Labelling:
     taken = [ours.get(shown_key(name)) if ours else name for name in found.names]
-    negative, positive = sorted({name for name in taken if name is not None})
-    index = {place: int(name == positive) for place, name in enumerate(taken) if name is not None}
+    class_names = tuple(sorted({name for name in taken if name is not None}))
+    index = {place: class_names.index(name) for place, name in enumerate(taken) if name is not None}
     labels, left_out = {}, []
     for path, place in zip(tree.paths, found.of, strict=True):
         if place is None:
@@ -138,7 +137,7 @@ def _labelling(tree: Tree, found: Reading, ours: Mapping[str, str]) -> Labelling
     told = {path: split for path in labels if (split := split_of_path(path))}
     return Labelling(
         found,
-        (negative, positive),
+        class_names,
         labels,
         tuple(left_out),
         {path: split for path, (split, _) in told.items()},
@@ -232,7 +231,7 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
 
 
 def _require_no_other_folder(tree: Tree, found: Reading) -> None:
-    """Refuse where a photo whose name says one class lies in a folder that says the other."""
+    """Refuse where a photo whose name says one class lies in a folder that says another alone."""
     keys = [shown_key(name) for name in found.names]
 
     @functools.cache
@@ -240,7 +239,11 @@ def _require_no_other_folder(tree: Tree, found: Reading) -> None:
         return {n for n, key in enumerate(keys) if any(_alike(part, key) for part in chain)}
 
     rows = zip(tree.paths, tree.chains, found.of, strict=True)
-    odd = [path for path, chain, place in rows if place is not None and said(chain) == {1 - place}]
+    odd = [
+        path
+        for path, chain, place in rows
+        if place is not None and said(chain) and place not in said(chain)
+    ]
     if odd:
         raise ValueError(_contradiction(found, odd))
 

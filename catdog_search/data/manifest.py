@@ -208,7 +208,7 @@ class Manifest:
 
     kind: str
     location: str
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     photos: tuple[Photo, ...]
     left_out: tuple[tuple[str, str], ...] = ()
     duplicates: str = "near"
@@ -265,14 +265,15 @@ class Manifest:
 
     def imbalances(self) -> list[str]:
         """A line for each split whose classes aren't shared as in the whole, within 1 point."""
-        positive = self.class_names[1]
         used = self.used()
-        whole = sum(photo.label for photo in used) / max(len(used), 1)
+        counted = Counter(self.class_names[photo.label] for photo in used)
         lines = []
         for split, by_class in self.counts().items():
-            share = by_class[positive] / max(sum(by_class.values()), 1)
-            if abs(share - whole) > _BALANCED_WITHIN:
-                lines.append(f"{split} holds {share:.1%} {positive}, the whole {whole:.1%}")
+            for name in self.class_names[1:]:  # the first one's share follows from theirs
+                whole = counted[name] / max(len(used), 1)
+                share = by_class[name] / max(sum(by_class.values()), 1)
+                if abs(share - whole) > _BALANCED_WITHIN:
+                    lines.append(f"{split} holds {share:.1%} {name}, the whole {whole:.1%}")
         return lines
 
     def groups(self) -> dict[int, list[Photo]]:

@@ -45,7 +45,7 @@ class Source(Protocol):
     Attributes:
         kind: `folder`, `zip` or `synthetic`.
         location: Where it is, for people.
-        class_names: The two names, sorted; index 1 is the positive class.
+        class_names: Sorted; index 1 is the positive class.
         labels: Class index of every labelled image file by key, in key order.
         left_out: (key, reason) of everything else: no image, of no class, can't be read.
         splits: The split of photos whose folder says one, where splits are to be kept.
@@ -55,7 +55,7 @@ class Source(Protocol):
 
     kind: str
     location: str
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     labels: dict[str, int]
     left_out: tuple[tuple[str, str], ...]
     splits: dict[str, Split]
@@ -264,7 +264,7 @@ class SyntheticSource:
     """Drawn cats and dogs, always the same for the same count and seed."""
 
     kind = "synthetic"
-    class_names = ("cat", "dog")
+    class_names: tuple[str, ...] = ("cat", "dog")
 
     def __init__(self, n: int, seed: int = 0) -> None:
         self._seed = seed
@@ -275,7 +275,7 @@ class SyntheticSource:
         self.labels = {
             f"{name}.{index:06d}.ppm": label
             for label, name in enumerate(self.class_names)
-            for index in range(n // 2 + (n % 2 if label == 0 else 0))
+            for index in range(len(range(label, n, len(self.class_names))))
         }
         self.facts: dict[str, Any] = {}
 

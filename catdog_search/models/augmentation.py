@@ -45,7 +45,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
 
     Args:
         strength: 0 to 1.
-        kinds: Which of `config.AUGMENTATIONS` it does; mixup is not its.
+        kinds: Which of `families.base.AUGMENTATIONS` it does; mixup is not its.
         seed: Of its random stream.
     """
 

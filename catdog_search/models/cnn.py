@@ -8,9 +8,8 @@ from typing import Any
 import keras
 from keras import KerasTensor, layers
 
-from catdog_search.config import CnnParams
+from catdog_search.families.cnn import CnnParams, Convolution, plan_cnn, whitening_of
 from catdog_search.models.normalization import FusedBatchNormalization
-from catdog_search.models.plan import Convolution, plan_cnn, whitening_of
 
 # Keras's 0.99 would need hundreds of steps before inference matches training; a thousand photos
 # make 20 an epoch.

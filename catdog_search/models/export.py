@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from catdog_search.config import CnnParams, TrialParams
-from catdog_search.models.augmentation import Augment, Mixup, Shrink
+from catdog_search.families.base import TrialParams
+from catdog_search.models.augmentation import Augment, Mixup
 
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
@@ -35,6 +35,7 @@ def training_model(
     params: TrialParams,
     seed: int,
     lookup: keras.layers.Layer | None = None,
+    first: keras.layers.Layer | None = None,
 ) -> TrainingModel:
     """`body` behind augmentation.
 
@@ -44,6 +45,7 @@ def training_model(
         params: Say what is augmented, and how strongly.
         seed: Of the augmentation.
         lookup: Rows (batch,) int32 -> packed photos; None where the photos themselves are fed.
+        first: What a family does to packed photos before augmentation; None for nothing.
 
     Returns:
         Uncompiled model: packed uint8 RGB (batch, side, side, 3), or rows of `lookup` ->
@@ -57,8 +59,8 @@ def training_model(
     else:
         inputs = [keras.Input((), dtype="int32", name="row")]
         x = lookup(inputs[0])
-    if isinstance(params, CnnParams) and params.progressive:
-        x = Shrink()(x)
+    if first is not None:
+        x = first(x)
     kinds = params.augmentations
     x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # of no kind: to float alone
     if "mixup" in kinds:

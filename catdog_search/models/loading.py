@@ -11,7 +11,6 @@ import io
 import json
 import math
 import tempfile
-import typing
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,7 +19,8 @@ from typing import Any
 import h5py
 import keras
 
-from catdog_search.config import CnnParams
+from catdog_search.families.base import Parts
+from catdog_search.families.registry import FAMILIES
 from catdog_search.memory import free_bytes
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
@@ -32,24 +32,19 @@ _MOST = 8192
 # The file, what is read of it, the network, and what building it takes, in sizes of the file.
 _COPIES = 4
 
-_STOCK = {
-    "keras.layers": (
-        "Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Dropout", "Flatten",
-        "GlobalAveragePooling2D", "GlobalMaxPooling2D", "InputLayer", "MaxPooling2D", "Rescaling",
-        "Resizing", "SeparableConv2D", "SpatialDropout2D", "ZeroPadding2D",
-    ),
-    "keras.initializers": ("GlorotUniform", "HeNormal", "Ones", "Zeros"),
-    "keras.src.models.functional": ("Functional",),
-    "keras.models": ("Functional",),
-    "keras": ("DTypePolicy",),
-    "keras.dtype_policies": ("DTypePolicy",),
-}  # fmt: skip
-_TENSOR = "__keras_tensor__"
-_ACTIVATIONS = (
-    "linear",
-    "sigmoid",
-    *typing.get_args(CnnParams.model_fields["activation"].annotation),
+# What `models.export` puts around a network of any family; what is in it, its family says.
+_AROUND = Parts(
+    layers=frozenset({"Activation", "InputLayer", "Rescaling", "Resizing"}),
+    initializers=frozenset(),
+    activations=frozenset({"linear", "sigmoid"}),
 )
+_KERAS = {
+    "keras.src.models.functional": frozenset({"Functional"}),
+    "keras.models": frozenset({"Functional"}),
+    "keras": frozenset({"DTypePolicy"}),
+    "keras.dtype_policies": frozenset({"DTypePolicy"}),
+}
+_TENSOR = "__keras_tensor__"
 # Words that Keras would look up among functions and classes.
 _LOOKED_UP = ("initializer", "regularizer", "constraint")
 # What a damaged file leads zipfile, json, h5py and the checks of the config to.
@@ -229,9 +224,20 @@ def _tables(value: Any) -> Iterator[dict[str, Any]]:
             waiting += each
 
 
+def _parts() -> list[Parts]:
+    return [_AROUND, *(family.parts for family in FAMILIES.values())]
+
+
+def _stock() -> dict[str, frozenset[str]]:
+    """Every class that a model of ours may be made of, by its module."""
+    layers = frozenset().union(*(parts.layers for parts in _parts()))
+    initializers = frozenset().union(*(parts.initializers for parts in _parts()))
+    return {**_KERAS, "keras.layers": layers, "keras.initializers": initializers}
+
+
 def _check_object(table: dict[str, Any], image_size: int) -> None:
     name, module = str(table["class_name"]), str(table.get("module"))
-    if name not in _STOCK.get(module, ()):
+    if name not in _stock().get(module, ()):
         raise ForeignModelError(f"names {module}.{name}, which is in no model of ours")
     if table.get("registered_name") not in (None, name):
         raise ForeignModelError(f"names {table['registered_name']!r} for {name}")
@@ -252,7 +258,8 @@ def _check_size(where: str, value: Any) -> None:
 
 
 def _check_word(key: str, value: Any) -> None:
-    is_unknown = key == "activation" and value not in _ACTIVATIONS
+    known = (name for parts in _parts() for name in parts.activations)
+    is_unknown = key == "activation" and value not in known
     is_looked_up = key.endswith(_LOOKED_UP) and isinstance(value, str)
     is_other = key.startswith("lora") or (key == "data_format" and value != "channels_last")
     if value is not None and (is_unknown or is_looked_up or is_other):

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from catdog_search.config import ResNet50Params
 from catdog_search.errors import DataError
-from catdog_search.models.resnet_plan import STAGES, stages_in, stages_until
+from catdog_search.families.resnet50 import ResNet50Params, stages_until
+from catdog_search.families.weights import STAGES, stages_in
 
 # What keras.applications subtracts, in RGB; its weights want BGR, see `_take_rgb`.
 _MEANS = (123.68, 116.779, 103.939)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,8 @@ class Evaluation:
     n: int
     scores: Mapping[str, float]
     interval: tuple[float, float]
-    confusion: tuple[tuple[int, int], tuple[int, int]]
-    class_names: tuple[str, str]
+    confusion: tuple[tuple[int, ...], ...]
+    class_names: tuple[str, ...]
     seen: Mapping[str, int] | None
     left_out: tuple[tuple[str, str], ...]
     figures: Mapping[str, Figure]
@@ -72,7 +72,7 @@ def evaluate(
     Args:
         state: Where the model is.
         name: As `load_model` takes it.
-        source: Labelled photos of the model's two classes.
+        source: Labelled photos of the model's classes.
         force: Whether photos of the test split may be looked at, which the run then says.
         progress: Called with (done, total) photos that are decoded.
 
@@ -104,7 +104,7 @@ def evaluate(
     seen_as = Predictions(labels, probabilities)
     photos = Photos(pile.pixels, [photo.key for photo in pile.photos])
     names, where = loaded.class_names, f"{len(labels)} photos"
-    matrix = np.zeros((2, 2), int)
+    matrix = np.zeros((len(names), len(names)), int)
     np.add.at(matrix, (labels, seen_as.predicted), 1)
     found = scores(labels.astype(np.float32), probabilities.astype(np.float32), prefix="")
     return Evaluation(
@@ -113,7 +113,7 @@ def evaluate(
         n=len(labels),
         scores=found,
         interval=wilson(int(np.trace(matrix)), len(labels)),
-        confusion=((int(matrix[0, 0]), int(matrix[0, 1])), (int(matrix[1, 0]), int(matrix[1, 1]))),
+        confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,
         seen=seen,
         left_out=pile.left_out,
@@ -124,7 +124,7 @@ def evaluate(
     )
 
 
-def _indices(source: Source, known: tuple[str, str]) -> list[int]:
+def _indices(source: Source, known: Sequence[str]) -> list[int]:
     """The model's index of each of the source's classes, which may sort otherwise."""
     keys = [name_key(printable(name)) for name in known]
     found = [name_key(name) for name in source.class_names]
@@ -132,7 +132,7 @@ def _indices(source: Source, known: tuple[str, str]) -> list[int]:
         raise DataError(
             f"{source.location}: classes {' and '.join(source.class_names)}; the model knows "
             f"{' and '.join(known)}; say which is which: --classes "
-            f"FOUND={known[0]},FOUND={known[1]}"
+            + ",".join(f"FOUND={name}" for name in known)
         )
     return [keys.index(key) for key in found]
 

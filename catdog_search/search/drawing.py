@@ -19,6 +19,7 @@ from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.storage import FINGERPRINT, load_study
 from catdog_search.search.summary import study_figures
+from catdog_search.text import N_CLASSES
 from catdog_search.tracking.figures import plain_style, trial_figures
 from catdog_search.tracking.runs import recorded
 from catdog_search.tracking.store import Store
@@ -66,7 +67,8 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
     if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
     packed = _packed(state, view, row)
-    names = packed.manifest.class_names if packed else ("class 0", "class 1")
+    unnamed = [f"class {index}" for index in range(N_CLASSES)]
+    names = packed.manifest.class_names if packed else unnamed
     figures = trial_figures(
         f"{view.name} trial {row.number}",
         seen.history,

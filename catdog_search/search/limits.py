@@ -6,16 +6,9 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from catdog_search.config import (
-    CnnParams,
-    LimitsConfig,
-    ResNet50Params,
-    StudyConfig,
-    TrialParams,
-)
+from catdog_search.config import LimitsConfig, StudyConfig
+from catdog_search.families.base import Cost, TrialParams
 from catdog_search.memory import counters, free_bytes, own_cgroups
-from catdog_search.models.plan import Cost, cost_of_cnn
-from catdog_search.models.resnet_plan import cost_of_resnet50, stages_in, trained_stages
 from catdog_search.space import Params
 
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
@@ -86,23 +79,15 @@ class Limits:
         """Take in how fast an epoch of a trial trained, unless it was one that takes less work."""
         trial, cost = self._cost(params)
         light = epoch < trial.light_epochs(self._epochs(trial))
-        if not light and not self._trains_head_alone(trial):
+        if not light and cost.tells_speed:
             self._rates.append(cost.training_operations(1) * images_per_second)
 
     def _epochs(self, trial: TrialParams) -> int:
         return trial.epochs or self._config.training.epochs
 
-    def _trains_head_alone(self, trial: TrialParams) -> bool:
-        if not isinstance(trial, ResNet50Params):
-            return False
-        return not trained_stages(trial, stages_in(self._config.weights))
-
     def _cost(self, params: Params) -> tuple[TrialParams, Cost]:
-        trial = self._config.trial_params(params)
-        if isinstance(trial, ResNet50Params):
-            return trial, cost_of_resnet50(trial, stages_in(self._config.weights))
-        assert isinstance(trial, CnnParams)
-        return trial, cost_of_cnn(trial, trial.image_size)
+        trial, family = self._config.trial_params(params), self._config.family_of(params)
+        return trial, family.cost(trial, self._config.weights)
 
     def estimate(self, params: Params) -> Estimate:
         """What a trial would take."""

@@ -15,8 +15,8 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.families.weights import weights_id
 from catdog_search.markup import as_markdown
-from catdog_search.models.resnet_plan import weights_id
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
 from catdog_search.redact import redact
@@ -107,7 +107,7 @@ class StudyRecord:
             **self._environment,
             "mlflow.note.content": as_markdown(config.purpose),
         }
-        if config.family != "cnn":
+        if config.loads_weights:
             params["weights"] = weights_id(config.weights)
         tags["commit"] = _commit()
         files = {
@@ -143,7 +143,7 @@ class StudyRecord:
         dead = str(trial.user_attrs.get(history.RUN_ID, ""))
         if self._runs.owns(dead) and not self._runs.is_in_trash(dead):
             tags["previous_attempt"] = dead
-        tags["network"] = self._config.network(params)
+        tags["network"] = self._config.family_of(params).name
         run_id = self._runs.open_trial(
             trial.number, self._config.trial_params(params).model_dump(), tags
         )

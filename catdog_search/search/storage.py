@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from catdog_search.config import LABELS, StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
-from catdog_search.models.resnet_plan import weights_id
+from catdog_search.families.weights import weights_id
 from catdog_search.places import State, make_database
 from catdog_search.retry import Retry
 from catdog_search.space import did_you_mean

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from catdog_search.config import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.errors import StateError
+from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.memory import free_bytes
 from catdog_search.space import did_you_mean
-from catdog_search.text import name_key, printable
+from catdog_search.text import N_CLASSES, name_key, printable
 from catdog_search.tracking.runs import PARENT_TAG
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Loaded:
     model: keras.Model
     uri: str
     run_id: str
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     image_size: int
     batch_size: int
 
@@ -156,7 +156,7 @@ def _check_size(name: str, n_bytes: int | None, most: int) -> None:
         raise ValueError(f"its {name} has {n_bytes / 1e6:.1f} MB, at most {most / 1e6:.1f}")
 
 
-def _said_of(path: Path) -> tuple[tuple[str, str], int]:
+def _said_of(path: Path) -> tuple[tuple[str, ...], int]:
     """The classes and the size that a model's MLmodel file says.
 
     Raises:
@@ -172,17 +172,16 @@ def _said_of(path: Path) -> tuple[tuple[str, str], int]:
     return _class_names(facts["class_names"]), _image_size(facts["image_size"])
 
 
-def _class_names(said: Any) -> tuple[str, str]:
+def _class_names(said: Any) -> tuple[str, ...]:
     names = said if isinstance(said, list) else []
     good = [
         name
         for name in names
         if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and printable(name) == name
     ]
-    match good:
-        case [negative, positive] if len(names) == len(set(map(name_key, good))):
-            return negative, positive
-    raise ValueError("its class_names are not two names that differ and can be printed")
+    if not len(names) == len(set(map(name_key, good))) == N_CLASSES:
+        raise ValueError("its class_names are not two names that differ and can be printed")
+    return tuple(good)
 
 
 def _image_size(said: Any) -> int:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import keras
 
-from catdog_search.config import CnnParams
 from catdog_search.data.decode import Pixels
+from catdog_search.families.cnn import CnnParams
 from catdog_search.models.augmentation import Shrink
 from catdog_search.models.cnn import WHITENING, build_cnn
 from catdog_search.models.export import training_model
 from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.callbacks import ProgressiveCallback
 from catdog_search.training.execution import Execution
-from catdog_search.training.family import Fed, Phase, mixup_alpha, steps_per_call
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import on_device
+from catdog_search.training.plan import (
+    Fed,
+    Phase,
+    Task,
+    TrainingPlan,
+    mixup_alpha,
+    steps_per_call,
+)
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
 
@@ -53,7 +60,8 @@ class CnnTraining:
     def _begin(self) -> Fed:
         params, data, execution = self._params, self._data, self._execution
         lookup = on_device(data) if execution.pixels == "device" else None
-        model = training_model(self._body, params.image_size, params, self._seed, lookup)
+        shrink = Shrink() if params.progressive else None
+        model = training_model(self._body, params.image_size, params, self._seed, lookup, shrink)
         rows = lookup is not None
         batches = TrainBatches(data, params.batch_size, self._seed, mixup_alpha(params), rows=rows)
         compile_model(
@@ -63,9 +71,8 @@ class CnnTraining:
             steps_per_call=steps_per_call(execution, batches),
             xla=execution.xla,
         )
-        shrinks = [layer for layer in model.layers if isinstance(layer, Shrink)]
         halved = params.light_epochs(self._epochs)
-        callbacks = [ProgressiveCallback(shrink, halved) for shrink in shrinks]
+        callbacks = [ProgressiveCallback(shrink, halved)] if shrink else []
         val = ValBatches(data, rows=rows, shares=len(model.inputs) > 1)
         return Fed(model, batches, val, callbacks)
 
@@ -91,3 +98,8 @@ class CnnTraining:
 def _whiten(layer: keras.layers.Conv2D, photos: Pixels) -> None:
     layer.kernel.assign(whitening_kernel(photos, layer.kernel_size[0]))
     layer.trainable = False
+
+
+def make_plan(task: Task[CnnParams]) -> TrainingPlan:
+    """As `training.plan.Planner` has it."""
+    return CnnTraining(task.params, task.epochs, task.data, task.seed, task.execution)

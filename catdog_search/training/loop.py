@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import importlib.metadata
 import json
 from collections.abc import Callable, Sequence
@@ -16,14 +17,15 @@ import keras
 import numpy as np
 
 from catdog_search import __version__
-from catdog_search.config import CnnParams, ResNet50Params, StudyConfig, TrialParams
+from catdog_search.config import StudyConfig
+from catdog_search.families import registry
+from catdog_search.families.base import TrialParams
+from catdog_search.families.weights import weights_id
 from catdog_search.models.augmentation import Augment
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
-from catdog_search.models.resnet_plan import weights_id
 from catdog_search.objective import keras_mode
 from catdog_search.outcomes import Ending
-from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
 from catdog_search.training.batches import ValBatches, feed
@@ -35,7 +37,6 @@ from catdog_search.training.callbacks import (
     training_variables,
 )
 from catdog_search.training.checkpoint import Checkpoint, UnusableError
-from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import (
     is_out_of_memory,
     look_at_device,
@@ -45,9 +46,8 @@ from catdog_search.training.device import (
 )
 from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.execution import PLAIN, Execution
-from catdog_search.training.family import Family, Fed, Phase
-from catdog_search.training.features import FeatureCache, StoppedError
-from catdog_search.training.resnet50 import ResNet50Training
+from catdog_search.training.features import StoppedError
+from catdog_search.training.plan import Fed, Phase, Planner, Task, TrainingPlan
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 # All that a worker asks of the module that trains; a stand-in has the same names.
@@ -137,30 +137,30 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(execution.precision)
     history = resumed.history if resumed else []
-    family = _family(trial, config, data, seed, execution, on_batch, say)
+    plan = _plan(trial, config, data, seed, execution, on_batch, say)
     reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
     fitter = _Fitter(config, data, reporter, key, checkpoint, resumed)
     try:
         if resumed:
-            fitter.take_up(family.phases)
+            fitter.take_up(plan.phases)
             say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
         if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
-            return _unscored(Ending.PRUNED, history, family)
-        for phase in family.phases:
+            return _unscored(Ending.PRUNED, history, plan)
+        for phase in plan.phases:
             if fitter.concerns(phase):
                 fitter.fit(phase)
     except StoppedError:
-        return _unscored(Ending.INTERRUPTED, reporter.history, family)
-    result = _unscored(reporter.ending, reporter.history, family)
+        return _unscored(Ending.INTERRUPTED, reporter.history, plan)
+    result = _unscored(reporter.ending, reporter.history, plan)
     if reporter.history:
         result = dataclasses.replace(result, best_epoch=fitter.best_epoch())
     if result.ending is not Ending.FINISHED:
         return result
-    logits = fitter.logits() if family.as_trained else None
-    return _scored(result, family.network(), data, trial.image_size, logits)
+    logits = fitter.logits() if plan.as_trained else None
+    return _scored(result, plan.network(), data, trial.image_size, logits)
 
 
-def _family(
+def _plan(
     trial: TrialParams,
     config: StudyConfig,
     data: TrainData,
@@ -168,20 +168,14 @@ def _family(
     execution: Execution,
     on_batch: OnBatch | None,
     say: Callable[[str], None],
-) -> Family:
+) -> TrainingPlan:
+    def on_photos(done: int, total: int) -> bool:
+        return on_batch is None or on_batch(None, done, total)
+
     epochs = trial.epochs or config.training.epochs
-    if isinstance(trial, ResNet50Params):
-        cache = FeatureCache(features_folder(), cache_limit_bytes(), say)
-
-        def on_photos(done: int, total: int) -> bool:
-            return on_batch is None or on_batch(None, done, total)
-
-        weights = config.weights
-        return ResNet50Training(
-            trial, epochs, weights, data, seed, execution, cache, on_photos, say
-        )
-    assert isinstance(trial, CnnParams)
-    return CnnTraining(trial, epochs, data, seed, execution)
+    task = Task(trial, epochs, config.weights, data, seed, execution, on_photos, say)
+    planner: Planner = importlib.import_module(registry.family_of(trial).training)
+    return planner.make_plan(task)
 
 
 class _Fitter:
@@ -312,7 +306,7 @@ def training_key(
             importlib.metadata.version(backend),
         ],
     }
-    if isinstance(params, ResNet50Params):
+    if registry.family_of(params).require_weights:
         facts["weights"] = weights_id(config.weights)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -347,7 +341,7 @@ def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
     )
 
 
-def _unscored(ending: Ending, history: list[dict[str, float]], family: Family) -> TrialResult:
+def _unscored(ending: Ending, history: list[dict[str, float]], plan: TrainingPlan) -> TrialResult:
     return TrialResult(
         ending=ending,
         history=history,
@@ -355,7 +349,7 @@ def _unscored(ending: Ending, history: list[dict[str, float]], family: Family) -
         scores={},
         val_probabilities=np.empty(0, np.float32),
         model=None,
-        n_weights=family.n_weights,
+        n_weights=plan.n_weights,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from catdog_search.config import TrialParams
+from catdog_search.families.base import TrialParams
 
 # One-cycle: the rate starts at a 25th of its height and rises for 30 % of the steps
 # (Smith 2018, arXiv:1803.09820).

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from catdog_search.config import ResNet50Params
+from catdog_search.families.resnet50 import ResNet50Params, trained_stages
 from catdog_search.models.augmentation import Augment
 from catdog_search.models.export import TrainingModel, training_model
 from catdog_search.models.resnet50 import (
@@ -20,14 +20,12 @@ from catdog_search.models.resnet50 import (
     centred,
     digest_of,
 )
-from catdog_search.models.resnet_plan import trained_stages
+from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.training.batches import TrainBatches, ValBatches
-from catdog_search.training.execution import Execution
-from catdog_search.training.family import Fed, Phase, steps_per_call
-from catdog_search.training.features import FeatureCache, Features, OnPhotos, n_bytes
+from catdog_search.training.features import FeatureCache, Features, n_bytes
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import DevicePixels, on_device
-from catdog_search.training.result import TrainData
+from catdog_search.training.plan import Fed, Phase, Task, TrainingPlan, steps_per_call
 
 
 @dataclass(frozen=True)
@@ -53,36 +51,18 @@ class ResNet50Training:
     """The models of one trial of the family `resnet50`.
 
     Args:
-        params: Of the trial, with its image size.
-        epochs: At most so many.
-        weights: Of the backbone: `imagenet`, `none`, or the path of a file.
-        data: Train and val.
-        seed: Of the head's weights, dropout, order and augmentation.
-        execution: How it runs.
+        task: What is to be trained.
         cache: Of the features of frozen stages.
-        on_photos: Asked while features are computed.
-        say: Told what a user should know.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  what a training is made of
-        self,
-        params: ResNet50Params,
-        epochs: int,
-        weights: str,
-        data: TrainData,
-        seed: int,
-        execution: Execution,
-        cache: FeatureCache,
-        on_photos: OnPhotos,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, task: Task[ResNet50Params], cache: FeatureCache) -> None:
+        params, epochs, weights, say = task.params, task.epochs, task.weights, task.say
         self._params = params
-        self._weights = weights
-        self._data = data
-        self._seed = seed
-        self._execution = execution
+        self._data = task.data
+        self._seed = seed = task.seed
+        self._execution = execution = task.execution
         self._cache = cache
-        self._on_photos = on_photos
+        self._on_photos = task.on_photos
         self._say = say
         self._backbone = build_backbone(params, weights)
         stages, loaded = self._backbone.stages, self._backbone.loaded
@@ -251,3 +231,9 @@ def _computing(model: keras.Model, wanted: _Wanted) -> Callable[[slice], Any]:
         return keras.ops.convert_to_numpy(model.predict_on_batch(wanted.photos[rows]))
 
     return compute
+
+
+def make_plan(task: Task[ResNet50Params]) -> TrainingPlan:
+    """As `training.plan.Planner` has it."""
+    cache = FeatureCache(features_folder(), cache_limit_bytes(), task.say)
+    return ResNet50Training(task, cache)

@@ -40,7 +40,7 @@ class TrainData:
     y_train: npt.NDArray[np.float32]
     x_val: Pixels
     y_val: npt.NDArray[np.float32]
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     digest: str = ""
 
     @classmethod

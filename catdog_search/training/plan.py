@@ -1,20 +1,24 @@
-"""What training wants of a family of models: phases that train, and the network they leave."""
+"""One trial's training as a plan: phases that train, and the network that they leave."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import keras
 
-from catdog_search.config import TrialParams
+from catdog_search.families.base import TrialParams
 from catdog_search.models.augmentation import MIXUP_ALPHA
 from catdog_search.training.batches import TrainBatches
 from catdog_search.training.execution import Execution
+from catdog_search.training.features import OnPhotos
+from catdog_search.training.result import TrainData
 
 # The learning rate, the progress and a request to stop are looked at between calls.
 _CALLS_PER_EPOCH = 8
+
+P = TypeVar("P", bound=TrialParams)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Fed:
         model: Trained by `fit`.
         batches: Of train.
         val: Of val.
-        callbacks: That the family needs besides those of every training.
+        callbacks: That the plan needs besides those of every training.
     """
 
     model: keras.Model
@@ -51,8 +55,8 @@ class Phase:
     averaged: bool
 
 
-class Family(Protocol):
-    """One trial's models, whatever the family.
+class TrainingPlan(Protocol):
+    """One trial's models, whatever its family.
 
     Attributes:
         phases: In order; at least one.
@@ -67,6 +71,39 @@ class Family(Protocol):
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task(Generic[P]):
+    """What a plan is made from.
+
+    Attributes:
+        params: Of the trial, with its image size.
+        epochs: At most so many.
+        weights: Of the study: `imagenet`, `none`, or the path of a file.
+        data: Train and val.
+        seed: Of weights, dropout, order and augmentation.
+        execution: How it runs.
+        on_photos: Asked now and then while something is computed before the first epoch.
+        say: Told what a user should know, a line each.
+    """
+
+    params: P
+    epochs: int
+    weights: str
+    data: TrainData
+    seed: int
+    execution: Execution
+    on_photos: OnPhotos
+    say: Callable[[str], None]
+
+
+class Planner(Protocol):
+    """What the module that a family names as its training has."""
+
+    def make_plan(self, task: Task[Any]) -> TrainingPlan:
+        """Plan a training; it begins with the plan's first phase."""
         ...
 
 

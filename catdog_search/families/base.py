@@ -1,0 +1,202 @@
+"""What a family of networks is: a row that says all that the rest of the house asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from catdog_search.fields import Table
+from catdog_search.space import Space, Value
+
+# Sides of photos, in pixels.
+SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
+CHANNELS = 3
+_BYTES = 4  # of a float32
+# Weights, gradients, and what the optimizer keeps of each weight.
+_COPIES = {"adam": 4, "sgd": 3}
+# A layer's output, its gradient, and what normalization and activation keep beside them.
+_ACTIVATION_COPIES = 3
+# Backward takes about twice the arithmetic of forward.
+_FORWARD_AND_BACKWARD = 3
+
+AUGMENTATIONS = (
+    "flip",
+    "alternating_flip",
+    "rotation",
+    "zoom",
+    "translation",
+    "brightness",
+    "contrast",
+    "saturation",
+    "erasing",
+    "mixup",
+)
+_KIND = "|".join(AUGMENTATIONS)
+
+
+def _each_once(kinds: str) -> str:
+    named = kinds.split("+")
+    if len(set(named)) < len(named) or {"flip", "alternating_flip"} <= set(named):
+        raise ValueError("each kind once, and flip or alternating_flip")
+    return kinds
+
+
+AugmentationKinds = Annotated[
+    str,
+    StringConstraints(pattern=rf"^({_KIND})(\+({_KIND}))*$"),
+    AfterValidator(_each_once),
+]
+
+
+class TrialParams(Table):
+    """Params that every family has: of size, regularization, augmentation and optimization."""
+
+    image_size: int = Field(
+        0,
+        ge=0,
+        le=LARGEST_IMAGE,
+        description="side in pixels of this trial's photos; 0: as the study says",
+    )
+    dense_units: int = Field(
+        128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
+    )
+    dropout: float = Field(0.5, ge=0, lt=1, description="rate before the dense and output layers")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="decoupled, times the learning rate; spares biases and normalization",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="0.1 teaches 0.95 and 0.05")
+    augmentation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="strength of augmentation_kinds; at 1: turns by up to 36°, zooms and shifts by "
+        "up to 20 %, brightness and contrast by up to 30 %, saturation by up to 50 %, erases "
+        "up to 16 %, mixes as Beta(0.4, 0.4); flip mirrors half of the photos at any strength, "
+        "alternating_flip each photo in every second epoch",
+    )
+    augmentation_kinds: AugmentationKinds = Field(
+        "flip+rotation+zoom+translation+brightness+contrast",
+        description="which: some of " + ", ".join(AUGMENTATIONS) + ", joined by +, each once, and "
+        "one of the two flips at most",
+    )
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="stock Keras optimizer")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum; read by sgd alone")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="highest of the trial")
+    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
+        "constant",
+        description="of the learning rate; one-cycle rises for 30 % of the steps, then falls; with "
+        "constant alone training stops early and keeps the best epoch, else the last counts",
+    )
+    epochs: int = Field(0, ge=0, le=10_000, description="at most so many; 0: as [training] says")
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="momentum of averaged weights; 0: none; needs a falling rate"
+    )
+    batch_size: int = Field(64, ge=1, le=4096, description="photos a step")
+
+    @property
+    def augmentations(self) -> frozenset[str]:
+        """The kinds that are at work."""
+        return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
+
+    # What a light epoch takes of the work of another one.
+    light_share: ClassVar[float] = 1.0
+
+    def light_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs, the first ones, take less work than the others."""
+        del epochs
+        return 0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training a network takes.
+
+    Attributes:
+        parameters: Weights, normalization's included.
+        activations: Numbers that one photo leaves on its way forward.
+        multiply_adds: Of one photo, forward, in what is trained.
+        forward_only: Of one photo in what is frozen, in every epoch.
+        once: Of one photo in what is frozen, before the first epoch.
+        tells_speed: Whether a step takes as long as its arithmetic says; next to none doesn't.
+    """
+
+    parameters: int
+    activations: int
+    multiply_adds: int
+    forward_only: int = 0
+    once: int = 0
+    tells_speed: bool = True
+
+    def memory_bytes(self, batch_size: int, optimizer: str) -> int:
+        """Estimated peak of one training step, without the photos."""
+        per_photo = self.activations * _ACTIVATION_COPIES * batch_size
+        return _BYTES * (self.parameters * (_COPIES[optimizer] + 1) + per_photo)
+
+    def training_operations(self, photos: int) -> int:
+        """Floating-point operations of one epoch."""
+        return 2 * (self.multiply_adds * _FORWARD_AND_BACKWARD + self.forward_only) * photos
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the trials of a study can be, for rules that join params.
+
+    Attributes:
+        space: Of the study.
+        defaults: Of every knob, for those that the space leaves out.
+        image_sizes: Sides in pixels.
+    """
+
+    space: Space
+    defaults: Mapping[str, Value]
+    image_sizes: tuple[int, ...]
+
+    def values(self, name: str) -> tuple[Value, ...]:
+        """What a knob can be, in order; empty where that can't be counted."""
+        dimension = self.space.dimensions.get(name)
+        return (self.defaults[name],) if dimension is None else dimension.values or ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Stock Keras classes and functions, by name, that a family's exported networks are made of.
+
+    What isn't named here is not loaded: `models.loading` takes no file's word for anything.
+    """
+
+    layers: frozenset[str]
+    initializers: frozenset[str]
+    activations: frozenset[str]
+
+
+P = TypeVar("P", bound=TrialParams)
+
+
+@dataclass(frozen=True)
+class Family(Generic[P]):
+    """One family of networks: a row of the registry.
+
+    Attributes:
+        name: In study files.
+        params: Its params, each with its bounds and its meaning.
+        problems: Which of them can't be together: lines, each from where in the study file on.
+        cost: What a trial takes, by its params and the study's weights; builds nothing.
+        training: Name of the module that trains it, a `training.plan.Planner`: it is heavy.
+        parts: What its exported networks are made of.
+        require_weights: Raises a DataError for weights that can't be had, before minutes of
+            packing; it may ask the network. None where all of it starts random.
+    """
+
+    name: str
+    params: type[P]
+    problems: Callable[[Domain], Iterator[str]]
+    cost: Callable[[P, str], Cost]
+    training: str
+    parts: Parts
+    require_weights: Callable[[str], None] | None = None

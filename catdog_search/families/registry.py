@@ -1,0 +1,87 @@
+"""The families that there are, and the one place that knows what `family = "any"` means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from catdog_search.families.base import Domain, Family, TrialParams
+from catdog_search.families.cnn import CNN
+from catdog_search.families.resnet50 import RESNET50
+from catdog_search.fields import knobs_of
+from catdog_search.space import Knob, Params
+
+# By name, the default one first. A new family is a row here, and files of its own.
+FAMILIES: dict[str, Family[Any]] = {row.name: row for row in (CNN, RESNET50)}
+# A study over several families; the param says which one a trial is of.
+ANY_FAMILY = "any"
+NETWORK = "network"
+
+
+def names() -> tuple[str, ...]:
+    """What a study may say its family is."""
+    return (*FAMILIES, ANY_FAMILY)
+
+
+def default() -> str:
+    """The family of a study that says none."""
+    return next(iter(FAMILIES))
+
+
+def _members(family: str) -> tuple[Family[Any], ...]:
+    """The families that a study's trials can be of."""
+    return tuple(FAMILIES.values()) if family == ANY_FAMILY else (FAMILIES[family],)
+
+
+def knobs(family: str) -> dict[str, Knob]:
+    """What a study of a family may search, by name; of several families, the first one's word."""
+    found: dict[str, Knob] = {}
+    if family == ANY_FAMILY:
+        allowed = "one of " + ", ".join(FAMILIES)
+        found[NETWORK] = Knob("choice", allowed, "family of the trial", default(), _is_name)
+    for row in reversed(_members(family)):
+        found |= knobs_of(row.params)
+    return found
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value in FAMILIES
+
+
+def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
+    """The family that a trial of a study is of, and the params that are that family's.
+
+    Args:
+        family: Of the study.
+        params: Of the trial; with several families, `network` is among them.
+    """
+    own = dict(params)
+    name = str(own.pop(NETWORK)) if family == ANY_FAMILY else family
+    return FAMILIES[name], own
+
+
+def family_of(trial: TrialParams) -> Family[Any]:
+    """The family that a trial's params are of."""
+    return next(row for row in FAMILIES.values() if row.params is type(trial))
+
+
+def problems(family: str, domain: Domain) -> Iterator[str]:
+    """What a study's params can't be together, a line each, from where in its file on."""
+    for row in _members(family):
+        yield from row.problems(domain)
+
+
+def loads_weights(family: str) -> bool:
+    """Whether some trials of a study may begin with loaded weights."""
+    return any(row.require_weights for row in _members(family))
+
+
+def require_weights(family: str, weights: str) -> None:
+    """Refuse weights of a study that can't be had; may ask the network.
+
+    Raises:
+        DataError: Why, and what is allowed.
+    """
+    for row in _members(family):
+        if row.require_weights:
+            row.require_weights(weights)
