@@ -31,7 +31,9 @@ PARAMS = {
 
 def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
     """Train once in a process of its own."""
-    from catdog_search.training.loop import set_deterministic, train
+    from catdog_search.training.device import set_deterministic
+    from catdog_search.training.job import job_of
+    from catdog_search.training.loop import train
     from catdog_search.training.result import TrainData
 
     if deterministic:
@@ -39,7 +41,7 @@ def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
     data = TrainData.of(packed)
     config = common.study("deterministic", 32, 6)
     started = time.perf_counter()
-    result = train(PARAMS, config, data, lambda epoch, metrics: True, seed=1)
+    result = train(job_of(config, PARAMS, seed=1), data, lambda epoch, metrics: True)
     seconds = time.perf_counter() - started
     digest = hashlib.sha256(result.val_probabilities.tobytes()).hexdigest()[:16]
     connection.send((result.scores["val_accuracy"], digest, seconds))

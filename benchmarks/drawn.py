@@ -28,6 +28,7 @@ import common
 from catdog_search.data import dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.space import Params
+from catdog_search.training.job import job_of
 from catdog_search.training.loop import train
 from catdog_search.training.result import TrainData
 
@@ -43,7 +44,8 @@ CONFIGURATIONS: dict[str, tuple[Params, int]] = {
 def scored(params: Params, epochs: int, data: TrainData, image_size: int, seed: int) -> float:
     """Accuracy on val of one training."""
     config = common.study("drawn", image_size, epochs, space=params)
-    return train(params, config, data, lambda *_: True, seed=seed).scores["val_accuracy"]
+    job = job_of(config, params, seed=seed)
+    return train(job, data, lambda *_: True).scores["val_accuracy"]
 
 
 @click.command()

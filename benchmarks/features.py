@@ -38,6 +38,7 @@ def main() -> None:
     asked = parser.parse_args()
     require_weights(asked.weights)
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
+    from catdog_search.training.job import job_of
     from catdog_search.training.loop import train
 
     whole = subset(common.packed(asked, asked.image_size), asked.photos)
@@ -63,7 +64,7 @@ def main() -> None:
     def once(depth: int, views: int, seed: int) -> tuple[float, float]:
         """Seconds of an epoch, the first one apart, and val accuracy."""
         params = {"trainable_stages": depth, "backbone_end": END, "views": views}
-        result = train(params, config, data, lambda *_: True, seed=seed)
+        result = train(job_of(config, params, seed=seed), data, lambda *_: True)
         seconds = statistics.median(epoch["seconds"] for epoch in result.history[1:])
         return seconds, result.scores["val_accuracy"]
 

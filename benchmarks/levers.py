@@ -104,6 +104,7 @@ def main() -> None:
     )
     data = TrainData.of(packed)
     from catdog_search.training.device import look_at_device
+    from catdog_search.training.job import job_of
     from catdog_search.training.loop import train as train_one
 
     execution = choose(Wish(), backend, look_at_device(backend), data.x_train.nbytes)
@@ -111,7 +112,8 @@ def main() -> None:
     def train(lever: dict[str, Any], epochs: int, seed: int) -> TrialResult:
         config = common.study("levers", asked.image_size, epochs)
         params = {**PARAMS, **lever}
-        return train_one(params, config, data, lambda *_: True, seed=seed, execution=execution)
+        job = job_of(config, params, seed=seed, execution=execution)
+        return train_one(job, data, lambda *_: True)
 
     costs = dict.fromkeys(levers, epoch_seconds(train, levers[PLAIN]))
     costs |= {name: epoch_seconds(train, levers[name]) for name in OTHER_COST & set(levers)}

@@ -20,8 +20,7 @@ from optuna.trial import TrialState
 
 from catdog_search import studies
 from catdog_search.search.chance import Chance
-from catdog_search.search.feasibility import failure_risk
-from catdog_search.search.propose import Proposer
+from catdog_search.search.propose import SamplingProposer
 from catdog_search.search.sampler import make_sampler
 from catdog_search.space import Params, params_key
 
@@ -61,14 +60,15 @@ def failures(seed: int, told: Told) -> int:
     config = studies.parse({**TABLE, "seed": seed}, "oom")
     sampler = make_sampler(config.sampler, config.space, seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    proposer = Proposer(study, sampler, config.space)
+    proposer = SamplingProposer(study, sampler, config.space)
     tried: list[str] = []
     failed: list[Params] = []
     fitted: list[Params] = []
     for _ in range(TRIALS):
         trial = study.ask()
-        risk = failure_risk(config.space, failed, fitted) if told == "constraint, model" else None
-        params = proposer.propose(trial, tried, risk)
+        if told == "constraint, model":
+            proposer.learn_risk(failed, fitted)
+        params = proposer.propose(trial, tried)
         fits = load(params) <= LIMIT
         (fitted if fits else failed).append(params)
         if fits:

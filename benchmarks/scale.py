@@ -31,10 +31,9 @@ from catdog_search.outcomes import Ending
 from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.history import view_of
-from catdog_search.search.propose import Proposer
+from catdog_search.search.propose import SamplingProposer
 from catdog_search.search.pruner import make_pruner, report_epoch
 from catdog_search.search.sampler import make_sampler
-from catdog_search.search.slot import risk_in
 from catdog_search.search.storage import open_study
 
 EPOCHS = 12
@@ -68,12 +67,13 @@ def fill(study: optuna.Study, config: StudyConfig, trials: int) -> None:
         )
 
 
-def ask_and_tell(study: optuna.Study, config: StudyConfig, proposer: Proposer) -> dict[str, float]:
+def ask_and_tell(study: optuna.Study, proposer: SamplingProposer) -> dict[str, float]:
     """Seconds that one trial costs between its training."""
     started = time.perf_counter()
     view = view_of(study)
     trial = study.ask()
-    proposer.propose(trial, view.tried, risk_in(view, config.space))
+    proposer.observe(view)
+    proposer.propose(trial, view.tried)
     asked = time.perf_counter()
     for epoch in range(EPOCHS):
         report_epoch(study, trial, epoch, 0.9)  # good enough not to be pruned
@@ -107,9 +107,9 @@ def measure(trials: int, n: int, config: StudyConfig, pictures: Dataset) -> dict
             state, config, pictures, sampler, make_pruner(config.pruner, config.training.epochs)
         )
         fill(study, config, trials)
-        proposer = Proposer(study, sampler, config.space)
-        ask_and_tell(study, config, proposer)  # reads what is there, which a start does once
-        parts = [ask_and_tell(study, config, proposer) for _ in range(n)]
+        proposer = SamplingProposer(study, sampler, config.space)
+        ask_and_tell(study, proposer)  # reads what is there, which a start does once
+        parts = [ask_and_tell(study, proposer) for _ in range(n)]
         shown = [show(state, config.name) for _ in range(n)]
     whole = [part["ask_s"] + part["tell_s"] for part in parts]
     return {

@@ -50,18 +50,13 @@ Measure = Callable[[], float]
 
 def ours(data: TrainData, image_size: int, epochs: int, execution: Execution, **more: Any) -> float:
     """Photos a second of whole epochs, val of 64 photos and the report included."""
+    from catdog_search.training.job import job_of
     from catdog_search.training.loop import train
 
     config = common.study("step", image_size, epochs)
     ends: list[float] = []
-    train(
-        {**PARAMS, **more},
-        config,
-        data,
-        lambda *_: ends.append(time.perf_counter()) is None,
-        seed=1,
-        execution=execution,
-    )
+    job = job_of(config, {**PARAMS, **more}, seed=1, execution=execution)
+    train(job, data, lambda *_: ends.append(time.perf_counter()) is None)
     return len(data.y_train) * (epochs - 1) / (ends[-1] - ends[0])
 
 

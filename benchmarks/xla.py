@@ -21,19 +21,14 @@ from catdog_search.training.result import TrainData
 
 def measure(data: TrainData, image_size: int, xla: bool) -> tuple[float, float]:
     """Seconds until the first epoch's end, and photos a second in the second epoch."""
+    from catdog_search.training.job import job_of
     from catdog_search.training.loop import train
 
     config = common.study("xla", image_size, 2)
     ends = [time.perf_counter()]
     params = {**PARAMS, "augmentation": 1.0, "augmentation_kinds": FULL}
-    train(
-        params,
-        config,
-        data,
-        lambda *_: ends.append(time.perf_counter()) is None,
-        seed=1,
-        execution=Execution(xla=xla),
-    )
+    job = job_of(config, params, seed=1, execution=Execution(xla=xla))
+    train(job, data, lambda *_: ends.append(time.perf_counter()) is None)
     return ends[1] - ends[0], len(data.y_train) / (ends[2] - ends[1])
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import json
 import os
 import signal
@@ -23,11 +24,12 @@ import numpy as np
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from catdog_search.config import StudyConfig
+from catdog_search.families.base import TrialParams
+from catdog_search.families.cnn import CnnParams
 from catdog_search.outcomes import Ending
-from catdog_search.space import Params
 from catdog_search.tracking import trial_files
-from catdog_search.training.execution import PLAIN, Device, Execution
+from catdog_search.training.execution import Device
+from catdog_search.training.job import TrainingJob
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 
@@ -67,60 +69,62 @@ if "FAKE_NO_FIGURES" in os.environ:
     _fail_at_figures()
 
 
-def look_at_device(backend: str) -> Device:
-    return Device(f"a stand-in for {backend}")
+class FakeTrainer:
+    def __init__(self, backend: str) -> None:
+        self._backend = backend
+
+    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+        pass
+
+    def look_at_device(self) -> Device:
+        return Device(f"a stand-in for {self._backend}")
+
+    def product_rate(self) -> float:
+        return 1e11
+
+    def is_out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError)
+
+    def train(
+        self,
+        job: TrainingJob,
+        data: TrainData,
+        report: Report,
+        *,
+        on_batch: OnBatch,
+        say: Callable[[str], None],
+        checkpoint: Path,
+    ) -> TrialResult:
+        action, params = _action(), job.params
+        if "FAKE_LIMIT" in os.environ and load(params) > float(os.environ["FAKE_LIMIT"]):
+            raise MemoryError("more than there is")
+        history: list[dict[str, float]] = []
+        for epoch in range(job.training.epochs):
+            for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
+                time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+                if not on_batch(epoch, step + 1, 1):
+                    return _result(Ending.INTERRUPTED, history, data)
+            if action and epoch == 1:
+                _mishap(action)
+            history.append(_metrics(params, epoch))
+            if action == "diverge":
+                return _result(Ending.DIVERGED, history, data)
+            if not report(epoch, history[-1]):
+                return _result(Ending.PRUNED, history, data)
+        return _result(Ending.FINISHED, history, data)
 
 
-def share_device(backend: str, workers: int) -> None:
-    pass
+class AbsentTrainer(FakeTrainer):
+    """One whose packages are not installed."""
+
+    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+        importlib.import_module("no_such_module")
 
 
-def product_rate() -> float:
-    return 1e11
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError)
-
-
-def set_deterministic(backend: str) -> None:
-    pass
-
-
-def train(
-    params: Params,
-    config: StudyConfig,
-    data: TrainData,
-    report: Report,
-    *,
-    seed: int,
-    on_batch: OnBatch | None = None,
-    say: Callable[[str], None] = lambda text: None,
-    checkpoint: Path | None = None,
-    execution: Execution = PLAIN,
-) -> TrialResult:
-    action = _action()
-    if "FAKE_LIMIT" in os.environ and load(params) > float(os.environ["FAKE_LIMIT"]):
-        raise MemoryError("more than there is")
-    history: list[dict[str, float]] = []
-    for epoch in range(config.training.epochs):
-        for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
-            time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
-            if on_batch and not on_batch(epoch, step + 1, 1):
-                return _result(Ending.INTERRUPTED, history, data)
-        if action and epoch == 1:
-            _mishap(action)
-        history.append(_metrics(params, epoch))
-        if action == "diverge":
-            return _result(Ending.DIVERGED, history, data)
-        if not report(epoch, history[-1]):
-            return _result(Ending.PRUNED, history, data)
-    return _result(Ending.FINISHED, history, data)
-
-
-def load(params: Params) -> float:
+def load(params: TrialParams) -> float:
     """What a trial takes of the memory."""
-    return float(params["filters"]) * float(params["batch_size"]) * float(params["n_blocks"])
+    assert isinstance(params, CnnParams)
+    return params.filters * params.batch_size * params.n_blocks
 
 
 def _crash() -> None:
@@ -171,10 +175,10 @@ def _mishap(action: str) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def value(params: Params) -> float:
+def value(params: TrialParams) -> float:
     """The value that a trial ends with: smooth in its params, best at dropout 0.3."""
-    dropout, blocks = float(params.get("dropout", 0)), float(params.get("n_blocks", 1))
-    return 0.5 + 0.2 * blocks - abs(dropout - 0.3)
+    assert isinstance(params, CnnParams)
+    return 0.5 + 0.2 * params.n_blocks - abs(params.dropout - 0.3)
 
 
 def _action() -> str | None:
@@ -187,7 +191,7 @@ def _action() -> str | None:
     return actions.get(str(len(calls.read_text().splitlines())))
 
 
-def _metrics(params: Params, epoch: int) -> dict[str, float]:
+def _metrics(params: TrialParams, epoch: int) -> dict[str, float]:
     accuracy = value(params) * (epoch + 1) / (epoch + 1.5)
     loss = 1 - accuracy / 2
     return {

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fake_training import FakeTrainer
 
 import catdog_search
 from catdog_search.children import safe_environment, starting_safely, trusted_path
@@ -22,7 +23,7 @@ from catdog_search.data import decoders
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
 from catdog_search.search.messages import Launch, Ready, Start
-from catdog_search.search.pool import Worker
+from catdog_search.search.pool import LocalWorker
 from catdog_search.web import open_url
 
 # Of the standard library, of what the servers start, of what we import, and what isn't installed.
@@ -70,7 +71,7 @@ def test_module_that_is_run_imports_nothing_of_its_folder(trap: Path) -> None:
 
 def test_worker_imports_nothing_of_its_folder(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend("")  # as an interactive Python has it
-    worker = Worker(Launch(trap.parent / "log", "tensorflow", "fake_training"))
+    worker = LocalWorker(Launch(trap.parent / "log", "tensorflow", FakeTrainer))
     try:
         worker.send(Start())
         deadline = time.monotonic() + 60

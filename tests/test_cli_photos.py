@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from fake_training import FakeTrainer
 
 from catdog_search import cli
 from catdog_search.places import State
@@ -23,7 +24,7 @@ def call(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 
     def run_study(*study: Any) -> Any:
         *others, options = study
-        return real(*others, dataclasses.replace(options, training="fake_training"))
+        return real(*others, dataclasses.replace(options, trainer=FakeTrainer))
 
     monkeypatch.setattr(coordinator, "run_study", run_study)
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))

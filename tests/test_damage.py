@@ -32,7 +32,6 @@ from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
-from catdog_search.search.worker import TRAINING
 from catdog_search.tracking.store import disconnect
 
 # Real networks, so that there are real models to lose.
@@ -187,7 +186,7 @@ class Patient:
         self.state = State.at(str(folder / "state"))
         self.outside = folder / "outside"
         self.state.create()
-        view = run(self.state, pictures, 4, table=REAL, training=TRAINING).view
+        view = run(self.state, pictures, 4, table=REAL, training="keras").view
         assert sum(row.model_id is not None for row in view.trials) == 3
         assert call("promote", "--study", "tiny", "--state", str(self.state.root)).exit_code == 0
         shutil.copytree(self.state.root, self._kept, symlinks=True)

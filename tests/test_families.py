@@ -91,11 +91,11 @@ def test_study_of_any_family_has_the_third_one_too() -> None:
 @pytest.mark.usefixtures("third_family")
 def test_estimate_of_a_third_family_is_by_its_cost() -> None:
     limits = Limits(study(limits={"max_parameters": WEIGHTS}), photos=10, memory_bytes=10**9)
-    assert limits.estimate({"pool": 4}).parameters == WEIGHTS
-    assert limits.too_large({"pool": 4}) is None
-    assert "at most 49" in getattr(limits.too_large({"pool": 2}), "text", "")
-    limits.learn_speed({"pool": 4}, epoch=0, images_per_second=100.0)
-    assert limits.estimate({"pool": 4}).seconds is not None
+    assert limits.estimate(study().trial_params({"pool": 4})).parameters == WEIGHTS
+    assert limits.too_large(study().trial_params({"pool": 4})) is None
+    assert "at most 49" in getattr(limits.too_large(study().trial_params({"pool": 2})), "text", "")
+    limits.learn_speed(study().trial_params({"pool": 4}), epoch=0, images_per_second=100.0)
+    assert limits.estimate(study().trial_params({"pool": 4})).seconds is not None
     assert estimate_study(study(), Limits(study(), 10, 10**9)).parameters[0] == WEIGHTS
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_training import FakeTrainer
 from mlflow.exceptions import MlflowException
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
@@ -207,7 +208,7 @@ def test_worker_is_recycled_and_a_spare_waits(
 
 def test_worker_that_never_starts_is_said(state: State, pictures: Dataset) -> None:
     with pytest.raises(TrialFailedError, match="before its first trial; its output is in") as e:
-        run(state, pictures, 1, training="no_such_module")
+        run(state, pictures, 1, training="absent_training")
     assert "no_such_module" in Path(str(e.value.trace)).read_text()
 
 
@@ -371,7 +372,7 @@ def test_mapped_files_are_not_memory_that_a_worker_holds(tmp_path: Path) -> None
 def test_worker_is_worn_by_memory_and_by_trials(
     tmp_path: Path, launch: dict[str, int], is_worn: bool
 ) -> None:
-    worker = pool.Worker(Launch(tmp_path / "log", "tensorflow", "fake_training", **launch))
+    worker = pool.LocalWorker(Launch(tmp_path / "log", "tensorflow", FakeTrainer, **launch))
     try:
         worker.send(Start())
         while not isinstance(worker.connection.recv(), Ready):

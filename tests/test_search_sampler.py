@@ -17,7 +17,7 @@ from catdog_search.errors import StateError
 from catdog_search.search import history
 from catdog_search.search.chance import Chance
 from catdog_search.search.feasibility import failure_risk
-from catdog_search.search.propose import Proposer, _by_chance, is_exhausted
+from catdog_search.search.propose import SamplingProposer, _by_chance, is_exhausted
 from catdog_search.search.pruner import make_pruner, report_epoch
 from catdog_search.search.sampler import PerTrialSampler, make_sampler, trial_seed
 from catdog_search.search.storage import FINGERPRINT
@@ -37,7 +37,7 @@ MIXED = Space(
 def optimize(study: optuna.Study, n: int, space: Space = NUMBERS) -> list[Params]:
     """Propose, and call a value near the middle good; returns all params so far."""
     assert isinstance(study.sampler, PerTrialSampler)
-    proposer = Proposer(study, study.sampler, space)
+    proposer = SamplingProposer(study, study.sampler, space)
     for _ in range(n):
         done = [t.user_attrs[history.PARAMS] for t in study.trials if t.state.is_finished()]
         trial = study.ask()
@@ -173,7 +173,7 @@ def test_trials_of_an_older_version_are_known_by_their_step() -> None:
 def test_propose_stores_what_it_returns_and_returns_what_is_stored() -> None:
     study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(), MIXED)
     assert isinstance(study.sampler, PerTrialSampler)
-    proposer = Proposer(study, study.sampler, MIXED)
+    proposer = SamplingProposer(study, study.sampler, MIXED)
     trial = study.ask()
     params = proposer.propose(trial, [])
     assert {**study.trials[0].params, "batch_size": 64} == params
@@ -186,17 +186,22 @@ def test_propose_keeps_a_queued_point_though_it_was_tried() -> None:
     queued = {"block": "plain", "filters": 16}
     study.enqueue_trial(queued)
     whole = MIXED.complete(queued)
-    assert Proposer(study, study.sampler, MIXED).propose(study.ask(), [params_key(whole)]) == whole
+    assert (
+        SamplingProposer(study, study.sampler, MIXED).propose(study.ask(), [params_key(whole)])
+        == whole
+    )
 
 
 def test_propose_draws_again_what_will_probably_fail() -> None:
     study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(name="random"), NUMBERS)
     assert isinstance(study.sampler, PerTrialSampler)
-    proposer = Proposer(study, study.sampler, NUMBERS)
+    proposer = SamplingProposer(study, study.sampler, NUMBERS)
     risk = lambda params: float(params["x"] > -0.5)  # noqa: E731
-    drawn = [proposer.propose(study.ask(), [], risk) for _ in range(30)]
+    proposer.risk = risk
+    drawn = [proposer.propose(study.ask(), []) for _ in range(30)]
     assert sum(risk(params) for params in drawn) < 6  # of 22 or so without
-    least = proposer.propose(study.ask(), [], lambda params: 0.6 + 0.1 * float(params["x"]))
+    proposer.risk = lambda params: 0.6 + 0.1 * float(params["x"])
+    least = proposer.propose(study.ask(), [])
     assert least["x"] < 0  # the best of ten that all look bad
 
 

@@ -38,7 +38,6 @@ from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.messages import BatchDone, EpochDone, Event
 from catdog_search.search.reconcile import reconcile
-from catdog_search.search.worker import TRAINING
 from catdog_search.tracking.store import Store
 
 # Real networks, and pictures that are no larger than they must be.
@@ -125,14 +124,14 @@ def test_storm_of_30_kills_leaves_a_whole_study(
 
 def test_storm_over_real_training_leaves_a_whole_study(state: State, shared_cache: Path) -> None:
     pictures = dataset.load(SyntheticSource(200), 16, shared_cache, 10**9)
-    killed = storm(state, pictures, REAL, 4, 5, TRAINING, seed=3, longest_s=12)
+    killed = storm(state, pictures, REAL, 4, 5, "keras", seed=3, longest_s=12)
     assert killed.total() >= 3
     assert_whole(state, 4)
 
 
 def test_real_training_goes_on_from_its_last_whole_epoch(state: State, shared_cache: Path) -> None:
     pictures = dataset.load(SyntheticSource(200), 16, shared_cache, 10**9)
-    with coordinator_process(state, pictures, 1, REAL, TRAINING) as process:
+    with coordinator_process(state, pictures, 1, REAL, "keras") as process:
         assert process.stdout is not None
         heard = [process.stdout.readline().strip() for _ in range(3)]
         process.kill()
@@ -146,7 +145,7 @@ def test_real_training_goes_on_from_its_last_whole_epoch(state: State, shared_ca
         if isinstance(event, EpochDone):
             reported.append(event.epoch)
 
-    report = run(state, pictures, 1, table=REAL, training=TRAINING, listener=listen)
+    report = run(state, pictures, 1, table=REAL, training="keras", listener=listen)
     assert report.view.counts == {"COMPLETE": 1}
     assert reported == [0, 1, 2]  # the new run has the whole curve
     assert min(trained) >= 1  # and the first epoch was not trained again
@@ -170,7 +169,7 @@ def main() -> None:
     started = time.monotonic()
     if asked.real:
         pictures = dataset.load(SyntheticSource(400), 16, folder, 10**9)
-        facts = (REAL, asked.trials, asked.kills, TRAINING, asked.seed, 14)
+        facts = (REAL, asked.trials, asked.kills, "keras", asked.seed, 14)
     else:
         os.environ["FAKE_STEP_S"] = "0.3"
         pictures = dataset.load(SyntheticSource(100), 8, folder, 10**9)

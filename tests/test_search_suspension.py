@@ -18,14 +18,16 @@ STOPPED_S = 2.5
 # Looks at a worker that has nothing to say, as the coordinator does, until it takes it for dead.
 _WATCH = """
 import json, sys, time
+from multiprocessing.connection import wait
 from pathlib import Path
+from fake_training import FakeTrainer
 from catdog_search import clock
 from catdog_search.search import pool
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.messages import Launch, Ready, Start
 
 if __name__ == "__main__":
-    worker = pool.Worker(Launch(Path(sys.argv[1]), "tensorflow", "fake_training", stall_s=2.0))
+    worker = pool.LocalWorker(Launch(Path(sys.argv[1]), "tensorflow", FakeTrainer, stall_s=2.0))
     worker.send(Start())
     while not isinstance(worker.connection.recv(), Ready):
         pass
@@ -35,7 +37,7 @@ if __name__ == "__main__":
     print(worker._process.pid, flush=True)
     try:
         while True:
-            pool.wait_for([worker])
+            wait([worker.connection], 0.2)
             if timed_out is None and stop.cause:
                 timed_out = time.monotonic() - wall
             worker.receive()

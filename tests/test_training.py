@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import pytest
 from pooled_family import POOLED
-from tiny_training import BACKEND, PARAMS, config, go_on
+from tiny_training import BACKEND, PARAMS, config, go_on, train
 
 from catdog_search.config import Metric
 from catdog_search.families import registry
@@ -41,7 +41,8 @@ from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import is_out_of_memory, product_rate
 from catdog_search.training.evaluate import scores
 from catdog_search.training.execution import PLAIN, Execution
-from catdog_search.training.loop import restore, train, training_key
+from catdog_search.training.job import job_of
+from catdog_search.training.loop import restore, training_key
 from catdog_search.training.optimize import Scores, learning_rate
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
@@ -496,9 +497,10 @@ def test_train_drops_the_checkpoint_of_another_training(
 
 
 def key_with(photos: TrainData, **change: Any) -> str:
-    params = CnnParams.model_validate({**PARAMS, "image_size": 16, **change.pop("params", {})})
+    params = {**PARAMS, **change.pop("params", {})}
     facts = {"data": photos, "seed": 1, "execution": PLAIN, "config": config(), **change}
-    return training_key(params, **facts)
+    data = facts.pop("data")
+    return training_key(job_of(facts.pop("config"), params, **facts), data)
 
 
 def test_checkpoint_belongs_to_exactly_its_training(
@@ -644,7 +646,9 @@ def test_deterministic_training_is_the_same_to_the_bit(
     code = """
 import hashlib, numpy as np
 from catdog_search import studies
-from catdog_search.training.loop import set_deterministic, train
+from catdog_search.training.device import set_deterministic
+from catdog_search.training.job import job_of
+from catdog_search.training.loop import train
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
@@ -658,7 +662,8 @@ config = studies.parse({"name": "s", "purpose": "p", "image_size": 32, "metric":
     "direction": "minimize", "trials": 1, "space": {"dropout": 0.2},
     "training": {"epochs": 2}}, "f")
 params = {"n_blocks": 3, "filters": 32, "augmentation": 0.5, "dropout": 0.2}
-results = [train(params, config, data, lambda e, m: True, seed=4) for _ in range(2)]
+job = job_of(config, params, seed=4)
+results = [train(job, data, lambda e, m: True) for _ in range(2)]
 print([hashlib.sha256(r.val_probabilities.tobytes()).hexdigest() for r in results])
 """
     first, second = (ast.literal_eval(in_fresh_python(code)) for _ in range(2))
@@ -696,7 +701,7 @@ def test_train_takes_a_family_by_its_row(
     result = train({"pool": 4, "batch_size": 8}, study, data, go_on, seed=1)
     assert (result.ending, len(result.history)) == ("finished", 3)
     limits = Limits(study, len(data.y_train), 10**9)
-    assert result.n_weights == limits.estimate({"pool": 4}).parameters
+    assert result.n_weights == limits.estimate(study.trial_params({"pool": 4})).parameters
     assert result.model is not None
     result.model.save(tmp_path / "model.keras")
     loaded = load_exported(tmp_path / "model.keras", 16)

@@ -8,12 +8,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from tiny_training import BACKEND, PARAMS, config, go_on
+from tiny_training import BACKEND, PARAMS, config, go_on, train
 
 from catdog_search.errors import BackendError
 from catdog_search.training.device import has_bfloat16
 from catdog_search.training.execution import Device, Execution, Precision, Wish, choose
-from catdog_search.training.loop import train
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from fake_training import AbsentTrainer, FakeTrainer
 
 from catdog_search import studies
 from catdog_search.cli import main
@@ -23,8 +24,17 @@ from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.coordinator import Options, Report, run_study
 from catdog_search.search.history import StudyView
+from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.tracking.runs import PARENT_TAG
 from catdog_search.tracking.store import Store
+from catdog_search.training.trainer import KerasTrainer
+
+# By the name that tests, and scripts in processes of their own, know them by.
+TRAINERS: dict[str, MakeTrainer] = {
+    "fake_training": FakeTrainer,
+    "absent_training": AbsentTrainer,
+    "keras": KerasTrainer,
+}
 
 TABLE: dict[str, Any] = {
     "name": "tiny",
@@ -51,8 +61,8 @@ def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
     """Run the study; the test's own keywords go to run_study, `table` changes the study."""
     config = studies.parse({**TABLE, **options.pop("table", {})}, "tiny.toml")
     listener = options.pop("listener", lambda event: None)
-    options.setdefault("training", "fake_training")
-    chosen = Options(trials=trials, **options)
+    trainer = TRAINERS[options.pop("training", "fake_training")]
+    chosen = Options(trials=trials, trainer=trainer, **options)
     return run_study(config, pictures, state, listener, chosen)
 
 
@@ -146,6 +156,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
 from catdog_search.search.messages import EpochDone, TrialStarted
+from tiny_study import TRAINERS
 
 def say(event):
     if isinstance(event, (TrialStarted, EpochDone)):
@@ -153,7 +164,7 @@ def say(event):
 
 if __name__ == "__main__":
     table, folder, digest, state, trials, training, at_once = json.loads(sys.argv[1])
-    options = Options(trials=trials, training=training, trials_per_gpu=at_once)
+    options = Options(trials=trials, trainer=TRAINERS[training], trials_per_gpu=at_once)
     run_study(studies.parse(table, "t"), Dataset(Path(folder), digest, table["image_size"]),
               State.at(state), say, options)
 """

@@ -8,6 +8,11 @@ import keras
 
 from catdog_search import studies
 from catdog_search.config import StudyConfig
+from catdog_search.space import Params
+from catdog_search.training import loop
+from catdog_search.training.execution import PLAIN, Execution
+from catdog_search.training.job import job_of
+from catdog_search.training.result import Report, TrainData, TrialResult
 
 
 def config(**more: Any) -> StudyConfig:
@@ -27,6 +32,21 @@ def config(**more: Any) -> StudyConfig:
 
 BACKEND = keras.backend.backend()
 PARAMS = {"n_blocks": 2, "filters": 8, "dense_units": 0, "dropout": 0.0, "batch_size": 8}
+
+
+def train(
+    params: Params,
+    config: StudyConfig,
+    data: TrainData,
+    report: Report,
+    *,
+    seed: int,
+    execution: Execution = PLAIN,
+    **more: Any,
+) -> TrialResult:
+    """Train a trial of a study."""
+    job = job_of(config, params, seed=seed, execution=execution)
+    return loop.train(job, data, report, **more)
 
 
 def go_on(epoch: int, metrics: Any) -> bool:

@@ -7,7 +7,7 @@ before anything reacts to it; what a kill leaves half done, the next start settl
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -39,19 +39,22 @@ from catdog_search.search.messages import (
     TrialEnded,
 )
 from catdog_search.search.photos import Photos, Remake
-from catdog_search.search.pool import Pool
-from catdog_search.search.propose import Proposer, is_exhausted
+from catdog_search.search.pool import LocalWorkers
+from catdog_search.search.propose import SamplingProposer, is_exhausted
 from catdog_search.search.pruner import make_pruner
 from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import make_sampler
-from catdog_search.search.scratch import checkpoints_of, lock_path
+from catdog_search.search.scratch import lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, about_storage, open_study
-from catdog_search.search.worker import TRAINING, choose_backend
+from catdog_search.search.storage import UID, about_storage, made_with, open_study
+from catdog_search.search.worker import choose_backend
+from catdog_search.search.workers.backend import WorkerBackend
+from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.space import params_key
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
-from catdog_search.training.execution import NO_WISH, PLAIN, Wish, choose
+from catdog_search.training.execution import NO_WISH, Execution, Wish, choose
+from catdog_search.training.trainer import KerasTrainer
 
 End = Literal["done", "exhausted", "interrupt", "timeout"]
 
@@ -110,7 +113,8 @@ class Options:
         wish: What is forced of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
         remake: Packs the photos again where the cache loses them; None where nobody can.
-        training: Module that trains a trial; a stand-in for tests.
+        trainer: Makes what trains the trials, in each worker.
+        workers: Starts them, by how they are to be launched and how many at once.
     """
 
     trials: int
@@ -121,7 +125,8 @@ class Options:
     wish: Wish = NO_WISH
     study_file: str = ""
     remake: Remake | None = None
-    training: str = TRAINING
+    trainer: MakeTrainer = KerasTrainer
+    workers: Callable[[Launch, int], WorkerBackend] = LocalWorkers
 
 
 def run_study(
@@ -202,36 +207,31 @@ class _Coordinator:
         pruner = make_pruner(config.pruner, config.training.epochs)
         retry = self._retry(about_storage(state))
         self.study = open_study(state, config, dataset, sampler, pruner, retry)
-        self._proposer = Proposer(self.study, sampler, config.space)
-        photos = len(dataset.rows("train"))
-        memory = memory_limit(config.limits) // options.trials_per_gpu
-        self._limits = Limits(config, photos, memory)
+        self._proposer = SamplingProposer(self.study, sampler, config.space)
         self.store = Store.of(state)
-        self._pool: Pool | None = None
         self._record: StudyRecord | None = None
-        self._execution = PLAIN
         self._opened = False
 
     def run(self, backend: str) -> End:
         view = view_of(self.study)
-        if view.finished < self._options.trials:
-            # First, so that it imports Keras while MLflow opens.
-            self._pool = Pool(self._launch(backend))
+        has_more = view.finished < self._options.trials
+        workers = self._options.workers(self._launch(backend), self._options.trials_per_gpu)
+        if has_more:
+            workers.warm_up()
         end: End | None = None
         try:
             self._record = self._open_record(view)
             self._record.settle()
-            self._sweep()
+            self._sweep(workers)
             self._queue_recipes()
             opened = StudyOpened(
                 self._config, view.finished, self._options.trials, view.best, self.store.shown
             )
             self._tell(opened)
-            end = self._run_trials(self._pool, self._record) if self._pool else "done"
+            end = self._run_trials(workers, self._record) if has_more else "done"
             return end
         finally:
-            if self._pool:
-                self._pool.close(timeout=5 if end in ("done", "exhausted") else 0)
+            workers.stop(timeout=5 if end in ("done", "exhausted") else 0)
             if self._record:
                 self._close(self._record, end)
 
@@ -252,10 +252,10 @@ class _Coordinator:
         return Launch(
             log=self._scratch / "worker.log",
             backend=backend,
-            training=self._options.training,
+            trainer=self._options.trainer,
             deterministic=self._options.deterministic,
             sharing=self._options.trials_per_gpu,
-            memory_bytes=self._limits.memory_bytes,
+            memory_bytes=memory_limit(self._config.limits) // self._options.trials_per_gpu,
             stall_s=self._config.limits.stall_minutes * 60,
             trials=self._config.limits.trials_per_worker,
         )
@@ -280,11 +280,10 @@ class _Coordinator:
     def _notice(self, text: str) -> None:
         self._tell(Notice(text))
 
-    def _sweep(self) -> None:
+    def _sweep(self, workers: WorkerBackend) -> None:
         """Remove checkpoints of trials that are over."""
         over = {trial.number for trial in self._trials() if trial.state.is_finished()}
-        for path in checkpoints_of(self._scratch, over):
-            path.unlink()
+        workers.forget_checkpoints(over)
 
     def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -326,35 +325,35 @@ class _Coordinator:
             known.setdefault(params_key(space.complete(params)), _Known(recipe, text))
         return known
 
-    def _run_trials(self, pool: Pool, record: StudyRecord) -> End:
+    def _run_trials(self, workers: WorkerBackend, record: StudyRecord) -> End:
         setting = Setting(
             config=self._config,
             study=self.study,
             photos=self._photos,
             store=self.store,
             scratch=self._scratch,
-            limits=self._limits,
+            weights_id=made_with(self.study).get("weights"),
             proposer=self._proposer,
-            pool=pool,
+            workers=workers,
             record=record,
             tell=self._hear,
             stop=self._stop,
         )
-        slots = [Slot(setting, self._learn) for _ in range(self._options.trials_per_gpu)]
+        slots = [Slot(setting, self._new_limits(), self._learn) for _ in range(workers.capacity)]
         # The first worker says what the device is; the others start with their first trial.
-        turns = TurnTaking()
+        turns = TurnTaking(workers)
         turns.begin(slots[0], slots[0].begin_worker())
         while turns.busy:
             turns.wait()
         # A trial may be over at once, where it is too large to be trained.
         has_more = True
         while has_more or turns.busy:
-            has_more = self._give_out(slots, turns) if has_more else turns.wait()
+            has_more = self._give_out(workers, slots, turns) if has_more else turns.wait()
         if self._stop.cause:
             return self._stop.cause
         return "done" if view_of(self.study).finished >= self._options.trials else "exhausted"
 
-    def _give_out(self, slots: list[Slot], turns: TurnTaking) -> bool:
+    def _give_out(self, workers: WorkerBackend, slots: list[Slot], turns: TurnTaking) -> bool:
         """Give every idle slot a trial; returns whether any was begun."""
         begun = False
         for slot in slots:
@@ -362,31 +361,38 @@ class _Coordinator:
                 continue
             view = view_of(self.study)
             tried = {*view.tried, *(s.params_key for s in turns.busy if s.params_key)}
-            if (trial := self._next_trial(view, tried, turns.busy)) is None:
+            if (trial := self._next_trial(workers, view, tried, turns.busy)) is None:
                 continue
-            turns.begin(slot, slot.run_trial(trial, view, self._execution, tried))
+            turns.begin(slot, slot.run_trial(trial, view, tried))
             begun = True
         return begun
 
-    def _learn(self, ready: Ready) -> None:
-        """Take in what a worker says of the device; the first one's word is the study's."""
-        sharing = self._options.trials_per_gpu
-        device = ready.device
-        memory = None if device.memory_bytes is None else device.memory_bytes // sharing
-        self._limits.learn_device(ready.product_rate, memory)
-        if self._opened:
-            return
-        self._opened = True
+    def _new_limits(self) -> Limits:
+        memory = memory_limit(self._config.limits) // self._options.trials_per_gpu
+        return Limits(self._config, len(self._dataset.rows("train")), memory)
+
+    def _learn(self, slot: Slot, ready: Ready) -> Execution:
+        """How trials run in a worker, by its device; what the first one says is told."""
         photos = len(self._dataset.rows("train")) + len(self._dataset.rows("val"))
         pixels = self._dataset.image_size**2 * 3 * photos
-        self._execution = choose(self._options.wish, ready.backend, device, pixels, sharing)
-        if self._record:
-            self._record.open(ready, self._execution)
-        self._tell(ready)
-        estimate = estimate_study(self._config, self._limits)
-        self._tell(Planned(estimate, self._limits.memory_bytes, self._execution, sharing))
+        wish = self._options.wish
+        execution = choose(wish, ready.backend, ready.device, pixels, ready.sharing)
+        if not self._opened:
+            self._opened = True
+            if self._record:
+                self._record.open(ready, execution)
+            self._tell(ready)
+            estimate = estimate_study(self._config, slot.limits)
+            self._tell(Planned(estimate, ready.memory_bytes, execution, ready.sharing))
+        return execution
 
-    def _next_trial(self, view: StudyView, tried: set[str], busy: Collection[Slot]) -> Trial | None:
+    def _next_trial(
+        self,
+        workers: WorkerBackend,
+        view: StudyView,
+        tried: set[str],
+        busy: Collection[Slot],
+    ) -> Trial | None:
         """One that a dead coordinator left running, else the next that Optuna proposes.
 
         None where the budget is given out, the space has no more, or it is time to stop.
@@ -394,9 +400,11 @@ class _Coordinator:
         if self._stop.cause or view.finished + len(busy) >= self._options.trials:
             return None
         training = {slot.number for slot in busy}
-        for frozen in self._trials(TrialState.RUNNING):
-            if frozen.number not in training:
-                return Trial(self.study, frozen._trial_id)
+        left = [t for t in self._trials(TrialState.RUNNING) if t.number not in training]
+        if left:
+            # Those that can be gone on with here come first.
+            first = min(left, key=lambda t: (not workers.has_checkpoint(t.number), t.number))
+            return Trial(self.study, first._trial_id)
         if not self._trials(TrialState.WAITING) and is_exhausted(self._config.space, tried):
             if not busy:
                 self._notice("every point of the space has been tried")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from catdog_search.data.own import MARK
 from catdog_search.errors import StateError
 from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.search.storage import FINGERPRINT, load_study
+from catdog_search.search.storage import load_study, made_with
 from catdog_search.search.summary import study_figures
 from catdog_search.text import N_CLASSES
 from catdog_search.tracking.figures import plain_style, trial_figures
@@ -82,8 +81,8 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
 
 
 def _packed(state: State, view: StudyView, row: TrialRow) -> Dataset | None:
-    fingerprint = json.loads(load_study(state, view.name).user_attrs[FINGERPRINT])
-    image_size = int(row.params.get("image_size") or fingerprint["image_size"])
+    made = made_with(load_study(state, view.name))
+    image_size = int(row.params.get("image_size") or made["image_size"])
     return dataset.find(places.cache_folder(), view.dataset_digest or "", image_size)
 
 

@@ -37,8 +37,9 @@ def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
     points = [config.space.complete(params) for params in config.recipes.values()]
     if config.trials > len(points):  # else the sampler is never asked
         points += [config.space.sample(chance) for _ in range(_SAMPLE)]
-    fits = [params for params in points if limits.too_large(params) is None]
-    estimates = [limits.estimate(params) for params in fits or points]
+    trials = [config.trial_params(params) for params in points]
+    fits = [trial for trial in trials if limits.too_large(trial) is None]
+    estimates = [limits.estimate(trial) for trial in fits or trials]
     parameters = sorted(e.parameters for e in estimates)
     seconds = [e.seconds for e in estimates if e.seconds is not None]
     return StudyEstimate(

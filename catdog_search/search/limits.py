@@ -7,9 +7,9 @@ import statistics
 from dataclasses import dataclass
 
 from catdog_search.config import LimitsConfig, StudyConfig
+from catdog_search.families import registry
 from catdog_search.families.base import Cost, TrialParams
 from catdog_search.memory import counters, free_bytes, own_cgroups
-from catdog_search.space import Params
 
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
 FREE_SHARE = 0.9
@@ -49,7 +49,7 @@ class Estimate:
 
 
 class Limits:
-    """The limits of a study on this machine.
+    """The limits of a study's trials in one worker after another.
 
     Args:
         config: Of the study.
@@ -62,6 +62,7 @@ class Limits:
         self._config = config
         self._photos = photos
         self._rates: list[float] = []
+        self._device = ""
         self._rough_rate: float | None = None
         self._device_bytes: int | None = None
 
@@ -69,15 +70,26 @@ class Limits:
         """Take in what the worker measured.
 
         Args:
-            product_rate: Operations a second of a large matrix product.
+            product_rate: Floating-point operations a second of a large matrix product.
             memory_bytes: Of the device, where it has its own.
         """
         self._rough_rate = product_rate * _EFFICIENCY
         self._device_bytes = memory_bytes
 
-    def learn_speed(self, params: Params, epoch: int, images_per_second: float) -> None:
+    def move_to(self, device: str, memory_bytes: int) -> None:
+        """Hold for another worker; speeds that were seen on another device don't count there.
+
+        Args:
+            device: Its name.
+            memory_bytes: That the worker may use.
+        """
+        if device != self._device:
+            self._rates = []
+        self._device, self.memory_bytes = device, memory_bytes
+
+    def learn_speed(self, trial: TrialParams, epoch: int, images_per_second: float) -> None:
         """Take in how fast an epoch of a trial trained, unless it was one that takes less work."""
-        trial, cost = self._cost(params)
+        cost = self._cost(trial)
         light = epoch < trial.light_epochs(self._epochs(trial))
         if not light and cost.tells_speed:
             self._rates.append(cost.training_operations(1) * images_per_second)
@@ -85,13 +97,12 @@ class Limits:
     def _epochs(self, trial: TrialParams) -> int:
         return trial.epochs or self._config.training.epochs
 
-    def _cost(self, params: Params) -> tuple[TrialParams, Cost]:
-        trial, family = self._config.trial_params(params), self._config.family_of(params)
-        return trial, family.cost(trial, self._config.weights)
+    def _cost(self, trial: TrialParams) -> Cost:
+        return registry.family_of(trial).cost(trial, self._config.weights)
 
-    def estimate(self, params: Params) -> Estimate:
+    def estimate(self, trial: TrialParams) -> Estimate:
         """What a trial would take."""
-        trial, cost = self._cost(params)
+        cost = self._cost(trial)
         epochs = self._epochs(trial)
         whole = epochs - trial.light_epochs(epochs) * (1 - trial.light_share)
         operations = cost.training_operations(self._photos) * whole
@@ -103,9 +114,9 @@ class Limits:
             seconds=operations / rate + _FIXED_S if rate else None,
         )
 
-    def too_large(self, params: Params) -> TooLarge | None:
+    def too_large(self, trial: TrialParams) -> TooLarge | None:
         """The first limit that a trial would exceed; None where it fits."""
-        limits, estimate = self._config.limits, self.estimate(params)
+        limits, estimate = self._config.limits, self.estimate(trial)
         memory = min(self._device_bytes or self.memory_bytes, self.memory_bytes)
         minutes = limits.max_trial_minutes
         checks: list[tuple[float | None, float | None, str]] = [

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catdog_search.config import StudyConfig
-from catdog_search.data.dataset import Dataset
+from catdog_search.data.reference import DataReference
 from catdog_search.outcomes import Ending
 from catdog_search.search.estimate import StudyEstimate
+from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.space import Params
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import Device, Execution
+from catdog_search.training.job import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Launch:
     Attributes:
         log: File that takes what a worker and its libraries print.
         backend: Keras backend.
-        training: Module with the names that `training.loop` has.
+        trainer: Makes what trains the trials.
         deterministic: Whether the same trial must give the same numbers to the bit.
         sharing: Workers that share the device.
         memory_bytes: That a worker may use.
@@ -32,7 +34,7 @@ class Launch:
 
     log: Path
     backend: str
-    training: str
+    trainer: MakeTrainer
     deterministic: bool = False
     sharing: int = 1
     memory_bytes: int = 2**62
@@ -45,28 +47,26 @@ class TrialSpec:
     """Coordinator to worker: train this.
 
     Attributes:
+        study: Name of the trial's study.
         number: Of the trial.
-        params: Active values, fixed ones included.
-        seed: Of the trial.
+        job: What is trained.
+        data: The photos; their size is the job's.
         run_id: The MLflow run to log to; the coordinator opened it.
-        config: Of the study, checked already, with the trial's image size.
-        dataset: Packed pixels of that size.
         store: MLflow's.
         keep_above: The model is logged if the objective beats this; None logs it anyway.
         checkpoint: Where the training is saved after every epoch.
-        execution: How it runs on the device.
+        retry_s: Seconds to try again for where the store doesn't answer.
     """
 
+    study: str
     number: int
-    params: Params
-    seed: int
+    job: TrainingJob
+    data: DataReference
     run_id: str
-    config: StudyConfig
-    dataset: Dataset
     store: Store
     keep_above: float | None
     checkpoint: Path
-    execution: Execution
+    retry_s: float
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,16 @@ class Ready:
         device: What it computes on.
         versions: Of Python and the packages that matter, by name.
         product_rate: Floating-point operations a second of a large matrix product.
+        memory_bytes: That the worker may use.
+        sharing: Workers that share the device.
     """
 
     backend: str
     device: Device
     versions: Mapping[str, str]
     product_rate: float
+    memory_bytes: int = 2**62
+    sharing: int = 1
 
 
 @dataclass(frozen=True)

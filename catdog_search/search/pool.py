@@ -1,4 +1,4 @@
-"""The coordinator's end of its workers: one that trains, and a spare that has only imported."""
+"""Workers that are processes of this machine, each watched: its memory, its signs of life."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing as mp
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from multiprocessing import connection
 from pathlib import Path
 from typing import NoReturn
@@ -15,12 +15,10 @@ import psutil
 
 from catdog_search import clock
 from catdog_search.children import starting_safely
-from catdog_search.errors import TrialFailedError
 from catdog_search.outcomes import Ending
 from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
     Decision,
-    Event,
     Launch,
     Outcome,
     Recording,
@@ -28,9 +26,10 @@ from catdog_search.search.messages import (
     Start,
     Stop,
     TrialSpec,
-    Unready,
 )
+from catdog_search.search.scratch import checkpoint_path, checkpoints_of
 from catdog_search.search.worker import serve
+from catdog_search.search.workers.backend import Incoming, Worker, WorkerDiedError
 
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 1.0
@@ -38,22 +37,6 @@ _MEMORY_EVERY_S = 1.0
 SPARE_AFTER_S = 60.0
 # A worker that holds more than this share of its limit between trials gives way to a fresh one.
 _RECYCLE_SHARE = 0.5
-
-
-class WorkerDiedError(Exception):
-    """A worker is gone.
-
-    Attributes:
-        ending: OOM where memory ran out, BLOCKED where it waited for something else, else CRASHED.
-        text: What happened, for people: `was killed by SIGKILL`.
-        from_outside: Whether something else ended it, so that another may fare better.
-    """
-
-    def __init__(self, ending: Ending, text: str, *, from_outside: bool = True) -> None:
-        super().__init__(text)
-        self.ending = ending
-        self.text = text
-        self.from_outside = from_outside
 
 
 def held_bytes(pid: int | None) -> int:
@@ -69,7 +52,7 @@ def held_bytes(pid: int | None) -> int:
     return int(info.rss) - int(getattr(info, "shared", 0))
 
 
-class Worker:
+class LocalWorker:
     """One worker process. It imports at once, and trains once it is started.
 
     Args:
@@ -119,7 +102,7 @@ class Worker:
         except OSError:
             raise self._died() from None
 
-    def receive(self) -> Event | Outcome | Unready | Recording | None:
+    def receive(self) -> Incoming | None:
         """The next message; None where there is none for a moment.
 
         Raises:
@@ -128,7 +111,7 @@ class Worker:
         self._watch_memory()
         try:
             if self.connection.poll():
-                message: Event | Outcome | Unready | Recording = self.connection.recv()
+                message: Incoming = self.connection.recv()
                 self._heard = clock.now()
                 self._recording_s = message.seconds if isinstance(message, Recording) else 0.0
                 if isinstance(message, Outcome):
@@ -200,41 +183,59 @@ class Worker:
         return WorkerDiedError(Ending.CRASHED, f"was killed by {signal.Signals(-code).name}")
 
 
-class Pool:
-    """The workers in use and a spare.
+class LocalWorkers:
+    """Worker processes on this machine: those in use, and a spare that has only imported.
 
     Args:
-        launch: How workers are started.
+        launch: How they are started.
+        capacity: How many may be in use at once.
+
+    Attributes:
+        capacity: How many may be in use at once.
+        log: File that takes what they and their libraries print.
     """
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, capacity: int) -> None:
+        self.capacity = capacity
+        self.log = launch.log
         self._launch = launch
-        self._spare: Worker | None = Worker(launch)
-        self._in_use: list[Worker] = []
+        self._spare: LocalWorker | None = None
+        self._in_use: list[LocalWorker] = []
 
-    def begin(self) -> Worker:
-        """Put a worker into use; its Ready is the next thing it says."""
+    def warm_up(self) -> None:
+        """Let the first worker import Keras while the stores open."""
+        self._spare = LocalWorker(self._launch)
+
+    def start(self) -> LocalWorker:
+        """Put a worker into use."""
         fresh, self._spare = self._spare, None
         if fresh is None or not fresh.is_alive():
             if fresh is not None:
                 fresh.kill()
-            fresh = Worker(self._launch)
+            fresh = LocalWorker(self._launch)
         self._in_use.append(fresh)
         fresh.send(Start())
         return fresh
 
+    def wait(self, workers: Iterable[Worker]) -> None:
+        """Wait until one of them has something to say, or for a moment."""
+        awaited = {id(worker) for worker in workers}
+        waiting = [mine.connection for mine in self._in_use if id(mine) in awaited]
+        connection.wait(waiting, _POLL_S)
+
     def retire(self, worker: Worker) -> None:
         """End a worker in use."""
-        self._in_use.remove(worker)
-        worker.shutdown()
+        mine = next(each for each in self._in_use if each is worker)
+        self._in_use.remove(mine)
+        mine.shutdown()
 
     def keep_spare(self) -> None:
         """Start a spare, once a worker in use has been there for a while."""
         now = time.monotonic()
         if self._spare is None and any(now - w.started > SPARE_AFTER_S for w in self._in_use):
-            self._spare = Worker(self._launch)
+            self._spare = LocalWorker(self._launch)
 
-    def close(self, timeout: float) -> None:
+    def stop(self, timeout: float) -> None:
         """End all workers."""
         if self._spare is not None:
             self._spare.shutdown(0)
@@ -242,14 +243,15 @@ class Pool:
             worker.shutdown(timeout)
         self._in_use, self._spare = [], None
 
+    def checkpoint(self, number: int) -> Path:
+        """Where a worker saves the training of a trial: beside its log."""
+        return checkpoint_path(self.log.parent, number)
 
-def wait_for(workers: Iterable[Worker]) -> None:
-    """Wait until one of them has something to say, or for a moment."""
-    connection.wait([worker.connection for worker in workers], _POLL_S)
+    def has_checkpoint(self, number: int) -> bool:
+        """Whether there is one of a trial."""
+        return self.checkpoint(number).exists()
 
-
-def start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:
-    """Workers don't even start: there is nothing to learn from that."""
-    return TrialFailedError(
-        f"the worker {died.text} before its first trial; its output is in {log}", trace=str(log)
-    )
+    def forget_checkpoints(self, numbers: Collection[int]) -> None:
+        """Remove those of trials that are over, half-written ones included."""
+        for path in checkpoints_of(self.log.parent, numbers):
+            path.unlink(missing_ok=True)

@@ -7,8 +7,8 @@ only when it is new, so that no trial is spent on a repetition.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 from optuna import Study
 from optuna.distributions import (
@@ -22,7 +22,8 @@ from optuna.trial import Trial
 
 from catdog_search.search import history
 from catdog_search.search.chance import Chance
-from catdog_search.search.feasibility import Risk
+from catdog_search.search.feasibility import Risk, failure_risk
+from catdog_search.search.history import StudyView
 from catdog_search.search.sampler import PerTrialSampler
 from catdog_search.space import Params, Space, params_key
 
@@ -35,30 +36,56 @@ _LISTED = 20_000
 _CHANCES = 10_000
 
 
-class Proposer:
-    """Proposes params for the trials of one study.
+class Proposer(Protocol):
+    """Proposes params for the trials of one study, and learns from what they came to."""
+
+    def observe(self, view: StudyView) -> None:
+        """Take in what the trials so far came to."""
+        ...
+
+    def propose(self, trial: Trial, tried: Collection[str]) -> Params:
+        """All active params of a trial, stored with it: its own if it has them, else new ones.
+
+        Args:
+            trial: Running; without params, queued with some, or taken up from a dead coordinator.
+            tried: Keys of the params that are not to come again, unless they were queued.
+
+        Raises:
+            LookupError: Nothing is left to try.
+        """
+        ...
+
+
+class SamplingProposer:
+    """Proposes what Optuna's sampler draws, unless it was tried or will probably fail.
 
     Args:
         study: That is searched.
         sampler: Its sampler.
         space: Its space.
+
+    Attributes:
+        risk: The probability that params fail; None while too little is known.
     """
 
     def __init__(self, study: Study, sampler: PerTrialSampler, space: Space) -> None:
         self._study = study
         self._sampler = sampler
         self._space = space
+        self.risk: Risk | None = None
 
-    def propose(self, trial: Trial, tried: Collection[str], risk: Risk | None = None) -> Params:
-        """Params of a trial: its own if it has them, else new ones.
+    def observe(self, view: StudyView) -> None:
+        """Learn what fails; the sampler learns the rest from the study itself."""
+        over = [row for row in view.trials if row.is_telling]
+        failed = [row.params for row in over if row.is_constraint]
+        self.learn_risk(failed, [row.params for row in over if not row.is_constraint])
 
-        Args:
-            trial: Running; without params, queued with some, or taken up from a dead coordinator.
-            tried: Keys of the params that are not to come again, unless they were queued.
-            risk: The probability that params fail.
+    def learn_risk(self, failed: Sequence[Params], fitted: Sequence[Params]) -> None:
+        """Learn what fails from the params of trials that did, and of those that didn't."""
+        self.risk = failure_risk(self._space, failed, fitted)
 
-        Returns:
-            All active params, stored with the trial.
+    def propose(self, trial: Trial, tried: Collection[str]) -> Params:
+        """As `Proposer`.
 
         Raises:
             LookupError: Nothing is left to try.
@@ -66,7 +93,7 @@ class Proposer:
         frozen = trial.storage.get_trial(trial._trial_id)
         queued = frozen.system_attrs.get("fixed_params")  # empty where the space leaves no choice
         own = frozen.user_attrs.get(history.PARAMS, queued)
-        draft = self._draw(trial, tried, risk) if own is None else self._draft(trial, own)
+        draft = self._draw(trial, tried) if own is None else self._draft(trial, own)
         # Before any is stored, so that a kill in between leaves no mixture of two sets.
         trial.set_user_attr(history.PARAMS, draft.params)
         draft.store()
@@ -75,7 +102,7 @@ class Proposer:
     def _draft(self, trial: Trial, given: Params) -> _Draft:
         return _Draft(self._study, trial, self._space, given)
 
-    def _draw(self, trial: Trial, tried: Collection[str], risk: Risk | None) -> _Draft:
+    def _draw(self, trial: Trial, tried: Collection[str]) -> _Draft:
         """The first draw that is new and will probably do; else the new one that fails least."""
         risky: list[tuple[float, int, _Draft]] = []
         for attempt in range(_DRAWS):
@@ -84,7 +111,7 @@ class Proposer:
             draft = self._draft(trial, {})
             if params_key(draft.params) in tried:
                 continue
-            danger = risk(draft.params) if risk else 0.0
+            danger = self.risk(draft.params) if self.risk else 0.0
             if danger <= _PROBABLE:
                 return draft
             risky.append((danger, attempt, draft))

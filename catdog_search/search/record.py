@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
-from catdog_search.families.weights import weights_id
+from catdog_search.families import registry
+from catdog_search.families.base import TrialParams
 from catdog_search.markup import as_markdown
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
@@ -24,8 +25,7 @@ from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
 from catdog_search.search.photos import Photos
-from catdog_search.search.storage import FINGERPRINT
-from catdog_search.space import Params
+from catdog_search.search.storage import made_with
 from catdog_search.tracking.looked_at import SPLITS_FILE
 from catdog_search.tracking.runs import (
     DatasetCard,
@@ -69,7 +69,6 @@ class StudyRecord:
         if manifest.kind == "synthetic":
             self._source["data_notice"] = DRAWN_NOTICE
         self._card = DatasetCard(manifest.kind, dataset.digest, manifest.location)
-        self._environment: dict[str, str] = {}
         self._dropped: list[str] = []  # runs that lost their model in this call
         study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
         history.note_tracking(study, redact(runs.client.tracking_uri))
@@ -83,11 +82,6 @@ class StudyRecord:
 
     def open(self, ready: Ready, execution: Execution) -> None:
         """Say on the parent run what the study is and where it runs."""
-        self._environment = {
-            "backend": ready.backend,
-            "device": ready.device.name,
-            "execution": str(execution),
-        }
         self._study.set_user_attr(history.DEVICE, f"{ready.device.name}, {ready.backend}")
         config, manifest = self._config, self._dataset.manifest
         params: dict[str, Any] = {
@@ -104,11 +98,11 @@ class StudyRecord:
         }
         tags = {
             **self._source,
-            **self._environment,
+            **environment_of(ready, execution),
             "mlflow.note.content": as_markdown(config.purpose),
         }
-        if config.loads_weights:
-            params["weights"] = weights_id(config.weights)
+        if (weights := made_with(self._study).get("weights")) is not None:
+            params["weights"] = weights
         tags["commit"] = _commit()
         files = {
             f"{config.name}.toml": self._study_file,
@@ -124,8 +118,16 @@ class StudyRecord:
             self._runs.log_image(self._runs.parent_id, sheet, f"data/{split}.png")
         self._runs.log_dataset(self._runs.parent_id, self._card)
 
-    def begin(self, trial: Trial, params: Params, seed: int) -> tuple[str, int]:
+    def begin(
+        self, trial: Trial, params: TrialParams, seed: int, environment: Mapping[str, str]
+    ) -> tuple[str, int]:
         """Open the child run of a trial, or of its next attempt.
+
+        Args:
+            trial: Of the study, RUNNING.
+            params: With all defaults.
+            seed: Of the trial.
+            environment: Where it will run, see `environment_of`.
 
         Returns:
             The run id, and which attempt this is, from 1.
@@ -136,17 +138,15 @@ class StudyRecord:
             "attempt": str(attempt),
             "dataset_digest": self._dataset.digest,
             **self._source,
-            **self._environment,
+            **environment,
         }
         if recipe := trial.user_attrs.get(history.RECIPE):
             tags["recipe"] = recipe
         dead = str(trial.user_attrs.get(history.RUN_ID, ""))
         if self._runs.owns(dead) and not self._runs.is_in_trash(dead):
             tags["previous_attempt"] = dead
-        tags["network"] = self._config.family_of(params).name
-        run_id = self._runs.open_trial(
-            trial.number, self._config.trial_params(params).model_dump(), tags
-        )
+        tags["network"] = registry.family_of(params).name
+        run_id = self._runs.open_trial(trial.number, params.model_dump(), tags)
         if "previous_attempt" in tags:
             self._runs.set_tags(dead, {"next_attempt": run_id})
         self._runs.log_dataset(run_id, self._card)
@@ -154,6 +154,10 @@ class StudyRecord:
         trial.set_user_attr(history.ATTEMPT, attempt)
         trial.set_user_attr("seed", seed)
         return run_id, attempt
+
+    def note_environment(self, run_id: str, environment: Mapping[str, str]) -> None:
+        """Say on a trial's run that another worker took it over, which runs elsewhere."""
+        self._runs.set_tags(run_id, environment)
 
     def count_crash(self, trial: Trial) -> int:
         """Note that a worker died with this trial; returns how many have."""
@@ -263,6 +267,15 @@ class StudyRecord:
             self._runs.client.set_terminated(self._runs.parent_id, status)
 
 
+def environment_of(ready: Ready, execution: Execution) -> dict[str, str]:
+    """Tags that say where and how trials train in a worker."""
+    return {
+        "backend": ready.backend,
+        "device": ready.device.name,
+        "execution": str(execution),
+    }
+
+
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
     """Close the run of a finished trial as Optuna says."""
     attrs = trial.user_attrs
@@ -275,11 +288,11 @@ def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
-    attrs, fingerprint = trial.user_attrs, json.loads(study.user_attrs[FINGERPRINT])
+    attrs, metric = trial.user_attrs, made_with(study)["metric"]
     tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
     run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
     for epoch, value in sorted(trial.intermediate_values.items()):
-        runs.log_values(run_id, {fingerprint["metric"]: value}, epoch)
+        runs.log_values(run_id, {metric: value}, epoch)
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         scores = {f"final/{k}": v for k, v in attrs.get(history.SCORES, {}).items()}
         runs.log_values(run_id, {**scores, "objective": trial.value})

@@ -7,7 +7,7 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +17,10 @@ from optuna.trial import Trial
 
 from catdog_search import clock
 from catdog_search.config import StudyConfig
+from catdog_search.data.reference import DataReference
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.outcomes import Ending
 from catdog_search.search import history
-from catdog_search.search.feasibility import Risk, failure_risk
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits
@@ -39,15 +39,15 @@ from catdog_search.search.messages import (
     Unready,
 )
 from catdog_search.search.photos import Photos
-from catdog_search.search.pool import Pool, Worker, WorkerDiedError, start_failed, wait_for
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import report_epoch
-from catdog_search.search.record import StudyRecord
+from catdog_search.search.record import StudyRecord, environment_of
 from catdog_search.search.sampler import trial_seed
-from catdog_search.search.scratch import checkpoint_path
-from catdog_search.space import Params, Space, params_key
+from catdog_search.search.workers.backend import Worker, WorkerBackend, WorkerDiedError
+from catdog_search.space import Params, params_key
 from catdog_search.tracking.store import Store
-from catdog_search.training.execution import Execution
+from catdog_search.training.execution import PLAIN, Execution
+from catdog_search.training.job import TrainingJob, job_of
 
 # Workers that a trial may cost before its params are to blame.
 MAX_CRASHES = 2
@@ -69,9 +69,9 @@ class Setting:
         photos: That they train on.
         store: MLflow's.
         scratch: The study's folder for what doesn't last.
-        limits: Of this machine.
+        weights_id: Of the study's weights; None where none are loaded.
         proposer: Of their params.
-        pool: Of their workers.
+        workers: Where their workers come from.
         record: Of their outcomes.
         tell: Told of everything that happens.
         stop: Says whether to stop.
@@ -82,9 +82,9 @@ class Setting:
     photos: Photos
     store: Store
     scratch: Path
-    limits: Limits
+    weights_id: str | None
     proposer: Proposer
-    pool: Pool
+    workers: WorkerBackend
     record: StudyRecord
     tell: Listener
     stop: StopRequest
@@ -93,11 +93,15 @@ class Setting:
 class TurnTaking:
     """Lets several generators of turns go on, each when the worker it waits for has something.
 
+    Args:
+        workers: Where the workers come from.
+
     Attributes:
         busy: Slots whose turns aren't over.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, workers: WorkerBackend) -> None:
+        self._workers = workers
         self.busy: dict[Slot, Turns[Any]] = {}
         self._awaited: dict[Slot, Worker] = {}
 
@@ -112,7 +116,7 @@ class TurnTaking:
         Returns:
             Whether a slot came free.
         """
-        wait_for(self._awaited.values())
+        self._workers.wait(self._awaited.values())
         before = len(self.busy)
         for slot in list(self.busy):
             self._go_on(slot)
@@ -131,15 +135,22 @@ class Slot:
 
     Args:
         setting: Of the call.
-        learned: Told what a worker says of itself when it is ready.
+        limits: Of its trials, which hold for one worker after another.
+        learned: Told what a worker says of itself when it is ready; returns how trials run there.
 
     Attributes:
+        limits: Of its trials.
         params_key: Of the params that are trained here; None between trials.
         number: Of the trial, likewise.
     """
 
-    def __init__(self, setting: Setting, learned: Callable[[Ready], None]) -> None:
+    def __init__(
+        self, setting: Setting, limits: Limits, learned: Callable[[Slot, Ready], Execution]
+    ) -> None:
         self._set = setting
+        self.limits = limits
+        self._execution = PLAIN
+        self._environment: Mapping[str, str] | None = None  # of the last worker
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
@@ -158,16 +169,24 @@ class Slot:
         while True:
             starts += 1
             try:
-                self._worker = self._set.pool.begin()
+                self._worker = self._set.workers.start()
                 ready = yield from self._await_ready(self._worker)
             except WorkerDiedError as died:
                 self._retire()
                 if starts >= MAX_STARTS or not died.from_outside:
-                    raise start_failed(self._set.scratch / "worker.log", died) from None
+                    raise _start_failed(self._set.workers.log, died) from None
             else:
                 if ready is not None:
-                    self._learned(ready)
+                    self._take_in(ready)
                 return ready is not None
+
+    def _take_in(self, ready: Ready) -> None:
+        """Each worker has a device, limits and an execution of its own."""
+        memory = ready.device.memory_bytes
+        self.limits.move_to(ready.device.name, ready.memory_bytes)
+        self.limits.learn_device(ready.product_rate, memory and memory // ready.sharing)
+        self._execution = self._learned(self, ready)
+        self._environment = environment_of(ready, self._execution)
 
     def _await_ready(self, worker: Worker) -> Turns[Ready | None]:
         while not self._set.stop.cause:
@@ -184,18 +203,15 @@ class Slot:
 
     def _retire(self) -> None:
         if self._worker is not None:
-            self._set.pool.retire(self._worker)
+            self._set.workers.retire(self._worker)
             self._worker = None
 
-    def run_trial(
-        self, trial: Trial, view: StudyView, execution: Execution, tried: set[str]
-    ) -> Turns[None]:
+    def run_trial(self, trial: Trial, view: StudyView, tried: set[str]) -> Turns[None]:
         """Train one trial and record its outcome.
 
         Args:
             trial: Of the study, RUNNING.
             view: The study as it stands.
-            execution: How it runs on the device.
             tried: Keys of the params that are over or train elsewhere at this moment.
 
         Raises:
@@ -204,12 +220,15 @@ class Slot:
         """
         self._began = clock.now() - trial.user_attrs.get(history.SECONDS, 0.0)
         self.number = trial.number
-        risk = risk_in(view, self._set.config.space)
-        params = self._set.proposer.propose(trial, tried, risk)
-        self.params_key = params_key(params)
         try:
+            if self._environment is None and not (yield from self.begin_worker()):
+                return  # asked to stop; the trial is there for the next call
+            self._set.proposer.observe(view)
+            params = self._set.proposer.propose(trial, tried)
+            self.params_key = params_key(params)
             while True:
-                spec = self._begin(trial, params, view, execution)
+                job = self._resolve(trial, params)
+                spec = self._begin(trial, params, job, view)
                 outcome = yield from self._attempt(spec, trial)
                 if outcome.ending is not Ending.CRASHED:
                     break
@@ -222,45 +241,55 @@ class Slot:
         finally:
             self.number = self.params_key = None
 
-    def _begin(
-        self, trial: Trial, params: Params, view: StudyView, execution: Execution
-    ) -> TrialSpec:
+    def _resolve(self, trial: Trial, params: Params) -> TrainingJob:
         config = self._set.config
-        side = config.trial_params(params).image_size
-        dataset = self._set.photos.at(side)
-        seed = trial_seed(config.seed, trial.number)
-        run_id, attempt = self._set.record.begin(trial, params, seed)
+        return job_of(
+            config,
+            params,
+            seed=trial_seed(config.seed, trial.number),
+            execution=self._execution,
+            weights_id=self._set.weights_id,
+        )
+
+    def _begin(self, trial: Trial, params: Params, job: TrainingJob, view: StudyView) -> TrialSpec:
+        config = self._set.config
+        photos = self._set.photos.at(job.params.image_size)
+        environment = self._environment or {}
+        run_id, attempt = self._set.record.begin(trial, job.params, job.seed, environment)
         recipe = trial.user_attrs.get(history.RECIPE)
         varied = {k: params[k] for k in config.space.searched if k in params}
-        epochs = int(params.get("epochs", 0)) or config.training.epochs
-        self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, epochs))
+        self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
         ranked, keep = view.ranked(), config.keep_models
         return TrialSpec(
+            study=config.name,
             number=trial.number,
-            params=params,
-            seed=seed,
+            job=job,
+            data=DataReference.to(photos),
             run_id=run_id,
-            config=config.model_copy(update={"image_size": side}),
-            dataset=dataset,
             store=self._set.store,
             keep_above=ranked[keep - 1].value if len(ranked) >= keep else None,
-            checkpoint=checkpoint_path(self._set.scratch, trial.number),
-            execution=execution,
+            checkpoint=self._set.workers.checkpoint(trial.number),
+            retry_s=config.limits.retry_minutes * 60,
         )
 
     def _attempt(self, spec: TrialSpec, trial: Trial) -> Turns[Outcome]:
         """Hand a trial to a worker and answer it until it says how the trial ended."""
-        if large := self._set.limits.too_large(spec.params):
+        if large := self.limits.too_large(spec.job.params):
             return Outcome(Ending.TOO_LARGE, excess=large.excess, reason=large.text)
+        before = self._environment
         worker = yield from self._healthy_worker()
         if worker is None:
             return Outcome(Ending.INTERRUPTED)
+        if self._environment is not None and self._environment != before:
+            self._set.record.note_environment(spec.run_id, self._environment)
+            job = dataclasses.replace(spec.job, execution=self._execution)
+            spec = dataclasses.replace(spec, job=job)
         try:
             worker.send(spec)
             outcome = yield from self._converse(worker, spec, trial)
             if outcome.photos_lost:  # before it began to train
-                dataset = self._set.photos.at(spec.dataset.image_size, lost=True)
-                worker.send(dataclasses.replace(spec, dataset=dataset))
+                photos = self._set.photos.at(spec.job.params.image_size, lost=True)
+                worker.send(dataclasses.replace(spec, data=DataReference.to(photos)))
                 outcome = yield from self._converse(worker, spec, trial)
         except WorkerDiedError as died:
             self._retire()
@@ -293,8 +322,8 @@ class Slot:
                 self._count_seconds(trial)
                 worker.send(Decision(keep_going))
                 if speed := message.metrics.get("images_per_second"):
-                    self._set.limits.learn_speed(spec.params, message.epoch, speed)
-                self._set.pool.keep_spare()
+                    self.limits.learn_speed(spec.job.params, message.epoch, speed)
+                self._set.workers.keep_spare()
             if isinstance(message, EpochDone | BatchDone | Notice):
                 self._set.tell(message)
 
@@ -308,7 +337,7 @@ class Slot:
         seconds = self._count_seconds(trial)
         self._set.record.end(trial, spec.run_id, outcome)
         if not outcome.ending.is_resumable:
-            checkpoint_path(self._set.scratch, trial.number).unlink(missing_ok=True)
+            self._set.workers.forget_checkpoints([trial.number])
         view = view_of(self._set.study)
         ended = TrialEnded(
             number=trial.number,
@@ -340,9 +369,8 @@ class Slot:
         )
 
 
-def risk_in(view: StudyView, space: Space) -> Risk | None:
-    """How probable failure is, by what a study's trials came to; None where they can't tell."""
-    over = [row for row in view.trials if row.is_telling]
-    failed = [row.params for row in over if row.is_constraint]
-    fitted = [row.params for row in over if not row.is_constraint]
-    return failure_risk(space, failed, fitted)
+def _start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:
+    """Workers don't even start: there is nothing to learn from that."""
+    return TrialFailedError(
+        f"the worker {died.text} before its first trial; its output is in {log}", trace=str(log)
+    )

@@ -170,6 +170,13 @@ def change_attributes(
     return changed
 
 
+def made_with(study: optuna.Study) -> dict[str, Any]:
+    """What a study was made with, as `open_study` compares it; empty before its first run."""
+    stored = study.user_attrs.get(FINGERPRINT)
+    found: dict[str, Any] = json.loads(stored) if stored else {}
+    return found
+
+
 def load_study(state: State, name: str) -> optuna.Study:
     """An existing study, to read.
 
@@ -202,8 +209,8 @@ def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[st
     """What a study was made with, and its attributes; None where there is no such study."""
     if name not in existing_studies(state):
         return None, {}
-    attrs = load_study(state, name).user_attrs
-    return (json.loads(attrs[FINGERPRINT]) if FINGERPRINT in attrs else None), attrs
+    study = load_study(state, name)
+    return made_with(study) or None, study.user_attrs
 
 
 def open_study(
@@ -245,7 +252,7 @@ def open_study(
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
         study.set_user_attr(FINGERPRINT, json.dumps(now))
-    made = json.loads(study.user_attrs[FINGERPRINT])
+    made = made_with(study)
     then = _with_moved_labels(made, now)
     if changes := list(differences(then, now)):
         raise StateError(

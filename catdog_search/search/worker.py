@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.metadata
 import importlib.util
 import multiprocessing as mp
@@ -45,11 +44,10 @@ if TYPE_CHECKING:
 
     from catdog_search.data.dataset import Dataset
     from catdog_search.tracking.own import Client
-    from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+    from catdog_search.training.result import TrainData, TrialResult
 
 _T = TypeVar("_T")
 
-TRAINING = "catdog_search.training.loop"
 BACKENDS = ("tensorflow", "jax", "torch")
 # MLflow keeps the example of a model's input as text, twice.
 _EXAMPLE_SIDE = 64
@@ -81,27 +79,27 @@ def choose_backend() -> str:
 def serve(connection: Connection, launch: Launch) -> None:
     """The worker's whole life: import Keras, wait for Start, then trials until Shutdown or Stop."""
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
-    trainer = _Trainer(connection, launch.backend, launch.training)
+    worker = _Worker(connection, launch)
     try:
-        if not _start(connection, launch, trainer):
+        if not _start(connection, launch, worker):
             return
         while isinstance(spec := connection.recv(), TrialSpec):
-            connection.send(trainer.run(spec))
-        trainer.finish()
+            connection.send(worker.run(spec))
+        worker.finish()
     except (EOFError, BrokenPipeError):
         return  # the coordinator is gone
 
 
-def _start(connection: Connection, launch: Launch, trainer: _Trainer) -> bool:
+def _start(connection: Connection, launch: Launch, worker: _Worker) -> bool:
     """Get ready; False where that can't be, or isn't wanted."""
     try:
         _redirect_output(launch.log)
         os.environ["KERAS_BACKEND"] = launch.backend
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        trainer.prepare(launch)
+        worker.prepare()
         if not isinstance(connection.recv(), Start):
             return False  # a spare that wasn't needed
-        connection.send(trainer.ready())
+        connection.send(worker.ready())
     except (EOFError, BrokenPipeError):
         raise
     except Exception as error:
@@ -129,14 +127,13 @@ def _redirect_output(log: Path) -> None:
     os.close(descriptor)
 
 
-class _Trainer:
-    """Trains the trials of one worker, keeping what the next one can use."""
+class _Worker:
+    """Trains and logs trials, keeping what the next one can use."""
 
-    def __init__(self, connection: Connection, backend: str, training: str) -> None:
+    def __init__(self, connection: Connection, launch: Launch) -> None:
         self._connection = connection
-        self._backend = backend
-        self._training = training
-        self._module: Any = None  # the training, once it is imported
+        self._launch = launch
+        self._trainer = launch.trainer(launch.backend)
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
         self._number = -1  # of the trial
@@ -144,22 +141,21 @@ class _Trainer:
         self._retry: Retry | None = None
         self._drawing: _Drawing | None = None
 
-    def prepare(self, launch: Launch) -> None:
-        """Import the training, and with it Keras; the device is left alone."""
-        self._module = importlib.import_module(self._training)
-        if launch.sharing > 1:
-            self._module.share_device(self._backend, launch.sharing)
-        if launch.deterministic:
-            self._module.set_deterministic(self._backend)
+    def prepare(self) -> None:
+        """Import what trains; the device is left alone."""
+        launch = self._launch
+        self._trainer.prepare(sharing=launch.sharing, deterministic=launch.deterministic)
 
     def ready(self) -> Ready:
         """Look at the device."""
-        module = self._module
+        launch, trainer = self._launch, self._trainer
         return Ready(
-            backend=self._backend,
-            device=module.look_at_device(self._backend),
-            versions=_versions(self._backend),
-            product_rate=module.product_rate(),
+            backend=launch.backend,
+            device=trainer.look_at_device(),
+            versions=_versions(launch.backend),
+            product_rate=trainer.product_rate(),
+            memory_bytes=launch.memory_bytes,
+            sharing=launch.sharing,
         )
 
     def run(self, spec: TrialSpec) -> Outcome:
@@ -180,7 +176,7 @@ class _Trainer:
             return Ending.BLOCKED, str(error)  # written to be read
         if reason := outside_reason(error, state):
             return Ending.BLOCKED, reason
-        is_full = self._module.is_out_of_memory(error)
+        is_full = self._trainer.is_out_of_memory(error)
         return (Ending.OOM if is_full else Ending.BUG), _first_line(error)
 
     def _say(self, text: str) -> None:
@@ -193,7 +189,7 @@ class _Trainer:
             self._retry = _AnnouncedRetry(
                 self._connection,
                 spec.store.about,
-                spec.config.limits.retry_minutes * 60,
+                spec.retry_s,
                 self._say,
                 self._connection.poll,
             )
@@ -214,32 +210,19 @@ class _Trainer:
             self._connection.send(BatchDone(spec.number, epoch, step, steps))
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
-        data = self._load(spec.dataset)
+        data = self._load(spec.data.at(spec.job.params.image_size))
         with system_metrics(spec.store, spec.run_id):
-            result = self._train(spec, data, report, on_batch)
+            result = self._trainer.train(
+                spec.job,
+                data,
+                report,
+                on_batch=on_batch,
+                say=self._say,
+                checkpoint=spec.checkpoint,
+            )
         if self._stopped:
             return Outcome(Ending.INTERRUPTED)
         return self._log(spec, data, result, client)
-
-    def _train(
-        self,
-        spec: TrialSpec,
-        data: TrainData,
-        report: Report,
-        on_batch: OnBatch,
-    ) -> TrialResult:
-        result: TrialResult = self._module.train(
-            spec.params,
-            spec.config,
-            data,
-            report,
-            seed=spec.seed,
-            on_batch=on_batch,
-            say=self._say,
-            checkpoint=spec.checkpoint,
-            execution=spec.execution,
-        )
-        return result
 
     def _keep_going(self, message: object) -> bool:
         if isinstance(message, Stop):
@@ -264,13 +247,13 @@ class _Trainer:
         if result.ending is not Ending.FINISHED:
             reason = _REASONS.get(result.ending, "")
             return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
-        value = result.scores[spec.config.metric]
+        value = result.scores[spec.job.metric]
         final = {f"final/{name}": score for name, score in result.scores.items()}
         kept_epoch = float(result.best_epoch or 0)
         final |= {"objective": value, "n_weights": result.n_weights, "best_epoch": kept_epoch}
         log_metrics(client, spec.run_id, final, step=0)
         log_val(client, spec.run_id, data.y_val, result.val_probabilities)
-        kept = spec.keep_above is None or is_better(spec.config.direction, value, spec.keep_above)
+        kept = spec.keep_above is None or is_better(spec.job.direction, value, spec.keep_above)
         if kept:
             self._draw(spec, data, result)
         model = result.model if kept else None
@@ -287,9 +270,10 @@ class _Trainer:
         """Draw the figures while the next trial trains."""
         from catdog_search.tracking.figures import Predictions
 
-        title = f"{spec.config.name} trial {spec.number}"
+        title = f"{spec.study} trial {spec.number}"
         predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
-        kept = (title, result.history, result.best_epoch, predictions, spec.dataset)
+        assert self._data is not None, "it has just trained on them"
+        kept = (title, result.history, result.best_epoch, predictions, self._data[0])
         self.finish()
         self._drawing = _Drawing(spec, kept)
         self._drawing.start()
@@ -308,15 +292,16 @@ class _Trainer:
 
         metadata = {
             "class_names": list(data.class_names),
-            "image_size": spec.config.image_size,
-            "dataset_digest": spec.dataset.digest,
-            "study": spec.config.name,
+            "image_size": spec.job.params.image_size,
+            "dataset_digest": spec.data.digest,
+            "study": spec.study,
             "trial": spec.number,
         }
         assert self._retry is not None
-        step = -(-spec.config.image_size // _EXAMPLE_SIDE)
+        step = -(-spec.job.params.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
-        return log_model(client, spec.run_id, model, self._backend, metadata, example, self._retry)
+        backend = self._launch.backend
+        return log_model(client, spec.run_id, model, backend, metadata, example, self._retry)
 
 
 class _AnnouncedRetry(Retry):

@@ -17,16 +17,12 @@ import keras
 import numpy as np
 
 from catdog_search import __version__
-from catdog_search.config import StudyConfig
 from catdog_search.families import registry
-from catdog_search.families.base import TrialParams
-from catdog_search.families.weights import weights_id
 from catdog_search.models.augmentation import Augment
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.objective import keras_mode
 from catdog_search.outcomes import Ending
-from catdog_search.space import Params
 from catdog_search.training import checkpoint as ckpt
 from catdog_search.training.batches import ValBatches, feed
 from catdog_search.training.callbacks import (
@@ -37,41 +33,21 @@ from catdog_search.training.callbacks import (
     training_variables,
 )
 from catdog_search.training.checkpoint import Checkpoint, UnusableError
-from catdog_search.training.device import (
-    is_out_of_memory,
-    look_at_device,
-    product_rate,
-    set_deterministic,
-    share_device,
-)
 from catdog_search.training.evaluate import probabilities_of, scores
-from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.features import StoppedError
+from catdog_search.training.job import TrainingJob
 from catdog_search.training.plan import Fed, Phase, Planner, Task, TrainingPlan
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
-# All that a worker asks of the module that trains; a stand-in has the same names.
-__all__ = [
-    "is_out_of_memory",
-    "look_at_device",
-    "product_rate",
-    "set_deterministic",
-    "share_device",
-    "train",
-]
 
-
-def train(  # noqa: PLR0913  the seam between search and training
-    params: Params,
-    config: StudyConfig,
+def train(
+    job: TrainingJob,
     data: TrainData,
     report: Report,
     *,
-    seed: int,
     on_batch: OnBatch | None = None,
     say: Callable[[str], None] = lambda text: None,
     checkpoint: Path | None = None,
-    execution: Execution = PLAIN,
 ) -> TrialResult:
     """Train and score one trial, or go on with it.
 
@@ -80,29 +56,23 @@ def train(  # noqa: PLR0913  the seam between search and training
     the last epoch's are, averaged if `ema` says so: the best of the epochs before would be luck.
 
     Args:
-        params: Values for the knobs of `config.family`; those absent take their defaults.
-        config: Of the study.
-        data: Train and val, at the trial's image size.
+        job: What is trained. The order in which threads add numbers is not fixed by its seed,
+            unless `set_deterministic` was called.
+        data: Train and val, at the job's image size.
         report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
             False stops the training.
-        seed: Of weights, order, dropout and augmentation. The order in which threads add numbers
-            is not fixed by it, unless `set_deterministic` was called.
         on_batch: Called with (epoch, step, steps) now and then; False stops at once.
         say: Told what a user should know, a line each.
         checkpoint: Where to save after every epoch, and to go on from. One that is damaged, or not
             of exactly this training, is dropped.
-        execution: How it runs; what it learns is the same but for the rounding of numbers.
 
     Raises:
-        KeyError: The model doesn't log `config.metric`.
+        KeyError: The model doesn't log the job's metric.
         DataError: The backbone's weights can't be had.
         OSError: The checkpoint can't be written.
     """
-    trial = config.trial_params(params)
-    key = training_key(trial, config, data, seed, execution)
-    begin = functools.partial(
-        _train, trial, config, data, report, seed, on_batch, say, checkpoint, execution, key
-    )
+    key = training_key(job, data)
+    begin = functools.partial(_train, job, data, report, on_batch, say, checkpoint, key)
     if checkpoint is None:
         return begin(None)
     try:
@@ -115,15 +85,12 @@ def train(  # noqa: PLR0913  the seam between search and training
 
 
 def _train(  # noqa: PLR0913, PLR0917  those of `train`
-    trial: TrialParams,
-    config: StudyConfig,
+    job: TrainingJob,
     data: TrainData,
     report: Report,
-    seed: int,
     on_batch: OnBatch | None,
     say: Callable[[str], None],
     checkpoint: Path | None,
-    execution: Execution,
     key: str,
     resumed: Checkpoint | None,
 ) -> TrialResult:
@@ -134,12 +101,12 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     """
     keras.utils.clear_session()  # what the trial before this one left in memory
     pin_defaults()
-    keras.utils.set_random_seed(seed)
-    keras.config.set_dtype_policy(execution.precision)
+    keras.utils.set_random_seed(job.seed)
+    keras.config.set_dtype_policy(job.execution.precision)
     history = resumed.history if resumed else []
-    plan = _plan(trial, config, data, seed, execution, on_batch, say)
-    reporter = ReportCallback(report, on_batch, config.metric, len(data.y_train), history)
-    fitter = _Fitter(config, data, reporter, key, checkpoint, resumed)
+    plan = _plan(job, data, on_batch, say)
+    reporter = ReportCallback(report, on_batch, job.metric, len(data.y_train), history)
+    fitter = _Fitter(job, data, reporter, key, checkpoint, resumed)
     try:
         if resumed:
             fitter.take_up(plan.phases)
@@ -157,24 +124,17 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     if result.ending is not Ending.FINISHED:
         return result
     logits = fitter.logits() if plan.as_trained else None
-    return _scored(result, plan.network(), data, trial.image_size, logits)
+    return _scored(result, plan.network(), data, job.params.image_size, logits)
 
 
 def _plan(
-    trial: TrialParams,
-    config: StudyConfig,
-    data: TrainData,
-    seed: int,
-    execution: Execution,
-    on_batch: OnBatch | None,
-    say: Callable[[str], None],
+    job: TrainingJob, data: TrainData, on_batch: OnBatch | None, say: Callable[[str], None]
 ) -> TrainingPlan:
     def on_photos(done: int, total: int) -> bool:
         return on_batch is None or on_batch(None, done, total)
 
-    epochs = trial.epochs or config.training.epochs
-    task = Task(trial, epochs, config.weights, data, seed, execution, on_photos, say)
-    planner: Planner = importlib.import_module(registry.family_of(trial).training)
+    task = Task(job.params, job.epochs, job.weights, data, job.seed, job.execution, on_photos, say)
+    planner: Planner = importlib.import_module(registry.family_of(job.params).training)
     return planner.make_plan(task)
 
 
@@ -182,7 +142,7 @@ class _Fitter:
     """Runs the phases of one training through Keras `fit`.
 
     Args:
-        config: Of the study.
+        job: What is trained.
         data: Of the trial.
         reporter: Counts epochs through all phases.
         key: Of the training's checkpoints.
@@ -192,14 +152,14 @@ class _Fitter:
 
     def __init__(
         self,
-        config: StudyConfig,
+        job: TrainingJob,
         data: TrainData,
         reporter: ReportCallback,
         key: str,
         checkpoint: Path | None,
         resumed: Checkpoint | None,
     ) -> None:
-        self._config = config
+        self._job = job
         self._data = data
         self._reporter = reporter
         self._key = key
@@ -233,7 +193,7 @@ class _Fitter:
     def fit(self, phase: Phase) -> None:
         """Train the epochs of a phase that are not trained yet."""
         fed = self._begun[1] if self._begun and self._begun[0] is phase else phase.begin()
-        self._stopper = _early_stopping(self._config) if phase.early_stopping else None
+        self._stopper = _early_stopping(self._job) if phase.early_stopping else None
         done = len(self._reporter.history)
         callbacks = self._callbacks(fed, averaged=phase.averaged)
         fed.model.fit(
@@ -285,20 +245,18 @@ def _begin_epoch(fed: Fed, epoch: int) -> None:
             layer.set_epoch(epoch)
 
 
-def training_key(
-    params: TrialParams, config: StudyConfig, data: TrainData, seed: int, execution: Execution
-) -> str:
+def training_key(job: TrainingJob, data: TrainData) -> str:
     """What a checkpoint must agree in to be this training's."""
     backend = keras.backend.backend()
     facts: dict[str, Any] = {
-        "params": params.model_dump(),
-        "training": config.training.model_dump(),
-        "metric": [config.metric, config.direction],
-        "seed": seed,
+        "params": job.params.model_dump(),
+        "training": job.training.model_dump(),
+        "metric": [job.metric, job.direction],
+        "seed": job.seed,
         "data": data.digest,
         # Where nothing names the data.
         "shapes": [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())],
-        "precision": execution.precision,
+        "precision": job.execution.precision,
         "versions": [
             __version__,
             keras.__version__,
@@ -306,8 +264,8 @@ def training_key(
             importlib.metadata.version(backend),
         ],
     }
-    if registry.family_of(params).require_weights:
-        facts["weights"] = weights_id(config.weights)
+    if job.weights_id is not None:
+        facts["weights"] = job.weights_id
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -331,12 +289,12 @@ def restore(model: keras.Model, checkpoint: Checkpoint, *, early_stopping: bool)
         variable.assign(value)
 
 
-def _early_stopping(config: StudyConfig) -> keras.callbacks.EarlyStopping:
+def _early_stopping(job: TrainingJob) -> keras.callbacks.EarlyStopping:
     return keras.callbacks.EarlyStopping(
-        monitor=config.metric,
-        mode=keras_mode(config.direction),
-        patience=config.training.patience,
-        min_delta=config.training.min_delta,
+        monitor=job.metric,
+        mode=keras_mode(job.direction),
+        patience=job.training.patience,
+        min_delta=job.training.min_delta,
         restore_best_weights=True,
     )
 

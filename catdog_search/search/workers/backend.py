@@ -1,0 +1,116 @@
+"""Where workers come from: what the coordinator asks of them, whichever machine they are on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from catdog_search.outcomes import Ending
+from catdog_search.search.messages import (
+    Decision,
+    Event,
+    Outcome,
+    Recording,
+    Stop,
+    TrialSpec,
+    Unready,
+)
+
+Incoming = Event | Outcome | Unready | Recording
+
+
+class Worker(Protocol):
+    """One worker that was started; the first thing it says is Ready, or Unready."""
+
+    def send(self, message: TrialSpec | Decision | Stop) -> None:
+        """Send a message.
+
+        Raises:
+            WorkerDiedError: The worker is gone.
+        """
+        ...
+
+    def receive(self) -> Incoming | None:
+        """The next message; None where there is none for a moment.
+
+        Raises:
+            WorkerDiedError: The worker is gone, too large, or silent for too long.
+        """
+        ...
+
+    def is_alive(self) -> bool:
+        """Whether it can take a trial."""
+        ...
+
+    def is_worn(self) -> bool:
+        """Whether the next trial had better have a fresh one."""
+        ...
+
+
+class WorkerBackend(Protocol):
+    """Starts workers and ends them, and keeps the checkpoints that they leave.
+
+    Attributes:
+        capacity: Workers that may be in use at once.
+        log: File that takes what workers and their libraries print.
+    """
+
+    capacity: int
+    log: Path
+
+    def warm_up(self) -> None:
+        """Get the first worker ready, while the coordinator opens its stores."""
+        ...
+
+    def start(self) -> Worker:
+        """Put a worker into use."""
+        ...
+
+    def wait(self, workers: Iterable[Worker]) -> None:
+        """Wait until one of them has something to say, or for a moment."""
+        ...
+
+    def retire(self, worker: Worker) -> None:
+        """End a worker in use."""
+        ...
+
+    def keep_spare(self) -> None:
+        """Get a worker ready beside those in use, where that pays."""
+        ...
+
+    def stop(self, timeout: float) -> None:
+        """End all workers.
+
+        Args:
+            timeout: Seconds that each has to end by itself.
+        """
+        ...
+
+    def checkpoint(self, number: int) -> Path:
+        """Where a worker saves the training of a trial."""
+        ...
+
+    def has_checkpoint(self, number: int) -> bool:
+        """Whether a worker that is started here can go on with a trial."""
+        ...
+
+    def forget_checkpoints(self, numbers: Collection[int]) -> None:
+        """Remove those of trials that are over."""
+        ...
+
+
+class WorkerDiedError(Exception):
+    """A worker is gone.
+
+    Attributes:
+        ending: OOM where memory ran out, BLOCKED where it waited for something else, else CRASHED.
+        text: What happened, for people: `was killed by SIGKILL`.
+        from_outside: Whether something else ended it, so that another may fare better.
+    """
+
+    def __init__(self, ending: Ending, text: str, *, from_outside: bool = True) -> None:
+        super().__init__(text)
+        self.ending = ending
+        self.text = text
+        self.from_outside = from_outside

@@ -1,0 +1,79 @@
+"""All that a training has to know, resolved once; imports no backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from catdog_search.config import StudyConfig, TrainingConfig
+from catdog_search.families.base import TrialParams
+from catdog_search.families.weights import weights_id as digest_of
+from catdog_search.objective import Direction, Metric
+from catdog_search.space import Params
+from catdog_search.training.execution import PLAIN, Execution
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One trial's training, and nothing of the study that doesn't bear on it.
+
+    Attributes:
+        params: Values for every knob of the trial's family, the image size in pixels among them.
+        training: Epochs and early stopping of the study.
+        metric: What early stopping watches.
+        direction: Of the metric.
+        weights: Where loaded weights come from: `imagenet`, `none`, or the path of a file.
+        weights_id: What tells those weights apart, wherever they lie; None where none are loaded.
+        seed: Of weights, order, dropout and augmentation.
+        execution: How it runs on the device; it learns the same but for the rounding of numbers.
+    """
+
+    params: TrialParams
+    training: TrainingConfig
+    metric: Metric
+    direction: Direction
+    weights: str
+    weights_id: str | None
+    seed: int
+    execution: Execution = PLAIN
+
+    @property
+    def epochs(self) -> int:
+        """Epochs at most."""
+        return self.params.epochs or self.training.epochs
+
+
+def job_of(
+    config: StudyConfig,
+    params: Params,
+    *,
+    seed: int,
+    execution: Execution = PLAIN,
+    weights_id: str | None = None,
+) -> TrainingJob:
+    """Resolve a trial of a study.
+
+    Args:
+        config: The study.
+        params: Values for the knobs of its family; those absent take their defaults.
+        seed: Of the trial.
+        execution: How it runs.
+        weights_id: What tells the study's weights apart; None to find out, which reads them.
+
+    Raises:
+        DataError: The weights can't be read.
+    """
+    trial = config.trial_params(params)
+    if not config.family_of(params).require_weights:
+        weights_id = None
+    elif weights_id is None:
+        weights_id = digest_of(config.weights)
+    return TrainingJob(
+        params=trial,
+        training=config.training,
+        metric=config.metric,
+        direction=config.direction,
+        weights=config.weights,
+        weights_id=weights_id,
+        seed=seed,
+        execution=execution,
+    )
