@@ -12,7 +12,7 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sklearn.utils import resample
 
@@ -21,6 +21,9 @@ from catdog_search.config import StudyConfig
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import Source, SyntheticSource, open_source
+
+if TYPE_CHECKING:
+    from catdog_search.search.prepare import Prepared
 
 _DRAWN = 2000
 _RESAMPLES = 2000
@@ -40,9 +43,19 @@ def source(asked: argparse.Namespace) -> Source:
     return open_source(asked.data) if asked.data else SyntheticSource(_DRAWN)
 
 
-def packed(asked: argparse.Namespace, image_size: int) -> Dataset:
-    """The photos asked for, packed."""
-    return dataset.load(source(asked), image_size, places.cache_folder(), 10**11)
+def packed(asked: argparse.Namespace, image_size: int, subset: int | None = None) -> Dataset:
+    """The photos asked for, packed; `subset` of train where it is given."""
+    return dataset.load(source(asked), image_size, places.cache_folder(), 10**11, subset=subset)
+
+
+def prepared(asked: argparse.Namespace, config: StudyConfig, folder: str, **more: Any) -> Prepared:
+    """A study on the photos asked for, in a state of its own; `more` as `Request` has it."""
+    # Not above: processes that stand for others' programs import this module, and are measured.
+    from catdog_search.places import State
+    from catdog_search.search.prepare import Request, prepare
+
+    request = Request(config, State(Path(folder)), data=asked.data, **more)
+    return prepare(request, lambda line: None)
 
 
 def study(name: str, image_size: int, epochs: int, **more: Any) -> StudyConfig:
@@ -57,6 +70,7 @@ def study(name: str, image_size: int, epochs: int, **more: Any) -> StudyConfig:
         "training": {"epochs": epochs, "patience": epochs},
         "pruner": {"name": "none"},
         "space": {"dropout": 0.5},
+        "data": {"source": "synthetic", "synthetic_n": _DRAWN},  # where --data is absent
     }
     return studies.parse({**table, **more}, name)
 

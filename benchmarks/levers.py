@@ -22,8 +22,6 @@ from typing import Any
 
 import common
 
-from catdog_search import places
-from catdog_search.data import dataset
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Wish, choose
 from catdog_search.training.result import TrainData, TrialResult
@@ -99,10 +97,7 @@ def main() -> None:
     levers = {name: LEVERS[name] for name in (PLAIN, *asked.levers)}
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
     photos = asked.photos if asked.data else None
-    packed = dataset.load(
-        common.source(asked), asked.image_size, places.cache_folder(), 10**11, subset=photos
-    )
-    data = TrainData.of(packed)
+    data = TrainData.of(common.packed(asked, asked.image_size, subset=photos))
     from catdog_search.training.device import look_at_device
     from catdog_search.training.job import job_of
     from catdog_search.training.loop import train as train_one

@@ -12,8 +12,7 @@ from pathlib import Path
 import common
 import psutil
 
-from catdog_search.places import State
-from catdog_search.search.coordinator import Options, run_study
+from catdog_search.search.coordinator import run_study
 from catdog_search.search.messages import EpochDone, Event, TrialEnded
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Wish
@@ -41,7 +40,6 @@ def main() -> None:
     parser.add_argument("--pixels", choices=["stream", "device"], default="stream")
     asked = parser.parse_args()
     backend = choose_backend()
-    packed = common.packed(asked, asked.image_size)
     space = {**PARAMS, "activation": {"choices": ["relu", "elu"]}}
     config = common.study("memory", asked.image_size, 1, space=space)
     seen: dict[str, float] = {}
@@ -51,9 +49,10 @@ def main() -> None:
             seen["worker_mb"] = max([seen.get("worker_mb", 0.0), *map(peak, workers())])
 
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(trials=1, wish=Wish(pixels=asked.pixels))
-        run_study(config, packed, State(Path(folder)), listen, options)
+        ready = common.prepared(asked, config, folder, wish=Wish(pixels=asked.pixels))
+        run_study(ready.config, ready.dataset, ready.state, listen, ready.options)
     seen["coordinator_mb"] = peak(os.getpid())
+    packed = ready.dataset
     photos = len(packed.rows("train")) + len(packed.rows("val"))
     seen["pixels_mb"] = photos * asked.image_size**2 * 3 / 1e6
     common.report(

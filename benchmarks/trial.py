@@ -14,19 +14,18 @@ turn has two fresh processes: two that do the same differ by some percent as lon
 from __future__ import annotations
 
 import argparse
+import functools
 import multiprocessing as mp
 import os
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import common
 
 from catdog_search.data.dataset import Dataset
-from catdog_search.places import State
-from catdog_search.search.coordinator import Options, run_study
+from catdog_search.search.coordinator import run_study
 from catdog_search.search.messages import Event, TrialEnded
 from catdog_search.search.worker import choose_backend
 from catdog_search.training.execution import Wish
@@ -93,7 +92,7 @@ def bare_seconds(packed: Dataset, asked: argparse.Namespace) -> float:
     return seconds
 
 
-def tracked_seconds(packed: Dataset, asked: argparse.Namespace) -> float:
+def tracked_seconds(asked: argparse.Namespace) -> float:
     """Of the second trial of a study."""
     warm = {"filters": WARM_FILTERS, "epochs": 1}
     same = {"filters": FILTERS, "epochs": asked.epochs}
@@ -111,8 +110,9 @@ def tracked_seconds(packed: Dataset, asked: argparse.Namespace) -> float:
             seconds.append(event.seconds)
 
     with tempfile.TemporaryDirectory() as folder:
-        options = Options(trials=2, wish=Wish(precision=asked.precision))
-        run_study(config, packed, State(Path(folder)), listen, options)
+        wish = Wish(precision=asked.precision)
+        ready = common.prepared(asked, config, folder, trials=2, wish=wish)
+        run_study(ready.config, ready.dataset, ready.state, listen, ready.options)
     return seconds[-1]
 
 
@@ -126,9 +126,13 @@ def main() -> None:
     packed = common.packed(asked, asked.image_size)
     os.environ["KERAS_BACKEND"] = choose_backend()
     tracked, plain = [], []
+    measures = [
+        (tracked, functools.partial(tracked_seconds, asked)),
+        (plain, functools.partial(bare_seconds, packed, asked)),
+    ]
     for turn in range(asked.n):
-        for measure, into in ((tracked_seconds, tracked), (bare_seconds, plain))[:: (-1) ** turn]:
-            into.append(measure(packed, asked))
+        for into, measure in measures[:: (-1) ** turn]:
+            into.append(measure())
         print(f"tracked {tracked[-1]:.2f} s, bare {plain[-1]:.2f} s", flush=True)
     differences = [a - b for a, b in zip(tracked, plain, strict=True)]
     row = {

@@ -38,6 +38,10 @@ class StudyLockedError(StateError):
     """Another coordinator is running this study."""
 
 
+class RequestError(CatdogError, ValueError):
+    """What a call asks for, and the study that it asks it of, don't go together."""
+
+
 class BackendError(CatdogError, RuntimeError):
     """No Keras backend, or not the one asked for."""
 

@@ -51,6 +51,11 @@ def shown_key(text: str) -> str:
     return name_key(printable(text)).strip()
 
 
+def in_a_line(text: str) -> str:
+    """Text that may have several lines, like a study's purpose, in one."""
+    return " ".join(text.split())
+
+
 def as_classes(names: Iterable[str]) -> str:
     """What `chosen_classes` reads as these names, for a shell."""
     items = (f'"{name}"' if "," in name else name for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,10 +83,61 @@ def test_study_of_any_family_has_the_third_one_too() -> None:
     config = study(family="any", image_size=32, space=space)
     assert type(config.trial_params({"network": "pooled", "pool": 2})) is PooledParams
     assert config.family_of({"network": "cnn", "n_blocks": 2}).name == "cnn"
+    pool = {"value": 5, "when": {"network": "pooled"}}
     with pytest.raises(StudyFileError, match="5 doesn't divide"):
-        study(family="any", image_size=32, space={**space, "pool": 5})
+        study(family="any", image_size=32, space={**space, "pool": pool})
     with pytest.raises(StudyFileError, match="one of cnn, resnet50, pooled"):
         study(family="any", image_size=32, space={**space, "network": "vgg"})
+
+
+NETWORKS: dict[str, Any] = {"network": {"choices": ["cnn", "resnet50"]}}
+DEEP = {"choices": [2, 3], "when": {"network": "cnn"}}
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        (
+            {**NETWORKS, "n_blocks": 2},
+            r"n_blocks: resnet50 has no such param; .* network = \"cnn\"",
+        ),
+        ({**NETWORKS, "views": {"choices": [1, 2]}}, "views: cnn has no such param"),
+        ({"network": "cnn", "views": 2}, "views: cnn has no such param"),
+        ({"views": 2}, "views: cnn has no such param"),
+        (
+            {
+                **NETWORKS,
+                "optimizer": "sgd",
+                "stem": {"value": "none", "when": {"optimizer": "sgd"}},
+            },
+            "stem: resnet50 has no such param",
+        ),
+    ],
+)
+def test_param_that_a_trials_family_lacks_is_refused(space: dict[str, Any], says: str) -> None:
+    with pytest.raises(StudyFileError, match=says):
+        study(family="any", image_size=32, space=space)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {**NETWORKS, "n_blocks": DEEP, "dropout": 0.1},
+        {**NETWORKS, "n_blocks": DEEP, "stem": {"value": "none", "when": {"n_blocks": 2}}},
+        {"network": "cnn", "n_blocks": 2},
+        {"n_blocks": 2},
+    ],
+)
+def test_every_trial_of_any_family_has_params_of_its_own(space: dict[str, Any]) -> None:
+    config = study(family="any", image_size=32, space=space)
+    for params in config.space.points():
+        assert type(config.trial_params(params)) is config.family_of(params).params
+
+
+def test_knobs_of_one_name_allow_the_same_in_every_family() -> None:
+    for one, other in itertools.permutations(map(registry.knobs, registry.FAMILIES), 2):
+        for name in one.keys() & other.keys():
+            assert (one[name].kind, one[name].allowed) == (other[name].kind, other[name].allowed)
 
 
 @pytest.mark.usefixtures("third_family")

@@ -12,10 +12,10 @@ import click
 
 from catdog_search import __version__
 from catdog_search.cli import data, judge, look, run, stores
-from catdog_search.cli.common import in_a_line, say, say_lines
+from catdog_search.cli.common import say, say_lines
 from catdog_search.errors import CatdogError, TrialFailedError
 from catdog_search.redact import redact
-from catdog_search.text import printable
+from catdog_search.text import in_a_line, printable
 
 
 class _Main(click.Group):

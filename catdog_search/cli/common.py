@@ -1,27 +1,19 @@
-"""What several commands share: options, output, and loading photos."""
+"""What several commands share: options and output."""
 
 from __future__ import annotations
 
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import click
 
 from catdog_search.redact import redact, redact_all
 from catdog_search.text import printable
 
-if TYPE_CHECKING:
-    from catdog_search.config import Duplicates
-    from catdog_search.data.dataset import Dataset
-    from catdog_search.data.manifest import Manifest
-    from catdog_search.data.sources import Source
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-_FEW = 5
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -73,11 +65,6 @@ def say(line: str, *, err: bool = False) -> None:
     """
     # The stream is named, or click would choose the encoding of one that is all ASCII itself.
     click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
-
-
-def in_a_line(text: str) -> str:
-    """Text that may have several lines, like a study's purpose, in one."""
-    return " ".join(text.split())
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -170,13 +157,6 @@ def writer(as_json: bool) -> Callable[[str], None]:
     return write
 
 
-def said_left_out(left_out: Sequence[tuple[str, str]], all_of_them: str) -> Iterator[str]:
-    """Lines for the first files that could not be used, and for where all of them are."""
-    from catdog_search.data.causes import lines
-
-    return lines(left_out, all_of_them, _FEW)
-
-
 def say_table(rows: list[tuple[str, ...]]) -> None:
     """Print rows with their columns aligned."""
     rows = [tuple(map(printable, row)) for row in rows]
@@ -184,69 +164,3 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         say("  " + "  ".join([*cells, row[-1]]).rstrip())
-
-
-def load_dataset(
-    source: Source,
-    sizes: Iterable[int],
-    write: Callable[[str], None],
-    subset: int | None = None,
-    duplicates: Duplicates | None = None,
-) -> dict[int, Dataset]:
-    """Load a dataset by image size, saying what it is, what was left out and what the cache holds.
-
-    Args:
-        source: Where the photos are.
-        sizes: Sides in pixels.
-        write: Prints a line.
-        subset: Photos of train to use; None for all.
-        duplicates: Which photos stay in one split; None for the default.
-
-    Raises:
-        DataError: The photos can't be used.
-    """
-    from catdog_search import places
-    from catdog_search.data import cache, dataset
-
-    folder, limit = places.cache_folder(), places.cache_limit_bytes()
-
-    def load(side: int) -> Dataset:
-        def progress(done: int, total: int) -> None:
-            if done == total or done % 2048 == 0:
-                write(f"packing {done} of {total} at {side} px")
-
-        return dataset.load(
-            source,
-            side,
-            folder,
-            limit,
-            progress,
-            subset=subset,
-            duplicates=duplicates or "near",
-            say=write,
-        )
-
-    for note in source.notes:
-        write(note)
-    loaded = {side: load(side) for side in sizes}
-    for line in _about(next(iter(loaded.values())).manifest, subset):
-        write(line)
-    held = cache.size_bytes(folder)
-    over = "; what is in use stays, so it is over its limit" if held > limit else ""
-    write(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
-    return loaded
-
-
-def _about(manifest: Manifest, subset: int | None) -> Iterator[str]:
-    """Lines that say what a dataset is and what was left out of it."""
-    from catdog_search.data import audit
-
-    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
-    names = " and ".join(manifest.class_names)
-    yield audit.in_short(manifest)
-    yield f"dataset: {len(manifest.used())} {names}: {splits}; digest {manifest.digest}"
-    if subset is not None:
-        yield f"subset: {subset} photos of train"
-    yield from (f"note: {line}" for line in manifest.notes)
-    yield from (f"balance: {line}" for line in manifest.imbalances())
-    yield from said_left_out(manifest.left_out, "the study's run lists them in data/left_out.json")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,6 @@ from catdog_search.cli.common import (
     debug_option,
     duplicates_option,
     json_option,
-    load_dataset,
-    said_left_out,
     say,
     say_json,
     writer,
@@ -67,13 +64,16 @@ def audit(
     as_json: bool,
 ) -> None:
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
+    from catdog_search import places
     from catdog_search.data import audit as report
+    from catdog_search.data import dataset as packed
+    from catdog_search.data import telling
     from catdog_search.data.sources import open_source
 
     source = open_source(path, choice)
-    only_progress = _only_progress(writer(as_json))
-    loaded = load_dataset(source, [AUDIT_SIZE], only_progress, duplicates=duplicates)
-    dataset = loaded[AUDIT_SIZE]
+    progress = telling.counting("packing", writer(as_json), f" at {AUDIT_SIZE} px")
+    cache = places.cache_folder(), places.cache_limit_bytes()
+    dataset = packed.load(source, AUDIT_SIZE, *cache, progress, duplicates=duplicates or "near")
     files = {"picture": picture} if page is None else {"picture": picture, "html": page}
     problems = report.write(dataset, source.notes, picture, page)
     written = {name: str(file) for name, file in files.items() if name not in problems}
@@ -100,22 +100,13 @@ def _facts(source: Source, manifest: Manifest) -> dict[str, Any]:
 
 
 def _say_audit(source: Source, manifest: Manifest) -> None:
+    from catdog_search.data import causes
     from catdog_search.data.audit import lines
 
     for line in (*source.notes, *lines(manifest)):
         say(line)
-    for line in said_left_out(manifest.left_out, "--json lists them"):
+    for line in causes.lines(manifest.left_out, "--json lists them"):
         say(line)
-
-
-def _only_progress(write: Callable[[str], None]) -> Callable[[str], None]:
-    """The audit says the rest itself."""
-
-    def filtered(line: str) -> None:
-        if line.startswith("packing"):
-            write(line)
-
-    return filtered
 
 
 @data.command()
@@ -136,10 +127,11 @@ def prepare(
     path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
 ) -> None:
     """Decode every photo once into the cache, so that a study starts at once."""
+    from catdog_search.data import telling
     from catdog_search.data.sources import open_source
 
     source = open_source(path, choice)
-    load_dataset(source, image_sizes, writer(False), duplicates=duplicates)
+    telling.load(source, image_sizes, writer(False), duplicates=duplicates or "near")
 
 
 @data.command()

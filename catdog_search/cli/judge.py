@@ -11,7 +11,6 @@ import click
 from catdog_search.cli.common import (
     choice_options,
     json_option,
-    said_left_out,
     say,
     say_json,
     say_table,
@@ -225,6 +224,7 @@ def evaluate(
     import os
 
     from catdog_search.data.sources import open_source
+    from catdog_search.data.telling import counting
     from catdog_search.places import State
     from catdog_search.promotion.score import evaluate as score
     from catdog_search.search.worker import choose_backend
@@ -233,14 +233,10 @@ def evaluate(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
     write = writer(as_json)
 
-    def progress(done: int, total: int) -> None:
-        if done == total or done % 2048 == 0:
-            write(f"decoding {done} of {total}")
-
     source = open_source(data, choice)
     for note in source.notes:
         write(note)
-    done = score(State.at(state), model, source, force=force, progress=progress)
+    done = score(State.at(state), model, source, force=force, progress=counting("decoding", write))
     if as_json:
         say_json(_as_json(done))
     else:
@@ -256,6 +252,7 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
 
 
 def _say_evaluation(done: Evaluation) -> None:
+    from catdog_search.data import causes
     from catdog_search.search.floor import always
 
     say(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
@@ -267,7 +264,7 @@ def _say_evaluation(done: Evaluation) -> None:
             f"seen before: {seen['train']} were in train, {seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
-    for line in said_left_out(done.left_out, "--json lists them"):
+    for line in causes.lines(done.left_out, "--json lists them"):
         say(line)
     low, high = done.interval
     counts = {name: sum(row) for name, row in zip(done.class_names, done.confusion, strict=True)}

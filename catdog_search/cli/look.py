@@ -10,7 +10,6 @@ import click
 
 from catdog_search.cli.common import (
     debug_option,
-    in_a_line,
     json_option,
     say,
     say_json,
@@ -18,6 +17,7 @@ from catdog_search.cli.common import (
     state_option,
 )
 from catdog_search.errors import CatdogError, StateError
+from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
     from catdog_search.config import StudyConfig

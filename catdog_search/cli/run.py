@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from catdog_search.cli.common import (
     duplicates_option,
-    in_a_line,
     json_option,
     keep_splits_option,
     labels_options,
-    load_dataset,
     say,
     say_json,
     state_option,
@@ -24,8 +22,6 @@ from catdog_search.cli.common import (
 
 if TYPE_CHECKING:
     from catdog_search.config import Duplicates, StudyConfig
-    from catdog_search.data.dataset import Dataset
-    from catdog_search.data.sources import Source
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
     from catdog_search.terminal import LiveDisplay, PlainDisplay
@@ -129,120 +125,45 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     state: str | None,
 ) -> None:
     """Run a study, or continue it where it stopped."""
-    from catdog_search import studies
-    from catdog_search.data.sources import DRAWN_NOTICE, choose_source
+    from catdog_search.errors import RequestError
     from catdog_search.places import State
-    from catdog_search.search.coordinator import Options, run_study
-    from catdog_search.search.sampler import require_sampler
-    from catdog_search.search.worker import choose_backend
-    from catdog_search.tracking.store import Store
-    from catdog_search.training.execution import Wish, check
+    from catdog_search.search.coordinator import run_study
+    from catdog_search.search.prepare import Request, prepare
+    from catdog_search.training.execution import Wish
 
-    # What can't be is refused here, before minutes of packing.
-    wish = Wish(pixels, precision, steps_per_call, xla)
-    check(wish, choose_backend())
-    path = studies.find(study)
-    config = _with_weights(studies.load(str(path)), weights)
-    require_sampler(config.sampler)
-    more = (seeds or config.seeds) - 1  # of each recipe
-    wanted = trials or config.trials + more * len(config.recipes)
     write = writer(as_json)
-    where = State.at(state)
-    Store.of(where).require_open()
-    write(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
-    asked = {
-        "duplicates": duplicates,
-        "labels": labels,
-        "classes": classes,
-        "keep_splits": keep_splits,
-    }
-    config = _with_data_options(config, asked, where, write)
-    source = choose_source(config.data, data)
-    write(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
-    where.create()  # a folder that can't be is refused here too
-
-    def packed(source: Source, write: Callable[[str], None]) -> Dataset:
-        part = subset or config.data.subset
-        sizes = load_dataset(source, config.image_sizes(), write, part, config.data.duplicates)
-        return _as_remembered(sizes, where, config, write)
-
-    dataset = packed(source, write)
-    write(f"state: {where.root}")
-    display = _display(config, as_json, write)
+    request = Request(
+        study=study,
+        state=State.at(state),
+        data=data,
+        subset=subset,
+        labels=labels,
+        classes=classes,
+        keep_splits=keep_splits,
+        duplicates=duplicates,
+        weights=weights,
+        trials=trials,
+        timeout=timeout,
+        seeds=seeds,
+        trials_per_gpu=trials_per_gpu,
+        deterministic=deterministic,
+        wish=Wish(pixels, precision, steps_per_call, xla),
+    )
+    try:
+        prepared = prepare(request, write)
+    except RequestError as error:
+        raise click.UsageError(str(error)) from None
+    display = _display(prepared.config, as_json, write)
     with display.context():
         report = run_study(
-            config,
-            dataset,
-            where,
-            display,
-            Options(
-                trials=wanted,
-                timeout=timeout or config.timeout,
-                seeds=seeds or config.seeds,
-                trials_per_gpu=trials_per_gpu,
-                deterministic=deterministic,
-                wish=wish,
-                study_file=path.read_text(encoding="utf-8"),
-                remake=lambda: packed(choose_source(config.data, data), lambda line: None),
-            ),
+            prepared.config, prepared.dataset, prepared.state, display, prepared.options
         )
     if as_json:
         say_json(_run_as_json(report))
     else:
-        say_report(report, wanted, where)
+        say_report(report, prepared.wanted, prepared.state)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
-
-
-def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
-    """A study with other weights of its backbone; unusable ones are refused here."""
-    from catdog_search.families import registry
-
-    if not config.loads_weights:
-        if weights is not None:
-            loading = " and ".join(filter(registry.loads_weights, registry.names()))
-            raise click.UsageError(
-                f"--weights {weights}: study {config.name} is of the family {config.family}, "
-                f"which starts random; only {loading} load weights"
-            )
-        return config
-    registry.require_weights(config.family, weights or config.weights)
-    return config.model_copy(update={"weights": weights or config.weights})
-
-
-def _with_data_options(
-    config: StudyConfig,
-    options: Mapping[str, Any],
-    state: State,
-    write: Callable[[str], None],
-) -> StudyConfig:
-    """A study with the choices about its photos: those given, else those that it remembers."""
-    from catdog_search.search.storage import remembered_data
-
-    data = config.data.chosen(options, remembered_data(state, config.name))
-    for name in data.REMEMBERED:
-        value = getattr(data, name)
-        if options.get(name) is None and value != getattr(config.data, name):
-            write(f"{name}: {value}, as the study began")
-    return config.model_copy(update={"data": data})
-
-
-def _as_remembered(
-    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, write: Callable[[str], None]
-) -> Dataset:
-    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
-    from catdog_search.data.dataset import as_it_was
-    from catdog_search.search.storage import remembered_splits
-
-    dataset = sizes[config.image_size]
-    remembered = remembered_splits(state, config.name)
-    if remembered is None or remembered[0] == dataset.digest:
-        return dataset
-    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
-    if (kept := found[config.image_size]) is None:
-        return dataset  # other photos; the study says so
-    write(f"splits: as the study began; digest {kept.digest}")
-    return kept
 
 
 def _display(

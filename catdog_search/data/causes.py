@@ -11,6 +11,8 @@ from catdog_search.text import printable
 LeftOut = Sequence[tuple[str, str]]
 
 _MOST_KINDS = 6
+# Files of a kind that have a line of their own.
+_FEW = 5
 # Where a reason says what is the matter, but not what helps.
 _ADVICE = {
     "empty": "copy or download it again",
@@ -66,19 +68,18 @@ def shrinkage(manifest: Manifest, more_than: float) -> list[str]:
     return said
 
 
-def lines(left_out: LeftOut, all_of_them: str, most: int) -> Iterator[str]:
+def lines(left_out: LeftOut, all_of_them: str) -> Iterator[str]:
     """Lines for the first files of each kind, and one for how many more of it there are.
 
     Args:
         left_out: (key, reason) of each.
         all_of_them: Says where all are.
-        most: Files of a kind that have a line of their own.
     """
     by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for key, reason in left_out:
         by_kind[kind_of_reason(reason)].append((key, reason))
     for kind, rows in by_kind.items():
-        for key, reason in rows[:most]:
+        for key, reason in rows[:_FEW]:
             yield f"left out: {printable(key)}: {printable(reason)}"
-        if len(rows) > most:
-            yield f"left out: {len(rows) - most} more {kind}; {all_of_them}"
+        if len(rows) > _FEW:
+            yield f"left out: {len(rows) - _FEW} more {kind}; {all_of_them}"

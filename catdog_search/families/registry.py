@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,10 +54,10 @@ def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
 
     Args:
         family: Of the study.
-        params: Of the trial; with several families, `network` is among them.
+        params: Of the trial; with several families, `network` may be among them.
     """
     own = dict(params)
-    name = str(own.pop(NETWORK)) if family == ANY_FAMILY else family
+    name = str(own.pop(NETWORK, default())) if family == ANY_FAMILY else family
     return FAMILIES[name], own
 
 
@@ -67,8 +68,30 @@ def family_of(trial: TrialParams) -> Family[Any]:
 
 def problems(family: str, domain: Domain) -> Iterator[str]:
     """What a study's params can't be together, a line each, from where in its file on."""
+    if family == ANY_FAMILY:
+        yield from _foreign(domain)
     for row in _members(family):
         yield from row.problems(domain)
+
+
+def _foreign(domain: Domain) -> Iterator[str]:
+    """Params that a trial could be given whose family has no such param."""
+    for name in domain.space.dimensions:
+        having = [row.name for row in FAMILIES.values() if name in row.params.model_fields]
+        if name != NETWORK and (without := sorted(_networks(name, domain).difference(having))):
+            when = json.dumps(having[0] if len(having) == 1 else having)
+            yield (
+                f"[space] {name}: {' and '.join(without)} has no such param; add when = "
+                f"{{ {NETWORK} = {when} }}"
+            )
+
+
+def _networks(name: str, domain: Domain) -> set[str]:
+    """The families that a trial can be of while a param is active."""
+    found = set(map(str, domain.values(NETWORK)))
+    for parent, values in domain.space.dimensions[name].when.items():
+        found &= set(map(str, values)) if parent == NETWORK else _networks(parent, domain)
+    return found
 
 
 def loads_weights(family: str) -> bool:

@@ -1,0 +1,90 @@
+"""Photos loaded with a word on the way: progress, what they are, and what the cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from catdog_search import places
+from catdog_search.data import audit, cache, causes, dataset
+from catdog_search.data.dataset import Dataset
+from catdog_search.data.manifest import Manifest
+from catdog_search.data.sources import Source
+
+if TYPE_CHECKING:
+    from catdog_search.config import Duplicates
+
+Say = Callable[[str], None]
+# Photos between two words.
+_EVERY = 2048
+
+
+def counting(what: str, say: Say, where: str = "") -> Callable[[int, int], None]:
+    """A progress that says a line now and then: `packing 2048 of 20000 at 64 px`."""
+
+    def progress(done: int, total: int) -> None:
+        if done == total or done % _EVERY == 0:
+            say(f"{what} {done} of {total}{where}")
+
+    return progress
+
+
+def load(
+    source: Source,
+    sizes: Iterable[int],
+    say: Say,
+    subset: int | None = None,
+    duplicates: Duplicates = "near",
+) -> dict[int, Dataset]:
+    """A dataset by image size, from the user's cache or packed now.
+
+    Args:
+        source: Where the photos are.
+        sizes: Sides in pixels; at least one.
+        say: Told what a user should know, a line each.
+        subset: Photos of train to use; None for all.
+        duplicates: Which photos stay in one split.
+
+    Raises:
+        DataError: The photos can't be used.
+    """
+    folder, limit = places.cache_folder(), places.cache_limit_bytes()
+    for note in source.notes:
+        say(note)
+    loaded = {
+        side: dataset.load(
+            source,
+            side,
+            folder,
+            limit,
+            counting("packing", say, f" at {side} px"),
+            subset=subset,
+            duplicates=duplicates,
+            say=say,
+        )
+        for side in sizes
+    }
+    for line in about(next(iter(loaded.values())).manifest, subset):
+        say(line)
+    held = cache.size_bytes(folder)
+    over = "; what is in use stays, so it is over its limit" if held > limit else ""
+    say(f"cache: {folder}, {held / 1e6:.0f} MB of at most {limit / 1e9:g} GB{over}")
+    return loaded
+
+
+def about(manifest: Manifest, subset: int | None) -> Iterator[str]:
+    """Lines that say what a dataset is and what was left out of it.
+
+    Args:
+        manifest: Of its photos.
+        subset: Photos of train that are used; None for all.
+    """
+    splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())
+    names = " and ".join(manifest.class_names)
+    yield audit.in_short(manifest)
+    yield f"dataset: {len(manifest.used())} {names}: {splits}; digest {manifest.digest}"
+    if subset is not None:
+        yield f"subset: {subset} photos of train"
+    yield from (f"note: {line}" for line in manifest.notes)
+    yield from (f"balance: {line}" for line in manifest.imbalances())
+    yield from causes.lines(manifest.left_out, "the study's run lists them in data/left_out.json")

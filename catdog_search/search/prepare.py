@@ -1,0 +1,191 @@
+"""From what a call asks for to what a study runs with; whoever runs one calls `prepare` first.
+
+What can't be is refused here, before minutes of packing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from catdog_search import studies
+from catdog_search.config import DataConfig, Duplicates, StudyConfig
+from catdog_search.data import telling
+from catdog_search.data.dataset import Dataset, as_it_was
+from catdog_search.data.sources import DRAWN_NOTICE, Source, choose_source
+from catdog_search.errors import RequestError
+from catdog_search.families import registry
+from catdog_search.places import State
+from catdog_search.search.coordinator import Options
+from catdog_search.search.sampler import require_sampler
+from catdog_search.search.storage import remembered_data, remembered_splits
+from catdog_search.search.worker import choose_backend
+from catdog_search.text import in_a_line
+from catdog_search.tracking.store import Store
+from catdog_search.training.execution import NO_WISH, Wish, check
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a call asks for; None leaves it to what the study remembers, else to its file.
+
+    Attributes:
+        study: Name or path of a study file; or a study that is checked already.
+        state: Where the study is kept.
+        data: Folder or zip of photos.
+        subset: Photos of train to use, at least 2.
+        labels: What labels are read from: `folders`, `names` or the path of a CSV file.
+        classes: `FOUND[=OURS],…`, see `text.chosen_classes`.
+        keep_splits: Whether photos stay in the split that their folder is named after.
+        duplicates: Which photos stay in one split.
+        weights: Of a backbone: `imagenet`, `none`, or the path of a Keras weights file.
+        trials: Finished trials wanted, those of earlier calls and recipes included.
+        timeout: Seconds that the call may take.
+        seeds: Times each recipe is trained, each time on another seed.
+        trials_per_gpu: Trials that train at once.
+        deterministic: Whether the same trial must give the same numbers to the bit.
+        wish: What is forced of how trainings run on the device.
+    """
+
+    study: str | StudyConfig
+    state: State
+    data: str | None = None
+    subset: int | None = None
+    labels: str | None = None
+    classes: str | None = None
+    keep_splits: bool | None = None
+    duplicates: Duplicates | None = None
+    weights: str | None = None
+    trials: int | None = None
+    timeout: float | None = None
+    seeds: int | None = None
+    trials_per_gpu: int = 1
+    deterministic: bool = False
+    wish: Wish = NO_WISH
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that `run_study` takes, but for who listens.
+
+    Attributes:
+        config: The study, with this call's choices.
+        dataset: Its photos, packed at every image size of its space.
+        state: Where it is kept; the folder is there.
+        options: Of this call.
+    """
+
+    config: StudyConfig
+    dataset: Dataset
+    state: State
+    options: Options
+
+    @property
+    def wanted(self) -> int:
+        """Finished trials wanted, those of earlier calls and recipes included."""
+        return self.options.trials
+
+
+def prepare(request: Request, say: Say) -> Prepared:
+    """Find and check a study, and pack its photos.
+
+    Args:
+        request: What is asked for.
+        say: Told what a user should know, a line each.
+
+    Raises:
+        BackendError: There is no backend, or it can't do what is forced.
+        StudyFileError: The study isn't there, or its file is wrong.
+        RequestError: Weights for a study that loads none.
+        StateError: The sampler's package, a store or the state folder can't be used.
+        DataError: Weights can't be had, or the photos can't be used.
+    """
+    check(request.wish, choose_backend())
+    config, where, text = _study(request.study)
+    config = _with_weights(config, request.weights)
+    require_sampler(config.sampler)
+    state = request.state
+    Store.of(state).require_open()
+    say(f"study {config.name}{where}: {in_a_line(config.purpose)}")
+    config = _with_data_choices(config, request, say)
+    source = choose_source(config.data, request.data)
+    say(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
+    state.create()  # a folder that can't be is refused here too
+
+    def remake() -> Dataset:
+        return _packed(config, choose_source(config.data, request.data), request, lambda line: None)
+
+    dataset = _packed(config, source, request, say)
+    say(f"state: {state.root}")
+    options = Options(
+        trials=_wanted(config, request),
+        timeout=request.timeout or config.timeout,
+        seeds=request.seeds or config.seeds,
+        trials_per_gpu=request.trials_per_gpu,
+        deterministic=request.deterministic,
+        wish=request.wish,
+        study_file=text,
+        remake=remake,
+    )
+    return Prepared(config, dataset, state, options)
+
+
+def _study(asked: str | StudyConfig) -> tuple[StudyConfig, str, str]:
+    """The study, where its file is, for people, and what that says; of a checked one nothing."""
+    if isinstance(asked, StudyConfig):
+        return asked, "", ""
+    path = studies.find(asked)
+    return studies.load(str(path)), f" ({path})", path.read_text(encoding="utf-8")
+
+
+def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
+    """A study with other weights of its backbone; unusable ones are refused."""
+    if not config.loads_weights:
+        if weights is not None:
+            loading = " and ".join(filter(registry.loads_weights, registry.names()))
+            raise RequestError(
+                f"--weights {weights}: study {config.name} is of the family {config.family}, "
+                f"which starts random; only {loading} load weights"
+            )
+        return config
+    registry.require_weights(config.family, weights or config.weights)
+    return config.model_copy(update={"weights": weights or config.weights})
+
+
+def _wanted(config: StudyConfig, request: Request) -> int:
+    more = (request.seeds or config.seeds) - 1  # of each recipe
+    return request.trials or config.trials + more * len(config.recipes)
+
+
+def _with_data_choices(config: StudyConfig, request: Request, say: Say) -> StudyConfig:
+    """A study with the choices about its photos: those given, else those that it remembers."""
+    asked = {name: getattr(request, name) for name in DataConfig.REMEMBERED}
+    data = config.data.chosen(asked, remembered_data(request.state, config.name))
+    for name, given in asked.items():
+        value = getattr(data, name)
+        if given is None and value != getattr(config.data, name):
+            say(f"{name}: {value}, as the study began")
+    return config.model_copy(update={"data": data})
+
+
+def _packed(config: StudyConfig, source: Source, request: Request, say: Say) -> Dataset:
+    subset = request.subset or config.data.subset
+    sizes = telling.load(source, config.image_sizes(), say, subset, config.data.duplicates)
+    return _as_remembered(sizes, request.state, config, say)
+
+
+def _as_remembered(
+    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, say: Say
+) -> Dataset:
+    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    dataset = sizes[config.image_size]
+    remembered = remembered_splits(state, config.name)
+    if remembered is None or remembered[0] == dataset.digest:
+        return dataset
+    found = {side: as_it_was(each, *remembered) for side, each in sizes.items()}
+    if (kept := found[config.image_size]) is None:
+        return dataset  # other photos; the study says so
+    say(f"splits: as the study began; digest {kept.digest}")
+    return kept
