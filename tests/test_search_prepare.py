@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_training import FakeTrainer
 from tiny_study import TABLE
 
 from catdog_search import studies
@@ -29,7 +30,7 @@ def silently(state: State, study: StudyConfig | None = None, **asked: Any) -> Pr
 
 
 def run(prepared: Prepared) -> None:
-    options = dataclasses.replace(prepared.options, training="fake_training")
+    options = dataclasses.replace(prepared.options, trainer=FakeTrainer)
     run_study(prepared.config, prepared.dataset, prepared.state, lambda event: None, options)
 
 
