@@ -16,8 +16,9 @@ from catdog_search import cli
 from catdog_search.data import dataset, lettering
 from catdog_search.data.lettering import in_figure, lettered
 from catdog_search.data.sources import SyntheticSource, open_source
+from catdog_search.figures.predictions import Photos, Predictions
+from catdog_search.figures.trial import trial_figures
 from catdog_search.places import State
-from catdog_search.tracking.figures import Photos, Predictions, trial_figures
 from catdog_search.tracking.store import Store
 
 LIMIT = 10**9

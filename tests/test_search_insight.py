@@ -15,17 +15,17 @@ from tiny_study import TABLE, mlflow_children, run
 
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
-from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.history import StudyView, view_of
-from catdog_search.search.insight import importance, noise, replicates
-from catdog_search.tracking.store import Store, ensure_mlflow_db
-from catdog_search.tracking.study_figures import (
+from catdog_search.figures.study import (
     Point,
     importance_bars,
     optimization_history,
     slices,
 )
+from catdog_search.places import State
+from catdog_search.search import history
+from catdog_search.search.history import StudyView, view_of
+from catdog_search.search.insight import importance, noise, replicates
+from catdog_search.tracking.store import Store, ensure_mlflow_db
 
 SPACE = {**TABLE["space"], "block": {"choices": ["plain", "residual"]}}
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from catdog_search.data.labels import Choice
+    from catdog_search.figures.comparison import Bar
     from catdog_search.promotion.score import Evaluation
     from catdog_search.search.compare import Comparison, Entry, Spread
-    from catdog_search.tracking.comparison_figures import Bar
 
 _HEAD = (
     "recipe",
@@ -102,7 +102,7 @@ def compare(
 def _write(
     found: Comparison, rows: list[tuple[str, ...]], page: Path | None, folder: Path | None
 ) -> None:
-    from catdog_search.tracking import comparison_figures as drawn
+    from catdog_search.figures import comparison as drawn
 
     if page is None and folder is None:
         return
@@ -123,7 +123,7 @@ def _write(
 
 def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
     from catdog_search.data.own import MARK
-    from catdog_search.tracking.figures import plain_style
+    from catdog_search.figures.style import plain_style
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
 
 
 def _bar(entry: Entry) -> Bar:
-    from catdog_search.tracking.comparison_figures import Bar
+    from catdog_search.figures.comparison import Bar
 
     return Bar(
         name=f"{entry.study}: {entry.name}",

@@ -13,10 +13,11 @@ from catdog_search.data import dataset
 from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, StateError
+from catdog_search.figures.predictions import Photos, Predictions
+from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
 from catdog_search.places import State
 from catdog_search.text import name_key, printable
-from catdog_search.tracking.figures import Photos, Predictions, confusion_matrix, most_wrong
 from catdog_search.tracking.looked_at import load_model, split_hashes
 from catdog_search.tracking.store import Store
 from catdog_search.training.evaluate import scores

@@ -14,12 +14,13 @@ from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.own import MARK
 from catdog_search.errors import StateError
+from catdog_search.figures.style import plain_style
+from catdog_search.figures.trial import trial_figures
 from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.storage import load_study, made_with
 from catdog_search.search.summary import study_figures
 from catdog_search.text import N_CLASSES
-from catdog_search.tracking.figures import plain_style, trial_figures
 from catdog_search.tracking.runs import recorded
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import val_photos

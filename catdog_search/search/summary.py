@@ -7,15 +7,15 @@ from typing import Any
 import optuna
 from matplotlib.figure import Figure
 
-from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.search.insight import importance
-from catdog_search.tracking.runs import StudyRuns
-from catdog_search.tracking.study_figures import (
+from catdog_search.figures.study import (
     Point,
     importance_bars,
     optimization_history,
     slices,
 )
+from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.search.insight import importance
+from catdog_search.tracking.runs import StudyRuns
 
 
 def summarize(study: optuna.Study, runs: StudyRuns, view: StudyView) -> None:

@@ -268,7 +268,7 @@ class _Worker:
 
     def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult) -> None:
         """Draw the figures while the next trial trains."""
-        from catdog_search.tracking.figures import Predictions
+        from catdog_search.figures.predictions import Predictions
 
         title = f"{spec.study} trial {spec.number}"
         predictions = Predictions(data.y_val.ravel(), result.val_probabilities)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
+from catdog_search.figures.predictions import Predictions
 from catdog_search.markup import as_markdown
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_absent
@@ -18,7 +19,6 @@ from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.text import printable
 from catdog_search.tracking.confine import as_location, is_stray
-from catdog_search.tracking.figures import Predictions
 from catdog_search.tracking.filters import equals
 from catdog_search.tracking.locations import database, enter_model, place_run
 from catdog_search.tracking.models import delete_model, find_model, models_of

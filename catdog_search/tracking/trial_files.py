@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.own import MARK
-from catdog_search.tracking.figures import Photos, Predictions, plain_style, trial_figures
+from catdog_search.figures.predictions import Photos, Predictions
+from catdog_search.figures.style import plain_style
+from catdog_search.figures.trial import trial_figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from catdog_search.figures.style import MARK, TRAIN, VAL, plain_style
 from catdog_search.markup import as_figure_text
 from catdog_search.objective import Direction, best_so_far
 from catdog_search.space import Params, Value
-from catdog_search.tracking.figures import MARK, TRAIN, VAL, plain_style
 
 _COLUMNS = 4
 # Characters of a recipe's, a param's or a choice's name.

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from catdog_search.figures.style import MARK, TRAIN, VAL, plain_style
 from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
-from catdog_search.tracking.figures import MARK, TRAIN, VAL, plain_style
 
 _COLUMNS = 3
 # Characters of a row's name.

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from catdog_search.data.lettering import in_figure
+from catdog_search.figures.predictions import Photos, Predictions
+from catdog_search.figures.style import MARK, TRAIN, VAL, plain_style
 from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
 
-TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 _DARK = "#111827"
 _BINS = 10
 # Characters of a class's name.
@@ -28,50 +23,6 @@ _COLUMNS = 8
 # A photo and its caption, in widths of a photo.
 _CAPTION = 0.3
 _CELL = 1 + _CAPTION
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a trial took the photos of val for.
-
-    Attributes:
-        labels: (n,) 0 or 1.
-        probabilities: (n,) of class 1.
-    """
-
-    labels: npt.NDArray[Any]
-    probabilities: npt.NDArray[Any]
-
-    @property
-    def predicted(self) -> npt.NDArray[Any]:
-        """The more probable class of each photo."""
-        return (self.probabilities > 0.5).astype(int)  # noqa: PLR2004
-
-
-@dataclass(frozen=True)
-class Photos:
-    """The photos of val in the order of the predictions.
-
-    Attributes:
-        pixels: uint8 RGB (n, side, side, 3).
-        names: (n,) keys in their source.
-    """
-
-    pixels: npt.NDArray[np.uint8]
-    names: Sequence[str]
-
-
-@contextlib.contextmanager
-def plain_style() -> Iterator[None]:
-    """For drawing and for saving: matplotlib as it comes.
-
-    A `matplotlibrc` of the current folder, or the user's own, has no say, since it could have every
-    text set by TeX; letters that the font lacks are drawn as boxes without a word.
-    """
-    with mpl.rc_context(), warnings.catch_warnings():
-        mpl.rcdefaults()
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
 
 
 def trial_figures(
