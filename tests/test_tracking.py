@@ -13,7 +13,7 @@ import pytest
 
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.tracking.looked_at import stderr_aside
+from catdog_search.streams import stderr_aside
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
 from catdog_search.tracking.ui import page
@@ -95,14 +95,14 @@ def test_store_that_is_no_database_is_one_line(tmp_path: Path) -> None:
 
 def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
     store = Store.of(State.at(str(tmp_path)))
-    runs = StudyRuns(store, "s", "uid")
-    runs.client.delete_experiment(runs.experiment_id)
+    runs = StudyRuns.open(store, "s", "uid")
+    runs._client.delete_experiment(runs._experiment_id)
     with pytest.raises(StateError, match="in MLflow's trash; `catdog-search doctor"):
-        StudyRuns(store, "s", "uid")
-    runs.client.restore_experiment(runs.experiment_id)
+        StudyRuns.open(store, "s", "uid")
+    runs._client.restore_experiment(runs._experiment_id)
     # The same parent for the same study, another one for a new study of the same name.
-    assert StudyRuns(store, "s", "uid").parent_id == runs.parent_id
-    assert StudyRuns(store, "s", "other").parent_id != runs.parent_id
+    assert StudyRuns.open(store, "s", "uid").parent_id == runs.parent_id
+    assert StudyRuns.open(store, "s", "other").parent_id != runs.parent_id
 
 
 def test_page_opens_in_model_training_mode() -> None:

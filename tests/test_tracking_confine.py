@@ -168,23 +168,23 @@ def test_nothing_is_written_or_deleted_where_a_store_says_outside(
 ) -> None:
     view = history.view(home, "tiny")
     uid = history.load_study(home, "tiny").user_attrs["study_uid"]
-    runs = StudyRuns(Store.of(home), "tiny", uid)
+    runs = StudyRuns.open(Store.of(home), "tiny", uid)
     row = view.trials[0]
     run_id, model_id = row.run_id or "", row.model_id
-    client = runs.client
+    client = runs._client
     before = listing(outside), listing(home.artifacts)
     figure, picture = Figure(), Image.new("RGB", (1, 1))
     acts: list[Callable[[], object]] = [
         lambda: client.log_text(run_id, "x", "x.txt"),
         lambda: client.log_dict(run_id, {}, "x.json"),
         lambda: client.log_figure(run_id, figure, "figures/x.png"),
-        lambda: runs.log_image(run_id, picture, "x.png"),
+        lambda: runs.log_contact_sheet("val", picture),
         lambda: client.log_artifact(run_id, __file__),
         lambda: delete_files(client, run_id),
         lambda: runs.drop(run_id, None),
         lambda: runs.abandon(run_id),
         lambda: [runs.drop("", row.model_id) for row in view.trials],
-        lambda: runs.start_parent({}, {}, {"x.txt": "x"}),
+        lambda: runs.log_files({"x.txt": "x"}),
         lambda: runs.log_study({}, {}),
     ]
     for act in acts:
@@ -221,8 +221,8 @@ def test_study_of_any_name_keeps_its_artifacts_in_its_state(
     studies.parse({**TABLE, "name": name}, "t")
     if opened_before:
         Store.of(state).client()
-    runs = StudyRuns(Store.of(state), name, "uid")
-    runs.start_parent({}, {}, {"x.txt": "x"})
+    runs = StudyRuns.open(Store.of(state), name, "uid")
+    runs.log_files({"x.txt": "x"})
     assert list(state.artifacts.rglob("*.txt")) == [
         state.artifacts / name / runs.parent_id / "artifacts" / "x.txt"
     ]
@@ -276,7 +276,7 @@ def test_default_of_a_store_of_several_is_left_as_it_is(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home.mlflow_db}")
     with pytest.raises(StateError, match="experiment 'Default' keeps its artifacts in"):
-        StudyRuns(Store.of(state), "Default", "uid")
+        StudyRuns.open(Store.of(state), "Default", "uid")
 
 
 def test_run_remembered_from_another_folder_is_written_where_its_store_says(

@@ -25,8 +25,8 @@ from catdog_search.search import history
 from catdog_search.search.coordinator import Options, Report, run_study
 from catdog_search.search.history import StudyView
 from catdog_search.search.workers.trainer import MakeTrainer
-from catdog_search.tracking.runs import PARENT_TAG
 from catdog_search.tracking.store import Store
+from catdog_search.tracking.vocabulary import PARENT
 from catdog_search.training.trainer import KerasTrainer
 
 # By the name that tests, and scripts in processes of their own, know them by.
@@ -129,7 +129,7 @@ def proposals(view: StudyView) -> list[Any]:
 def mlflow_children(state: State, view: StudyView) -> list[Any]:
     client = Store.of(state).client()
     experiment = client.get_experiment_by_name(view.name)
-    query = f"tags.`{PARENT_TAG}` = '{view.parent_run_id}'"
+    query = f"tags.`{PARENT}` = '{view.parent_run_id}'"
     return list(client.search_runs([experiment.experiment_id], query))
 
 

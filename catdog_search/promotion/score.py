@@ -18,15 +18,12 @@ from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
 from catdog_search.places import State
 from catdog_search.text import name_key, printable
-from catdog_search.tracking.looked_at import load_model, split_hashes
+from catdog_search.tracking.looked_at import LoggedModels
 from catdog_search.tracking.store import Store
 from catdog_search.training.evaluate import scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-# Tag of the run whose model was shown photos of test.
-_LOOKED = "test_looked_at"
 
 
 @dataclass(frozen=True)
@@ -82,21 +79,21 @@ def evaluate(
         DataError: Other classes, only one of them, no usable photo, or photos of test without
             `force`.
     """
-    client = Store.of(state).client()
-    loaded = load_model(client, name)
+    models = LoggedModels(Store.of(state))
+    loaded = models.load(name)
     index = _indices(source, loaded.class_names)
     pile = dataset.decode(source, loaded.image_size, progress)
     labels = np.array([index[photo.label] for photo in pile.photos])
     if len(set(labels)) == 1:
         raise DataError(f"{source.location}: photos of one class alone can't be scored")
-    seen = _seen([photo.sha256 for photo in pile.photos], split_hashes(client, loaded.run_id))
+    seen = _seen([photo.sha256 for photo in pile.photos], models.known_photos(loaded.run_id))
     if seen and seen["test"]:
         if not force:
             raise DataError(
                 f"{source.location}: {seen['test']} of {len(labels)} photos are of the test split, "
                 "which is for promotion; --force looks at them anyway, and the run will say so"
             )
-        client.set_tag(loaded.run_id, _LOOKED, f"evaluate --force, {seen['test']} photos")
+        models.note_look(loaded.run_id, f"evaluate --force, {seen['test']} photos")
     probabilities = np.ravel(
         loaded.model.predict(pile.pixels, batch_size=loaded.batch_size, verbose=0)
     )

@@ -18,7 +18,7 @@ from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.floor import always
 from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.tracking.runs import recorded
+from catdog_search.tracking.recorded import TrialReader
 from catdog_search.tracking.store import Store
 
 # Train better than val by more than this, and a network has learned what is in no other photo.
@@ -158,8 +158,8 @@ def _entries(state: State, view: StudyView) -> list[Entry]:
 
 
 def _entry(state: State, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
-    client = Store.of(state).client()
-    kept = [recorded(client, row.run_id) for row in rows if row.run_id]
+    reader = TrialReader(Store.of(state))
+    kept = [reader.recorded(row.run_id) for row in rows if row.run_id]
     curves = [seen.history for seen in kept]
     trained = [
         seen.history[seen.best_epoch]["accuracy"]

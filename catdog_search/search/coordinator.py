@@ -51,6 +51,7 @@ from catdog_search.search.worker import choose_backend
 from catdog_search.search.workers.backend import WorkerBackend
 from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.space import params_key
+from catdog_search.tracking.cards import Environment
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import NO_WISH, Execution, Wish, choose
@@ -267,9 +268,11 @@ class _Coordinator:
                 f"{self.store.shown}"
             )
         retry = self._retry(self.store.about)
-        runs = StudyRuns(self.store, self._config.name, self.study.user_attrs[UID], retry)
+        runs = StudyRuns.open(self.store, self._config.name, self.study.user_attrs[UID], retry)
         text = self._options.study_file
-        return StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
+        record = StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
+        record.note_study()
+        return record
 
     def _hear(self, event: Event) -> None:
         """What the trials say; each that ended is in the copy of the storage before the next."""
@@ -371,20 +374,21 @@ class _Coordinator:
         memory = memory_limit(self._config.limits) // self._options.trials_per_gpu
         return Limits(self._config, len(self._dataset.rows("train")), memory)
 
-    def _learn(self, slot: Slot, ready: Ready) -> Execution:
-        """How trials run in a worker, by its device; what the first one says is told."""
+    def _learn(self, slot: Slot, ready: Ready) -> tuple[Execution, Environment]:
+        """How and where trials train in a worker; what the first one says is told."""
         photos = len(self._dataset.rows("train")) + len(self._dataset.rows("val"))
         pixels = self._dataset.image_size**2 * 3 * photos
         wish = self._options.wish
         execution = choose(wish, ready.backend, ready.device, pixels, ready.sharing)
+        environment = Environment(ready.backend, ready.device.name, str(execution))
         if not self._opened:
             self._opened = True
             if self._record:
-                self._record.open(ready, execution)
+                self._record.open(ready, environment)
             self._tell(ready)
             estimate = estimate_study(self._config, slot.limits)
             self._tell(Planned(estimate, ready.memory_bytes, execution, ready.sharing))
-        return execution
+        return execution, environment
 
     def _next_trial(
         self,

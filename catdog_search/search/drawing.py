@@ -21,7 +21,7 @@ from catdog_search.search.history import StudyView, TrialRow
 from catdog_search.search.storage import load_study, made_with
 from catdog_search.search.summary import study_figures
 from catdog_search.text import N_CLASSES
-from catdog_search.tracking.runs import recorded
+from catdog_search.tracking.recorded import TrialReader
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import val_photos
 
@@ -62,8 +62,7 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
         StateError: It has no run, or no epoch.
         OSError: The folder can't be written.
     """
-    client = Store.of(state).client()
-    seen = recorded(client, row.run_id) if row.run_id else None
+    seen = TrialReader(Store.of(state)).recorded(row.run_id) if row.run_id else None
     if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
     packed = _packed(state, view, row)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -20,8 +19,8 @@ from catdog_search.search.record import close_run, recreate_run
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.storage import UID, load_study
 from catdog_search.text import printable
+from catdog_search.tracking.cards import TrialRun
 from catdog_search.tracking.confine import copy_here
-from catdog_search.tracking.models import look_at_model
 from catdog_search.tracking.runs import StudyRuns, Trash
 from catdog_search.tracking.store import Store
 
@@ -94,8 +93,8 @@ class _Comparison:
                     partial(self._recreate_all, uid),
                 )
             return
-        runs = StudyRuns(self._store, name, uid)
-        by_id = {run.info.run_id: run for run in runs.children()}
+        runs = StudyRuns.open(self._store, name, uid)
+        by_id = {run.run_id: run for run in runs.trials()}
         for row in self._rows:
             if row.is_over:
                 yield from self._of_finished(runs, row, by_id)
@@ -126,15 +125,15 @@ class _Comparison:
         return Finding(self._study.study_name, printable(text), printable(mend), repair)
 
     def _recreate_all(self, uid: str) -> None:
-        runs = StudyRuns(self._store, self._study.study_name, uid)
+        runs = StudyRuns.open(self._store, self._study.study_name, uid)
         self._study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
         for trial in self._trials:
             if trial.state.is_finished():
                 recreate_run(self._study, runs, trial)
-        runs.client.set_terminated(runs.parent_id, "FINISHED")
+        runs.finish_study("FINISHED")
 
     def _of_finished(
-        self, runs: StudyRuns, row: TrialRow, by_id: Mapping[str, Any]
+        self, runs: StudyRuns, row: TrialRow, by_id: Mapping[str, TrialRun]
     ) -> Iterator[Finding]:
         trial: FrozenTrial = self._trials[row.number]
         run = by_id.get(row.run_id or "")
@@ -143,7 +142,7 @@ class _Comparison:
             yield self._finding(
                 f"{at} is {row.state} in Optuna, and its run {row.run_id} is in MLflow's trash",
                 "bring it back from there",
-                partial(runs.client.restore_run, row.run_id),
+                partial(runs.restore, row.run_id),
             )
             return
         if run is None:
@@ -153,45 +152,42 @@ class _Comparison:
                 partial(recreate_run, self._study, runs, trial),
             )
             return
-        run_id, status = run.info.run_id, run.info.status
-        tag = run.data.tags.get("trial_state")
-        if (status, tag) != (run_status(row.state), row.state):
+        if (run.status, run.state) != (run_status(row.state), row.state):
             yield self._finding(
-                f"{at} is {row.state} in Optuna, its run {run_id} is {status}, trial_state {tag}",
+                f"{at} is {row.state} in Optuna, its run {run.run_id} is {run.status}, "
+                f"trial_state {run.state}",
                 "close the run as Optuna says",
-                partial(close_run, runs, run_id, trial),
+                partial(close_run, runs, run.run_id, trial),
             )
-        objective = run.data.metrics.get("objective")
-        if row.value is not None and objective != row.value:
+        if row.value is not None and run.objective != row.value:
             yield self._finding(
-                f"{at} has the value {row.value} in Optuna and {objective} in MLflow",
+                f"{at} has the value {row.value} in Optuna and {run.objective} in MLflow",
                 "write Optuna's value to the run",
-                partial(runs.overwrite, run_id, "objective", row.value),
+                partial(runs.overwrite_objective, run.run_id, row.value),
             )
 
-    def _of_strangers(self, runs: StudyRuns, by_id: Mapping[str, Any]) -> Iterator[Finding]:
+    def _of_strangers(self, runs: StudyRuns, by_id: Mapping[str, TrialRun]) -> Iterator[Finding]:
         """A run that no finished trial owns must be closed."""
         own = {row.run_id for row in self._rows if row.is_over}
         for run_id, run in by_id.items():
-            if run_id in own or run.info.status == "KILLED":
+            if run_id in own or run.status == "KILLED":
                 continue
             text = (
-                f"run {run_id} of trial {run.data.tags.get('trial')} is {run.info.status}, "
+                f"run {run_id} of trial {run.trial} is {run.status}, "
                 "and Optuna knows of no trial that ended with it"
             )
-            if run.info.status == "RUNNING":
+            if run.status == "RUNNING":
                 mend = "close the run as KILLED, without artifacts; `run` goes on with the trial"
                 yield self._finding(text, mend, partial(runs.abandon, run_id))
             else:
                 mend = "close the run as KILLED; its artifacts and models stay"
-                close = partial(runs.finish, run_id, "KILLED", {"trial_state": "KILLED"})
-                yield self._finding(text, mend, close)
+                yield self._finding(text, mend, partial(runs.close_attempt, run_id))
 
     def _of_models(self, runs: StudyRuns) -> Iterator[Finding]:
         for row in self._rows:
             if not row.model_id:
                 continue
-            found = look_at_model(runs.client, self._store, runs.study, row.model_id)
+            found = runs.look_at_model(row.model_id)
             at = f"trial {row.number} should keep the model {row.model_id}"
             elsewhere = self._tracked_elsewhere() if found.kind == "gone" else None
             if elsewhere:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,15 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
 from catdog_search.families import registry
 from catdog_search.families.base import TrialParams
-from catdog_search.markup import as_markdown
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
-from catdog_search.redact import redact
 from catdog_search.search import history
 from catdog_search.search.history import view_of
 from catdog_search.search.messages import Outcome, Ready
 from catdog_search.search.photos import Photos
 from catdog_search.search.storage import made_with
-from catdog_search.tracking.looked_at import SPLITS_FILE
-from catdog_search.tracking.runs import (
-    DatasetCard,
-    StudyRuns,
-    as_text,
-    recorded,
-)
-from catdog_search.tracking.trial_files import FIGURES, log_figures
-from catdog_search.training.execution import Execution
+from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard
+from catdog_search.tracking.runs import StudyRuns
 
 
 class StudyRecord:
@@ -65,25 +55,52 @@ class StudyRecord:
         self._config = config
         self._dataset = dataset
         manifest = dataset.manifest
-        self._source = {"data_kind": manifest.kind, "data_location": manifest.location}
-        if manifest.kind == "synthetic":
-            self._source["data_notice"] = DRAWN_NOTICE
-        self._card = DatasetCard(manifest.kind, dataset.digest, manifest.location)
+        notice = DRAWN_NOTICE if manifest.kind == "synthetic" else ""
+        self._data = DataCard(manifest.kind, dataset.digest, manifest.location, notice)
         self._dropped: list[str] = []  # runs that lost their model in this call
-        study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
-        history.note_tracking(study, redact(runs.client.tracking_uri))
+
+    def note_study(self) -> None:
+        """Remember in Optuna what those who only read need to know of the study."""
+        study, config, dataset = self._study, self._config, self._dataset
+        study.set_user_attr(history.PARENT_RUN_ID, self._runs.parent_id)
+        history.note_tracking(study, self._runs.uri)
         study.set_user_attr(history.DIGEST, dataset.digest)
         study.set_user_attr(history.METRIC, config.metric)
         study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
-        counts = {split: manifest.counts()[split] for split in ("train", "val")}
+        by_split = dataset.manifest.counts()
+        counts = {split: by_split[split] for split in ("train", "val")}
         study.set_user_attr(history.CLASS_COUNTS, counts)
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(history.PUBLISHED, published)
 
-    def open(self, ready: Ready, execution: Execution) -> None:
-        """Say on the parent run what the study is and where it runs."""
-        self._study.set_user_attr(history.DEVICE, f"{ready.device.name}, {ready.backend}")
+    def open(self, ready: Ready, environment: Environment) -> None:
+        """Say on the study's own run what the study is and where it runs.
+
+        Args:
+            ready: What its first worker says of itself.
+            environment: That worker's.
+        """
         config, manifest = self._config, self._dataset.manifest
+        self._study.set_user_attr(history.DEVICE, f"{ready.device.name}, {ready.backend}")
+        card = StudyCard(
+            params=self._params(),
+            purpose=config.purpose,
+            commit=_commit(),
+            data=self._data,
+            environment=environment,
+            file=self._study_file,
+            versions=ready.versions,
+            audit=audit.summary(manifest),
+            left_out=manifest.left_out,
+            splits=manifest.hashes(),
+        )
+        self._runs.start_study(card)
+        dataset = self._photos.at(self._dataset.image_size)
+        for split in ("train", "val"):
+            self._runs.log_contact_sheet(split, audit.contact_sheet(dataset, split))
+
+    def _params(self) -> dict[str, Any]:
+        config = self._config
         params: dict[str, Any] = {
             "family": config.family,
             "image_size": config.image_size,
@@ -96,68 +113,48 @@ class StudyRecord:
             "subset": self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
-        tags = {
-            **self._source,
-            **environment_of(ready, execution),
-            "mlflow.note.content": as_markdown(config.purpose),
-        }
         if (weights := made_with(self._study).get("weights")) is not None:
             params["weights"] = weights
-        tags["commit"] = _commit()
-        files = {
-            f"{config.name}.toml": self._study_file,
-            "versions.json": as_text(ready.versions),
-            "data/audit.json": as_text(audit.summary(manifest)),
-            "data/left_out.json": as_text(manifest.left_out),
-            SPLITS_FILE: as_text(manifest.hashes()),
-        }
-        self._runs.start_parent(params, tags, files)
-        dataset = self._photos.at(self._dataset.image_size)
-        for split in ("train", "val"):
-            sheet = audit.contact_sheet(dataset, split)
-            self._runs.log_image(self._runs.parent_id, sheet, f"data/{split}.png")
-        self._runs.log_dataset(self._runs.parent_id, self._card)
+        return params
 
     def begin(
-        self, trial: Trial, params: TrialParams, seed: int, environment: Mapping[str, str]
+        self, trial: Trial, params: TrialParams, seed: int, environment: Environment
     ) -> tuple[str, int]:
-        """Open the child run of a trial, or of its next attempt.
+        """Open the run of a trial, or of its next attempt.
 
         Args:
             trial: Of the study, RUNNING.
             params: With all defaults.
             seed: Of the trial.
-            environment: Where it will run, see `environment_of`.
+            environment: Where it will train.
 
         Returns:
             The run id, and which attempt this is, from 1.
         """
-        attempt = int(trial.user_attrs.get(history.ATTEMPT, 0)) + 1
-        tags = {
-            "seed": str(seed),
-            "attempt": str(attempt),
-            "dataset_digest": self._dataset.digest,
-            **self._source,
-            **environment,
-        }
-        if recipe := trial.user_attrs.get(history.RECIPE):
-            tags["recipe"] = recipe
-        dead = str(trial.user_attrs.get(history.RUN_ID, ""))
-        if self._runs.owns(dead) and not self._runs.is_in_trash(dead):
-            tags["previous_attempt"] = dead
-        tags["network"] = registry.family_of(params).name
-        run_id = self._runs.open_trial(trial.number, params.model_dump(), tags)
-        if "previous_attempt" in tags:
-            self._runs.set_tags(dead, {"next_attempt": run_id})
-        self._runs.log_dataset(run_id, self._card)
+        attrs = trial.user_attrs
+        attempt = int(attrs.get(history.ATTEMPT, 0)) + 1
+        dead = str(attrs.get(history.RUN_ID, ""))
+        is_ours = self._runs.owns(dead) and not self._runs.is_in_trash(dead)
+        card = TrialCard(
+            number=trial.number,
+            params=params.model_dump(),
+            network=registry.family_of(params).name,
+            seed=seed,
+            attempt=attempt,
+            recipe=attrs.get(history.RECIPE),
+            data=self._data,
+            environment=environment,
+            previous=dead if is_ours else None,
+        )
+        run_id = self._runs.open_trial(card)
         trial.set_user_attr(history.RUN_ID, run_id)
         trial.set_user_attr(history.ATTEMPT, attempt)
         trial.set_user_attr("seed", seed)
         return run_id, attempt
 
-    def note_environment(self, run_id: str, environment: Mapping[str, str]) -> None:
-        """Say on a trial's run that another worker took it over, which runs elsewhere."""
-        self._runs.set_tags(run_id, environment)
+    def note_environment(self, run_id: str, environment: Environment) -> None:
+        """Say on a trial's run that another worker took it over, which trains elsewhere."""
+        self._runs.note_environment(run_id, environment)
 
     def count_crash(self, trial: Trial) -> int:
         """Note that a worker died with this trial; returns how many have."""
@@ -213,42 +210,36 @@ class StudyRecord:
                 history.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
             first = ranked[0]
-            scores = {f"best/{name}": score for name, score in first.scores.items()}
-            self._runs.log_best(
-                first.number,
-                first.run_id or "",
-                {"best_value": ranked[0].value, **scores},
-                self._config.purpose,
-            )
+            run_id, purpose = first.run_id or "", self._config.purpose
+            self._runs.log_best(first.number, run_id, ranked[0].value, first.scores, purpose)
 
     def settle(self) -> None:
         """Finish in MLflow what a kill left open, by what Optuna knows of it."""
         trials = self._study.get_trials(deepcopy=False)
         by_run = {row.run_id: trials[row.number] for row in view_of(self._study).trials}
-        for run in self._runs.children():
-            if run.info.status != "RUNNING":
+        for run in self._runs.trials():
+            if run.status != "RUNNING":
                 continue
-            trial = by_run.get(run.info.run_id)
+            trial = by_run.get(run.run_id)
             if trial is not None and trial.state.is_finished():
-                close_run(self._runs, run.info.run_id, trial)
+                close_run(self._runs, run.run_id, trial)
             else:
-                self._runs.abandon(run.info.run_id)
+                self._runs.abandon(run.run_id)
         self._rank()
         self._draw_missing()
 
     def _draw_missing(self) -> None:
         """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
-            client, run_id = self._runs.client, row.run_id
+            run_id = row.run_id
             if not row.kept or run_id is None or not self._runs.owns(run_id):
                 continue
-            if client.list_artifacts(run_id, FIGURES):
+            if self._runs.has_figures(run_id):
                 continue
-            seen = recorded(client, run_id)
+            seen = self._runs.recorded(run_id)
             if seen.predictions is not None:
                 title = f"{self._config.name} trial {row.number}"
-                kept = (seen.history, seen.best_epoch, seen.predictions)
-                draw = functools.partial(log_figures, client, run_id, title, *kept)
+                draw = functools.partial(self._runs.log_figures, run_id, title, seen)
                 self._photos.draw(draw)
 
     def close(self, status: RunStatus) -> None:
@@ -264,38 +255,24 @@ class StudyRecord:
 
                 summarize(self._study, self._runs, view)
         finally:
-            self._runs.client.set_terminated(self._runs.parent_id, status)
-
-
-def environment_of(ready: Ready, execution: Execution) -> dict[str, str]:
-    """Tags that say where and how trials train in a worker."""
-    return {
-        "backend": ready.backend,
-        "device": ready.device.name,
-        "execution": str(execution),
-    }
+            self._runs.finish_study(status)
 
 
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
     """Close the run of a finished trial as Optuna says."""
     attrs = trial.user_attrs
     ending = Ending.read(attrs[history.ENDING])
-    tags = {"trial_state": trial.state.name, "ending": ending.value}
-    if reason := attrs.get(history.ERROR):
-        tags["error"] = reason
-    runs.finish(run_id, ending.run_status, tags)
+    runs.close_trial(run_id, trial.state.name, ending, attrs.get(history.ERROR))
 
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, metric = trial.user_attrs, made_with(study)["metric"]
-    tags = {"recreated": "true", "dataset_digest": study.user_attrs[history.DIGEST]}
-    run_id = runs.open_trial(trial.number, history.params_of(study, trial), tags)
-    for epoch, value in sorted(trial.intermediate_values.items()):
-        runs.log_values(run_id, {metric: value}, epoch)
+    curves = {epoch: {metric: value} for epoch, value in trial.intermediate_values.items()}
+    params, digest = history.params_of(study, trial), study.user_attrs[history.DIGEST]
+    run_id = runs.recreate_trial(trial.number, params, digest, curves)
     if trial.state == TrialState.COMPLETE and trial.value is not None:
-        scores = {f"final/{k}": v for k, v in attrs.get(history.SCORES, {}).items()}
-        runs.log_values(run_id, {**scores, "objective": trial.value})
+        runs.log_scores(run_id, trial.value, attrs.get(history.SCORES, {}))
     close_run(runs, run_id, trial)
     history.note_run(study, trial.number, run_id)
     return run_id

@@ -7,7 +7,7 @@ the other trials that train at the same time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,10 +41,11 @@ from catdog_search.search.messages import (
 from catdog_search.search.photos import Photos
 from catdog_search.search.propose import Proposer
 from catdog_search.search.pruner import report_epoch
-from catdog_search.search.record import StudyRecord, environment_of
+from catdog_search.search.record import StudyRecord
 from catdog_search.search.sampler import trial_seed
 from catdog_search.search.workers.backend import Worker, WorkerBackend, WorkerDiedError
 from catdog_search.space import Params, params_key
+from catdog_search.tracking.cards import Environment
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.job import TrainingJob, job_of
@@ -136,7 +137,8 @@ class Slot:
     Args:
         setting: Of the call.
         limits: Of its trials, which hold for one worker after another.
-        learned: Told what a worker says of itself when it is ready; returns how trials run there.
+        learned: Told what a worker says of itself when it is ready; returns how and where trials
+            train in it.
 
     Attributes:
         limits: Of its trials.
@@ -145,12 +147,15 @@ class Slot:
     """
 
     def __init__(
-        self, setting: Setting, limits: Limits, learned: Callable[[Slot, Ready], Execution]
+        self,
+        setting: Setting,
+        limits: Limits,
+        learned: Callable[[Slot, Ready], tuple[Execution, Environment]],
     ) -> None:
         self._set = setting
         self.limits = limits
         self._execution = PLAIN
-        self._environment: Mapping[str, str] | None = None  # of the last worker
+        self._environment: Environment | None = None  # of the last worker
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
@@ -185,8 +190,7 @@ class Slot:
         memory = ready.device.memory_bytes
         self.limits.move_to(ready.device.name, ready.memory_bytes)
         self.limits.learn_device(ready.product_rate, memory and memory // ready.sharing)
-        self._execution = self._learned(self, ready)
-        self._environment = environment_of(ready, self._execution)
+        self._execution, self._environment = self._learned(self, ready)
 
     def _await_ready(self, worker: Worker) -> Turns[Ready | None]:
         while not self._set.stop.cause:
@@ -254,8 +258,8 @@ class Slot:
     def _begin(self, trial: Trial, params: Params, job: TrainingJob, view: StudyView) -> TrialSpec:
         config = self._set.config
         photos = self._set.photos.at(job.params.image_size)
-        environment = self._environment or {}
-        run_id, attempt = self._set.record.begin(trial, job.params, job.seed, environment)
+        assert self._environment is not None, "a worker was ready"
+        run_id, attempt = self._set.record.begin(trial, job.params, job.seed, self._environment)
         recipe = trial.user_attrs.get(history.RECIPE)
         varied = {k: params[k] for k in config.space.searched if k in params}
         self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from catdog_search.errors import BackendError, CacheLostError, CatdogError
 from catdog_search.objective import is_better
@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     import keras
 
     from catdog_search.data.dataset import Dataset
-    from catdog_search.tracking.own import Client
+    from catdog_search.tracking.recorded import Recorded
+    from catdog_search.tracking.trial_log import TrialLog
     from catdog_search.training.result import TrainData, TrialResult
 
 _T = TypeVar("_T")
@@ -137,8 +138,7 @@ class _Worker:
         self._data: tuple[Dataset, TrainData] | None = None
         self._stopped = False
         self._number = -1  # of the trial
-        self._client: Any = None
-        self._retry: Retry | None = None
+        self._log: TrialLog | None = None
         self._drawing: _Drawing | None = None
 
     def prepare(self) -> None:
@@ -182,27 +182,27 @@ class _Worker:
     def _say(self, text: str) -> None:
         self._connection.send(Notice(f"trial {self._number}: {text}"))
 
-    def _open(self, spec: TrialSpec) -> Any:
-        """MLflow's client, kept for the trials that come."""
-        if self._client is None:
+    def _open(self, spec: TrialSpec) -> TrialLog:
+        """The way to MLflow, kept for the trials that come."""
+        if self._log is None:
+            from catdog_search.tracking.trial_log import TrialLog
+
             # While it speaks to MLflow, the coordinator has nothing to say but to stop.
-            self._retry = _AnnouncedRetry(
+            retry = _AnnouncedRetry(
                 self._connection,
                 spec.store.about,
                 spec.retry_s,
                 self._say,
                 self._connection.poll,
             )
-            self._client = spec.store.client(self._retry, make=False)
-        return self._client
+            self._log = TrialLog(spec.store, retry)
+        return self._log
 
     def _run(self, spec: TrialSpec) -> Outcome:
-        from catdog_search.tracking.runs import log_metrics, system_metrics
-
-        client = self._open(spec)
+        log = self._open(spec)
 
         def report(epoch: int, metrics: Mapping[str, float]) -> bool:
-            log_metrics(client, spec.run_id, metrics, epoch)
+            log.log_epoch(spec.run_id, epoch, metrics)
             self._connection.send(EpochDone(spec.number, epoch, metrics))
             return self._keep_going(self._connection.recv())
 
@@ -211,7 +211,7 @@ class _Worker:
             return not self._connection.poll() or self._keep_going(self._connection.recv())
 
         data = self._load(spec.data.at(spec.job.params.image_size))
-        with system_metrics(spec.store, spec.run_id):
+        with log.watch_machine(spec.run_id):
             result = self._trainer.train(
                 spec.job,
                 data,
@@ -222,7 +222,7 @@ class _Worker:
             )
         if self._stopped:
             return Outcome(Ending.INTERRUPTED)
-        return self._log(spec, data, result, client)
+        return self._record(spec, data, result, log)
 
     def _keep_going(self, message: object) -> bool:
         if isinstance(message, Stop):
@@ -236,26 +236,26 @@ class _Worker:
             self._data = (dataset, TrainData.of(dataset))
         return self._data[1]
 
-    def _log(self, spec: TrialSpec, data: TrainData, result: TrialResult, client: Any) -> Outcome:
+    def _record(
+        self, spec: TrialSpec, data: TrainData, result: TrialResult, log: TrialLog
+    ) -> Outcome:
         """Log scores, what val was taken for, and, where it is worth keeping, the model.
 
         This comes before the outcome is told, so that COMPLETE means that they are there.
         """
-        from catdog_search.tracking.runs import log_metrics
-        from catdog_search.tracking.trial_files import log_val
+        from catdog_search.figures.predictions import Predictions
+        from catdog_search.tracking.recorded import Recorded
 
         if result.ending is not Ending.FINISHED:
             reason = _REASONS.get(result.ending, "")
             return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
         value = result.scores[spec.job.metric]
-        final = {f"final/{name}": score for name, score in result.scores.items()}
-        kept_epoch = float(result.best_epoch or 0)
-        final |= {"objective": value, "n_weights": result.n_weights, "best_epoch": kept_epoch}
-        log_metrics(client, spec.run_id, final, step=0)
-        log_val(client, spec.run_id, data.y_val, result.val_probabilities)
+        predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
+        seen = Recorded(result.history, result.best_epoch, predictions)
+        log.log_result(spec.run_id, value, result.scores, result.n_weights, seen)
         kept = spec.keep_above is None or is_better(spec.job.direction, value, spec.keep_above)
         if kept:
-            self._draw(spec, data, result)
+            self._draw(spec, seen)
         model = result.model if kept else None
         return Outcome(
             ending=Ending.FINISHED,
@@ -263,19 +263,14 @@ class _Worker:
             scores=result.scores,
             n_weights=result.n_weights,
             kept=kept,
-            model_id=None if model is None else self._log_model(spec, model, data, client),
+            model_id=None if model is None else self._log_model(spec, model, data, log),
         )
 
-    def _draw(self, spec: TrialSpec, data: TrainData, result: TrialResult) -> None:
+    def _draw(self, spec: TrialSpec, seen: Recorded) -> None:
         """Draw the figures while the next trial trains."""
-        from catdog_search.figures.predictions import Predictions
-
-        title = f"{spec.study} trial {spec.number}"
-        predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
         assert self._data is not None, "it has just trained on them"
-        kept = (title, result.history, result.best_epoch, predictions, self._data[0])
         self.finish()
-        self._drawing = _Drawing(spec, kept)
+        self._drawing = _Drawing(spec, seen, self._data[0])
         self._drawing.start()
 
     def finish(self) -> None:
@@ -286,10 +281,8 @@ class _Worker:
                 self._connection.send(Notice(said))
 
     def _log_model(
-        self, spec: TrialSpec, model: keras.Model, data: TrainData, client: Client
+        self, spec: TrialSpec, model: keras.Model, data: TrainData, log: TrialLog
     ) -> str:
-        from catdog_search.tracking.models import log_model
-
         metadata = {
             "class_names": list(data.class_names),
             "image_size": spec.job.params.image_size,
@@ -297,11 +290,9 @@ class _Worker:
             "study": spec.study,
             "trial": spec.number,
         }
-        assert self._retry is not None
         step = -(-spec.job.params.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
-        backend = self._launch.backend
-        return log_model(client, spec.run_id, model, backend, metadata, example, self._retry)
+        return log.log_model(spec.run_id, model, self._launch.backend, metadata, example)
 
 
 class _AnnouncedRetry(Retry):
@@ -344,25 +335,28 @@ class _Drawing(threading.Thread):
 
     Args:
         spec: Of the trial.
-        kept: What `log_figures` takes after the run.
+        seen: What the figures are drawn from.
+        dataset: That it trained on.
 
     Attributes:
         failed: What to tell, in a line; empty where all is well.
     """
 
-    def __init__(self, spec: TrialSpec, kept: tuple[Any, ...]) -> None:
+    def __init__(self, spec: TrialSpec, seen: Recorded, dataset: Dataset) -> None:
         super().__init__(name="figures")
         self._spec = spec
-        self._kept = kept
+        self._seen = seen
+        self._dataset = dataset
         self.failed = ""
 
     def run(self) -> None:
         """Draw."""
-        from catdog_search.tracking.trial_files import FIGURES, delete_files, log_figures
+        from catdog_search.tracking.trial_log import draw_figures, remove_figures
 
         spec = self._spec
+        title = f"{spec.study} trial {spec.number}"
         try:
-            log_figures(spec.store.client(make=False), spec.run_id, *self._kept)
+            draw_figures(spec.store, spec.run_id, title, self._seen, self._dataset)
         # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
@@ -370,8 +364,8 @@ class _Drawing(threading.Thread):
                 f"trial {spec.number}: its figures were not drawn: {reason}; they are when the "
                 "study ends, or at the next start"
             )
-            with contextlib.suppress(Exception):  # some of them would pass for all
-                delete_files(spec.store.client(make=False), spec.run_id, FIGURES)
+            with contextlib.suppress(Exception):
+                remove_figures(spec.store, spec.run_id)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,14 +16,15 @@ from catdog_search.errors import StateError
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.memory import free_bytes
 from catdog_search.space import did_you_mean
+from catdog_search.streams import stderr_aside
 from catdog_search.text import N_CLASSES, name_key, printable
-from catdog_search.tracking.runs import PARENT_TAG
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
     import keras
     from mlflow import MlflowClient
 
-SPLITS_FILE = "data/splits.json"
 _RUN = "run:"
 # What is read of a logged model, which MLflow's Keras flavour writes there.
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
@@ -54,6 +53,32 @@ class Loaded:
     class_names: tuple[str, ...]
     image_size: int
     batch_size: int
+
+
+class LoggedModels:
+    """The models that a store keeps, and what their studies have looked at.
+
+    Args:
+        store: Which.
+
+    Raises:
+        StateError: It doesn't open.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._client = store.client()
+
+    def load(self, name: str) -> Loaded:
+        """Load a model, see `load_model`."""
+        return load_model(self._client, name)
+
+    def known_photos(self, run_id: str) -> Mapping[str, list[str]] | None:
+        """Photos by split that the study of a run knows; None where it didn't say."""
+        return split_hashes(self._client, run_id)
+
+    def note_look(self, run_id: str, text: str) -> None:
+        """Say on the run that trained a model that the model was shown photos of test."""
+        self._client.set_tag(run_id, words.TEST_LOOKED_AT, text)
 
 
 def load_model(client: MlflowClient, name: str) -> Loaded:
@@ -206,23 +231,6 @@ def _run_id(client: MlflowClient, repository: Any, uri: str) -> str:
     return str(run_id)
 
 
-@contextlib.contextmanager
-def stderr_aside() -> Iterator[None]:
-    """Hold back what is written to stderr meanwhile, by C++ too; it is shown where this fails."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            aside.seek(0)
-            os.write(kept, aside.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
 def _require_registered(client: MlflowClient, name: str) -> None:
     """MLflow's own word of an absent one doesn't say what there is."""
     if name.startswith((_RUN, "models:/")):
@@ -256,15 +264,17 @@ def _uri(client: MlflowClient, name: str) -> str:
 
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
-    parent = client.get_run(run_id).data.tags.get(PARENT_TAG)
-    folder = SPLITS_FILE.split("/", maxsplit=1)[0]
-    if not parent or SPLITS_FILE not in {f.path for f in client.list_artifacts(parent, folder)}:
+    parent = client.get_run(run_id).data.tags.get(words.PARENT)
+    folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
+    if not parent or words.SPLITS_FILE not in {
+        f.path for f in client.list_artifacts(parent, folder)
+    }:
         return None
     with tempfile.TemporaryDirectory() as temporary:
-        path = client.download_artifacts(parent, SPLITS_FILE, temporary)
+        path = client.download_artifacts(parent, words.SPLITS_FILE, temporary)
         hashes = json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(hashes, dict) or not all(map(_is_list_of_texts, hashes.values())):
-        raise StateError(f"run {parent}: its {SPLITS_FILE} doesn't say which photos it had")
+        raise StateError(f"run {parent}: its {words.SPLITS_FILE} doesn't say which photos it had")
     return hashes
 
 

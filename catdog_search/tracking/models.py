@@ -15,6 +15,7 @@ from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS, local_path
 from catdog_search.outside import is_absent
 from catdog_search.retry import Retry
+from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.confine import as_location, copy_here, is_stray
 from catdog_search.tracking.filters import equals
 from catdog_search.tracking.store import Store
@@ -135,7 +136,7 @@ def delete_model(client: Client, model: LoggedModel) -> None:
     Raises:
         StateError: Its files lie outside of the state's own artifacts.
     """
-    if "mlflow.modelVersions" in model.tags:
+    if words.MODEL_VERSIONS in model.tags:
         return
     client.remove(model.model_id, model.artifact_location)
     client.delete_logged_model(model.model_id)

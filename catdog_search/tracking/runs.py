@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
-from catdog_search.figures.predictions import Predictions
 from catdog_search.markup import as_markdown
-from catdog_search.outcomes import RunStatus
+from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_absent
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.text import printable
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard, TrialRun
 from catdog_search.tracking.confine import as_location, is_stray
 from catdog_search.tracking.filters import equals
 from catdog_search.tracking.locations import database, enter_model, place_run
-from catdog_search.tracking.models import delete_model, find_model, models_of
+from catdog_search.tracking.models import (
+    Standing,
+    delete_model,
+    find_model,
+    look_at_model,
+    models_of,
+)
+from catdog_search.tracking.recorded import Recorded, recorded
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import FIGURES, delete_files, keep_figures, load_val
+from catdog_search.tracking.trial_files import (
+    delete_files,
+    keep_figures,
+    log_figures,
+)
+from catdog_search.tracking.trial_log import final_metrics, log_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,33 +42,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from sqlalchemy import URL
 
+    from catdog_search.data.dataset import Dataset
     from catdog_search.tracking.own import Client
 
-PARENT_TAG = "mlflow.parentRunId"
 _PAGE = 1000
-_RANK = "rank"
-_TABLE = "trials.json"
-# Logged at the end of a trial, not after each epoch.
-_ONCE = ("objective", "n_weights", "best_epoch")
-# Seconds; a trial that is shorter leaves none.
-_SAMPLE_EVERY_S = 5
 # What MLflow's table of runs shows as their source.
 _SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
-
-
-@dataclass(frozen=True)
-class DatasetCard:
-    """What MLflow is told of a dataset.
-
-    Attributes:
-        name: For people.
-        digest: Full dataset digest.
-        location: Where the photos were read.
-    """
-
-    name: str
-    digest: str
-    location: str
 
 
 class StudyRuns:
@@ -66,23 +55,57 @@ class StudyRuns:
 
     Args:
         store: Where they are.
+        client: Of the store.
         study: The study's name, also the experiment's.
         uid: Tells this study from one of the same name in another state folder, or an older one.
-        retry: Makes every call to the store; None makes each once.
+        experiment_id: Of the experiment.
+        parent_id: Of the study's own run.
+        retry: Makes every call of the client; None makes each once.
 
-    Raises:
-        StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
-            artifacts outside of the state.
+    Attributes:
+        parent_id: Of the study's own run.
+        uri: Where they are, without secrets.
     """
 
-    def __init__(self, store: Store, study: str, uid: str, retry: Retry | None = None) -> None:
-        self.client: Client = store.client(retry)
+    def __init__(
+        self,
+        store: Store,
+        client: Client,
+        study: str,
+        uid: str,
+        experiment_id: str,
+        parent_id: str,
+        retry: Retry | None,
+    ) -> None:
+        self._client = client
         self._retry = retry
-        self.study = study
+        self._study = study
         self._uid = uid
         self._store = store
-        self.experiment_id = _experiment(self.client, store, study)
-        self.parent_id = self._find_parent() or self._create_parent()
+        self._experiment_id = experiment_id
+        self.parent_id = parent_id
+        self.uri = redact(client.tracking_uri)
+
+    @classmethod
+    def open(cls, store: Store, study: str, uid: str, retry: Retry | None = None) -> StudyRuns:
+        """The runs of a study; its experiment and its own run are made where they are absent.
+
+        Args:
+            store: Where they are.
+            study: The study's name.
+            uid: Its own.
+            retry: Makes every call to the store; None makes each once.
+
+        Raises:
+            StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
+                artifacts outside of the state.
+        """
+        client = store.client(retry)
+        experiment = _experiment(client, store, study)
+        query = _parent_query(uid)
+        found = next((r.info.run_id for r in _search(client, experiment, query)), None)
+        parent = found or _create_parent(client, experiment, study, uid)
+        return cls(store, client, study, uid, experiment, parent, retry)
 
     @classmethod
     def exist(cls, store: Store, study: str, uid: str) -> bool:
@@ -102,33 +125,14 @@ class StudyRuns:
         if self._retry:
             self._retry.give_up()
 
-    def _find_parent(self) -> str | None:
-        runs = self._search(_parent_query(self._uid))
-        return next((run.info.run_id for run in runs), None)
-
-    def _create_parent(self) -> str:
-        tags = {"study": self.study, "study_uid": self._uid, "role": "study", **_SOURCE}
-        run = self.client.create_run(self.experiment_id, run_name=self.study, tags=tags)
-        return str(run.info.run_id)
-
-    def _search(self, query: str) -> Iterable[Run]:
-        token = None
-        while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, max_results=_PAGE, page_token=token
-            )
-            yield from page
-            token = page.token
-            if not token:
-                return
-
-    def children(self) -> Iterable[Run]:
-        """All child runs, those of dead attempts included."""
-        return self._search(equals(f"tags.`{PARENT_TAG}`", self.parent_id))
+    def trials(self) -> Iterator[TrialRun]:
+        """The runs of all trials, those of dead attempts included."""
+        query = equals(f"tags.`{words.PARENT}`", self.parent_id)
+        return map(TrialRun.of, _search(self._client, self._experiment_id, query))
 
     def is_in_trash(self, run_id: str) -> bool:
         """Whether somebody deleted a run that MLflow still has."""
-        return _run_in_trash(self.client, run_id)
+        return _run_in_trash(self._client, run_id)
 
     def owns(self, run_id: str) -> bool:
         """Whether a run is of this study, and not of the one that it was copied from."""
@@ -137,10 +141,10 @@ class StudyRuns:
         if not run_id:
             return False
         try:
-            parent = self.client.get_run(run_id).data.tags.get(PARENT_TAG)
+            parent = self._client.get_run(run_id).data.tags.get(words.PARENT)
             if parent is None or parent == self.parent_id:
                 return parent is not None
-            return bool(self.client.get_run(parent).data.tags.get("study_uid") == self._uid)
+            return bool(self._client.get_run(parent).data.tags.get(words.STUDY_UID) == self._uid)
         except mlflow.exceptions.MlflowException as error:
             if not is_absent(error):
                 raise
@@ -153,20 +157,20 @@ class StudyRuns:
             StateError: They lie outside of the state's own artifacts.
         """
         if self.owns(run_id):
-            delete_files(self.client, run_id, FIGURES)
-        model = find_model(self.client, model_id) if model_id else None
+            delete_files(self._client, run_id, words.FIGURES)
+        model = find_model(self._client, model_id) if model_id else None
         # In a store of files the place says whose it is.
         if model and (self._store.artifacts is not None or self.owns(model.source_run_id)):
-            delete_model(self.client, model)
+            delete_model(self._client, model)
 
     def enter_model(self, model_id: str, run_id: str, location: str) -> None:
         """Let MLflow know a model whose files are there, and where; not on a server."""
         from mlflow.entities import LoggedModelOutput
 
-        enter_model(self._database(), model_id, self.experiment_id, run_id, location)
-        outputs = self.client.get_run(run_id).outputs
+        enter_model(self._database(), model_id, self._experiment_id, run_id, location)
+        outputs = self._client.get_run(run_id).outputs
         if model_id not in {out.model_id for out in (outputs.model_outputs if outputs else ())}:
-            self.client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def strays(self) -> Iterator[tuple[str, Path, str]]:
         """Runs whose artifacts are said to lie outside of the state's own.
@@ -174,8 +178,9 @@ class StudyRuns:
         Yields:
             The run's id, where they should lie, and the location that is said.
         """
-        for run in (self.client.get_run(self.parent_id), *self.children()):
-            run_id, said = run.info.run_id, run.info.artifact_uri
+        ids = (self.parent_id, *(run.run_id for run in self.trials()))
+        for run_id in ids:
+            said = self._client.get_run(run_id).info.artifact_uri
             if self._store.artifacts and is_stray(self._store.artifacts, said, run_id):
                 yield run_id, self._place_of(run_id), said
 
@@ -185,43 +190,86 @@ class StudyRuns:
 
     def _place_of(self, run_id: str) -> Path:
         assert self._store.artifacts is not None, "a server decides itself"
-        return self._store.artifacts / self.study / run_id / "artifacts"
+        return self._store.artifacts / self._study / run_id / "artifacts"
 
     def _database(self) -> URL:
         url = database(self._store.uri)
         assert url is not None, "only a database says where files are"
         return url
 
-    def models_of(self, run_id: str) -> list[LoggedModel]:
+    def _models_of(self, run_id: str) -> list[LoggedModel]:
         """The models that a run logged, those that it didn't finish included."""
-        return models_of(self.client, self.experiment_id, run_id)
+        return models_of(self._client, self._experiment_id, run_id)
 
-    def start_parent(
-        self, params: Mapping[str, Any], tags: Mapping[str, str], files: Mapping[str, str]
-    ) -> None:
-        """Say on the parent what the study is and where it runs now.
+    def start_study(self, card: StudyCard) -> None:
+        """Say on the study's own run what the study is and where it runs now.
+
+        A later call overwrites what it says, but for the params.
+        """
+        self._client.update_run(self.parent_id, status="RUNNING")
+        note = {words.NOTE: as_markdown(card.purpose), words.COMMIT: card.commit}
+        tags = {**card.data.tags(), **card.environment.tags(), **note}
+        self._log(self.parent_id, card.params, tags)
+        self.log_files(
+            {
+                f"{self._study}.toml": card.file,
+                words.VERSIONS_FILE: as_text(card.versions),
+                words.AUDIT_FILE: as_text(card.audit),
+                words.LEFT_OUT_FILE: as_text(card.left_out),
+                words.SPLITS_FILE: as_text(card.splits),
+            }
+        )
+        self._log_dataset(self.parent_id, card.data)
+
+    def log_files(self, files: Mapping[str, str]) -> None:
+        """Keep texts with the study's own run, by file name."""
+        for name, text in files.items():
+            self._client.log_text(self.parent_id, redact(text), name)
+
+    def log_contact_sheet(self, split: str, sheet: Image) -> None:
+        """Keep a picture of some photos of a split with the study's own run."""
+        self._client.log_image(self.parent_id, sheet, artifact_file=f"data/{split}.png")
+
+    def finish_study(self, status: RunStatus) -> None:
+        """Close the study's own run."""
+        self._client.set_terminated(self.parent_id, status)
+
+    def open_trial(self, card: TrialCard) -> str:
+        """Open the run of a trial, or of its next attempt; returns its id."""
+        run_id = self._open_trial(card.number, card.params, card.tags())
+        if card.previous:
+            self._log(card.previous, {}, {words.NEXT_ATTEMPT: run_id})
+        self._log_dataset(run_id, card.data)
+        return run_id
+
+    def recreate_trial(
+        self, number: int, params: Mapping[str, Any], digest: str, curves: Mapping[int, Any]
+    ) -> str:
+        """Open a run for a trial that is over and has none any more; returns its id.
 
         Args:
-            params: The same at every resume, or MLflow refuses.
-            tags: Of this call; a later call overwrites them.
-            files: Artifacts by name, as text.
+            number: Of the trial.
+            params: As far as they are known.
+            digest: Of its dataset.
+            curves: Metrics by epoch.
         """
-        self.client.update_run(self.parent_id, status="RUNNING")
-        self._log(self.parent_id, params, tags)
-        for name, text in files.items():
-            self.client.log_text(self.parent_id, redact(text), name)
+        tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
+        run_id = self._open_trial(number, params, tags)
+        for epoch, metrics in sorted(curves.items()):
+            log_metrics(self._client, run_id, metrics, epoch)
+        return run_id
 
-    def open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """Open the child run of a trial, named after its recipe if it has one; returns its id."""
-        run = self.client.create_run(
-            self.experiment_id,
-            run_name=printable(tags.get("recipe") or _trial_name(number)),
+    def _open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """A trial is named after its recipe if it has one."""
+        run = self._client.create_run(
+            self._experiment_id,
+            run_name=printable(tags.get(words.RECIPE) or _trial_name(number)),
             tags={
-                PARENT_TAG: self.parent_id,
-                "study": self.study,
-                "role": "trial",
-                "trial": str(number),
-                "trial_state": "RUNNING",
+                words.PARENT: self.parent_id,
+                words.STUDY: self._study,
+                words.ROLE: words.ROLE_TRIAL,
+                words.TRIAL: str(number),
+                words.TRIAL_STATE: "RUNNING",
                 **_SOURCE,
             },
         )
@@ -229,64 +277,101 @@ class StudyRuns:
         self._log(run_id, params, tags)
         return run_id
 
+    def note_environment(self, run_id: str, environment: Environment) -> None:
+        """Say on a trial's run that it trains elsewhere than was said."""
+        self._log(run_id, {}, environment.tags())
+
     def _log(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 
-        self.client.log_batch(
+        self._client.log_batch(
             run_id,
             params=[Param(key, _storable(str(value))) for key, value in params.items()],
             tags=[RunTag(key, _storable(value)) for key, value in tags.items()],
         )
 
-    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags of any run."""
-        self._log(run_id, {}, tags)
-
-    def log_dataset(self, run_id: str, card: DatasetCard) -> None:
+    def _log_dataset(self, run_id: str, card: DataCard) -> None:
         """Name the dataset in MLflow's own words; it keeps 32 characters of the digest."""
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.data.sources import LocalArtifactDatasetSource
         from mlflow.entities import DatasetInput, InputTag
 
         source = LocalArtifactDatasetSource(printable(card.location))
-        dataset = MetaDataset(source, name=card.name, digest=card.digest[:32])._to_mlflow_entity()
-        context = [InputTag("mlflow.data.context", "training")]
-        self.client.log_inputs(run_id, [DatasetInput(dataset, context)])
-
-    def log_image(self, run_id: str, image: Image, name: str) -> None:
-        """Keep a picture as an artifact."""
-        self.client.log_image(run_id, image, artifact_file=name)
+        dataset = MetaDataset(source, name=card.kind, digest=card.digest[:32])._to_mlflow_entity()
+        context = [InputTag(words.DATA_CONTEXT, "training")]
+        self._client.log_inputs(run_id, [DatasetInput(dataset, context)])
 
     def abandon(self, run_id: str) -> None:
         """Close the run of an attempt that is over while its trial isn't; its files go."""
-        delete_files(self.client, run_id)
-        for model in self.models_of(run_id):
-            delete_model(self.client, model)
-        self.finish(run_id, "KILLED", {"trial_state": "KILLED"})
+        delete_files(self._client, run_id)
+        for model in self._models_of(run_id):
+            delete_model(self._client, model)
+        self.close_attempt(run_id)
 
-    def log_values(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Log numbers of one step."""
-        log_metrics(self.client, run_id, metrics, step)
+    def close_attempt(self, run_id: str) -> None:
+        """Close the run of an attempt that no trial ended with; its files and models stay."""
+        self._finish(run_id, "KILLED", {words.TRIAL_STATE: "KILLED"})
 
-    def overwrite(self, run_id: str, name: str, value: float) -> None:
-        """Make `value` the last one of a metric; MLflow shows that of the highest step."""
-        logged = self.client.get_metric_history(run_id, name)
-        self.log_values(run_id, {name: value}, max((m.step for m in logged), default=0) + 1)
+    def close_trial(self, run_id: str, state: str, ending: Ending, reason: str | None) -> None:
+        """Close the run of a trial that is over.
 
-    def finish(self, run_id: str, status: RunStatus, tags: Mapping[str, str]) -> None:
-        """Close a run."""
+        Args:
+            run_id: Of the run.
+            state: Optuna's.
+            ending: How it ended.
+            reason: In a line; None or empty where it needs none.
+        """
+        tags = {words.TRIAL_STATE: state, words.ENDING: ending.value}
+        if reason:
+            tags[words.ERROR] = reason
+        self._finish(run_id, ending.run_status, tags)
+
+    def _finish(self, run_id: str, status: RunStatus, tags: Mapping[str, str]) -> None:
         self._log(run_id, {}, tags)
-        self.client.set_terminated(run_id, status)
+        self._client.set_terminated(run_id, status)
+
+    def restore(self, run_id: str) -> None:
+        """Bring a run back from MLflow's trash."""
+        self._client.restore_run(run_id)
+
+    def log_scores(self, run_id: str, objective: float, scores: Mapping[str, float]) -> None:
+        """Log what a trial came to."""
+        log_metrics(self._client, run_id, final_metrics(objective, scores), step=0)
+
+    def overwrite_objective(self, run_id: str, value: float) -> None:
+        """Make `value` the last one of the objective; MLflow shows that of the highest step."""
+        logged = self._client.get_metric_history(run_id, words.OBJECTIVE)
+        step = max((m.step for m in logged), default=0) + 1
+        log_metrics(self._client, run_id, {words.OBJECTIVE: value}, step)
+
+    def has_figures(self, run_id: str) -> bool:
+        """Whether figures of a trial are there."""
+        return bool(self._client.list_artifacts(run_id, words.FIGURES))
+
+    def recorded(self, run_id: str) -> Recorded:
+        """What the figures of a trial are drawn from."""
+        return recorded(self._client, run_id)
+
+    def log_figures(self, run_id: str, title: str, seen: Recorded, dataset: Dataset) -> None:
+        """Draw and keep the figures of a trial whose predictions are there."""
+        assert seen.predictions is not None
+        kept = (seen.history, seen.best_epoch, seen.predictions)
+        log_figures(self._client, run_id, title, *kept, dataset)
+
+    def look_at_model(self, model_id: str) -> Standing:
+        """Look whether a model of the study is there, with its files."""
+        return look_at_model(self._client, self._store, self._study, model_id)
 
     def log_best(
-        self, number: int, run_id: str, metrics: Mapping[str, float], purpose: str
+        self, number: int, run_id: str, value: float, scores: Mapping[str, float], purpose: str
     ) -> None:
         """Copy the best trial's numbers to the parent, where nobody pages through children."""
-        log_metrics(self.client, self.parent_id, metrics, step=0)
-        link = f"#/experiments/{self.experiment_id}/runs/{run_id}"
-        best = f"Best: [{_trial_name(number)}]({link}), {metrics['best_value']:.4f}"
-        note = f"{as_markdown(purpose)}\n\n{best}"
-        tags = {"best_trial": str(number), "best_run_id": run_id, "mlflow.note.content": note}
+        best = {f"{words.BEST}{name}": score for name, score in scores.items()}
+        log_metrics(self._client, self.parent_id, {words.BEST_VALUE: value, **best}, step=0)
+        link = f"#/experiments/{self._experiment_id}/runs/{run_id}"
+        note = f"{as_markdown(purpose)}\n\nBest: [{_trial_name(number)}]({link}), {value:.4f}"
+        ids = {words.BEST_TRIAL: str(number), words.BEST_RUN_ID: run_id}
+        tags = {**ids, words.NOTE: note}
         self._log(self.parent_id, {}, tags)
 
     def rank(self, ranks: Mapping[str, int]) -> None:
@@ -295,24 +380,23 @@ class StudyRuns:
         Args:
             ranks: By run id.
         """
-        for run in self.children():
-            run_id, was = run.info.run_id, run.data.tags.get(_RANK)
+        for run in self.trials():
             # Padded, because the user interface sorts tags as text.
-            now = f"{ranks[run_id]:04d}" if run_id in ranks else None
-            if now is not None and now != was:
-                self._log(run_id, {}, {_RANK: now})
-            elif now is None and was is not None:
-                self.client.delete_tag(run_id, _RANK)
+            now = f"{ranks[run.run_id]:04d}" if run.run_id in ranks else None
+            if now is not None and now != run.rank:
+                self._log(run.run_id, {}, {words.RANK: now})
+            elif now is None and run.rank is not None:
+                self._client.delete_tag(run.run_id, words.RANK)
 
     def log_study(self, figures: Mapping[str, Figure], table: Mapping[str, list[Any]]) -> None:
         """Keep the study's figures and its table of trials on the parent."""
-        keep_figures(self.client, self.parent_id, figures)
+        keep_figures(self._client, self.parent_id, figures)
         rows = [list(row) for row in zip(*table.values(), strict=True)]
         # Not log_table, which would append; the tag is what makes the interface draw a table.
         text = json.dumps({"columns": list(table), "data": rows})
-        self.client.log_text(self.parent_id, text, _TABLE)
-        as_table = json.dumps([{"path": _TABLE, "type": "table"}])
-        self._log(self.parent_id, {}, {"mlflow.loggedArtifacts": as_table})
+        self._client.log_text(self.parent_id, text, words.TRIALS_FILE)
+        as_table = json.dumps([{"path": words.TRIALS_FILE, "type": "table"}])
+        self._log(self.parent_id, {}, {words.LOGGED_TABLES: as_table})
 
 
 class Trash:
@@ -351,7 +435,7 @@ class Trash:
 
             self._client.restore_run(self._parent_id)
             experiment = self._client.get_run(self._parent_id).info.experiment_id
-            query = equals(f"tags.`{PARENT_TAG}`", self._parent_id)
+            query = equals(f"tags.`{words.PARENT}`", self._parent_id)
             while found := self._client.search_runs([experiment], query, ViewType.DELETED_ONLY):
                 for run in found:
                     self._client.restore_run(run.info.run_id)
@@ -366,70 +450,30 @@ def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """What MLflow keeps of a trial that its figures are drawn from.
-
-    Attributes:
-        history: Metrics of every epoch.
-        best_epoch: Whose weights were kept; None where no epoch's were.
-        predictions: Of val; None where the run has none.
-    """
-
-    history: list[dict[str, float]]
-    best_epoch: int | None
-    predictions: Predictions | None
-
-
-def recorded(client: MlflowClient, run_id: str) -> Recorded:
-    """Read what a trial's figures are drawn from."""
-    kept = client.get_run(run_id).data.metrics.get("best_epoch")
-    best_epoch = None if kept is None else int(kept)
-    return Recorded(metric_history(client, run_id), best_epoch, load_val(client, run_id))
-
-
-def metric_history(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
-    """What a trial logged after each epoch, from epoch 0; empty where it logged nothing."""
-    epochs: dict[int, dict[str, float]] = {}
-    for name in client.get_run(run_id).data.metrics:
-        if "/" in name or name in _ONCE:
-            continue
-        for metric in client.get_metric_history(run_id, name):
-            epochs.setdefault(metric.step, {})[name] = metric.value
-    return [epochs[step] for step in sorted(epochs)]
-
-
-def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
-    """Log numbers of one step in one call."""
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
-    client.log_batch(run_id, metrics=batch)
-
-
-@contextlib.contextmanager
-def system_metrics(store: Store, run_id: str) -> Iterator[None]:
-    """Log what the machine does meanwhile: processors, memory, disk, network, every GPU of it."""
-    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-    monitor = SystemMetricsMonitor(
-        run_id, sampling_interval=_SAMPLE_EVERY_S, tracking_uri=store.uri
-    )
-    monitor.start()
-    try:
-        yield
-    finally:
-        monitor.finish()
-
-
 def _storable(text: str) -> str:
     """What any database takes, and no secret: lines of text."""
     return "\n".join(map(printable, redact(text).split("\n")))
 
 
 def _parent_query(uid: str) -> str:
-    return f"{equals('tags.study_uid', uid)} and {equals('tags.role', 'study')}"
+    is_own = equals(f"tags.{words.STUDY_UID}", uid)
+    return f"{is_own} and {equals(f'tags.{words.ROLE}', words.ROLE_STUDY)}"
+
+
+def _search(client: Client, experiment_id: str, query: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _create_parent(client: Client, experiment_id: str, study: str, uid: str) -> str:
+    role = {words.ROLE: words.ROLE_STUDY}
+    tags = {words.STUDY: study, words.STUDY_UID: uid, **role, **_SOURCE}
+    return str(client.create_run(experiment_id, run_name=study, tags=tags).info.run_id)
 
 
 def _trial_name(number: int) -> str:

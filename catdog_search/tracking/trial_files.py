@@ -15,6 +15,7 @@ from catdog_search.data.own import MARK
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.style import plain_style
 from catdog_search.figures.trial import trial_figures
+from catdog_search.tracking import vocabulary as words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
-FIGURES = "figures"
-_PREDICTIONS = "val/predictions.npz"
 _DPI = 90
 
 
@@ -38,10 +37,10 @@ def log_val(
     Args:
         client: MLflow's.
         run_id: The trial's.
-        labels: (n, 1).
+        labels: (n,) or (n, 1), 0 or 1.
         probabilities: (n,), of class 1.
     """
-    folder, name = _PREDICTIONS.split("/")
+    folder, name = words.PREDICTIONS_FILE.split("/")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
         np.savez_compressed(
@@ -52,11 +51,11 @@ def log_val(
 
 def load_val(client: MlflowClient, run_id: str) -> Predictions | None:
     """What `log_val` kept; None where the run has none."""
-    folder = _PREDICTIONS.split("/", maxsplit=1)[0]
+    folder = words.PREDICTIONS_FILE.split("/", maxsplit=1)[0]
     if not client.list_artifacts(run_id, folder):
         return None
     with tempfile.TemporaryDirectory() as temporary:
-        path = client.download_artifacts(run_id, _PREDICTIONS, temporary)
+        path = client.download_artifacts(run_id, words.PREDICTIONS_FILE, temporary)
         with np.load(path) as file:
             return Predictions(file["labels"], file["probabilities"])
 
@@ -88,7 +87,7 @@ def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure
     kept = {"dpi": _DPI, "metadata": dict(MARK)}
     with plain_style():
         for name, figure in figures.items():
-            client.log_figure(run_id, figure, f"{FIGURES}/{name}", save_kwargs=kept)
+            client.log_figure(run_id, figure, f"{words.FIGURES}/{name}", save_kwargs=kept)
 
 
 def delete_files(client: Client, run_id: str, folder: str | None = None) -> None:

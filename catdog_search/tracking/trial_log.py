@@ -1,0 +1,134 @@
+"""What is logged of a trial while it trains and when it is over."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from catdog_search.retry import Retry
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.models import log_model
+from catdog_search.tracking.recorded import Recorded
+from catdog_search.tracking.store import Store
+from catdog_search.tracking.trial_files import delete_files, log_figures, log_val
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+    import numpy.typing as npt
+    from mlflow import MlflowClient
+
+    from catdog_search.data.dataset import Dataset
+
+# Seconds; a trial that is shorter leaves none.
+_SAMPLE_EVERY_S = 5
+
+
+class TrialLog:
+    """Logs the trials of one worker, through one client.
+
+    Args:
+        store: Where; it is there already.
+        retry: Makes every call.
+
+    Raises:
+        StateError: The store doesn't open.
+    """
+
+    def __init__(self, store: Store, retry: Retry) -> None:
+        self._store = store
+        self._retry = retry
+        self._client = store.client(retry, make=False)
+
+    def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Log the metrics of an epoch, which counts from 0."""
+        log_metrics(self._client, run_id, metrics, epoch)
+
+    def watch_machine(self, run_id: str) -> contextlib.AbstractContextManager[None]:
+        """Log meanwhile what the machine does."""
+        return _system_metrics(self._store, run_id)
+
+    def log_result(
+        self,
+        run_id: str,
+        objective: float,
+        scores: Mapping[str, float],
+        n_weights: int,
+        kept: Recorded,
+    ) -> None:
+        """Log what a finished training came to, and what it took val for.
+
+        Args:
+            run_id: Of the trial.
+            objective: Its value.
+            scores: Final metrics of val.
+            n_weights: Of the network.
+            kept: The epoch that was kept, and what it took val for.
+        """
+        more = {words.N_WEIGHTS: n_weights, words.BEST_EPOCH: kept.best_epoch or 0}
+        log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
+        assert kept.predictions is not None, "it is finished"
+        log_val(self._client, run_id, kept.predictions.labels, kept.predictions.probabilities)
+
+    def log_model(
+        self,
+        run_id: str,
+        model: keras.Model,
+        backend: str,
+        metadata: Mapping[str, Any],
+        example: npt.NDArray[np.uint8],
+    ) -> str:
+        """Log the exported model of a run, see `models.log_model`; returns its model id."""
+        return log_model(self._client, run_id, model, backend, metadata, example, self._retry)
+
+
+def draw_figures(store: Store, run_id: str, title: str, kept: Recorded, dataset: Dataset) -> None:
+    """Draw and keep the figures of a trial that has just been trained, with a client of its own.
+
+    Args:
+        store: Where.
+        run_id: Of the trial.
+        title: Of every figure.
+        kept: What they are drawn from.
+        dataset: That it trained on.
+    """
+    assert kept.predictions is not None, "it is finished"
+    client = store.client(make=False)
+    log_figures(client, run_id, title, kept.history, kept.best_epoch, kept.predictions, dataset)
+
+
+def remove_figures(store: Store, run_id: str) -> None:
+    """Remove the figures of a trial: some of them would pass for all."""
+    delete_files(store.client(make=False), run_id, words.FIGURES)
+
+
+def final_metrics(objective: float, scores: Mapping[str, float]) -> dict[str, float]:
+    """What a trial came to, as its run names it: the objective, and all scores of val."""
+    final = {f"{words.FINAL}{name}": score for name, score in scores.items()}
+    return {**final, words.OBJECTIVE: objective}
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Log numbers of one step in one call."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    batch = [Metric(name, float(value), now, step) for name, value in metrics.items()]
+    client.log_batch(run_id, metrics=batch)
+
+
+@contextlib.contextmanager
+def _system_metrics(store: Store, run_id: str) -> Iterator[None]:
+    """Log what the machine does meanwhile: processors, memory, disk, network, every GPU of it."""
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    monitor = SystemMetricsMonitor(
+        run_id, sampling_interval=_SAMPLE_EVERY_S, tracking_uri=store.uri
+    )
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()

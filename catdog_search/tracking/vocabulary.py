@@ -1,0 +1,60 @@
+"""The names that runs, their tags, metrics, params and files have in MLflow, each in one place."""
+
+from __future__ import annotations
+
+# Tags of every run. MLflow's own begin with `mlflow.`; the parent is that of a study's trials.
+PARENT = "mlflow.parentRunId"
+NOTE = "mlflow.note.content"
+LOGGED_TABLES = "mlflow.loggedArtifacts"
+DATA_CONTEXT = "mlflow.data.context"
+MODEL_VERSIONS = "mlflow.modelVersions"  # of a logged model
+STUDY = "study"
+ROLE = "role"
+ROLE_STUDY, ROLE_TRIAL = "study", "trial"
+
+# Tags of a study's run.
+STUDY_UID = "study_uid"
+COMMIT = "commit"
+BEST_TRIAL = "best_trial"
+BEST_RUN_ID = "best_run_id"
+
+# Tags of a trial's run.
+TRIAL = "trial"
+TRIAL_STATE = "trial_state"
+ENDING = "ending"
+ERROR = "error"
+SEED = "seed"
+ATTEMPT = "attempt"
+RECIPE = "recipe"
+NETWORK = "network"
+RANK = "rank"
+PREVIOUS_ATTEMPT, NEXT_ATTEMPT = "previous_attempt", "next_attempt"
+RECREATED = "recreated"
+TEST_LOOKED_AT = "test_looked_at"
+
+# Tags of both.
+DATASET_DIGEST = "dataset_digest"
+DATA_KIND, DATA_LOCATION, DATA_NOTICE = "data_kind", "data_location", "data_notice"
+
+# Metrics, logged at the end of a trial; what is logged after each epoch has Keras's names.
+OBJECTIVE = "objective"
+N_WEIGHTS = "n_weights"
+BEST_EPOCH = "best_epoch"
+FINAL = "final/"
+AT_THE_END = (OBJECTIVE, N_WEIGHTS, BEST_EPOCH)
+# Of a study's run.
+BEST_VALUE = "best_value"
+BEST = "best/"
+
+# Params of a study's run.
+WEIGHTS = "weights"
+
+# Files of a study's run.
+VERSIONS_FILE = "versions.json"
+AUDIT_FILE, LEFT_OUT_FILE = "data/audit.json", "data/left_out.json"
+SPLITS_FILE = "data/splits.json"
+TRIALS_FILE = "trials.json"
+# Of both.
+FIGURES = "figures"
+# Of a trial's run.
+PREDICTIONS_FILE = "val/predictions.npz"
