@@ -22,9 +22,9 @@ from catdog_search.text import in_a_line
 if TYPE_CHECKING:
     from catdog_search.config import StudyConfig
     from catdog_search.places import State
-    from catdog_search.search.drawing import Study
     from catdog_search.search.estimate import StudyEstimate
     from catdog_search.search.history import StudyView, TrialRow
+    from catdog_search.search.insight import Insight
 
 # More than a day is worth a hint.
 _LONG_S = 24 * 3600
@@ -159,22 +159,20 @@ def show(
 ) -> None:
     """Show a study's best trials, what failed, what mattered and what is noise; or one trial."""
     from catdog_search.places import State
-    from catdog_search.search import history
-    from catdog_search.search.storage import load_study
+    from catdog_search.search import insight
 
     where = State.at(state)
-    loaded = load_study(where, study)
-    view = history.view_of(loaded)
-    row = None if trial is None else _row(view, trial)
-    drawn = [] if figures is None else _draw(where, loaded, view, row, figures)
+    seen = insight.read(where, study)
+    row = None if trial is None else _row(seen.view, trial)
+    drawn = [] if figures is None else _draw(where, seen, row, figures)
     if as_json:
-        facts = _view_as_json(loaded, view) if row is None else dataclasses.asdict(row)
+        facts = _as_json(seen) if row is None else dataclasses.asdict(row)
         say_json({**facts, "figures": [str(path) for path in drawn]})
         return
     if row is None:
-        _say_study(loaded, view, top)
+        _say_study(seen, top)
     else:
-        _say_trial(view, row)
+        _say_trial(seen.view, row)
     for path in drawn:
         say(f"figure: {path}")
 
@@ -186,15 +184,13 @@ def _row(view: StudyView, number: int) -> TrialRow:
     return view.trials[number]
 
 
-def _draw(
-    state: State, loaded: Study, view: StudyView, row: TrialRow | None, folder: Path
-) -> list[Path]:
+def _draw(state: State, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
     from catdog_search.search import drawing
 
     try:
         if row is None:
-            return drawing.draw_study(loaded, view, folder)
-        done = drawing.draw_trial(state, view, row, folder)
+            return drawing.draw_study(seen, folder)
+        done = drawing.draw_trial(state, seen.view, row, folder)
     except OSError as error:
         raise StateError(f"--figures {folder}: {error.strerror}") from None
     if done.missing:
@@ -202,9 +198,10 @@ def _draw(
     return done.paths
 
 
-def _say_study(loaded: Study, view: StudyView, top: int) -> None:
+def _say_study(seen: Insight, top: int) -> None:
     from catdog_search.search import insight
 
+    view = seen.view
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
     say(f"study {view.name}: {view.direction} {view.metric}; trials: {counts}")
     say(f"dataset digest {view.dataset_digest}; tracked at {view.tracking_uri}")
@@ -218,7 +215,7 @@ def _say_study(loaded: Study, view: StudyView, top: int) -> None:
         say(f"ended early, {ending.words}: {len(numbers)} (trials {listed})")
         for error, times in insight.most_common_errors(view, ending):
             say(f"  {times} x {error}")
-    found = insight.importance(loaded)
+    found = seen.importance
     shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
     say(f"importance: {shares} ({found.note})" if shares else f"importance: {found.note}")
     for line in insight.noise(view):
@@ -256,10 +253,10 @@ def _show_row(row: TrialRow) -> tuple[str, ...]:
     )
 
 
-def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
+def _as_json(seen: Insight) -> dict[str, Any]:
     from catdog_search.search import insight
 
-    best = view.best
+    view, best = seen.view, seen.view.best
     return {
         "study": view.name,
         "direction": view.direction,
@@ -268,7 +265,7 @@ def _view_as_json(loaded: Study, view: StudyView) -> dict[str, Any]:
         "floor": view.floor and dataclasses.asdict(view.floor),
         "counts": view.counts,
         "failures": insight.ended_early(view),
-        "importance": dataclasses.asdict(insight.importance(loaded)),
+        "importance": dataclasses.asdict(seen.importance),
         "replicates": [dataclasses.asdict(group) for group in insight.replicates(view)],
         "noise": list(insight.noise(view)),
         "dataset_digest": view.dataset_digest,

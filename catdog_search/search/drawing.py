@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from optuna import Study
 
 from catdog_search import places
 from catdog_search.data import dataset
@@ -18,14 +17,13 @@ from catdog_search.figures.style import plain_style
 from catdog_search.figures.trial import trial_figures
 from catdog_search.places import State
 from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.search.insight import Insight
 from catdog_search.search.storage import load_study, made_with
 from catdog_search.search.summary import study_figures
 from catdog_search.text import N_CLASSES
 from catdog_search.tracking.recorded import TrialReader
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import val_photos
-
-__all__ = ["Study", "draw_study", "draw_trial"]
 
 _DPI = 110
 
@@ -43,16 +41,16 @@ class Drawn:
     missing: str
 
 
-def draw_study(study: Study, view: StudyView, folder: Path) -> list[Path]:
+def draw_study(seen: Insight, folder: Path) -> list[Path]:
     """Draw the figures of a study into a folder.
 
     Raises:
         StateError: No trial is COMPLETE.
         OSError: The folder can't be written.
     """
-    if not view.ranked():
-        raise StateError(f"study {view.name!r} has no COMPLETE trial to draw")
-    return _save(study_figures(study, view), folder)
+    if not seen.view.ranked():
+        raise StateError(f"study {seen.view.name!r} has no COMPLETE trial to draw")
+    return _save(study_figures(seen), folder)
 
 
 def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Drawn:

@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import optuna
 from optuna.importance import (
@@ -17,8 +18,10 @@ from optuna.trial import TrialState
 
 from catdog_search.intervals import wilson
 from catdog_search.outcomes import Ending
-from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.places import State
+from catdog_search.search.history import StudyView, TrialRow, view_of
 from catdog_search.search.sampler import quiet_experiments
+from catdog_search.search.storage import load_study
 from catdog_search.space import params_key
 
 # Fewer COMPLETE trials say nothing about what matters.
@@ -66,6 +69,35 @@ def importance(study: optuna.Study) -> Importance:
     missing = f"; without {', '.join(partly)}, not in every trial" if partly else ""
     hint = "; so few are a hint, no more" if len(complete) < TELLING else ""
     return Importance(shares, f"{name} over {len(complete)} trials{missing}{hint}")
+
+
+class Insight:
+    """A study that is read: its trials, and what they say together.
+
+    Args:
+        study: In Optuna.
+
+    Attributes:
+        view: The study as it stands.
+    """
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+        self.view: StudyView = view_of(study)
+
+    @cached_property
+    def importance(self) -> Importance:
+        """How much each param explains; reckoning it takes seconds."""
+        return importance(self._study)
+
+
+def read(state: State, name: str) -> Insight:
+    """Read a study.
+
+    Raises:
+        StateError: There is none of this name.
+    """
+    return Insight(load_study(state, name))
 
 
 @dataclass(frozen=True)

@@ -249,11 +249,10 @@ class StudyRecord:
             # Another worker may have been drawing them when they were deleted.
             for run_id in self._dropped:
                 self._runs.drop(run_id, None)
-            view = view_of(self._study)
-            if view.ranked():
+            if view_of(self._study).ranked():
                 from catdog_search.search.summary import summarize  # draws: not needed to start
 
-                summarize(self._study, self._runs, view)
+                summarize(self._study, self._runs)
         finally:
             self._runs.finish_study(status)
 

@@ -14,25 +14,28 @@ from catdog_search.figures.study import (
     slices,
 )
 from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.search.insight import importance
+from catdog_search.search.insight import Insight
 from catdog_search.tracking.runs import StudyRuns
 
 
-def summarize(study: optuna.Study, runs: StudyRuns, view: StudyView) -> None:
-    """Bring the parent run and the ranks of its children up to date."""
+def summarize(study: optuna.Study, runs: StudyRuns) -> None:
+    """Bring the study's run and the ranks of its trials' runs up to date."""
+    seen = Insight(study)
+    view = seen.view
     runs.rank({row.run_id: rank for rank, row in enumerate(view.ranked(), 1) if row.run_id})
-    runs.log_study(study_figures(study, view), trials_table(view))
+    runs.log_study(study_figures(seen), trials_table(view))
 
 
-def study_figures(study: optuna.Study, view: StudyView) -> dict[str, Figure]:
+def study_figures(seen: Insight) -> dict[str, Figure]:
     """The figures of a study, by file name."""
+    view = seen.view
     points = [_point(row) for row in view.trials if row.is_over]
     metric, title = view.metric or "objective", f"study {view.name}"
     figures = {
         "history.png": optimization_history(points, metric, view.direction, title),
         "slices.png": slices(points, metric, title),
     }
-    found = importance(study)
+    found = seen.importance
     if found.shares:
         figures["importance.png"] = importance_bars(found.shares, found.note, title)
     return figures
