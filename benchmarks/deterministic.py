@@ -18,7 +18,7 @@ from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.search.worker import choose_backend
+from catdog_search.machine.backends import choose_backend
 
 PARAMS = {
     "n_blocks": 3,

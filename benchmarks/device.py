@@ -21,7 +21,7 @@ import numpy as np
 from step import RESIDUAL, ours, subset
 
 from catdog_search.families.cnn import CnnParams, cost_of_cnn
-from catdog_search.search.worker import choose_backend
+from catdog_search.machine.backends import choose_backend
 from catdog_search.training.execution import Execution, Wish, choose
 from catdog_search.training.result import TrainData
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import common
 
-from catdog_search.search.worker import choose_backend
+from catdog_search.machine.backends import choose_backend
 from catdog_search.training.execution import Wish, choose
 from catdog_search.training.result import TrainData, TrialResult
 

@@ -23,7 +23,7 @@ import numpy as np
 from catdog_search.data.dataset import Dataset
 from catdog_search.families.base import AUGMENTATIONS
 from catdog_search.families.cnn import CnnParams
-from catdog_search.search.worker import choose_backend
+from catdog_search.machine.backends import choose_backend
 from catdog_search.training.execution import Execution, Precision
 from catdog_search.training.result import TrainData
 

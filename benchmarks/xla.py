@@ -14,7 +14,7 @@ import time
 import common
 from step import FULL, PARAMS, subset
 
-from catdog_search.search.worker import choose_backend
+from catdog_search.machine.backends import choose_backend
 from catdog_search.training.execution import Execution
 from catdog_search.training.result import TrainData
 

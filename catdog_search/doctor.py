@@ -17,11 +17,11 @@ from catdog_search import identity, places, sqlite
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.machine.backends import BACKENDS, choose_backend
 from catdog_search.outside import outside_reason
 from catdog_search.places import State
 from catdog_search.search.copies import lost
 from catdog_search.search.storage import existing_studies
-from catdog_search.search.worker import BACKENDS, choose_backend
 from catdog_search.tracking.store import Store, disconnect, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")

@@ -14,11 +14,11 @@ from fake_training import FakeTrainer
 from mlflow.exceptions import MlflowException
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
-from catdog_search import memory
 from catdog_search.cli.run import say_report
 from catdog_search.config import LimitsConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
+from catdog_search.machine import cgroups
 from catdog_search.places import State
 from catdog_search.search import history, limits, pool
 from catdog_search.search.messages import Event, Launch, Notice, Ready, Start, TrialEnded
@@ -59,8 +59,8 @@ def test_kernel_kill_is_told_from_a_crash_by_the_counter(
     own.mkdir(parents=True)
     (own / "memory.events").write_text("low 0\noom 0\noom_kill 0\n")
     (tmp_path / "self").write_text("0::/box\n")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(cgroups, "OWN_CGROUP", tmp_path / "self")
     monkeypatch.setenv("FAKE_OOM_COUNTER", str(own / "memory.events"))
     act(call_2="killed_by_the_kernel")
     assert_constraint(state, pictures, "oom")
@@ -393,11 +393,11 @@ def test_memory_limit_is_most_of_what_the_cgroup_leaves(
     (box / "memory.stat").write_text("cache 700000000\ntotal_inactive_file 500000000\n")
     (box / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n")
     (tmp_path / "self").write_text("12:cpu:/x\n4:memory:/box\n")
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "self")
+    monkeypatch.setattr(cgroups, "CGROUPS", tmp_path)
+    monkeypatch.setattr(cgroups, "OWN_CGROUP", tmp_path / "self")
     assert limits.memory_limit(LimitsConfig()) == pytest.approx(0.9 * 2e9)
     assert limits.memory_limit(LimitsConfig(max_memory_gb=1.5)) == int(1.5e9)
-    assert limits.oom_kills() == 7
-    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "absent")
-    assert limits.oom_kills() is None
+    assert cgroups.oom_kills() == 7
+    monkeypatch.setattr(cgroups, "OWN_CGROUP", tmp_path / "absent")
+    assert cgroups.oom_kills() is None
     assert limits.memory_limit(LimitsConfig()) > 0

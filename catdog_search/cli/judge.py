@@ -225,9 +225,9 @@ def evaluate(
 
     from catdog_search.data.sources import open_source
     from catdog_search.data.telling import counting
+    from catdog_search.machine.backends import choose_backend
     from catdog_search.places import State
     from catdog_search.promotion.score import evaluate as score
-    from catdog_search.search.worker import choose_backend
 
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from catdog_search.memory import free_bytes
+from catdog_search.machine.memory import free_bytes
 
 Reserve = Callable[[int], AbstractContextManager[None]]
 

@@ -21,7 +21,7 @@ import keras
 
 from catdog_search.families.base import Parts
 from catdog_search.families.registry import FAMILIES
-from catdog_search.memory import free_bytes
+from catdog_search.machine.memory import free_bytes
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _ENTRIES = frozenset((_CONFIG, _WEIGHTS, "metadata.json"))

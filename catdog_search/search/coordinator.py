@@ -18,6 +18,7 @@ from optuna.trial import Trial, TrialState
 from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.machine.backends import choose_backend
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
@@ -47,7 +48,6 @@ from catdog_search.search.sampler import make_sampler
 from catdog_search.search.scratch import lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.storage import UID, about_storage, made_with, open_study
-from catdog_search.search.worker import choose_backend
 from catdog_search.search.workers.backend import WorkerBackend
 from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.space import params_key

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from catdog_search.config import LimitsConfig, StudyConfig
 from catdog_search.families import registry
 from catdog_search.families.base import Cost, TrialParams
-from catdog_search.memory import counters, free_bytes, own_cgroups
+from catdog_search.machine.memory import free_bytes
 
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
 FREE_SHARE = 0.9
@@ -147,16 +147,3 @@ def memory_limit(limits: LimitsConfig) -> int:
     if limits.max_memory_gb is not None:
         return int(limits.max_memory_gb * 1e9)
     return int(FREE_SHARE * free_bytes())
-
-
-def oom_kills() -> int | None:
-    """How many processes of our cgroup the kernel has killed for memory; None where it won't say.
-
-    Reads `memory.events` (version 2) or `memory.oom_control` (version 1).
-    """
-    for folder in own_cgroups():
-        for name in ("memory.events", "memory.oom_control"):
-            counted = counters(folder / name)
-            if "oom_kill" in counted:
-                return counted["oom_kill"]
-    return None

@@ -15,8 +15,8 @@ import psutil
 
 from catdog_search import clock
 from catdog_search.children import starting_safely
+from catdog_search.machine.cgroups import oom_kills
 from catdog_search.outcomes import Ending
-from catdog_search.search.limits import oom_kills
 from catdog_search.search.messages import (
     Decision,
     Launch,

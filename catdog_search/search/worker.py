@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
 import multiprocessing as mp
 import os
 import platform
@@ -16,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from catdog_search.errors import BackendError, CacheLostError, CatdogError
+from catdog_search.errors import CacheLostError, CatdogError
 from catdog_search.objective import is_better
 from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason
@@ -49,32 +48,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-BACKENDS = ("tensorflow", "jax", "torch")
 # MLflow keeps the example of a model's input as text, twice.
 _EXAMPLE_SIDE = 64
 _REASONS = {Ending.DIVERGED: "diverged: the loss is not finite"}
-
-
-def choose_backend() -> str:
-    """`KERAS_BACKEND`, else the first of tensorflow, jax, torch that is installed.
-
-    Raises:
-        BackendError: None is installed, or the one asked for isn't.
-    """
-    asked = os.environ.get("KERAS_BACKEND")
-    if asked and asked not in BACKENDS:
-        raise BackendError(f"KERAS_BACKEND: {asked!r} is not one of {', '.join(BACKENDS)}")
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
-    if asked:
-        if asked not in installed:
-            raise BackendError(f"KERAS_BACKEND: {asked} is not installed")
-        return asked
-    if not installed:
-        raise BackendError(
-            "no Keras backend is installed; install one: pip install 'catdog-search[tf]' "
-            "(or gpu, jax, torch)"
-        )
-    return installed[0]
 
 
 def serve(connection: Connection, launch: Launch) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from catdog_search.errors import StateError
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
-from catdog_search.memory import free_bytes
+from catdog_search.machine.memory import free_bytes
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
 from catdog_search.text import N_CLASSES, name_key, printable

@@ -1,0 +1,32 @@
+"""The Keras backends, and which of them is used."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from catdog_search.errors import BackendError
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def choose_backend() -> str:
+    """`KERAS_BACKEND`, else the first of tensorflow, jax, torch that is installed.
+
+    Raises:
+        BackendError: None is installed, or the one asked for isn't.
+    """
+    asked = os.environ.get("KERAS_BACKEND")
+    if asked and asked not in BACKENDS:
+        raise BackendError(f"KERAS_BACKEND: {asked!r} is not one of {', '.join(BACKENDS)}")
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if asked:
+        if asked not in installed:
+            raise BackendError(f"KERAS_BACKEND: {asked} is not installed")
+        return asked
+    if not installed:
+        raise BackendError(
+            "no Keras backend is installed; install one: pip install 'catdog-search[tf]' "
+            "(or gpu, jax, torch)"
+        )
+    return installed[0]
