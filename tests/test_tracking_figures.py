@@ -11,6 +11,7 @@ from matplotlib import cbook
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from catdog_search.figures import trial as figures
 from catdog_search.figures.comparison import Bar, accuracies, curves, page
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.study import (
@@ -19,7 +20,6 @@ from catdog_search.figures.study import (
     optimization_history,
     slices,
 )
-from catdog_search.tracking import figures
 
 NAMES = ("cat", "dog")
 GOT = Predictions(np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.95, 0.4, 0.8, 0.3]))
