@@ -173,6 +173,7 @@ class Parts:
     layers: frozenset[str]
     initializers: frozenset[str]
     activations: frozenset[str]
+    operations: frozenset[str] = frozenset()
 
 
 P = TypeVar("P", bound=TrialParams)
