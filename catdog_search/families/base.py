@@ -201,3 +201,8 @@ class Family(Generic[P]):
     training: str
     parts: Parts
     require_weights: Callable[[str], None] | None = None
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether some of it may begin with loaded weights."""
+        return self.require_weights is not None

@@ -303,7 +303,7 @@ def training_key(
             importlib.metadata.version(backend),
         ],
     }
-    if registry.family_of(params).require_weights:
+    if registry.family_of(params).loads_weights:
         facts["weights"] = weights_id(config.weights)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
