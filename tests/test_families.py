@@ -13,7 +13,7 @@ from tiny_study import call
 
 from catdog_search import studies
 from catdog_search.config import StudyConfig
-from catdog_search.errors import StudyFileError
+from catdog_search.errors import DataError, StudyFileError
 from catdog_search.families import registry
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.limits import Limits
@@ -132,6 +132,19 @@ def test_every_trial_of_any_family_has_params_of_its_own(space: dict[str, Any]) 
     config = study(family="any", image_size=32, space=space)
     for params in config.space.points():
         assert type(config.trial_params(params)) is config.family_of(params).params
+
+
+@pytest.mark.usefixtures("third_family")
+def test_families_that_no_trial_is_of_have_no_say() -> None:
+    config = study(family="any", image_size=30, space={"network": "cnn", "n_blocks": 2})
+    registry.require_weights(config.family, config.domain(), "no such file")
+    with pytest.raises(StudyFileError, match="a ResNet50 needs at least 32"):
+        study(family="any", image_size=30, space={"network": "resnet50"})
+    with pytest.raises(StudyFileError, match="4 doesn't divide an image_size of 30"):
+        study(family="any", image_size=30, space={"network": "pooled"})
+    other = study(family="any", image_size=32, space={"network": "resnet50"})
+    with pytest.raises(DataError, match="no such file; allowed: imagenet"):
+        registry.require_weights(other.family, other.domain(), "no such file")
 
 
 def test_knobs_of_one_name_allow_the_same_in_every_family() -> None:

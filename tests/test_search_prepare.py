@@ -87,7 +87,7 @@ def test_study_file_is_kept_as_it_was_read(state: State, study_file: Any) -> Non
     [
         ({"study": "no-such"}, StudyFileError, "no study named 'no-such'"),
         ({"weights": "imagenet"}, RequestError, "cnn, which starts random; only resnet50 and any"),
-        ({"study": tiny(family="any", image_size=32, space={"network": "cnn"}, recipes={}),
+        ({"study": tiny(family="any", image_size=32, space={"network": "resnet50"}, recipes={}),
           "weights": "no.h5"}, DataError, "no such file"),
         ({"data": "no-such-folder"}, DataError, "no such folder or zip"),
         ({"wish": Wish(steps_per_call=4)}, BackendError, "one step a call on PyTorch"),

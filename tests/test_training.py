@@ -25,6 +25,7 @@ from catdog_search.config import Metric
 from catdog_search.families import registry
 from catdog_search.families.cnn import CnnParams
 from catdog_search.models.defaults import pin_defaults
+from catdog_search.models.export import exported_model
 from catdog_search.models.loading import ForeignModelError, load_exported
 from catdog_search.search.limits import Limits
 from catdog_search.training import checkpoint
@@ -710,3 +711,13 @@ def test_train_takes_a_family_by_its_row(
     monkeypatch.delitem(registry.FAMILIES, POOLED.name)
     with pytest.raises(ForeignModelError, match="AveragePooling2D, which is in no model of ours"):
         load_exported(tmp_path / "model.keras", 16)
+
+
+def test_network_that_looks_twice_is_loaded_as_it_was(data: TrainData, tmp_path: Path) -> None:
+    twice = {**PARAMS, "image_size": 16, "test_time_augmentation": "flip"}
+    plan = CnnTraining(CnnParams.model_validate(twice), 1, data, 1, PLAIN)
+    model = exported_model(plan.network(), 16)
+    model.save(tmp_path / "model.keras")
+    loaded = load_exported(tmp_path / "model.keras", 16)
+    seen, again = (each.predict(data.x_val, verbose=0) for each in (model, loaded))
+    assert np.array_equal(seen, again)

@@ -173,6 +173,7 @@ class Parts:
     layers: frozenset[str]
     initializers: frozenset[str]
     activations: frozenset[str]
+    operations: frozenset[str] = frozenset()
 
 
 P = TypeVar("P", bound=TrialParams)
@@ -200,3 +201,8 @@ class Family(Generic[P]):
     training: str
     parts: Parts
     require_weights: Callable[[str], None] | None = None
+
+    @property
+    def loads_weights(self) -> bool:
+        """Whether some of it may begin with loaded weights."""
+        return self.require_weights is not None

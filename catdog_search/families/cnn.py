@@ -224,12 +224,13 @@ CNN = Family(
     parts=Parts(
         layers=frozenset(
             {
-                *("Activation", "Add", "BatchNormalization", "Conv2D", "Dense", "Dropout"),
-                *("Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "MaxPooling2D"),
-                *("Rescaling", "SeparableConv2D", "SpatialDropout2D"),
+                *("Activation", "Add", "Average", "BatchNormalization", "Conv2D", "Dense"),
+                *("Dropout", "Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D"),
+                *("MaxPooling2D", "Rescaling", "SeparableConv2D", "SpatialDropout2D"),
             }
         ),
         initializers=frozenset({"GlorotUniform", "HeNormal", "Ones", "Zeros"}),
+        operations=frozenset({"Flip"}),
         activations=frozenset(typing.get_args(CnnParams.model_fields["activation"].annotation)),
     ),
 )

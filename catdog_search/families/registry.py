@@ -30,7 +30,7 @@ def default() -> str:
 
 
 def _members(family: str) -> tuple[Family[Any], ...]:
-    """The families that a study's trials can be of."""
+    """The families that a study may hold."""
     return tuple(FAMILIES.values()) if family == ANY_FAMILY else (FAMILIES[family],)
 
 
@@ -70,15 +70,21 @@ def problems(family: str, domain: Domain) -> Iterator[str]:
     """What a study's params can't be together, a line each, from where in its file on."""
     if family == ANY_FAMILY:
         yield from _foreign(domain)
-    for row in _members(family):
+    for row in _possible(family, domain):
         yield from row.problems(domain)
+
+
+def _possible(family: str, domain: Domain) -> list[Family[Any]]:
+    """The families that a study's trials can be of, as its space is; the others have no say."""
+    rows = _members(family)
+    return [row for row in rows if family != ANY_FAMILY or row.name in _networks(domain)]
 
 
 def _foreign(domain: Domain) -> Iterator[str]:
     """Params that a trial could be given whose family has no such param."""
     for name in domain.space.dimensions:
         having = [row.name for row in FAMILIES.values() if name in row.params.model_fields]
-        if name != NETWORK and (without := sorted(_networks(name, domain).difference(having))):
+        if name != NETWORK and (without := sorted(_networks_with(name, domain).difference(having))):
             when = json.dumps(having[0] if len(having) == 1 else having)
             yield (
                 f"[space] {name}: {' and '.join(without)} has no such param; add when = "
@@ -86,25 +92,32 @@ def _foreign(domain: Domain) -> Iterator[str]:
             )
 
 
-def _networks(name: str, domain: Domain) -> set[str]:
-    """The families that a trial can be of while a param is active."""
-    found = set(map(str, domain.values(NETWORK)))
+def _networks(domain: Domain) -> set[str]:
+    """The families that a trial can be of, by name."""
+    said = domain.space.dimensions.get(NETWORK)
+    now_and_then = {default()} if said and said.when else set()
+    return {*map(str, domain.values(NETWORK)), *now_and_then}
+
+
+def _networks_with(name: str, domain: Domain) -> set[str]:
+    """The families that a trial can be of while a param is active, by name."""
+    found = _networks(domain)
     for parent, values in domain.space.dimensions[name].when.items():
-        found &= set(map(str, values)) if parent == NETWORK else _networks(parent, domain)
+        found &= set(map(str, values)) if parent == NETWORK else _networks_with(parent, domain)
     return found
 
 
 def loads_weights(family: str) -> bool:
-    """Whether some trials of a study may begin with loaded weights."""
-    return any(row.require_weights for row in _members(family))
+    """Whether a study of a family may say what weights its trials begin with."""
+    return any(row.loads_weights for row in _members(family))
 
 
-def require_weights(family: str, weights: str) -> None:
-    """Refuse weights of a study that can't be had; may ask the network.
+def require_weights(family: str, domain: Domain, weights: str) -> None:
+    """Refuse weights that a study's trials can't begin with; may ask the network.
 
     Raises:
         DataError: Why, and what is allowed.
     """
-    for row in _members(family):
+    for row in _possible(family, domain):
         if row.require_weights:
             row.require_weights(weights)

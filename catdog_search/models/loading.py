@@ -44,6 +44,7 @@ _KERAS = {
     "keras": frozenset({"DTypePolicy"}),
     "keras.dtype_policies": frozenset({"DTypePolicy"}),
 }
+_OPERATIONS = "keras.src.ops.numpy"
 _TENSOR = "__keras_tensor__"
 # Words that Keras would look up among functions and classes.
 _LOOKED_UP = ("initializer", "regularizer", "constraint")
@@ -232,7 +233,9 @@ def _stock() -> dict[str, frozenset[str]]:
     """Every class that a model of ours may be made of, by its module."""
     layers = frozenset().union(*(parts.layers for parts in _parts()))
     initializers = frozenset().union(*(parts.initializers for parts in _parts()))
-    return {**_KERAS, "keras.layers": layers, "keras.initializers": initializers}
+    operations = frozenset().union(*(parts.operations for parts in _parts()))
+    ours = {"keras.layers": layers, "keras.initializers": initializers, _OPERATIONS: operations}
+    return {**_KERAS, **ours}
 
 
 def _check_object(table: dict[str, Any], image_size: int) -> None:

@@ -150,8 +150,9 @@ def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
                 f"which starts random; only {loading} load weights"
             )
         return config
-    registry.require_weights(config.family, weights or config.weights)
-    return config.model_copy(update={"weights": weights or config.weights})
+    wanted = weights or config.weights
+    registry.require_weights(config.family, config.domain(), wanted)
+    return config.model_copy(update={"weights": wanted})
 
 
 def _wanted(config: StudyConfig, request: Request) -> int:

@@ -63,7 +63,7 @@ def job_of(
         DataError: The weights can't be read.
     """
     trial = config.trial_params(params)
-    if not config.family_of(params).require_weights:
+    if not config.family_of(params).loads_weights:
         weights_id = None
     elif weights_id is None:
         weights_id = digest_of(config.weights)
