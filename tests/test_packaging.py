@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -26,6 +27,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(ROOT)]
     subprocess.run(command, check=True)
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
+    subprocess.run([*command, "--directory", str(out)], cwd=ROOT, check=True)
+    return next(out.glob("*.tar.gz"))
 
 
 def test_wheel_carries_the_shipped_studies(wheel: Path) -> None:
@@ -50,6 +59,20 @@ def test_wheel_finds_its_studies_away_from_the_checkout(wheel: Path, tmp_path: P
     name, file_ = done.stdout.split()
     assert name == "quick"
     assert file_.startswith(str(tmp_path / "site"))
+
+
+def test_wheel_says_that_it_is_typed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        assert "catdog_search/py.typed" in file.namelist()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["catdog_search/py.typed", "studies/quick.toml", "tests/test_packaging.py", "CHANGELOG.md"],
+)
+def test_sdist_carries_what_a_build_and_its_tests_need(sdist: Path, name: str) -> None:
+    with tarfile.open(sdist) as file:
+        assert f"{sdist.name.removesuffix('.tar.gz')}/{name}" in file.getnames()
 
 
 def test_core_needs_no_backend() -> None:
