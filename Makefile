@@ -102,6 +102,12 @@ test-lowest: .venv-lowest/.installed ## The tests around training on the lowest 
 		--constraint .venv-lowest/lowest.txt --editable '.[tf]' pytest pytest-xdist
 	@touch $@
 
+coverage: $(VENV)/.installed-dev ## How much of the code the quick part of the tests runs
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(COVERED_TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIGHTS=FILE for ResNet50's
 	@for name in $(BENCHES); do \
 		test $$name = features && more='$(if $(WEIGHTS),--weights $(WEIGHTS))' || more=; \

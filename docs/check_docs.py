@@ -39,7 +39,7 @@ class Said:
 
     Attributes:
         page: File it stands in.
-        line: Counted from 1; of a paragraph or table its first one.
+        line: Counted from 1; of a paragraph its first one.
         kind: link, code (a whole span in backticks) or shell (one line of a block).
         text: What it says.
     """
@@ -69,8 +69,8 @@ def pieces(page: Path) -> Iterator[Said]:
     for token in _parsed(page):
         line = token.map[0] + 1 if token.map else 0
         if token.type == "fence" and token.info in ("", "sh"):
-            for text in token.content.splitlines():
-                yield Said(page, line, "shell", text)
+            for i, text in enumerate(token.content.splitlines(), line + 1):
+                yield Said(page, i, "shell", text)
         for child in token.children or []:
             if child.type == "code_inline":
                 yield Said(page, line, "code", child.content)
