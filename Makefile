@@ -15,12 +15,18 @@ RUN := $(BIN)/catdog-search
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py \
 	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py
+SPELLED := README.md CONTRIBUTING.md CHANGELOG.md docs catdog_search tests studies \
+	benchmarks/*.py Makefile pyproject.toml
+# What meets other people's interfaces: the command line, stores, samplers, networks, figures.
+LOWEST_TESTS := tests/test_cli.py tests/test_studies.py tests/test_space.py tests/test_tracking.py \
+	tests/test_tracking_figures.py tests/test_search_coordinator.py tests/test_search_sampler.py \
+	tests/test_search_storage.py tests/test_data_dataset.py tests/test_models.py
 BENCHES := input step xla trial search scale device levers cli memory features
 DATA ?=
 WEIGHTS ?=
 
-.PHONY: help setup run test test-backends test-jax test-torch lint typecheck layers unit ui promote \
-	bench clean
+.PHONY: help setup run test test-backends test-jax test-torch test-lowest coverage lint typecheck \
+	layers docs docs-check unit ui promote bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,7 +52,7 @@ setup: $(VENV)/.installed-run ## Make .venv and install
 run: setup ## Run a study, STUDY=quick by default: drawn pictures, no GPU
 	$(RUN) run --study $(STUDY)
 
-test: lint typecheck layers unit ## Lint, types, layers and tests
+test: lint typecheck layers docs-check unit ## Lint, types, layers, documents and tests
 
 lint: $(VENV)/.installed-dev ## ruff
 	$(BIN)/ruff check .
@@ -57,6 +63,13 @@ typecheck: $(VENV)/.installed-dev ## mypy
 
 layers: $(VENV)/.installed-dev ## import-linter
 	$(BIN)/lint-imports --no-cache
+
+docs: $(VENV)/.installed-dev ## Write docs/cli.md from the commands
+	$(BIN)/python docs/cli_reference.py
+
+docs-check: $(VENV)/.installed-dev ## What README, CONTRIBUTING and docs/ claim, and how it is spelled
+	$(BIN)/python docs/check_docs.py
+	$(BIN)/codespell $(SPELLED)
 
 # Most of what the tests wait for are processes that start: three at a time fill two cores.
 unit: $(VENV)/.installed-dev ## pytest
@@ -77,6 +90,24 @@ test-jax: .venv-jax/.installed ## The training tests on JAX
 test-torch: .venv-torch/.installed ## The training tests on PyTorch
 	KERAS_BACKEND=torch .venv-torch/bin/pytest --numprocesses 3 --dist worksteal $(BACKEND_TESTS)
 
+# What an old version warns of, next to newer ones, is not what is tried here.
+test-lowest: .venv-lowest/.installed ## The tests around training on the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/pytest -W default::DeprecationWarning --numprocesses 3 --dist worksteal \
+		$(LOWEST_TESTS)
+
+.venv-lowest/.installed: pyproject.toml constraints.txt tests/lowest.py
+	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint .venv-lowest/lowest.txt --editable '.[tf]' pytest pytest-xdist
+	@touch $@
+
+coverage: $(VENV)/.installed-dev ## How much of the code the quick part of the tests runs
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(COVERED_TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIGHTS=FILE for ResNet50's
 	@for name in $(BENCHES); do \
 		test $$name = features && more='$(if $(WEIGHTS),--weights $(WEIGHTS))' || more=; \
@@ -91,5 +122,5 @@ promote: setup ## Register the best trial of STUDY and make it the champion
 	$(RUN) promote --study $(STUDY)
 
 clean: ## Remove what was built and installed; the state in mlruns/ stays
-	rm -rf $(VENV) .venv-jax .venv-torch build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) .venv-jax .venv-torch .venv-lowest build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -not -path './mlruns/*' -prune -exec rm -rf {} +

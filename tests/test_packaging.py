@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import click
 import pytest
+from lowest import lowest
 
 from catdog_search import __version__, cli
 
@@ -26,6 +28,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(ROOT)]
     subprocess.run(command, check=True)
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist"]
+    subprocess.run([*command, "--directory", str(out)], cwd=ROOT, check=True)
+    return next(out.glob("*.tar.gz"))
 
 
 def test_wheel_carries_the_shipped_studies(wheel: Path) -> None:
@@ -50,6 +60,20 @@ def test_wheel_finds_its_studies_away_from_the_checkout(wheel: Path, tmp_path: P
     name, file_ = done.stdout.split()
     assert name == "quick"
     assert file_.startswith(str(tmp_path / "site"))
+
+
+def test_wheel_says_that_it_is_typed(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        assert "catdog_search/py.typed" in file.namelist()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["catdog_search/py.typed", "studies/quick.toml", "tests/test_packaging.py", "CHANGELOG.md"],
+)
+def test_sdist_carries_what_a_build_and_its_tests_need(sdist: Path, name: str) -> None:
+    with tarfile.open(sdist) as file:
+        assert f"{sdist.name.removesuffix('.tar.gz')}/{name}" in file.getnames()
 
 
 def test_core_needs_no_backend() -> None:
@@ -97,12 +121,6 @@ def test_readme_names_every_make_target() -> None:
     assert [t for t in targets if f"make {t}" not in README] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
-def test_links_to_files_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
-    assert [link for link in links if not (page.parent / link).exists()] == []
-
-
 def test_make_clean_never_touches_state() -> None:
     done = subprocess.run(
         ["make", "--dry-run", "clean"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -112,3 +130,14 @@ def test_make_clean_never_touches_state() -> None:
     assert not any(
         "rm -rf mlruns" in line or " mlruns" in line.split("find")[0] for line in removed
     )
+
+
+def test_lowest_versions_are_the_lower_bounds() -> None:
+    core = ["click>=8.2", "mlflow>=3.17,<4", "tensorflow[and-cuda]>=2.21"]
+    assert list(lowest(core)) == ["click==8.2", "mlflow==3.17", "tensorflow==2.21"]
+
+
+@pytest.mark.parametrize("requirement", ["click", "click<9", "click==8.2"])
+def test_requirement_without_a_lower_bound_is_refused(requirement: str) -> None:
+    with pytest.raises(ValueError, match=f"'{requirement}' has no lower bound"):
+        list(lowest([requirement]))
