@@ -148,10 +148,10 @@ def in_fresh_python() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iterator[str]:
     """A real MLflow server that serves artifacts itself."""
     root = tmp_path_factory.mktemp("server")
-    ensure_mlflow_db(root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -181,10 +181,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store made once; making it takes seconds."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    ensure_mlflow_db(path)
-    return path
+    """A store made once for all processes that test together; making it takes seconds."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "empty"
+    folder.mkdir(exist_ok=True)
+    ensure_mlflow_db(folder / "mlflow.db")
+    return folder / "mlflow.db"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ What the n-th training since the file at FAKE_CALLS was made does stands in FAKE
 object like {"2": "crash"}; the others train. `EROFS` and other names of errors raise that error.
 FAKE_LIMIT is what it may take of `load`; above it runs out of memory. FAKE_BUSY_MS is what MLflow
 waits for a locked database in this process, instead of 20 s. With FAKE_NO_FIGURES the figures of a
-trial fail after the first.
+trial fail after the first, with FAKE_BLANK_FIGURES they are blank, which is quick.
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from catdog_search.families.base import TrialParams
 from catdog_search.families.cnn import CnnParams
 from catdog_search.outcomes import Ending
-from catdog_search.tracking import trial_files
+from catdog_search.tracking import trial_files, trial_log
 from catdog_search.training.execution import Device
 from catdog_search.training.job import TrainingJob
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+
+# Those of a finished trial.
+FIGURES = ("learning_curves", "confusion_matrix", "roc_pr", "reliability", "most_wrong")
 
 
 @contextlib.contextmanager
@@ -62,11 +66,15 @@ def _fail_at_figures() -> None:
     trial_files.keep_figures = fail
 
 
+def _draw_nothing() -> None:
+    def log_blank(client: Any, run_id: str, *_: object) -> None:
+        figures = {f"{name}.png": Figure(figsize=(1, 1)) for name in FIGURES}
+        trial_files.keep_figures(client, run_id, figures)
+
+    trial_log.log_figures = log_blank
+
+
 _whole_life = contextlib.ExitStack()
-if "FAKE_BUSY_MS" in os.environ:
-    _whole_life.enter_context(wait_less_for_locks(os.environ["FAKE_BUSY_MS"]))
-if "FAKE_NO_FIGURES" in os.environ:
-    _fail_at_figures()
 
 
 class FakeTrainer:
@@ -77,6 +85,13 @@ class FakeTrainer:
         pass
 
     def look_at_device(self) -> Device:
+        """The first that a worker calls, whatever had imported this: now the environment counts."""
+        if "FAKE_BUSY_MS" in os.environ:
+            _whole_life.enter_context(wait_less_for_locks(os.environ["FAKE_BUSY_MS"]))
+        if "FAKE_NO_FIGURES" in os.environ:
+            _fail_at_figures()
+        if "FAKE_BLANK_FIGURES" in os.environ:
+            _draw_nothing()
         return Device(f"a stand-in for {self._backend}")
 
     def product_rate(self) -> float:

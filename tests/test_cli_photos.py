@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from fake_training import FakeTrainer
+from warm_workers import blank_figures, warm_workers
 
 from catdog_search import cli
 from catdog_search.places import State
@@ -18,7 +19,9 @@ from catdog_search.search import coordinator
 
 
 @pytest.fixture
-def call(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def call(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Result]]:
     """Calls a command on one state, one cache, and a stand-in for training."""
     real = coordinator.run_study
 
@@ -30,7 +33,8 @@ def call(state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CATDOG_STATE", str(state.root))
     monkeypatch.chdir(tmp_path)
-    return lambda *arguments: CliRunner().invoke(cli.main, [str(each) for each in arguments])
+    with warm_workers(), blank_figures():
+        yield lambda *arguments: CliRunner().invoke(cli.main, [str(each) for each in arguments])
 
 
 @pytest.fixture

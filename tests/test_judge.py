@@ -19,7 +19,7 @@ from catdog_search.intervals import wilson
 from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.compare import majority, probe, verdict
-from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.store import Store
 
 PUBLISHED = {"plain": {"train_accuracy": 0.95, "val_accuracy": 0.78}}
 
@@ -31,10 +31,12 @@ def call(*arguments: str, code: int = 0) -> Result:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset) -> State:
+def compared(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path
+) -> State:
     """Two studies: one with a published recipe on three seeds, one of a sampler alone."""
     state = State.at(str(tmp_path_factory.mktemp("compared")))
-    ensure_mlflow_db(state.mlflow_db)
+    shutil.copy(empty_mlflow, state.mlflow_db)
     run(state, pictures, 6, table={"published": PUBLISHED}, seeds=3)
     run(state, pictures, 2, table={"name": "other", "recipes": {}})
     return state
@@ -129,7 +131,7 @@ def test_interval_is_wilsons(right: int, n: int, low: float, high: float) -> Non
 
 @pytest.fixture(scope="module")
 def trained(
-    tmp_path_factory: pytest.TempPathFactory, drawn: SyntheticSource
+    tmp_path_factory: pytest.TempPathFactory, drawn: SyntheticSource, empty_mlflow: Path
 ) -> tuple[State, Path, Path]:
     """A study with a real model, the photos that it knows, and others."""
     root = tmp_path_factory.mktemp("trained")
@@ -146,6 +148,8 @@ def trained(
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number}.ppm").write_bytes(content)
     state = State.at(str(root / "state"))
+    state.create()
+    shutil.copy(empty_mlflow, state.mlflow_db)
     study = root / "tiny.toml"
     table = {**TABLE, "image_size": 16, "trials": 1}
     study.write_text(_toml(table))

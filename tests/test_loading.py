@@ -27,7 +27,7 @@ from catdog_search.tracking import looked_at
 from catdog_search.tracking.looked_at import load_model
 from catdog_search.tracking.models import log_model
 from catdog_search.tracking.registry import register_champion
-from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.store import Store
 
 # MLflow says so of its own code, when a process first imports what logs models.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
@@ -343,9 +343,9 @@ class Logged:
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+def kept(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Logged:
     root = tmp_path_factory.mktemp("kept")
-    ensure_mlflow_db(root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     store = Store(f"sqlite:///{root / 'mlflow.db'}", None)
     return Logged(store, "tiny", artifact_location=str(root / "artifacts"))
 

@@ -75,7 +75,7 @@ def test_audit_takes_any_name(oddly_named: Path, tmp_path: Path) -> None:
 def test_study_takes_any_name(state: State, tmp_path: Path, drawn: SyntheticSource) -> None:
     root = laid_out((b"b\xe9$\x1b", "猫".encode()), tmp_path, drawn)
     photos = dataset.load(open_source(str(root)), 8, tmp_path / "cache", LIMIT)
-    report = run(state, photos, 1)
+    report = run(state, photos, 1, drawn=True)
     assert report.view.counts == {"COMPLETE": 1}
     client = Store.of(state).client()
     assert {f.path for f in client.list_artifacts(report.view.parent_run_id, "data")} >= {

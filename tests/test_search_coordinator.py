@@ -80,7 +80,7 @@ def test_best_is_the_best_complete_trial(state: State, pictures: Dataset) -> Non
 
 
 def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
-    report = run(state, pictures, 1, study_file="name = 'tiny'")
+    report = run(state, pictures, 1, study_file="name = 'tiny'", drawn=True)
     client = Store.of(state).client()
     child = client.get_run(report.view.trials[0].run_id)
     assert child.data.params["filters"] == "4"

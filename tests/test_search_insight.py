@@ -25,24 +25,24 @@ from catdog_search.places import State
 from catdog_search.search import history
 from catdog_search.search.history import StudyView, view_of
 from catdog_search.search.insight import importance, noise, replicates
-from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.store import Store
 
 SPACE = {**TABLE["space"], "block": {"choices": ["plain", "residual"]}}
 
 
 @pytest.fixture(scope="module")
 def done(
-    tmp_path_factory: pytest.TempPathFactory, pictures: Dataset
+    tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path
 ) -> Iterator[tuple[State, StudyView]]:
     """Ten trials of which three are one recipe, and one diverged."""
     state = State.at(str(tmp_path_factory.mktemp("done")))
-    ensure_mlflow_db(state.mlflow_db)
+    shutil.copy(empty_mlflow, state.mlflow_db)
     recipes = {"plain": {**TABLE["recipes"]["plain"], "block": "plain"}}
     table = {"space": SPACE, "recipes": recipes, "sampler": {"name": "random"}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_CALLS", str(state.root / "calls"))
         patch.setenv("FAKE_ACTIONS", json.dumps({"5": "diverge"}))
-        report = run(state, pictures, 10, table=table, seeds=3)
+        report = run(state, pictures, 10, table=table, seeds=3, drawn=True)
     yield state, report.view
     shutil.rmtree(state.root)
 

@@ -63,7 +63,7 @@ def test_kernel_kill_is_told_from_a_crash_by_the_counter(
     monkeypatch.setattr(cgroups, "OWN_CGROUP", tmp_path / "self")
     monkeypatch.setenv("FAKE_OOM_COUNTER", str(own / "memory.events"))
     act(call_2="killed_by_the_kernel")
-    assert_constraint(state, pictures, "oom")
+    assert_constraint(state, pictures, "oom", spawned=True)
     assert "kernel" in str(history.view(state, "tiny").trials[1].error)
 
 
@@ -71,7 +71,8 @@ def test_worker_above_its_own_limit_is_out_of_memory(
     state: State, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="hog")
-    assert_constraint(state, pictures, "oom", table={"limits": {"max_memory_gb": 0.6}})
+    table = {"limits": {"max_memory_gb": 0.6}}
+    assert_constraint(state, pictures, "oom", table=table, spawned=True)
     assert "at most 0.60" in str(history.view(state, "tiny").trials[1].error)
 
 
@@ -182,7 +183,8 @@ def test_worker_that_dies_between_trials_costs_nothing(state: State, pictures: D
             for pid in workers():
                 os.kill(pid, signal.SIGKILL)
 
-    assert run(state, pictures, 2, listener=kill).view.counts == {"COMPLETE": 2}
+    report = run(state, pictures, 2, listener=kill, spawned=True)
+    assert report.view.counts == {"COMPLETE": 2}
     trials = load_study(state, "tiny").get_trials()
     assert [t.user_attrs["attempt"] for t in trials] == [1, 1]
     assert_stores_agree(state)
@@ -199,7 +201,8 @@ def test_worker_is_recycled_and_a_spare_waits(
         if isinstance(event, TrialEnded):
             seen.append(set(workers()))
 
-    report = run(state, pictures, 3, listener=look, table={"limits": {"trials_per_worker": 1}})
+    table = {"limits": {"trials_per_worker": 1}}
+    report = run(state, pictures, 3, listener=look, table=table, spawned=True)
     assert report.view.counts == {"COMPLETE": 3}
     assert all(len(pids) == 2 for pids in seen)  # one that trained, one that waits
     assert len(set.union(*seen)) == 4
@@ -258,7 +261,7 @@ def test_figures_drawn_after_their_trial_was_dropped_go_too(
     plain = TABLE["recipes"]["plain"]
     recipes = {"first": plain, "better": {**plain, "dropout": 0.3}}
     table = {"keep_models": 1, "recipes": recipes}
-    report = run(state, pictures, 2, table=table, listener=draw_late)
+    report = run(state, pictures, 2, table=table, listener=draw_late, drawn=True)
     late = {p.parents[2].name for p in state.artifacts.rglob("late.png")}
     trials = load_study(state, "tiny").get_trials()
     dropped = {
@@ -273,11 +276,11 @@ def test_figures_drawn_after_their_trial_was_dropped_go_too(
 def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
     state: State, pictures: Dataset
 ) -> None:
-    report = run(state, pictures, 2)
+    report = run(state, pictures, 2, drawn=True)
     drawn = sorted(state.artifacts.rglob("figures/*.png"))
     for path in drawn:
         path.unlink()
-    assert run(state, pictures, 2).view == report.view
+    assert run(state, pictures, 2, drawn=True).view == report.view
     again = sorted(state.artifacts.rglob("figures/*.png"))
     assert again == drawn
     # Those of two trials, and of the study.

@@ -166,7 +166,7 @@ def test_figures_that_fail_beside_a_training_are_drawn_in_the_end(
 ) -> None:
     monkeypatch.setenv("FAKE_NO_FIGURES", "1")
     said: list[str] = []
-    report = run(state, pictures, 2, listener=in_epoch(0, lambda: None, said))
+    report = run(state, pictures, 2, listener=in_epoch(0, lambda: None, said), drawn=True)
     assert report.view.counts == {"COMPLETE": 2}
     assert any("trial 0: its figures were not drawn: too many files are open" in s for s in said)
     for row in report.view.trials:

@@ -73,7 +73,7 @@ def test_photos_that_the_cache_loses_are_made_again(
     folder: Path,
 ) -> None:
     listener = Listener(kind, lambda: damage(folder), number)
-    report = run(state, packed(), 2, listener=listener, remake=packed)
+    report = run(state, packed(), 2, listener=listener, remake=packed, drawn=True)
     assert (report.end, report.view.counts) == ("done", {"COMPLETE": 2})
     assert listener.said == ["the cache lost the photos at 8 px; they are made again"]
     assert parent_status(state) == "FINISHED"

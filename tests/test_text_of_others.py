@@ -40,7 +40,7 @@ def test_study_in_a_folder_of_any_name_stays_there(pictures: Dataset, tmp_path: 
         "keep_models": 1,
         "recipes": {RECIPE: TABLE["recipes"]["plain"]},
     }
-    report = run(state, pictures, 3, table=table)
+    report = run(state, pictures, 3, table=table, drawn=True)
     assert report.view.counts == {"COMPLETE": 3}
     assert_stores_agree(state)
     assert reconcile(state, "tiny", repair=False) == []

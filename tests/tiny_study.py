@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_training import AbsentTrainer, FakeTrainer
+from warm_workers import blank_figures, warm_workers
 
 from catdog_search import studies
 from catdog_search.cli import main
@@ -58,12 +59,22 @@ TABLE: dict[str, Any] = {
 
 
 def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
-    """Run the study; the test's own keywords go to run_study, `table` changes the study."""
+    """Run the study; the test's own keywords go to run_study, `table` changes the study.
+
+    With `spawned`, workers start from nothing, as everybody's do; with `drawn`, the figures are
+    those that everybody gets.
+    """
     config = studies.parse({**TABLE, **options.pop("table", {})}, "tiny.toml")
     listener = options.pop("listener", lambda event: None)
-    trainer = TRAINERS[options.pop("training", "fake_training")]
-    chosen = Options(trials=trials, trainer=trainer, **options)
-    return run_study(config, pictures, state, listener, chosen)
+    training = options.pop("training", "fake_training")
+    real = training != "fake_training"
+    with contextlib.ExitStack() as stack:
+        if not options.pop("spawned", real):
+            stack.enter_context(warm_workers())
+        if not options.pop("drawn", real):
+            stack.enter_context(blank_figures())
+        chosen = Options(trials=trials, trainer=TRAINERS[training], **options)
+        return run_study(config, pictures, state, listener, chosen)
 
 
 def call(*arguments: str, code: int = 0) -> Result:
