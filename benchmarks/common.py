@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from sklearn.utils import resample
 
-from catdog_search import places, studies
-from catdog_search.config import StudyConfig
-from catdog_search.data import dataset
+from catdog_search import places
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import Source, SyntheticSource, open_source
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 
 if TYPE_CHECKING:
     from catdog_search.search.prepare import Prepared
@@ -45,7 +46,7 @@ def source(asked: argparse.Namespace) -> Source:
 
 def packed(asked: argparse.Namespace, image_size: int, subset: int | None = None) -> Dataset:
     """The photos asked for, packed; `subset` of train where it is given."""
-    return dataset.load(source(asked), image_size, places.cache_folder(), 10**11, subset=subset)
+    return packing.load(source(asked), image_size, places.cache_folder(), 10**11, subset=subset)
 
 
 def prepared(asked: argparse.Namespace, config: StudyConfig, folder: str, **more: Any) -> Prepared:

@@ -15,7 +15,7 @@ from typing import Any
 import common
 
 from catdog_search import places
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.machine.backends import choose_backend
@@ -50,7 +50,7 @@ def child(connection: Connection, packed: Dataset, deterministic: bool) -> None:
 def main() -> None:
     """Measure and print."""
     asked = common.parser(__doc__, n=5).parse_args()
-    packed = dataset.load(SyntheticSource(2000), 32, places.cache_folder(), 10**11)
+    packed = packing.load(SyntheticSource(2000), 32, places.cache_folder(), 10**11)
     os.environ["KERAS_BACKEND"] = backend = choose_backend()
     context = mp.get_context("spawn")
     found: dict[bool, list[Any]] = {True: [], False: []}

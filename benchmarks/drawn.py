@@ -25,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import click
 import common
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.space import Params
 from catdog_search.training.job import job_of
@@ -55,7 +55,7 @@ def scored(params: Params, epochs: int, data: TrainData, image_size: int, seed: 
 def main(n: int, image_size: int, seeds: int) -> None:
     """Train, print a table, then JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        loaded = dataset.load(SyntheticSource(n), image_size, Path(folder), 10**12)
+        loaded = packing.load(SyntheticSource(n), image_size, Path(folder), 10**12)
         data = TrainData.of(loaded)
     results: list[dict[str, Any]] = []
     for name, (params, epochs) in CONFIGURATIONS.items():

@@ -18,10 +18,10 @@ from typing import Any
 import common
 from step import subset
 
-from catdog_search import studies
 from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50
 from catdog_search.families.weights import require_weights, stages_in
 from catdog_search.machine.backends import choose_backend
+from catdog_search.study import studies
 from catdog_search.training.result import TrainData
 
 END = "conv4_block6_out"

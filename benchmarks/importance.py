@@ -21,10 +21,10 @@ from optuna.importance import (
     get_param_importances,
 )
 
-from catdog_search import studies
 from catdog_search.places import State
-from catdog_search.search.storage import load_study
+from catdog_search.search.study.storage import load_study
 from catdog_search.space import Space
+from catdog_search.study import studies
 
 QUANTILES = (0.1, 0.2, 0.33, 0.5)
 

@@ -14,7 +14,7 @@ import psutil
 
 from catdog_search.machine.backends import choose_backend
 from catdog_search.search.coordinator import run_study
-from catdog_search.search.messages import EpochDone, Event, TrialEnded
+from catdog_search.search.events import EpochDone, Event, TrialEnded
 from catdog_search.training.execution import Wish
 
 # Little arithmetic: what counts is what photos, libraries and stores take.

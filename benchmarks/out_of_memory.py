@@ -18,11 +18,11 @@ import common
 import optuna
 from optuna.trial import TrialState
 
-from catdog_search import studies
-from catdog_search.search.chance import Chance
-from catdog_search.search.propose import SamplingProposer
-from catdog_search.search.sampler import make_sampler
+from catdog_search.search.proposal.propose import SamplingProposer
+from catdog_search.search.proposal.sampler import make_sampler
+from catdog_search.search.proposal.uniform import Chance
 from catdog_search.space import Params, params_key
+from catdog_search.study import studies
 
 TRIALS, SEEDS = 60, (1, 2, 3, 4)
 LIMIT = 3_000

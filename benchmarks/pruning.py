@@ -19,10 +19,10 @@ import common
 import optuna
 from optuna.trial import TrialState
 
-from catdog_search.config import PrunerConfig
 from catdog_search.places import State
-from catdog_search.search.pruner import make_pruner, report_epoch
-from catdog_search.search.storage import load_study
+from catdog_search.search.proposal.pruner import make_pruner, report_epoch
+from catdog_search.search.study.storage import load_study
+from catdog_search.study.config import PrunerConfig
 
 Curve = list[float]
 

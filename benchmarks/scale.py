@@ -22,19 +22,20 @@ import common
 import optuna
 from optuna.trial import TrialState
 
-from catdog_search import places, studies
-from catdog_search.config import StudyConfig
-from catdog_search.data import dataset
+from catdog_search import places
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.outcomes import Ending
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.history import view_of
-from catdog_search.search.propose import SamplingProposer
-from catdog_search.search.pruner import make_pruner, report_epoch
-from catdog_search.search.sampler import make_sampler
-from catdog_search.search.storage import open_study
+from catdog_search.search.proposal.propose import SamplingProposer
+from catdog_search.search.proposal.pruner import make_pruner, report_epoch
+from catdog_search.search.proposal.sampler import make_sampler
+from catdog_search.search.study import schema
+from catdog_search.search.study.storage import open_study
+from catdog_search.search.study.views import view_of
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 
 EPOCHS = 12
 PACKAGES = ("optuna", "sqlalchemy", "scikit-learn")
@@ -50,10 +51,10 @@ def fill(study: optuna.Study, config: StudyConfig, trials: int) -> None:
         too_large = chance.random() < 0.1
         values = {epoch: 0.5 + 0.4 * chance.random() for epoch in range(EPOCHS)}
         attrs = {
-            history.PARAMS: params,
-            history.RUN_ID: f"{number:032x}",
-            history.ENDING: Ending.OOM.value if too_large else Ending.FINISHED.value,
-            history.SCORES: {} if too_large else {"val_accuracy": values[EPOCHS - 1]},
+            schema.PARAMS: params,
+            schema.RUN_ID: f"{number:032x}",
+            schema.ENDING: Ending.OOM.value if too_large else Ending.FINISHED.value,
+            schema.SCORES: {} if too_large else {"val_accuracy": values[EPOCHS - 1]},
         }
         study.add_trial(
             optuna.trial.create_trial(
@@ -78,7 +79,7 @@ def ask_and_tell(study: optuna.Study, proposer: SamplingProposer) -> dict[str, f
     for epoch in range(EPOCHS):
         report_epoch(study, trial, epoch, 0.9)  # good enough not to be pruned
     reported = time.perf_counter()
-    trial.set_user_attr(history.ENDING, Ending.FINISHED.value)
+    trial.set_user_attr(schema.ENDING, Ending.FINISHED.value)
     study.tell(trial, 0.9)
     view_of(study).ranked()
     done = time.perf_counter()
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, nargs="+", default=[10, 1000, 10000])
     asked = parser.parse_args()
     config = studies.load("custom-cnn")
-    pictures = dataset.load(SyntheticSource(100), 16, places.cache_folder(), 10**11)
+    pictures = packing.load(SyntheticSource(100), 16, places.cache_folder(), 10**11)
     rows = [measure(trials, asked.n, config, pictures) for trials in asked.trials]
     common.report(asked, PACKAGES, rows, sampler=config.sampler.name, epochs=EPOCHS)
 

@@ -27,7 +27,7 @@ import common
 from catdog_search.data.dataset import Dataset
 from catdog_search.machine.backends import choose_backend
 from catdog_search.search.coordinator import run_study
-from catdog_search.search.messages import Event, TrialEnded
+from catdog_search.search.events import Event, TrialEnded
 from catdog_search.training.execution import Wish
 
 # The published network, plain: the shorter a step, the more the rest of a trial weighs.

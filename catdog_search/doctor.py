@@ -20,8 +20,8 @@ from catdog_search.errors import CatdogError, StateError, StudyLockedError
 from catdog_search.machine.backends import BACKENDS, choose_backend
 from catdog_search.outside import outside_reason
 from catdog_search.places import State
-from catdog_search.search.copies import lost
-from catdog_search.search.storage import existing_studies
+from catdog_search.search.study.copies import lost
+from catdog_search.search.study.storage import existing_studies
 from catdog_search.tracking.store import Store, disconnect, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
@@ -141,7 +141,7 @@ def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
 
 
 def _compared(state: State, name: str, repair: bool) -> Iterator[Difference]:
-    from catdog_search.search.reconcile import reconcile
+    from catdog_search.search.study.reconcile import reconcile
 
     try:
         found = reconcile(state, name, repair=repair)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import SyntheticSource
@@ -201,7 +201,7 @@ def state(tmp_path: Path, empty_mlflow: Path) -> State:
 
 @pytest.fixture(scope="session")
 def pictures(shared_cache: Path) -> Dataset:
-    return dataset.load(SyntheticSource(100), 8, shared_cache, 10**9)
+    return packing.load(SyntheticSource(100), 8, shared_cache, 10**9)
 
 
 @pytest.fixture(scope="session")
@@ -218,7 +218,7 @@ def done(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlfl
 @pytest.fixture
 def home(done: State, tmp_path: Path) -> State:
     """A state of its own like `done`, to be changed."""
-    from catdog_search.search.relocate import relocate
+    from catdog_search.search.study.relocate import relocate
 
     shutil.copytree(done.root, tmp_path / "home")
     state = State.at(str(tmp_path / "home"))

@@ -22,8 +22,9 @@ from catdog_search.children import safe_environment, starting_safely, trusted_pa
 from catdog_search.data import decoders
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
-from catdog_search.search.messages import Launch, Ready, Start
-from catdog_search.search.pool import LocalWorker
+from catdog_search.search.events import Ready
+from catdog_search.search.workers.local import LocalWorker
+from catdog_search.search.workers.messages import Launch, Start
 from catdog_search.web import open_url
 
 # Of the standard library, of what the servers start, of what we import, and what isn't installed.

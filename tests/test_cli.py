@@ -20,10 +20,12 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from catdog_search import cli, studies
+from catdog_search import cli
+from catdog_search.cli.display import LiveDisplay, PlainDisplay
+from catdog_search.cli.words import duration, say_params
 from catdog_search.outcomes import Ending
 from catdog_search.search.estimate import StudyEstimate
-from catdog_search.search.messages import (
+from catdog_search.search.events import (
     BatchDone,
     Best,
     EpochDone,
@@ -33,7 +35,7 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.terminal import LiveDisplay, PlainDisplay, duration, say_params
+from catdog_search.study import studies
 from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (

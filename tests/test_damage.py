@@ -28,7 +28,7 @@ from click.testing import CliRunner, Result
 from tiny_study import TABLE, assert_stores_agree, run
 
 from catdog_search.cli import main
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
@@ -277,7 +277,7 @@ LOOKS = (("show", "--study", "tiny"), ("promote", "--study", "tiny"))
 
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Patient:
-    pictures = dataset.load(SyntheticSource(100), 16, shared_cache, 10**9)
+    pictures = packing.load(SyntheticSource(100), 16, shared_cache, 10**9)
     return Patient(tmp_path_factory.mktemp("patient"), pictures)
 
 
@@ -294,7 +294,7 @@ def by_hand() -> None:
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="damage-"))
     os.environ["CATDOG_CACHE"] = str(folder / "cache")
-    pictures = dataset.load(SyntheticSource(100), 16, folder / "cache", 10**9)
+    pictures = packing.load(SyntheticSource(100), 16, folder / "cache", 10**9)
     patient = Patient(folder, pictures)
     failed: Counter[str] = Counter()
     for seed in range(asked.first, asked.first + asked.damages):

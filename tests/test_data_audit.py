@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from catdog_search import cli
-from catdog_search.data import audit, dataset
+from catdog_search.data import audit, packing
 from catdog_search.data.groups import NEAR_BITS, find_groups
 from catdog_search.data.manifest import assign_splits, split_of
 from catdog_search.data.sources import FolderSource, SyntheticSource, open_source
@@ -111,7 +111,7 @@ def messy(photo_folder: Path) -> Path:
 
 
 def test_audit_counts_what_is_there(messy: Path, tmp_path: Path) -> None:
-    manifest = dataset.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
     found = audit.summary(manifest)
     assert (found["files"], found["usable"]) == (108, 104)
     assert found["left_out"] == {"empty": 1, "not an image": 2, "truncated": 1}
@@ -126,12 +126,12 @@ def test_audit_counts_what_is_there(messy: Path, tmp_path: Path) -> None:
 
 
 def test_groups_stay_on_one_side(messy: Path, tmp_path: Path) -> None:
-    manifest = dataset.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
     assert all(len({p.split for p in photos}) == 1 for photos in manifest.groups().values())
 
 
 def test_drawn_pictures_are_no_duplicates_of_each_other(tmp_path: Path) -> None:
-    manifest = dataset.load(SyntheticSource(400), 16, tmp_path, LIMIT).manifest
+    manifest = packing.load(SyntheticSource(400), 16, tmp_path, LIMIT).manifest
     assert manifest.groups() == {}
 
 
@@ -159,7 +159,7 @@ def test_audit_command_as_json_is_one_object(messy: Path, tmp_path: Path) -> Non
 
 
 def test_contact_sheet_shows_class_0_above_class_1(drawn: SyntheticSource, tmp_path: Path) -> None:
-    loaded = dataset.load(drawn, 16, tmp_path, LIMIT)
+    loaded = packing.load(drawn, 16, tmp_path, LIMIT)
     sheet = np.asarray(audit.contact_sheet(loaded, "train", columns=6, rows=1))
     assert sheet.shape == (2 * 20 + 4, 6 * 20 + 4, 3)
     photos, pixels = loaded.manifest.photos, loaded.pixels()
@@ -184,7 +184,7 @@ def test_pet_images_zip_is_read_as_microsoft_packs_it(
         file.writestr("MSR-LA - 3467.docx", b"x")
     source = open_source(str(path))
     assert source.class_names == ("Cat", "Dog")
-    manifest = dataset.load(source, 8, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(source, 8, tmp_path / "cache", LIMIT).manifest
     assert len(manifest.photos) == 100
     assert dict(manifest.left_out)["PetImages/Cat/666.jpg"] == "empty"
     assert len(manifest.left_out) == 5
@@ -207,7 +207,7 @@ def test_prepare_and_cache_commands(
 
 
 def test_audit_of_the_real_photos_finds_what_is_known(real_photos: Path, tmp_path: Path) -> None:
-    manifest = dataset.load(open_source(str(real_photos)), 32, tmp_path, LIMIT).manifest
+    manifest = packing.load(open_source(str(real_photos)), 32, tmp_path, LIMIT).manifest
     found = audit.summary(manifest)
     assert (found["usable"], found["left_out"]) == (20_000, {})
     assert found["duplicates"]["byte_identical"] == 3
@@ -232,7 +232,7 @@ def test_run_says_in_one_line_what_the_audit_finds(
 def test_what_most_files_have_in_common_is_said_first(messy: Path, tmp_path: Path) -> None:
     for number in range(200):
         (messy / "Cat" / f"iphone{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    manifest = dataset.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(messy), 16, tmp_path / "cache", LIMIT).manifest
     says = "204 of 308 files are left out: 200 HEIC, such as Cat/iphone0.heic: read with pillow"
     assert audit.in_short(manifest).startswith(f"audit: {says}")
     assert audit.lines(manifest)[0].startswith(says)

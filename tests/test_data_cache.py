@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog_search.data import cache, dataset, decoders
+from catdog_search.data import cache, dataset, decoders, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import FolderSource, SyntheticSource, ZipSource, open_source
@@ -31,7 +31,7 @@ LIMIT = 10**9
 @pytest.fixture(scope="module")
 def once(tmp_path_factory: pytest.TempPathFactory, drawn: SyntheticSource) -> Path:
     folder = tmp_path_factory.mktemp("once")
-    dataset.load(drawn, 8, folder, LIMIT)
+    packing.load(drawn, 8, folder, LIMIT)
     return folder
 
 
@@ -60,7 +60,7 @@ def packed(photo_folder: Path, tmp_path: Path) -> Callable[..., Dataset]:
     """Loads a folder, by default that of the photos, into one cache."""
 
     def load(root: Path = photo_folder, size: int = 8, **options: Any) -> Dataset:
-        return dataset.load(open_source(str(root)), size, tmp_path / "cache", LIMIT, **options)
+        return packing.load(open_source(str(root)), size, tmp_path / "cache", LIMIT, **options)
 
     return load
 
@@ -165,10 +165,10 @@ def test_same_photos_elsewhere_or_later_are_not_decoded_again(
 def test_moved_zip_is_not_decoded_again(
     photo_zip: Path, tmp_path: Path, examined: list[str]
 ) -> None:
-    before = dataset.load(ZipSource(photo_zip), 8, tmp_path / "cache", LIMIT)
+    before = packing.load(ZipSource(photo_zip), 8, tmp_path / "cache", LIMIT)
     examined.clear()
     moved = Path(shutil.move(photo_zip, tmp_path / "moved.zip"))
-    after = dataset.load(ZipSource(moved), 8, tmp_path / "cache", LIMIT)
+    after = packing.load(ZipSource(moved), 8, tmp_path / "cache", LIMIT)
     assert examined == []
     assert after.digest == before.digest
     assert after.manifest.location == str(moved)
@@ -193,7 +193,7 @@ def test_part_of_other_photos_is_settled_by_itself(
     part = copied(photo_folder)
     for path in sorted(part.rglob("*.ppm"))[::4]:
         path.unlink()
-    alone = dataset.load(FolderSource(part), 8, tmp_path / "another", LIMIT)
+    alone = packing.load(FolderSource(part), 8, tmp_path / "another", LIMIT)
     assert packed(part).digest == alone.digest
 
 
@@ -269,7 +269,7 @@ def test_file_that_vanished_after_it_was_listed_is_left_out(
     source = FolderSource(photo_folder)
     gone = sorted(source.labels)[3]
     (photo_folder / gone).unlink()
-    manifest = dataset.load(source, 8, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(source, 8, tmp_path / "cache", LIMIT).manifest
     assert manifest.left_out == ((gone, "unreadable: No such file or directory"),)
 
 
@@ -310,24 +310,24 @@ def test_damaged_entry_is_noticed_and_made_again(
     drawn: SyntheticSource,
     kept: Path,
 ) -> None:
-    before = dataset.load(drawn, 8, kept, LIMIT)
+    before = packing.load(drawn, 8, kept, LIMIT)
     pixels, labels = before.split("train")
     damage(before.folder / file, at)
     said: list[str] = []
-    after = dataset.load(drawn, 8, kept, LIMIT, say=said.append)
+    after = packing.load(drawn, 8, kept, LIMIT, say=said.append)
     assert np.array_equal(after.split("train")[0], pixels)
     assert np.array_equal(after.split("train")[1], labels)
     assert after == before
     assert len(said) == 1
     assert "damaged; made again" in said[0]
-    assert dataset.load(drawn, 8, kept, LIMIT, say=pytest.fail) == before
+    assert packing.load(drawn, 8, kept, LIMIT, say=pytest.fail) == before
 
 
 @pytest.mark.parametrize("damage", [flip, cut])
 def test_damaged_pixels_are_not_trained_on(
     damage: Callable[[Path, float], None], drawn: SyntheticSource, kept: Path
 ) -> None:
-    loaded = dataset.load(drawn, 8, kept, LIMIT)
+    loaded = packing.load(drawn, 8, kept, LIMIT)
     damage(loaded.folder / "pixels-0008.u8", 0.4)
     with pytest.raises(CacheLostError, match="its pixels at 8 px are gone or damaged"):
         loaded.split("train")
@@ -343,7 +343,7 @@ def test_damaged_pixels_are_not_taken_over(
 
 
 def test_rows_are_read_as_they_are_packed(drawn: SyntheticSource, tmp_path: Path) -> None:
-    loaded = dataset.load(drawn, 120, tmp_path, LIMIT)  # 24 photos a chunk
+    loaded = packing.load(drawn, 120, tmp_path, LIMIT)  # 24 photos a chunk
     for rows in ([0], [99], [23, 24, 25, 71, 72], list(range(100)), []):
         assert np.array_equal(loaded.read(rows), loaded.pixels()[rows])
 
@@ -352,7 +352,7 @@ def test_rows_are_read_as_they_are_packed(drawn: SyntheticSource, tmp_path: Path
 def test_what_is_in_use_is_neither_evicted_nor_cleared(
     elsewhere: bool, drawn: SyntheticSource, kept: Path
 ) -> None:
-    loaded: Any = dataset.load(drawn, 8, kept, LIMIT)
+    loaded: Any = packing.load(drawn, 8, kept, LIMIT)
     folder, content = loaded.folder, pickle.dumps(loaded)
     if elsewhere:
         code = "import pickle, sys; held = pickle.load(sys.stdin.buffer); print(1, flush=True)\n"
@@ -374,14 +374,14 @@ def test_what_is_in_use_is_neither_evicted_nor_cleared(
     else:
         assert cache.evict(kept, 0) == []
         # A second source under a limit that is too small for both.
-        dataset.load(SyntheticSource(60), 8, kept, 1)
+        packing.load(SyntheticSource(60), 8, kept, 1)
         assert loaded.split("val")[0].any()
         loaded = None
     assert folder in cache.evict(kept, 0)
 
 
 def test_dataset_is_cheap_to_pickle(drawn: SyntheticSource, kept: Path) -> None:
-    loaded = dataset.load(drawn, 8, kept, LIMIT, subset=20)
+    loaded = packing.load(drawn, 8, kept, LIMIT, subset=20)
     content = pickle.dumps(loaded)
     assert len(content) < 500
     again = pickle.loads(content)
@@ -400,7 +400,7 @@ def test_cache_that_is_emptied_while_it_is_packed_is_made_again(
             shutil.rmtree(folder)
 
     emptied: list[int] = []
-    loaded = dataset.load(drawn, 8, folder, LIMIT, empty)
+    loaded = packing.load(drawn, 8, folder, LIMIT, empty)
     assert emptied == [100]
     assert len(loaded.split("train")[0]) == len(loaded.rows("train"))
 
@@ -411,7 +411,7 @@ def test_clearing_beside_packing_takes_nothing_away(drawn: SyntheticSource, tmp_
     def clear(done: int, total: int) -> None:
         cleared.append(cache.evict(tmp_path, 0))
 
-    loaded = dataset.load(drawn, 8, tmp_path, LIMIT, clear)
+    loaded = packing.load(drawn, 8, tmp_path, LIMIT, clear)
     assert cleared == [[]]
     assert loaded.is_there()
 
@@ -419,8 +419,8 @@ def test_clearing_beside_packing_takes_nothing_away(drawn: SyntheticSource, tmp_
 def test_entry_that_two_sources_share_is_packed_beside_its_users(
     photo_folder: Path, tmp_path: Path
 ) -> None:
-    first = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
-    second = dataset.load(FolderSource(copied(photo_folder)), 16, tmp_path / "cache", LIMIT)
+    first = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    second = packing.load(FolderSource(copied(photo_folder)), 16, tmp_path / "cache", LIMIT)
     assert second.folder == first.folder
     assert first.is_there()
     assert second.is_there()
@@ -428,11 +428,11 @@ def test_entry_that_two_sources_share_is_packed_beside_its_users(
 
 
 def test_hold_is_renewed_where_the_entry_was_made_anew(drawn: SyntheticSource, kept: Path) -> None:
-    loaded = dataset.load(drawn, 8, kept, LIMIT)
+    loaded = packing.load(drawn, 8, kept, LIMIT)
     shutil.rmtree(kept / "datasets")
     assert not loaded.is_there()
     assert len(loaded.manifest.photos) == 100  # what it is, it knows
-    dataset.load(drawn, 8, kept, LIMIT)
+    packing.load(drawn, 8, kept, LIMIT)
     assert loaded.is_there()
     assert cache.evict(kept, 0) == []
 
@@ -448,7 +448,7 @@ def test_cache_names_the_source_that_had_an_entry_last(
 
 
 def test_note_of_what_is_gone_goes_too(drawn: SyntheticSource, kept: Path) -> None:
-    dataset.load(drawn, 8, kept, LIMIT)
+    packing.load(drawn, 8, kept, LIMIT)
     assert len(list((kept / "sources").glob("*.json"))) == 1
     cache.evict(kept, 0)
     assert list((kept / "sources").glob("*.json")) == []
@@ -456,10 +456,10 @@ def test_note_of_what_is_gone_goes_too(drawn: SyntheticSource, kept: Path) -> No
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"seen": 1}', "null"])
 def test_damaged_note_is_written_anew(text: str, drawn: SyntheticSource, kept: Path) -> None:
-    before = dataset.load(drawn, 8, kept, LIMIT)
+    before = packing.load(drawn, 8, kept, LIMIT)
     (note,) = (kept / "sources").glob("*.json")
     note.write_text(text)
-    assert dataset.load(drawn, 8, kept, LIMIT) == before
+    assert packing.load(drawn, 8, kept, LIMIT) == before
     assert json.loads(note.read_text())["entry"]
 
 

@@ -10,12 +10,12 @@ from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler
 from tiny_study import TABLE
 
-from catdog_search import studies
-from catdog_search.config import DataConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
 from catdog_search.places import State
-from catdog_search.search.storage import open_study, remembered_data
+from catdog_search.search.study.storage import open_study, remembered_data
+from catdog_search.study import studies
+from catdog_search.study.config import DataConfig
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog_search.data import cache, dataset, decoders
+from catdog_search.data import cache, dataset, decoders, packing
 from catdog_search.data.budget import Reserve
 from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
@@ -20,7 +20,7 @@ LIMIT = 10**9
 
 
 def test_split_holds_each_photo_under_its_label(drawn: SyntheticSource, tmp_path: Path) -> None:
-    loaded = dataset.load(drawn, 16, tmp_path, LIMIT)
+    loaded = packing.load(drawn, 16, tmp_path, LIMIT)
     for split in ("train", "val", "test"):
         photos = [p for p in loaded.manifest.photos if p.split == split]
         pixels, labels = loaded.split(split)
@@ -33,24 +33,24 @@ def test_split_holds_each_photo_under_its_label(drawn: SyntheticSource, tmp_path
 def test_second_load_decodes_nothing(
     drawn: SyntheticSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = dataset.load(drawn, 16, tmp_path, LIMIT)
+    first = packing.load(drawn, 16, tmp_path, LIMIT)
     monkeypatch.setattr(SyntheticSource, "read", lambda self, key: pytest.fail("decoded again"))
-    second = dataset.load(SyntheticSource(100), 16, tmp_path, LIMIT)
+    second = packing.load(SyntheticSource(100), 16, tmp_path, LIMIT)
     assert second.digest == first.digest
 
 
 def test_digest_is_the_same_at_every_image_size(drawn: SyntheticSource, tmp_path: Path) -> None:
-    sizes = [dataset.load(drawn, size, tmp_path, LIMIT) for size in (8, 16)]
+    sizes = [packing.load(drawn, size, tmp_path, LIMIT) for size in (8, 16)]
     assert sizes[0].digest == sizes[1].digest
     assert sizes[0].split("val")[0].shape[1:] == (8, 8, 3)
 
 
 def test_pack_that_was_cut_short_is_made_again(drawn: SyntheticSource, tmp_path: Path) -> None:
-    loaded = dataset.load(drawn, 16, tmp_path, LIMIT)
+    loaded = packing.load(drawn, 16, tmp_path, LIMIT)
     before = loaded.split("train")[0]
     pack = next(loaded.folder.glob("*.u8"))
     pack.write_bytes(pack.read_bytes()[:-1])
-    assert np.array_equal(dataset.load(drawn, 16, tmp_path, LIMIT).split("train")[0], before)
+    assert np.array_equal(packing.load(drawn, 16, tmp_path, LIMIT).split("train")[0], before)
 
 
 def test_failed_packing_leaves_no_pack(
@@ -61,7 +61,7 @@ def test_failed_packing_leaves_no_pack(
 
     monkeypatch.setattr(dataset, "_decode_all", full)
     with pytest.raises(DataError, match="No space left on device"):
-        dataset.load(drawn, 16, tmp_path, LIMIT)
+        packing.load(drawn, 16, tmp_path, LIMIT)
     files = [p.name for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
     assert files == []
 
@@ -69,7 +69,7 @@ def test_failed_packing_leaves_no_pack(
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 cut"])
 def test_file_that_is_no_image_is_listed_and_left_out(photo_folder: Path, content: bytes) -> None:
     (photo_folder / "Cat" / "bad.jpg").write_bytes(content)
-    loaded = dataset.load(FolderSource(photo_folder), 8, photo_folder.parent / "cache", LIMIT)
+    loaded = packing.load(FolderSource(photo_folder), 8, photo_folder.parent / "cache", LIMIT)
     assert [key for key, _ in loaded.manifest.left_out] == ["Cat/bad.jpg"]
     assert len(loaded.manifest.photos) == 100
 
@@ -78,17 +78,17 @@ def test_load_refuses_photos_too_few_to_split(photo_folder: Path) -> None:
     for photo in sorted(photo_folder.rglob("*.ppm"))[4:-4]:
         photo.unlink()
     with pytest.raises(DataError, match="are too few: split"):
-        dataset.load(FolderSource(photo_folder), 8, photo_folder.parent / "cache", LIMIT)
+        packing.load(FolderSource(photo_folder), 8, photo_folder.parent / "cache", LIMIT)
 
 
 def test_progress_ends_at_the_total(drawn: SyntheticSource, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    dataset.load(drawn, 8, tmp_path, LIMIT, lambda done, total: seen.append((done, total)))
+    packing.load(drawn, 8, tmp_path, LIMIT, lambda done, total: seen.append((done, total)))
     assert seen[-1] == (100, 100)
 
 
 def test_cache_evicts_the_longest_unused_first(tmp_path: Path) -> None:
-    entries = [dataset.load(SyntheticSource(n), 8, tmp_path, LIMIT).folder for n in (80, 90, 100)]
+    entries = [packing.load(SyntheticSource(n), 8, tmp_path, LIMIT).folder for n in (80, 90, 100)]
     cache.touch(entries[0])
     one = cache.size_bytes(tmp_path) // 3
     removed = cache.evict(tmp_path, cache.size_bytes(tmp_path) - one // 2, keep=entries[2])
@@ -97,14 +97,14 @@ def test_cache_evicts_the_longest_unused_first(tmp_path: Path) -> None:
 
 
 def test_cache_never_evicts_what_is_in_use(drawn: SyntheticSource, tmp_path: Path) -> None:
-    loaded = dataset.load(drawn, 8, tmp_path, limit=1)
+    loaded = packing.load(drawn, 8, tmp_path, limit=1)
     assert loaded.split("train")[0].shape[0] > 0
 
 
 def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
     photo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    before = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
     pixels = before.split("train")[0]
     more = SyntheticSource(140)
     for key in list(more.labels)[50:70]:
@@ -117,7 +117,7 @@ def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
         return real(content, key, image_size, reserve)
 
     monkeypatch.setattr(decoders, "examine", note)
-    after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    after = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
     assert len(examined) == 20
     assert all(key.startswith("Cat/more-") for key in examined)
     was = {p.sha256: p.split for p in before.manifest.photos}
@@ -132,12 +132,12 @@ def test_added_photos_move_nobody_and_known_ones_are_not_decoded_again(
 def test_duplicate_added_later_joins_the_split_of_the_first(
     photo_folder: Path, tmp_path: Path
 ) -> None:
-    before = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
+    before = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT)
     originals = [p for p in before.manifest.photos if p.split != "train"][:12]
     for photo in originals:
         with Image.open(photo_folder / photo.key) as image:
             image.save(photo_folder / f"{photo.key}.again.jpg", quality=80)
-    after = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
+    after = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
     split = {p.key: p.split for p in after.photos}
     group = {p.key: p.group for p in after.photos}
     for photo in originals:
@@ -152,16 +152,16 @@ def test_file_that_is_no_image_by_name_and_content_is_listed(
     (photo_folder / "Cat" / "Thumbs.db").write_bytes(b"x")
     (photo_folder / "readme.txt").write_text("x")
     (photo_folder / ".DS_Store").write_bytes(b"x")
-    manifest = dataset.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(photo_folder), 8, tmp_path / "cache", LIMIT).manifest
     reason = "not an image: by its name and its content"
     assert manifest.left_out == (("Cat/Thumbs.db", reason), ("readme.txt", reason))
 
 
 @pytest.mark.parametrize("n", [2, 10, 33, 60])
 def test_subset_is_stratified_and_nested(drawn: SyntheticSource, tmp_path: Path, n: int) -> None:
-    part = dataset.load(drawn, 8, tmp_path, LIMIT, subset=n)
-    larger = dataset.load(drawn, 8, tmp_path, LIMIT, subset=n + 5)
-    whole = dataset.load(drawn, 8, tmp_path, LIMIT)
+    part = packing.load(drawn, 8, tmp_path, LIMIT, subset=n)
+    larger = packing.load(drawn, 8, tmp_path, LIMIT, subset=n + 5)
+    whole = packing.load(drawn, 8, tmp_path, LIMIT)
     x, y = part.split("train")
     assert len(x) == n
     share = whole.split("train")[1].mean()
@@ -172,7 +172,7 @@ def test_subset_is_stratified_and_nested(drawn: SyntheticSource, tmp_path: Path,
 
 def test_subset_larger_than_train_is_refused(drawn: SyntheticSource, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="subset 100 is more than"):
-        dataset.load(drawn, 8, tmp_path, LIMIT, subset=100)
+        packing.load(drawn, 8, tmp_path, LIMIT, subset=100)
 
 
 _PACK = """
@@ -184,31 +184,31 @@ from catdog_search.data.sources import SyntheticSource
 def say(done, total):
     print(done, flush=True)
 
-loaded = dataset.load(SyntheticSource(1200), 16, Path(sys.argv[1]), 10**9, say)
+loaded = packing.load(SyntheticSource(1200), 16, Path(sys.argv[1]), 10**9, say)
 print("digest", loaded.digest, loaded.split("val")[0].sum())
 """
 
 
-def packing(folder: Path) -> subprocess.Popen[str]:
+def packing_process(folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", _PACK, str(folder)], stdout=subprocess.PIPE, text=True
     )
 
 
 def test_packing_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path: Path) -> None:
-    with packing(tmp_path) as process:
+    with packing_process(tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "256\n"
         process.kill()
     assert list(tmp_path.rglob("pixels-*.u8")) == []
     assert list(tmp_path.rglob("manifest.json")) == []
-    loaded = dataset.load(SyntheticSource(1200), 16, tmp_path, LIMIT)
+    loaded = packing.load(SyntheticSource(1200), 16, tmp_path, LIMIT)
     assert list(tmp_path.rglob("*.partial")) == []
     assert len(loaded.manifest.photos) == 1200
 
 
 def test_two_processes_pack_once(tmp_path: Path) -> None:
-    with packing(tmp_path) as first, packing(tmp_path) as second:
+    with packing_process(tmp_path) as first, packing(tmp_path) as second:
         outputs = [process.communicate()[0] for process in (first, second)]
     digests = {output.splitlines()[-1] for output in outputs}
     assert len(digests) == 1
@@ -236,7 +236,7 @@ def test_full_disk_is_one_line_and_leaves_no_cache(tmp_path: Path) -> None:
 
 def test_cache_names_what_it_holds(drawn: SyntheticSource, tmp_path: Path) -> None:
     for size in (8, 16):
-        dataset.load(drawn, size, tmp_path, LIMIT)
+        packing.load(drawn, size, tmp_path, LIMIT)
     (found,) = cache.entries(tmp_path)
     assert cache.describe(found) == "100 drawn pictures: 8 px, 16 px"
 
@@ -244,6 +244,6 @@ def test_cache_names_what_it_holds(drawn: SyntheticSource, tmp_path: Path) -> No
 def test_damaged_manifest_of_the_cache_is_made_again(
     drawn: SyntheticSource, tmp_path: Path
 ) -> None:
-    loaded = dataset.load(drawn, 8, tmp_path, LIMIT)
+    loaded = packing.load(drawn, 8, tmp_path, LIMIT)
     (loaded.folder / "manifest.json").write_text("{")
-    assert dataset.load(drawn, 8, tmp_path, LIMIT).digest == loaded.digest
+    assert packing.load(drawn, 8, tmp_path, LIMIT).digest == loaded.digest

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from catdog_search.data import cache, dataset, decoders
+from catdog_search.data import cache, decoders, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.pack import PackWriter, pack_path
 from catdog_search.data.sources import FolderSource, Source, SyntheticSource, ZipSource
@@ -71,9 +71,9 @@ def test_processes_give_what_threads_give(
         "synthetic": lambda: SyntheticSource(100),
     }
     source = sources[kind]()
-    threads = content(dataset.load(source, 24, tmp_path / "threads", LIMIT))
+    threads = content(packing.load(source, 24, tmp_path / "threads", LIMIT))
     request.getfixturevalue("many")
-    processes = content(dataset.load(source, 24, tmp_path / "processes", LIMIT))
+    processes = content(packing.load(source, 24, tmp_path / "processes", LIMIT))
     assert processes == threads
     assert len(json.loads(threads[0])["left_out"]) == (0 if kind == "synthetic" else 4)
 
@@ -89,7 +89,7 @@ def test_processes_examine_every_file_themselves(
 
 @pytest.mark.usefixtures("many")
 def test_known_pixels_are_taken_over_beside_processes(photo_folder: Path, tmp_path: Path) -> None:
-    before = dataset.load(FolderSource(photo_folder), 8, tmp_path, LIMIT)
+    before = packing.load(FolderSource(photo_folder), 8, tmp_path, LIMIT)
     # What no decoding would give says where the pixels come from.
     with PackWriter(pack_path(before.folder, 8), 8) as out:
         for _ in before.manifest.photos:
@@ -97,7 +97,7 @@ def test_known_pixels_are_taken_over_beside_processes(photo_folder: Path, tmp_pa
     more = SyntheticSource(140)
     for key in list(more.labels)[50:70]:
         (photo_folder / "Cat" / f"more-{key}").write_bytes(more.read(key))
-    after = dataset.load(FolderSource(photo_folder), 8, tmp_path, LIMIT)
+    after = packing.load(FolderSource(photo_folder), 8, tmp_path, LIMIT)
     is_new = np.array([photo.key.startswith("Cat/more-") for photo in after.manifest.photos])
     assert is_new.sum() == 20
     assert not after.pixels()[~is_new].any()
@@ -120,7 +120,7 @@ def test_killed_process_is_one_line_and_leaves_no_pack(tmp_path: Path) -> None:
 
     # Enough that some are still to come when the first are reported.
     with pytest.raises(DataError, match=r"^900 drawn pictures: a process .* SIGKILL, as when memo"):
-        dataset.load(SyntheticSource(900), 8, tmp_path, LIMIT, kill)
+        packing.load(SyntheticSource(900), 8, tmp_path, LIMIT, kill)
     assert [p for p in tmp_path.rglob("*") if p.suffix in (".u8", ".partial", ".json")] == []
 
 
@@ -155,7 +155,7 @@ from catdog_search.data.sources import SyntheticSource
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 os.cpu_count = lambda: 2
 say = lambda done, total: print(done, flush=True)
-dataset.load(SyntheticSource(4000), 8, Path(sys.argv[1]), 10**9, say)
+packing.load(SyntheticSource(4000), 8, Path(sys.argv[1]), 10**9, say)
 """
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from catdog_search.data import dataset, discovery, formats, signatures
+from catdog_search.data import discovery, formats, packing, signatures
 from catdog_search.data.sources import FolderSource, ZipSource, open_source
 from catdog_search.errors import DataError
 
@@ -176,7 +176,7 @@ def test_photos_are_known_by_content(
     for source in (FolderSource(pets), ZipSource(zipped(pets, tmp_path))):
         assert source.labels[f"cats/{name}"] == 0
         assert reasons(source) == {}
-    assert f"cats/{name}" in {p.key for p in dataset.decode(FolderSource(pets), 16).photos}
+    assert f"cats/{name}" in {p.key for p in packing.decode(FolderSource(pets), 16).photos}
 
 
 OTHERS = {
@@ -232,13 +232,13 @@ def test_too_few_photos_are_told_by_their_cause_first(
         for name in ("cats", "dogs"):
             (pets / name / f"{number}.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"^[^\n]*$") as refused:
-        dataset.load(FolderSource(pets), 8, tmp_path / "cache", 10**9)
+        packing.load(FolderSource(pets), 8, tmp_path / "cache", 10**9)
     said = str(refused.value)
     assert says in said
     assert f"{pets}: 80 of 80 files are left out: " in said
     assert said.index(says) < said.index("are too few")
     with pytest.raises(DataError) as refused:
-        dataset.decode(FolderSource(pets), 8)
+        packing.decode(FolderSource(pets), 8)
     assert says in str(refused.value)
 
 
@@ -247,7 +247,7 @@ def test_copies_are_told_where_they_are_why_photos_are_too_few(pets: Path, tmp_p
         for name in ("cats", "dogs"):
             (pets / name / f"{number}.jpg").write_bytes(encoded("JPEG"))
     with pytest.raises(DataError, match=r"80 of 80 photos are in 1 groups of duplicates, such as"):
-        dataset.load(FolderSource(pets), 8, tmp_path / "cache", 10**9)
+        packing.load(FolderSource(pets), 8, tmp_path / "cache", 10**9)
 
 
 def test_source_without_a_readable_photo_says_what_there_is(tmp_path: Path) -> None:
@@ -432,7 +432,7 @@ def test_names_of_entries_are_keys_and_nothing_else(tmp_path: Path) -> None:
     source = ZipSource(path)
     assert source.class_names == ("cats", "dogs")
     assert sorted(source.labels.values()) == [0, 0, 1, 1, 1]
-    assert len(dataset.decode(source, 8).photos) == 5
+    assert len(packing.decode(source, 8).photos) == 5
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "x.zip"]
 
 
@@ -486,7 +486,7 @@ def test_names_that_are_no_utf_8_are_read_and_printable(tmp_path: Path) -> None:
     source = open_source(os.fsdecode(folder))
     assert source.class_names == ("b\\xe9b\\xe9", "chien")
     assert source.location.endswith("x\\xff")
-    loaded = dataset.decode(source, 8)
+    loaded = packing.decode(source, 8)
     assert [photo.key for photo in loaded.photos] == [
         "b\udce9b\udce9/1\udce9.jpg",
         "chien/1\udce9.jpg",

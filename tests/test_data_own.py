@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from catdog_search import cli
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.own import MARK, is_own_picture, mark
 from catdog_search.data.sources import FolderSource, Source, ZipSource
 from catdog_search.data.synthetic import draw
@@ -96,10 +96,10 @@ def test_cache_among_photos_is_passed_over(
 ) -> None:
     folder = photo_folder / "kept"
     monkeypatch.setenv("CATDOG_CACHE", str(folder))
-    first = dataset.load(FolderSource(photo_folder), 8, folder, LIMIT)
+    first = packing.load(FolderSource(photo_folder), 8, folder, LIMIT)
     source = FolderSource(photo_folder)
     assert_nothing_but_photos(source)
-    assert dataset.load(source, 8, folder, LIMIT).folder == first.folder
+    assert packing.load(source, 8, folder, LIMIT).folder == first.folder
 
 
 def test_every_drawn_picture_is_known_by_its_mark(tmp_path: Path) -> None:
@@ -124,5 +124,5 @@ def test_drawn_picture_among_many_pictures_is_left_out(tmp_path: Path) -> None:
                 own = mark() if (label, number) == (0, 5) else None
                 draw(label, number).resize((32, 32)).save(picture, pnginfo=own)
                 file.write(picture, f"{name}/{number}.png")
-    loaded = dataset.load(ZipSource(path), 8, tmp_path / "cache", LIMIT).manifest
+    loaded = packing.load(ZipSource(path), 8, tmp_path / "cache", LIMIT).manifest
     assert loaded.left_out == (("cat/5.png", "not a photo: drawn by catdog-search"),)

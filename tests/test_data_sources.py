@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from catdog_search.config import DataConfig
 from catdog_search.data.sources import (
     FolderSource,
     SyntheticSource,
@@ -17,6 +16,7 @@ from catdog_search.data.sources import (
     open_source,
 )
 from catdog_search.errors import DataError
+from catdog_search.study.config import DataConfig
 
 
 def test_folder_and_zip_of_the_same_photos_read_the_same(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.labels import Choice
 from catdog_search.data.manifest import split_of
@@ -33,7 +33,7 @@ def lay_out(tmp_path: Path, drawn: SyntheticSource) -> Callable[..., Path]:
 
 
 def loaded(root: Path, choice: Choice = KEEP, cache: str = "cache") -> Dataset:
-    return dataset.load(FolderSource(root, choice), 8, root.parent / cache, LIMIT)
+    return packing.load(FolderSource(root, choice), 8, root.parent / cache, LIMIT)
 
 
 def folders_by_split(found: Dataset) -> dict[str, set[str]]:

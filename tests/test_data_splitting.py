@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from catdog_search import cli
-from catdog_search.data import cache, dataset
+from catdog_search.data import cache, dataset, packing
 from catdog_search.data.dataset import Dataset, as_it_was
 from catdog_search.data.decode import examine
 from catdog_search.data.groups import find_groups, group_photos
@@ -190,7 +190,7 @@ def scenes(tmp_path: Path) -> Path:
 
 
 def test_set_that_looks_alike_can_be_split_and_says_so(scenes: Path, tmp_path: Path) -> None:
-    manifest = dataset.load(FolderSource(scenes), 8, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(scenes), 8, tmp_path / "cache", LIMIT).manifest
     assert all(n >= 8 for by_class in manifest.counts().values() for n in by_class.values())
     assert manifest.notes
 
@@ -204,7 +204,7 @@ def test_split_that_would_lack_a_class_falls_back_to_exact_copies(tmp_path: Path
     for i in range(7):  # too few to be a suspicion
         (root / "dog").mkdir(parents=True, exist_ok=True)
         (root / "dog" / f"{i}.ppm").write_bytes(encoded(dog.resize((100 + i, 100 + i))))
-    manifest = dataset.load(FolderSource(root), 8, tmp_path / "cache", LIMIT).manifest
+    manifest = packing.load(FolderSource(root), 8, tmp_path / "cache", LIMIT).manifest
     assert all(by_class["dog"] for by_class in manifest.counts().values())
     assert "another would lack a class" in manifest.notes[-1]
 
@@ -214,7 +214,7 @@ def test_choice_is_part_of_the_digest_unless_it_is_the_default(
 ) -> None:
     source = FolderSource(photo_folder)
     loaded = {
-        choice: dataset.load(source, 8, tmp_path / "cache", LIMIT, duplicates=choice)
+        choice: packing.load(source, 8, tmp_path / "cache", LIMIT, duplicates=choice)
         for choice in ("near", "exact", "off")
     }
     assert len({each.digest for each in loaded.values()}) == 3
@@ -248,7 +248,7 @@ def few_dogs(photo_folder: Path) -> Path:
 
 @pytest.fixture
 def loads(few_dogs: Path, tmp_path: Path) -> Callable[[], Dataset]:
-    return lambda: dataset.load(FolderSource(few_dogs), 8, tmp_path / "cache", LIMIT)
+    return lambda: packing.load(FolderSource(few_dogs), 8, tmp_path / "cache", LIMIT)
 
 
 def test_cached_splits_stay_when_photos_are_added(

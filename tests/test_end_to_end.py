@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from catdog_search.places import State
-from catdog_search.search import history
+from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
 
 COMMAND = [sys.executable, "-m", "catdog_search"]
@@ -91,7 +91,7 @@ def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path:
     assert code == -signal.SIGKILL
     first_lines = said.splitlines()[:3]
     assert any("drawn pictures" in line and "--data" in line for line in first_lines)
-    before = history.view(state, "tiny")
+    before = views.load_view(state, "tiny")
     assert before.trials[0].state == "COMPLETE"
 
     code, said = stop_at(arguments, "trial 1 epoch 1", signal.SIGINT)
@@ -100,7 +100,7 @@ def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path:
 
     done = call(*arguments, "--json")
     report = json.loads(done.stdout)
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert report["counts"] == {"COMPLETE": 3}
     assert view.best is not None
     best = {"number", "value", "params", "run_id"}
@@ -148,9 +148,9 @@ def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     answers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    best = history.view(state, "tiny").best
+    best = views.load_view(state, "tiny").best
     assert best is not None
-    model_id = history.view(state, "tiny").trials[best.number].model_id
+    model_id = views.load_view(state, "tiny").trials[best.number].model_id
     files = list(state.artifacts.rglob(f"{model_id}/**/model.keras"))
     assert len(files) == 1
     example = json.loads((files[0].parents[1] / "input_example.json").read_text())
@@ -178,7 +178,7 @@ def test_only_the_best_models_are_kept(study_file: Callable[..., Path], tmp_path
     )
     call("run", "--study", str(path), "--state", str(state.root))
     assert_only_kept_models_are_on_disk(state, kept=1)
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert view.best is not None
     assert [row.number for row in view.trials if row.model_id] == [view.best.number]
     call("promote", "--study", "tiny", "--state", str(state.root))

@@ -11,12 +11,12 @@ import pytest
 from pooled_family import POOLED, PooledParams
 from tiny_study import call
 
-from catdog_search import studies
-from catdog_search.config import StudyConfig
 from catdog_search.errors import DataError, StudyFileError
 from catdog_search.families import registry
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.limits import Limits
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 
 SIDE = 16
 WEIGHTS = 3 * (SIDE // 4) ** 2 + 1

@@ -17,8 +17,9 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.intervals import wilson
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.compare import majority, probe, verdict
+from catdog_search.report.compare import verdict
+from catdog_search.report.floors import majority, probe
+from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
 
 PUBLISHED = {"plain": {"train_accuracy": 0.95, "val_accuracy": 0.78}}
@@ -49,7 +50,7 @@ def test_compare_sets_recipes_beside_what_was_published_and_floors(
     found = json.loads(call("compare", "tiny", "other", "--json", *where).stdout)
     entries = {(e["study"], e["name"]): e for e in found["entries"]}
     plain = entries["tiny", "plain"]
-    rows = [row for row in history.view(compared, "tiny").trials if row.recipe]
+    rows = [row for row in views.load_view(compared, "tiny").trials if row.recipe]
     assert plain["numbers"] == [row.number for row in rows]
     assert plain["published"] == PUBLISHED["plain"]
     values = [row.value for row in rows if row.value is not None]
@@ -57,7 +58,7 @@ def test_compare_sets_recipes_beside_what_was_published_and_floors(
     assert plain["val_accuracy"]["deviation"] == pytest.approx(0, abs=1e-9)
     assert plain["n_weights"] == 42
     assert [len(curve) for curve in plain["curves"]] == [3, 3, 3]
-    best = history.view(compared, "other").best
+    best = views.load_view(compared, "other").best
     assert best is not None
     assert ("other", f"best (trial {best.number})") in entries
     assert found["floors"][0]["name"] == "majority class"
@@ -109,9 +110,9 @@ def test_verdict_names_what_the_curves_show(
 
 
 def test_floors_are_those_of_val(shared_cache: Path) -> None:
-    from catdog_search.data import dataset
+    from catdog_search.data import packing
 
-    packed = dataset.load(SyntheticSource(300), 32, shared_cache, 10**9)
+    packed = packing.load(SyntheticSource(300), 32, shared_cache, 10**9)
     x, y = packed.split("val")
     share = float(y.mean())
     floor = majority(packed)
@@ -181,7 +182,7 @@ def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path:
     }  # fmt: skip
     assert found["seen"] == {"train": 0, "val": 0, "test": 0, "new": n}
     assert found["interval"][0] < right / n < found["interval"][1]
-    best = history.view(state, "tiny").best
+    best = views.load_view(state, "tiny").best
     assert best is not None
     folder = tmp_path / "figures"
     said = call("evaluate", f"run:{best.run_id}", *where, "--figures", str(folder)).output
@@ -217,7 +218,7 @@ def test_evaluate_refuses_photos_of_test_unless_forced(
     where = ["--data", str(known), "--state", str(state.root)]
     refused = call("evaluate", "catdog", *where, code=1)
     assert "are of the test split, which is for promotion" in refused.output
-    best = history.view(state, "tiny").best
+    best = views.load_view(state, "tiny").best
     assert best is not None
     client = Store.of(state).client()
     assert "test_looked_at" not in client.get_run(best.run_id).data.tags
@@ -230,10 +231,10 @@ def test_evaluate_refuses_photos_of_test_unless_forced(
 
 def _counts(folder: Path) -> dict[str, dict[str, int]]:
     from catdog_search import places
-    from catdog_search.data import dataset
+    from catdog_search.data import packing
     from catdog_search.data.sources import open_source
 
-    packed = dataset.load(open_source(str(folder)), 16, places.cache_folder(), 10**9)
+    packed = packing.load(open_source(str(folder)), 16, places.cache_folder(), 10**9)
     return {str(k): v for k, v in packed.manifest.counts().items()}
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog_search import studies
 from catdog_search.data.decode import decode, resize
 from catdog_search.families.base import AUGMENTATIONS
 from catdog_search.families.cnn import CnnParams, cost_of_cnn
@@ -22,7 +21,8 @@ from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.models.normalization import FusedBatchNormalization
 from catdog_search.models.resnet50 import build_backbone, build_head
-from catdog_search.search.chance import Chance
+from catdog_search.search.proposal.uniform import Chance
+from catdog_search.study import studies
 
 
 def pixels(n: int, side: int, seed: int = 0) -> np.ndarray:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from tiny_study import run
 
 from catdog_search import cli
-from catdog_search.data import dataset, lettering
+from catdog_search.data import lettering, packing
 from catdog_search.data.lettering import in_figure, lettered
 from catdog_search.data.sources import SyntheticSource, open_source
 from catdog_search.figures.predictions import Photos, Predictions
@@ -74,7 +74,7 @@ def test_audit_takes_any_name(oddly_named: Path, tmp_path: Path) -> None:
 
 def test_study_takes_any_name(state: State, tmp_path: Path, drawn: SyntheticSource) -> None:
     root = laid_out((b"b\xe9$\x1b", "猫".encode()), tmp_path, drawn)
-    photos = dataset.load(open_source(str(root)), 8, tmp_path / "cache", LIMIT)
+    photos = packing.load(open_source(str(root)), 8, tmp_path / "cache", LIMIT)
     report = run(state, photos, 1, drawn=True)
     assert report.view.counts == {"COMPLETE": 1}
     client = Store.of(state).client()

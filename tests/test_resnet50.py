@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from tiny_training import go_on, train
 
-from catdog_search import studies
-from catdog_search.config import StudyConfig
 from catdog_search.errors import DataError
 from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50, trained_stages
 from catdog_search.families.weights import require_weights, stages_in
 from catdog_search.models.resnet50 import build_backbone, build_head
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 from catdog_search.training.execution import Execution
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.result import TrainData

@@ -26,14 +26,14 @@ from tiny_study import (
     run,
 )
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
 from catdog_search.places import State, file_lock
-from catdog_search.search import history
-from catdog_search.search.messages import Event, Notice, Planned, TrialEnded, TrialStarted
-from catdog_search.search.storage import load_study
+from catdog_search.search.events import Event, Notice, Planned, TrialEnded, TrialStarted
+from catdog_search.search.study import views
+from catdog_search.search.study.storage import load_study
 from catdog_search.tracking.store import Store
 
 Act = Callable[..., None]
@@ -122,12 +122,12 @@ def test_changed_study_is_refused_with_the_difference(
     with pytest.raises(StateError) as caught:
         run(state, pictures, 2, table=change)
     assert says in str(caught.value)
-    assert history.view(state, "tiny").finished == 1
+    assert views.load_view(state, "tiny").finished == 1
 
 
 def test_changed_photos_are_refused(state: State, pictures: Dataset, shared_cache: Path) -> None:
     run(state, pictures, 1)
-    others = dataset.load(SyntheticSource(120), 8, shared_cache, 10**9)
+    others = packing.load(SyntheticSource(120), 8, shared_cache, 10**9)
     with pytest.raises(StateError, match="dataset_digest was"):
         run(state, others, 2)
 
@@ -204,7 +204,7 @@ def test_bug_is_recorded_and_stops_the_study(
     with pytest.raises(TrialFailedError, match=r"trial 1 failed .* ZeroDivisionError") as caught:
         run(state, pictures, 3)
     assert "a bug on demand" in Path(str(caught.value.trace)).read_text()
-    assert [row.state for row in history.view(state, "tiny").trials] == ["COMPLETE", "FAIL"]
+    assert [row.state for row in views.load_view(state, "tiny").trials] == ["COMPLETE", "FAIL"]
     assert_stores_agree(state)
     assert run(state, pictures, 3).view.counts == {"COMPLETE": 2, "FAIL": 1}
 
@@ -300,7 +300,7 @@ def test_killed_coordinator_is_resumed_and_takes_its_worker_along(
     while any(map(is_alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(is_alive, workers))
-    before = history.view(state, "tiny")
+    before = views.load_view(state, "tiny")
     report = run(state, pictures, 4)
     assert report.view.counts == {"COMPLETE": 4}
     known = [row.params for row in before.trials if row.params]
@@ -391,7 +391,7 @@ def test_trials_at_once_are_all_taken_up_after_a_kill(
             started += process.stdout.readline().startswith("TrialStarted")
         process.kill()
         process.wait()
-    left = history.view(state, "tiny")
+    left = views.load_view(state, "tiny")
     assert left.counts["RUNNING"] == 2
     report = run(state, pictures, 4, trials_per_gpu=2)
     assert report.view.counts == {"COMPLETE": 4}
@@ -406,6 +406,6 @@ def test_bug_beside_another_trial_leaves_that_one_to_be_taken_up(
     act(call_1="bug")
     with pytest.raises(TrialFailedError):
         run(state, pictures, 4, trials_per_gpu=2)
-    assert history.view(state, "tiny").counts == {"FAIL": 1, "RUNNING": 1}
+    assert views.load_view(state, "tiny").counts == {"FAIL": 1, "RUNNING": 1}
     assert run(state, pictures, 4).view.counts == {"FAIL": 1, "COMPLETE": 3}
     assert_stores_agree(state)

@@ -16,9 +16,9 @@ from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.copies import lost
-from catdog_search.search.messages import Event, TrialEnded, TrialStarted
+from catdog_search.search.events import Event, TrialEnded, TrialStarted
+from catdog_search.search.study import schema
+from catdog_search.search.study.copies import lost
 
 
 def delete_trial(state: State) -> None:
@@ -80,7 +80,7 @@ def test_row_that_changed_is_for_the_doctor_and_stops_no_run(
 ) -> None:
     run(state, pictures, 2)
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
-        connection.execute("delete from trial_user_attributes where key = ?", (history.SCORES,))
+        connection.execute("delete from trial_user_attributes where key = ?", (schema.SCORES,))
     assert lost(state, "tiny") == []
     (line,) = lost(state, thorough=True)
     assert "trial 0, trial 1 of the copy are not there" in line

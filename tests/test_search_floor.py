@@ -8,9 +8,9 @@ import typing
 import numpy as np
 import pytest
 
-from catdog_search.config import Metric
-from catdog_search.search.floor import always
-from catdog_search.training.evaluate import scores
+from catdog_search.evaluation.floor import always
+from catdog_search.study.config import Metric
+from catdog_search.training.metrics import scores
 
 COUNTS = {"cat": 66, "dog": 4}
 

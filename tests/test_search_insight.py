@@ -15,16 +15,11 @@ from tiny_study import TABLE, mlflow_children, run
 
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
-from catdog_search.figures.study import (
-    Point,
-    importance_bars,
-    optimization_history,
-    slices,
-)
+from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.history import StudyView, view_of
-from catdog_search.search.insight import importance, noise, replicates
+from catdog_search.search.study import views
+from catdog_search.search.study.insight import importance, noise, replicates
+from catdog_search.search.study.views import StudyView, view_of
 from catdog_search.tracking.store import Store
 
 SPACE = {**TABLE["space"], "block": {"choices": ["plain", "residual"]}}
@@ -227,5 +222,5 @@ def test_importance_bars_are_in_order_with_the_largest_on_top() -> None:
 
 def test_view_survives_a_study_that_was_only_asked(state: State, pictures: Dataset) -> None:
     run(state, pictures, 1)
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert (view.metric, view.n_val) == ("val_accuracy", len(pictures.rows("val")))

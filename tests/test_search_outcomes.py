@@ -15,15 +15,18 @@ from mlflow.exceptions import MlflowException
 from tiny_study import TABLE, assert_stores_agree, children_of, run
 
 from catdog_search.cli.run import say_report
-from catdog_search.config import LimitsConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.machine import cgroups
 from catdog_search.places import State
-from catdog_search.search import history, limits, pool
-from catdog_search.search.messages import Event, Launch, Notice, Ready, Start, TrialEnded
-from catdog_search.search.record import StudyRecord
-from catdog_search.search.storage import load_study
+from catdog_search.search import limits
+from catdog_search.search.events import Event, Notice, Ready, TrialEnded
+from catdog_search.search.study import views
+from catdog_search.search.study.record import StudyRecord
+from catdog_search.search.study.storage import load_study
+from catdog_search.search.workers import local
+from catdog_search.search.workers.messages import Launch, Start
+from catdog_search.study.config import LimitsConfig
 from catdog_search.tracking.store import Store
 
 Act = Callable[..., None]
@@ -64,7 +67,7 @@ def test_kernel_kill_is_told_from_a_crash_by_the_counter(
     monkeypatch.setenv("FAKE_OOM_COUNTER", str(own / "memory.events"))
     act(call_2="killed_by_the_kernel")
     assert_constraint(state, pictures, "oom", spawned=True)
-    assert "kernel" in str(history.view(state, "tiny").trials[1].error)
+    assert "kernel" in str(views.load_view(state, "tiny").trials[1].error)
 
 
 def test_worker_above_its_own_limit_is_out_of_memory(
@@ -73,7 +76,7 @@ def test_worker_above_its_own_limit_is_out_of_memory(
     act(call_2="hog")
     table = {"limits": {"max_memory_gb": 0.6}}
     assert_constraint(state, pictures, "oom", table=table, spawned=True)
-    assert "at most 0.60" in str(history.view(state, "tiny").trials[1].error)
+    assert "at most 0.60" in str(views.load_view(state, "tiny").trials[1].error)
 
 
 def test_divergence_is_a_constraint(state: State, pictures: Dataset, act: Act) -> None:
@@ -90,7 +93,7 @@ def test_hang_is_a_crash(state: State, pictures: Dataset, act: Act) -> None:
     act(call_2="hang", call_3="hang")
     # 9 s: the pictures are packed and the imports done, so nothing else takes so long.
     assert_constraint(state, pictures, "crashed", table={"limits": {"stall_minutes": 0.15}})
-    assert "no sign of life" in str(history.view(state, "tiny").trials[1].error)
+    assert "no sign of life" in str(views.load_view(state, "tiny").trials[1].error)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_full_disk_stops_the_study_and_keeps_the_trial(
     act(call_2="ENOSPC")
     with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
         run(state, pictures, 2)
-    assert [row.state for row in history.view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
+    assert [row.state for row in views.load_view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(state)
 
@@ -193,7 +196,7 @@ def test_worker_that_dies_between_trials_costs_nothing(state: State, pictures: D
 def test_worker_is_recycled_and_a_spare_waits(
     state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "SPARE_AFTER_S", 0.0)
+    monkeypatch.setattr(local, "SPARE_AFTER_S", 0.0)
     monkeypatch.setenv("FAKE_STEP_S", "0.5")
     seen: list[set[int]] = []
 
@@ -355,12 +358,12 @@ def test_mapped_files_are_not_memory_that_a_worker_holds(tmp_path: Path) -> None
     path = tmp_path / "features"
     with path.open("wb") as file:
         file.truncate(size)
-    before = pool.held_bytes(os.getpid())
+    before = local.held_bytes(os.getpid())
     mapped = np.memmap(path, np.uint8, "r")
     assert mapped.sum() == 0  # every page is looked at
-    assert pool.held_bytes(os.getpid()) - before < size / 4
+    assert local.held_bytes(os.getpid()) - before < size / 4
     copied = np.ones(size, np.uint8)
-    assert pool.held_bytes(os.getpid()) - before > size * 3 / 4
+    assert local.held_bytes(os.getpid()) - before > size * 3 / 4
     assert copied.all()
 
 
@@ -375,7 +378,7 @@ def test_mapped_files_are_not_memory_that_a_worker_holds(tmp_path: Path) -> None
 def test_worker_is_worn_by_memory_and_by_trials(
     tmp_path: Path, launch: dict[str, int], is_worn: bool
 ) -> None:
-    worker = pool.LocalWorker(Launch(tmp_path / "log", "tensorflow", FakeTrainer, **launch))
+    worker = local.LocalWorker(Launch(tmp_path / "log", "tensorflow", FakeTrainer, **launch))
     try:
         worker.send(Start())
         while not isinstance(worker.connection.recv(), Ready):

@@ -21,9 +21,9 @@ from tiny_study import assert_stores_agree, mlflow_children, run
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.search import history, storage
-from catdog_search.search.messages import EpochDone, Event, Notice
-from catdog_search.search.reconcile import reconcile
+from catdog_search.search.events import EpochDone, Event, Notice
+from catdog_search.search.study import schema, storage, views
+from catdog_search.search.study.reconcile import reconcile
 from catdog_search.tracking.store import Store
 
 Act = Callable[..., None]
@@ -46,7 +46,7 @@ def in_epoch(number: int, do: Callable[[], object], said: list[str]) -> Callable
 
 def assert_goes_on(state: State, pictures: Dataset, attempts: int = 2) -> None:
     """Trial 1 was left to be taken up; the next call does, and both stores agree."""
-    before = history.view(state, "tiny")
+    before = views.load_view(state, "tiny")
     assert [row.state for row in before.trials] == ["COMPLETE", "RUNNING"]
     report = run(state, pictures, 2)
     assert report.view.counts == {"COMPLETE": 2}
@@ -126,7 +126,7 @@ def test_run_that_somebody_deletes_costs_an_attempt_and_no_trial(
     state: State, pictures: Dataset
 ) -> None:
     def delete() -> None:
-        row = history.view(state, "tiny").trials[1]
+        row = views.load_view(state, "tiny").trials[1]
         Store.of(state).client().delete_run(row.run_id)
 
     with pytest.raises(StateError, match="see who deleted it"):
@@ -341,5 +341,5 @@ def test_answer_that_is_lost_makes_no_second_run(
     assert len(mlflow_children(state, report.view)) == 2
     client = Store.of(state).client()
     experiment = client.get_experiment_by_name("tiny")
-    uid = storage.load_study(state, "tiny").user_attrs[storage.UID]
+    uid = storage.load_study(state, "tiny").user_attrs[schema.UID]
     assert len(client.search_runs([experiment.experiment_id], f"tags.study_uid = '{uid}'")) == 1

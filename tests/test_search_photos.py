@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from tiny_study import assert_stores_agree, run
 
-from catdog_search.data import cache, dataset
+from catdog_search.data import cache, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.messages import EpochDone, Event, Notice, Planned, TrialEnded
+from catdog_search.search.events import EpochDone, Event, Notice, Planned, TrialEnded
+from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def packed(folder: Path) -> Callable[[], Dataset]:
-    return lambda: dataset.load(SyntheticSource(100), 8, folder, 10**9)
+    return lambda: packing.load(SyntheticSource(100), 8, folder, 10**9)
 
 
 class Listener:
@@ -45,7 +45,7 @@ class Listener:
 
 
 def parent_status(state: State) -> str:
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     return str(Store.of(state).client().get_run(view.parent_run_id).info.status)
 
 
@@ -86,13 +86,13 @@ def test_photos_that_cannot_be_made_again_leave_the_study_to_be_gone_on_with(
     state: State, packed: Callable[[], Dataset], folder: Path
 ) -> None:
     def other() -> Dataset:
-        return dataset.load(SyntheticSource(80), 8, folder, 10**9)
+        return packing.load(SyntheticSource(80), 8, folder, 10**9)
 
     listener = Listener(TrialEnded, lambda: shutil.rmtree(folder))
     with pytest.raises(StateError, match="can't be made again: 80 drawn pictures holds other ones"):
         run(state, packed(), 3, listener=listener, remake=other)
     assert parent_status(state) == "FAILED"
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert "FAIL" not in view.counts
     assert_stores_agree(state)
     report = run(state, packed(), 3)

@@ -10,12 +10,12 @@ import pytest
 from fake_training import FakeTrainer
 from tiny_study import TABLE
 
-from catdog_search import studies
-from catdog_search.config import StudyConfig
 from catdog_search.errors import BackendError, CatdogError, DataError, RequestError, StudyFileError
 from catdog_search.places import State
 from catdog_search.search.coordinator import run_study
 from catdog_search.search.prepare import Prepared, Request, prepare
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 from catdog_search.training.execution import Wish
 
 DRAWN = {"source": "synthetic", "synthetic_n": 100}

@@ -21,9 +21,9 @@ from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
-from catdog_search.search import history
-from catdog_search.search.history import StudyView
-from catdog_search.search.reconcile import reconcile
+from catdog_search.search.study import schema, views
+from catdog_search.search.study.reconcile import reconcile
+from catdog_search.search.study.views import StudyView
 from catdog_search.tracking.store import Store
 
 
@@ -85,11 +85,11 @@ def leave_checkpoint(state: State, view: StudyView) -> str:
 
 def forget_model(state: State, view: StudyView) -> str:
     shutil.rmtree(state.root / "copies")  # or the new row would be told as damage
-    study = history.load_study(state, "tiny")
+    study = views.load_study(state, "tiny")
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute(
             "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
-            (study.get_trials()[1]._trial_id, history.MODEL_ID, '"m-gone"'),
+            (study.get_trials()[1]._trial_id, schema.MODEL_ID, '"m-gone"'),
         )
     return "trial 1 should keep the model m-gone, which is gone"
 
@@ -128,7 +128,7 @@ def test_damage_is_said_left_alone_and_mended_on_request(
     again = runner.invoke(main, ["doctor", "--state", str(state.root)])
     assert "ok    stores: Optuna and MLflow agree" in again.output
     assert_stores_agree(state)
-    assert len(mlflow_children(state, history.view(state, "tiny"))) >= 2
+    assert len(mlflow_children(state, views.load_view(state, "tiny"))) >= 2
 
 
 def test_repaired_study_goes_on(state: State, pictures: Dataset) -> None:
@@ -153,7 +153,7 @@ def test_running_study_is_left_alone(state: State, pictures: Dataset) -> None:
 
 def best_of(state: State) -> tuple[int, str, Path]:
     """Number, model and the model's folder of the best trial."""
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert view.best is not None
     row = view.trials[view.best.number]
     model_id = row.model_id or ""
@@ -211,7 +211,7 @@ def test_model_without_files_is_forgotten(home: State) -> None:
     forget_origins(home)
     assert f"trial {number} should keep the model {model_id}, which is gone" in doctor(home, code=1)
     doctor(home, "--repair", code=0)
-    assert history.view(home, "tiny").trials[number].model_id is None
+    assert views.load_view(home, "tiny").trials[number].model_id is None
 
 
 def take_artifacts_away(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_model_that_cannot_be_looked_at_is_not_forgotten(
     (line,) = [line for line in said.splitlines() if f"trial {number} should keep" in line]
     assert "can't be seen" in line
     assert cure in said
-    assert history.view(home, "tiny").trials[number].model_id == model_id
+    assert views.load_view(home, "tiny").trials[number].model_id == model_id
 
 
 @pytest.mark.parametrize("hide", [lead_out, move_outside])
@@ -301,7 +301,7 @@ def test_model_that_another_store_may_have_is_not_forgotten(
     said = doctor(home, "--repair", code=1)
     assert "mended  study tiny: 2 trials in Optuna, and no run in" in said
     assert f"mend: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
-    assert history.view(home, "tiny").trials[number].model_id == model_id
+    assert views.load_view(home, "tiny").trials[number].model_id == model_id
 
 
 def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
@@ -317,14 +317,14 @@ def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
         doctor(home, "--repair", code=1)
         said = doctor(home, "--repair", code=1)
     assert "the study was tracked at" in said
-    assert history.view(home, "tiny").trials[number].model_id == model_id
+    assert views.load_view(home, "tiny").trials[number].model_id == model_id
 
 
 def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: State) -> None:
     shutil.rmtree(home.root / "copies")  # or the lost trial would be brought back
     number, _, _ = best_of(home)
-    run_id = history.view(home, "tiny").trials[number].run_id or ""
-    study = history.load_study(home, "tiny")
+    run_id = views.load_view(home, "tiny").trials[number].run_id or ""
+    study = views.load_study(home, "tiny")
     sql(
         home.optuna_db,
         "update trials set state = 'RUNNING' where trial_id = ?",

@@ -22,9 +22,9 @@ from catdog_search import identity
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.places import State, file_lock
-from catdog_search.search import history, relocate
-from catdog_search.search.messages import EpochDone, Event, TrialEnded
-from catdog_search.search.storage import open_storage
+from catdog_search.search.events import EpochDone, Event, TrialEnded
+from catdog_search.search.study import relocate, views
+from catdog_search.search.study.storage import open_storage
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
 from catdog_search.tracking.runs import StudyRuns
@@ -197,7 +197,7 @@ def test_copy_whose_relocation_was_cut_off_is_refused_and_ended_by_the_next(
     original = listing(done.root)
     cut_off(copy, moment)
     with pytest.raises(StateError, match="its relocation was cut off; go on with `catdog"):
-        history.view(copy, "tiny")
+        views.load_view(copy, "tiny")
     assert relocate.relocate(copy).is_copy
     assert_is_own(copy, done)
     assert listing(done.root) == original
@@ -206,7 +206,7 @@ def test_copy_whose_relocation_was_cut_off_is_refused_and_ended_by_the_next(
 def assert_is_own(copy: State, original: State) -> None:
     """Another id, another uid in both stores, and no word of the original."""
     assert names_nothing_else(copy, original.root)
-    uid, other = (history.load_study(s, "tiny").user_attrs["study_uid"] for s in (copy, original))
+    uid, other = (views.load_study(s, "tiny").user_attrs["study_uid"] for s in (copy, original))
     assert uid != other
     assert StudyRuns.exist(Store.of(copy), "tiny", uid)
     assert not StudyRuns.exist(Store.of(copy), "tiny", other)
@@ -409,9 +409,9 @@ def test_state_that_is_tracked_on_a_server_has_an_identity_too(
     put(first.root, tmp_path / "b")
     state = State.at(str(tmp_path / "b"))
     with pytest.raises(StateError, match="catdog-search relocate"):
-        history.view(state, "tiny")
+        views.load_view(state, "tiny")
     relocate.relocate(state)
-    attrs = history.load_study(state, "tiny").user_attrs
+    attrs = views.load_study(state, "tiny").user_attrs
     assert attrs["tracking_uri"] == "http://there:1"
     # A moved one goes on with its runs; a copy would take those of the original for its own.
     assert (attrs["study_uid"] == "1") == (put is os.rename)
@@ -432,7 +432,7 @@ def test_copy_on_a_server_leaves_runs_and_models_to_the_original(
     assert [row.kept for row in view.trials].count(True) == 1
     after = {p: t for p, t in listing(home.root).items() if p.startswith("artifacts")}
     assert {p: after.get(p) for p in before} == before
-    assert view.parent_run_id != history.view(home, "tiny").parent_run_id
+    assert view.parent_run_id != views.load_view(home, "tiny").parent_run_id
 
 
 @pytest.mark.parametrize(

@@ -12,16 +12,16 @@ import pytest
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial
 
-from catdog_search.config import PrunerConfig, SamplerConfig
 from catdog_search.errors import StateError
-from catdog_search.search import history
-from catdog_search.search.chance import Chance
-from catdog_search.search.feasibility import failure_risk
-from catdog_search.search.propose import SamplingProposer, _by_chance, is_exhausted
-from catdog_search.search.pruner import make_pruner, report_epoch
-from catdog_search.search.sampler import PerTrialSampler, make_sampler, trial_seed
-from catdog_search.search.storage import FINGERPRINT
+from catdog_search.search.proposal.feasibility import failure_risk
+from catdog_search.search.proposal.propose import SamplingProposer, _by_chance, is_exhausted
+from catdog_search.search.proposal.pruner import make_pruner, report_epoch
+from catdog_search.search.proposal.sampler import PerTrialSampler, make_sampler, trial_seed
+from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.study import schema, views
+from catdog_search.search.study.schema import FINGERPRINT
 from catdog_search.space import Choice, Fixed, Params, Range, Space, params_key
+from catdog_search.study.config import PrunerConfig, SamplerConfig
 
 NUMBERS = Space({"x": Range(-1.0, 1.0), "n": Range(0, 3)})
 MIXED = Space(
@@ -39,11 +39,11 @@ def optimize(study: optuna.Study, n: int, space: Space = NUMBERS) -> list[Params
     assert isinstance(study.sampler, PerTrialSampler)
     proposer = SamplingProposer(study, study.sampler, space)
     for _ in range(n):
-        done = [t.user_attrs[history.PARAMS] for t in study.trials if t.state.is_finished()]
+        done = [t.user_attrs[schema.PARAMS] for t in study.trials if t.state.is_finished()]
         trial = study.ask()
         params = proposer.propose(trial, [params_key(p) for p in done])
         study.tell(trial, sum(abs(v) for v in params.values() if isinstance(v, float)))
-    return [t.user_attrs[history.PARAMS] for t in study.trials]
+    return [t.user_attrs[schema.PARAMS] for t in study.trials]
 
 
 def study_in(
@@ -156,7 +156,7 @@ def test_trials_of_an_older_version_are_known_by_their_step() -> None:
     study.set_user_attr(FINGERPRINT, json.dumps({"space": STEPS.as_dict()}))
     for number in range(3):
         old = {"x": 0.1 + number * 0.1}
-        kept = {history.PARAMS: {**old, "n": 1}}
+        kept = {schema.PARAMS: {**old, "n": 1}}
         x = optuna.distributions.FloatDistribution(0.1, 0.5, step=0.1)
         study.add_trial(
             optuna.trial.create_trial(
@@ -164,7 +164,7 @@ def test_trials_of_an_older_version_are_known_by_their_step() -> None:
             )
         )
     assert study.trials[2].params["x"] != 0.3
-    view = history.view_of(study)
+    view = views.view_of(study)
     assert [row.params["x"] for row in view.trials] == [0.1, 0.2, 0.3]
     assert [row.varied["x"] for row in view.trials] == [0.1, 0.2, 0.3]
     assert view.tried == {params_key({"x": x, "n": 1}): i for i, x in enumerate((0.1, 0.2, 0.3))}

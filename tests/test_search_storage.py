@@ -11,7 +11,12 @@ import pytest
 
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.search.storage import differences, existing_studies, load_study, open_storage
+from catdog_search.search.study.storage import (
+    differences,
+    existing_studies,
+    load_study,
+    open_storage,
+)
 
 
 def open_and_use(root: str) -> None:

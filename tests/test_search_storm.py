@@ -31,13 +31,13 @@ from tiny_study import (
     run,
 )
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.messages import BatchDone, EpochDone, Event
-from catdog_search.search.reconcile import reconcile
+from catdog_search.search.events import BatchDone, EpochDone, Event
+from catdog_search.search.study import views
+from catdog_search.search.study.reconcile import reconcile
 from catdog_search.tracking.store import Store
 
 # Real networks, and pictures that are no larger than they must be.
@@ -96,7 +96,7 @@ def _command(pid: int) -> str:
 
 def assert_whole(state: State, trials: int) -> None:
     """Exactly the asked trials, none twice, none open, both stores of one mind."""
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     assert len(view.trials) == view.finished == trials
     assert set(view.counts) <= {"COMPLETE", "PRUNED"}
     assert {row.ending for row in view.trials} <= {"finished", "crashed"}
@@ -123,14 +123,14 @@ def test_storm_of_30_kills_leaves_a_whole_study(
 
 
 def test_storm_over_real_training_leaves_a_whole_study(state: State, shared_cache: Path) -> None:
-    pictures = dataset.load(SyntheticSource(200), 16, shared_cache, 10**9)
+    pictures = packing.load(SyntheticSource(200), 16, shared_cache, 10**9)
     killed = storm(state, pictures, REAL, 4, 5, "keras", seed=3, longest_s=12)
     assert killed.total() >= 3
     assert_whole(state, 4)
 
 
 def test_real_training_goes_on_from_its_last_whole_epoch(state: State, shared_cache: Path) -> None:
-    pictures = dataset.load(SyntheticSource(200), 16, shared_cache, 10**9)
+    pictures = packing.load(SyntheticSource(200), 16, shared_cache, 10**9)
     with coordinator_process(state, pictures, 1, REAL, "keras") as process:
         assert process.stdout is not None
         heard = [process.stdout.readline().strip() for _ in range(3)]
@@ -168,15 +168,15 @@ def main() -> None:
     state.create()
     started = time.monotonic()
     if asked.real:
-        pictures = dataset.load(SyntheticSource(400), 16, folder, 10**9)
+        pictures = packing.load(SyntheticSource(400), 16, folder, 10**9)
         facts = (REAL, asked.trials, asked.kills, "keras", asked.seed, 14)
     else:
         os.environ["FAKE_STEP_S"] = "0.3"
-        pictures = dataset.load(SyntheticSource(100), 8, folder, 10**9)
+        pictures = packing.load(SyntheticSource(100), 8, folder, 10**9)
         facts = (TABLE, asked.trials, asked.kills, "fake_training", asked.seed, 3)
     killed = storm(state, pictures, *facts, at_once=asked.at_once)
     assert_whole(state, asked.trials)
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     attempts = len(mlflow_children(state, view))
     print(f"killed {dict(killed)}; trials {view.counts}; {attempts} attempts; whole")
     print(f"{time.monotonic() - started:.0f} s")

@@ -22,9 +22,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from fake_training import FakeTrainer
 from catdog_search import clock
-from catdog_search.search import pool
+from catdog_search.search.workers import local
 from catdog_search.search.interrupt import StopRequest
-from catdog_search.search.messages import Launch, Ready, Start
+from catdog_search.search.events import Ready
+from catdog_search.search.workers.messages import Launch, Start
 
 if __name__ == "__main__":
     worker = pool.LocalWorker(Launch(Path(sys.argv[1]), "tensorflow", FakeTrainer, stall_s=2.0))

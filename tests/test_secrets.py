@@ -23,8 +23,8 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.places import State
 from catdog_search.redact import redact, redact_all
-from catdog_search.search import history
-from catdog_search.search.messages import Event
+from catdog_search.search.events import Event
+from catdog_search.search.study import schema, views
 from catdog_search.tracking.store import Store
 
 USER, PASSWORD = "an:user", "hunter2/@?#ü"
@@ -287,7 +287,7 @@ def test_trace_that_is_saved_holds_no_secret(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("at http://user:hunter2@host, file b\udce9b")
 
-    no_secrets.setattr("catdog_search.studies.available", fail)
+    no_secrets.setattr("catdog_search.study.studies.available", fail)
     done = CliRunner().invoke(cli.main, ["studies", "--debug"])
     assert "bug: ZeroDivisionError: at http://host, file b\\xe9b; `catdog" in done.output
     (trace,) = tmp_path.glob("*.trace.txt")
@@ -296,8 +296,8 @@ def test_trace_that_is_saved_holds_no_secret(
 
 def test_uri_that_an_older_version_stored_is_read_without_credentials() -> None:
     study = optuna.create_study()
-    study.set_user_attr(history.TRACKING_URI, "http://user:hunter2@host:5000")
-    assert history.view_of(study).tracking_uri == "http://host:5000"
-    history.note_tracking(study, "http://host:5000")
+    study.set_user_attr(schema.TRACKING_URI, "http://user:hunter2@host:5000")
+    assert views.view_of(study).tracking_uri == "http://host:5000"
+    views.note_tracking(study, "http://host:5000")
     assert "hunter2" not in str(study.user_attrs)
-    assert history.TRACKED not in study.user_attrs
+    assert schema.TRACKED not in study.user_attrs

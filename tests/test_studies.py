@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from catdog_search import studies
-from catdog_search.config import StudyConfig
 from catdog_search.errors import StudyFileError
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 
 SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 

@@ -14,14 +14,15 @@ from click.testing import CliRunner
 from rich.console import Console
 from tiny_study import TABLE, assert_stores_agree, run
 
-from catdog_search import cli, studies
+from catdog_search import cli
+from catdog_search.cli.display import LiveDisplay
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, DataError, StateError, StudyFileError
 from catdog_search.markup import as_figure_text, as_markdown
 from catdog_search.places import State
-from catdog_search.search.messages import Event, Notice, StudyOpened, TrialStarted
-from catdog_search.search.reconcile import reconcile
-from catdog_search.terminal import LiveDisplay
+from catdog_search.search.events import Event, Notice, StudyOpened, TrialStarted
+from catdog_search.search.study.reconcile import reconcile
+from catdog_search.study import studies
 from catdog_search.tracking.filters import equals
 from catdog_search.tracking.registry import register_champion
 from catdog_search.tracking.store import Store, sqlite_file, sqlite_uri

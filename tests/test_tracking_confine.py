@@ -14,13 +14,13 @@ from mlflow import MlflowClient
 from PIL import Image
 from tiny_study import TABLE, listing, run
 
-from catdog_search import studies
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
 from catdog_search.places import State
 from catdog_search.retry import Retry
-from catdog_search.search import history
-from catdog_search.search.relocate import relocate
+from catdog_search.search.study import views
+from catdog_search.search.study.relocate import relocate
+from catdog_search.study import studies
 from catdog_search.tracking.confine import require_below
 from catdog_search.tracking.models import log_model
 from catdog_search.tracking.own import Client
@@ -166,8 +166,8 @@ def outside(home: State, tmp_path: Path) -> Path:
 def test_nothing_is_written_or_deleted_where_a_store_says_outside(
     home: State, outside: Path
 ) -> None:
-    view = history.view(home, "tiny")
-    uid = history.load_study(home, "tiny").user_attrs["study_uid"]
+    view = views.load_view(home, "tiny")
+    uid = views.load_study(home, "tiny").user_attrs["study_uid"]
     runs = StudyRuns.open(Store.of(home), "tiny", uid)
     row = view.trials[0]
     run_id, model_id = row.run_id or "", row.model_id
@@ -198,7 +198,7 @@ def test_model_is_not_logged_where_its_experiment_says_outside(home: State, tmp_
     with closing(sqlite3.connect(home.mlflow_db)) as connection, connection:
         connection.execute("update experiments set artifact_location = ?", (str(tmp_path / "x"),))
     client = Store.of(home).client()
-    run_id = history.view(home, "tiny").trials[0].run_id or ""
+    run_id = views.load_view(home, "tiny").trials[0].run_id or ""
     with pytest.raises(StateError, match="outside of this state's"):
         log_model(client, run_id, None, "tensorflow", {}, None, Retry(""))  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
@@ -283,7 +283,7 @@ def test_run_remembered_from_another_folder_is_written_where_its_store_says(
     home: State, tmp_path: Path
 ) -> None:
     """MLflow keeps a run's place in memory, by an id that a copy of the store has too."""
-    run_id = history.view(home, "tiny").trials[0].run_id or ""
+    run_id = views.load_view(home, "tiny").trials[0].run_id or ""
     Store.of(home).client()
     MlflowClient(Store.of(home).uri).log_artifact(run_id, __file__)
     other = tmp_path / "other"

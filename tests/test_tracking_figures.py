@@ -14,12 +14,7 @@ from matplotlib.text import Text
 from catdog_search.figures import trial as figures
 from catdog_search.figures.comparison import Bar, accuracies, curves, page
 from catdog_search.figures.predictions import Photos, Predictions
-from catdog_search.figures.study import (
-    Point,
-    importance_bars,
-    optimization_history,
-    slices,
-)
+from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
 
 NAMES = ("cat", "dog")
 GOT = Predictions(np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.95, 0.4, 0.8, 0.3]))

@@ -21,13 +21,13 @@ import pytest
 from pooled_family import POOLED
 from tiny_training import BACKEND, PARAMS, config, go_on, train
 
-from catdog_search.config import Metric
 from catdog_search.families import registry
 from catdog_search.families.cnn import CnnParams
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.models.loading import ForeignModelError, load_exported
 from catdog_search.search.limits import Limits
+from catdog_search.study.config import Metric
 from catdog_search.training import checkpoint
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import (
@@ -40,10 +40,10 @@ from catdog_search.training.callbacks import (
 from catdog_search.training.checkpoint import UnusableError
 from catdog_search.training.cnn import CnnTraining
 from catdog_search.training.device import is_out_of_memory, product_rate
-from catdog_search.training.evaluate import scores
 from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.job import job_of
 from catdog_search.training.loop import restore, training_key
+from catdog_search.training.metrics import scores
 from catdog_search.training.optimize import Scores, learning_rate
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
@@ -646,7 +646,7 @@ def test_deterministic_training_is_the_same_to_the_bit(
 ) -> None:
     code = """
 import hashlib, numpy as np
-from catdog_search import studies
+from catdog_search.study import studies
 from catdog_search.training.device import set_deterministic
 from catdog_search.training.job import job_of
 from catdog_search.training.loop import train

@@ -17,15 +17,15 @@ from click.testing import CliRunner, Result
 from fake_training import AbsentTrainer, FakeTrainer
 from warm_workers import blank_figures, warm_workers
 
-from catdog_search import studies
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.identity import local_path
 from catdog_search.places import State
-from catdog_search.search import history
 from catdog_search.search.coordinator import Options, Report, run_study
-from catdog_search.search.history import StudyView
+from catdog_search.search.study import schema, views
+from catdog_search.search.study.views import StudyView
 from catdog_search.search.workers.trainer import MakeTrainer
+from catdog_search.study import studies
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.vocabulary import PARENT
 from catdog_search.training.trainer import KerasTrainer
@@ -110,11 +110,11 @@ def add_model(state: State, view: StudyView, number: int) -> str:
     made.add_flavor("keras", data="data")
     made.save(str(folder / "MLmodel"))
     client.finalize_logged_model(model.model_id, "READY")
-    trial = history.load_study(state, "tiny").get_trials()[number]
+    trial = views.load_study(state, "tiny").get_trials()[number]
     with contextlib.closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute(
             "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
-            (trial._trial_id, history.MODEL_ID, json.dumps(model.model_id)),
+            (trial._trial_id, schema.MODEL_ID, json.dumps(model.model_id)),
         )
     return str(model.model_id)
 
@@ -146,7 +146,7 @@ def mlflow_children(state: State, view: StudyView) -> list[Any]:
 
 def assert_stores_agree(state: State) -> None:
     """Every finished trial has one run that says the same; every other run is closed."""
-    view = history.view(state, "tiny")
+    view = views.load_view(state, "tiny")
     runs = {run.info.run_id: run for run in mlflow_children(state, view)}
     for row in view.trials:
         if row.state in ("COMPLETE", "PRUNED", "FAIL"):
@@ -162,11 +162,11 @@ def assert_stores_agree(state: State) -> None:
 _KILL_ME = """
 import json, sys
 from pathlib import Path
-from catdog_search import studies
+from catdog_search.study import studies
 from catdog_search.data.dataset import Dataset
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options, run_study
-from catdog_search.search.messages import EpochDone, TrialStarted
+from catdog_search.search.events import EpochDone, TrialStarted
 from tiny_study import TRAINERS
 
 def say(event):

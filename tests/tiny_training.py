@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
-from catdog_search import studies
-from catdog_search.config import StudyConfig
 from catdog_search.space import Params
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
 from catdog_search.training import loop
 from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.job import job_of

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 _IMPORTED = [
     "fake_training",
-    "catdog_search.search.worker",
+    "catdog_search.search.workers.worker",
     "matplotlib.backends.backend_agg",
     "matplotlib.style",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -70,6 +70,6 @@ def blank_figures() -> Iterator[None]:
 
     with (
         mock.patch.dict(os.environ, {"FAKE_BLANK_FIGURES": "1"}),
-        mock.patch("catdog_search.search.summary.study_figures", blank),
+        mock.patch("catdog_search.search.study.summary.study_figures", blank),
     ):
         yield

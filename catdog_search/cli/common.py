@@ -79,7 +79,7 @@ def say_json(facts: Mapping[str, Any]) -> None:
 
 
 def _absolute(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    from catdog_search.config import absolute_labels
+    from catdog_search.study.config import absolute_labels
 
     return None if value is None else absolute_labels(value)
 

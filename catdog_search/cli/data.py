@@ -20,10 +20,10 @@ from catdog_search.cli.common import (
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
-    from catdog_search.config import Duplicates
     from catdog_search.data.labels import Choice
     from catdog_search.data.manifest import Manifest
     from catdog_search.data.sources import Source
+    from catdog_search.study.config import Duplicates
 
 AUDIT_SIZE = 64
 
@@ -66,7 +66,7 @@ def audit(
     """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
     from catdog_search import places
     from catdog_search.data import audit as report
-    from catdog_search.data import dataset as packed
+    from catdog_search.data import packing as packed
     from catdog_search.data import telling
     from catdog_search.data.sources import open_source
 

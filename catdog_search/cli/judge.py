@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from catdog_search.data.labels import Choice
+    from catdog_search.evaluation.evaluate import Evaluation
     from catdog_search.figures.comparison import Bar
-    from catdog_search.promotion.score import Evaluation
-    from catdog_search.search.compare import Comparison, Entry, Spread
+    from catdog_search.report.compare import Comparison, Entry, Spread
 
 _HEAD = (
     "recipe",
@@ -74,8 +74,8 @@ def compare(
     Without a STUDY, all that the state folder holds.
     """
     from catdog_search.places import State
-    from catdog_search.search.compare import compare as side_by_side
-    from catdog_search.search.storage import existing_studies
+    from catdog_search.report.compare import compare as side_by_side
+    from catdog_search.search.study.storage import existing_studies
 
     if as_markdown and as_json:
         raise click.UsageError("--markdown and --json: give one of them")
@@ -163,7 +163,7 @@ def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    from catdog_search.terminal import duration
+    from catdog_search.cli.words import duration
 
     published = [entry.published.get(name) for name in ("train_accuracy", "val_accuracy")]
     said = " / ".join("?" if value is None else f"{value:.2f}" for value in published)
@@ -225,9 +225,9 @@ def evaluate(
 
     from catdog_search.data.sources import open_source
     from catdog_search.data.telling import counting
+    from catdog_search.evaluation.evaluate import evaluate as score
     from catdog_search.machine.backends import choose_backend
     from catdog_search.places import State
-    from catdog_search.promotion.score import evaluate as score
 
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
@@ -253,7 +253,7 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
 
 def _say_evaluation(done: Evaluation) -> None:
     from catdog_search.data import causes
-    from catdog_search.search.floor import always
+    from catdog_search.evaluation.floor import always
 
     say(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
     if done.seen is None:

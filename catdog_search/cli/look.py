@@ -20,11 +20,11 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
-    from catdog_search.config import StudyConfig
     from catdog_search.places import State
     from catdog_search.search.estimate import StudyEstimate
-    from catdog_search.search.history import StudyView, TrialRow
-    from catdog_search.search.insight import Insight
+    from catdog_search.search.study.insight import Insight
+    from catdog_search.search.study.views import StudyView, TrialRow
+    from catdog_search.study.config import StudyConfig
 
 # More than a day is worth a hint.
 _LONG_S = 24 * 3600
@@ -37,7 +37,7 @@ _PHOTOS = 14_000
 @debug_option
 def list_studies(as_json: bool) -> None:
     """List the studies that can be run."""
-    from catdog_search import studies
+    from catdog_search.study import studies
 
     rows = []
     for name, path in sorted(studies.available().items()):
@@ -66,10 +66,10 @@ def list_studies(as_json: bool) -> None:
 @debug_option
 def check(study: str, photos: int | None, as_json: bool) -> None:
     """Check a study file, print its space and size, and estimate what it takes."""
-    from catdog_search import studies
+    from catdog_search.cli.words import counted
     from catdog_search.data.manifest import TRAIN_BELOW
     from catdog_search.families import registry
-    from catdog_search.terminal import counted
+    from catdog_search.study import studies
 
     path = studies.find(study)
     config = studies.load(str(path))
@@ -118,7 +118,7 @@ def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
 
 
 def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> None:
-    from catdog_search.terminal import duration
+    from catdog_search.cli.words import duration
 
     fewest, median, most = estimate.parameters
     say(f"weights: {fewest} to {most}, median {median}")
@@ -159,7 +159,7 @@ def show(
 ) -> None:
     """Show a study's best trials, what failed, what mattered and what is noise; or one trial."""
     from catdog_search.places import State
-    from catdog_search.search import insight
+    from catdog_search.search.study import insight
 
     where = State.at(state)
     seen = insight.read(where, study)
@@ -185,12 +185,12 @@ def _row(view: StudyView, number: int) -> TrialRow:
 
 
 def _draw(state: State, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
-    from catdog_search.search import drawing
+    from catdog_search.report import plots
 
     try:
         if row is None:
-            return drawing.draw_study(seen, folder)
-        done = drawing.draw_trial(state, seen.view, row, folder)
+            return plots.draw_study(seen, folder)
+        done = plots.draw_trial(state, seen.view, row, folder)
     except OSError as error:
         raise StateError(f"--figures {folder}: {error.strerror}") from None
     if done.missing:
@@ -199,7 +199,7 @@ def _draw(state: State, seen: Insight, row: TrialRow | None, folder: Path) -> li
 
 
 def _say_study(seen: Insight, top: int) -> None:
-    from catdog_search.search import insight
+    from catdog_search.search.study import insight
 
     view = seen.view
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items())) or "none"
@@ -223,7 +223,7 @@ def _say_study(seen: Insight, top: int) -> None:
 
 
 def _say_trial(view: StudyView, row: TrialRow) -> None:
-    from catdog_search.terminal import duration, say_params
+    from catdog_search.cli.words import duration, say_params
 
     floor = f" ({view.floor})" if view.floor else ""
     value = "" if row.value is None else f", {view.metric} {row.value:.4f}{floor}"
@@ -241,7 +241,7 @@ def _say_trial(view: StudyView, row: TrialRow) -> None:
 
 
 def _show_row(row: TrialRow) -> tuple[str, ...]:
-    from catdog_search.terminal import duration, say_params
+    from catdog_search.cli.words import duration, say_params
 
     return (
         str(row.number),
@@ -254,7 +254,7 @@ def _show_row(row: TrialRow) -> tuple[str, ...]:
 
 
 def _as_json(seen: Insight) -> dict[str, Any]:
-    from catdog_search.search import insight
+    from catdog_search.search.study import insight
 
     view, best = seen.view, seen.view.best
     return {

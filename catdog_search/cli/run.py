@@ -21,10 +21,10 @@ from catdog_search.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from catdog_search.config import Duplicates, StudyConfig
+    from catdog_search.cli.display import LiveDisplay, PlainDisplay
     from catdog_search.places import State
     from catdog_search.search.coordinator import Report
-    from catdog_search.terminal import LiveDisplay, PlainDisplay
+    from catdog_search.study.config import Duplicates, StudyConfig
     from catdog_search.training.execution import Place, Precision
 
 INTERRUPTED = 130
@@ -171,7 +171,7 @@ def _display(
 ) -> LiveDisplay | PlainDisplay:
     from rich.console import Console
 
-    from catdog_search.terminal import LiveDisplay, PlainDisplay
+    from catdog_search.cli.display import LiveDisplay, PlainDisplay
 
     console = Console(stderr=as_json)
     return LiveDisplay(config, console) if console.is_terminal else PlainDisplay(config, write)
@@ -199,7 +199,7 @@ def _run_as_json(report: Report) -> dict[str, Any]:
 
 def say_report(report: Report, wanted: int, state: State) -> None:
     """Print how a call ended, the best trial, and what may come next."""
-    from catdog_search.terminal import duration, say_params
+    from catdog_search.cli.words import duration, say_params
 
     view = report.view
     done = view.finished

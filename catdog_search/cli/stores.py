@@ -12,7 +12,7 @@ from catdog_search.cli.common import json_option, say, say_json, say_lines, stat
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
     from catdog_search.places import State
-    from catdog_search.search.relocate import Relocated
+    from catdog_search.search.study.relocate import Relocated
 
 
 @click.command()
@@ -84,7 +84,7 @@ def ui(host: str, port: int, state: str | None) -> None:
 def relocate(as_json: bool, state: str | None) -> None:
     """Mend a state folder that was moved or copied: name its files where they are now."""
     from catdog_search.places import State
-    from catdog_search.search.relocate import relocate as move_in
+    from catdog_search.search.study.relocate import relocate as move_in
 
     where = State.at(state)
     done = move_in(where)

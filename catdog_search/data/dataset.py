@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import functools
-import hashlib
-import heapq
-import io
-import json
-import os
-import shutil
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data import cache
-from catdog_search.data.cache import Note
-from catdog_search.data.causes import causes, shrinkage
 from catdog_search.data.decode import Pixels
-from catdog_search.data.decoders import Found, Task, content_key, examine_all
-from catdog_search.data.files import READ_ERRORS, FileTooLargeError
-from catdog_search.data.manifest import Manifest, Photo, Split
-from catdog_search.data.pack import PackWriter, has_size, is_whole, pack_path, read, sums_path
-from catdog_search.data.sources import Source
-from catdog_search.data.splitting import as_before_ranks, as_remembered, settle
-from catdog_search.errors import CacheLostError, DataError
-from catdog_search.places import Hold, file_lock
+from catdog_search.data.entry import install, link, manifest_if_whole, read_manifest, unusable
+from catdog_search.data.manifest import Manifest, Split
+from catdog_search.data.pack import has_size, pack_path, read, sums_path
+from catdog_search.data.splitting import as_before_ranks, as_remembered
+from catdog_search.errors import CacheLostError
+from catdog_search.places import Hold
 
 if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
-    from catdog_search.config import Duplicates
-
-Progress = Callable[[int, int], None]
-Say = Callable[[str], None]
-
-# Photos between two calls of a progress.
-_PROGRESS_EVERY = 256
-# Files of a source in a new place that are read to see whether an entry knows them.
-_SAMPLE = 16
-# Where somebody removes the cache while it is being filled.
-_MOST_TRIES = 3
-# What decides, beside a file's content, whether it can be decoded.
-_DECODERS = ("pillow", "pillow-heif")
+    pass
 
 
 @dataclass(frozen=True)
@@ -88,7 +61,7 @@ class Dataset:
         Raises:
             CacheLostError: It is gone or damaged.
         """
-        return _manifest(self.folder, self.location)
+        return read_manifest(self.folder, self.location)
 
     def is_there(self) -> bool:
         """Whether the entry still lies where it did, as far as that can be told at no cost."""
@@ -147,85 +120,12 @@ class Dataset:
         return pack_path(self.folder, self.image_size)
 
 
-def load(  # noqa: PLR0913  what a dataset is made of
-    source: Source,
-    image_size: int,
-    folder: Path,
-    limit: int,
-    progress: Progress | None = None,
-    *,
-    subset: int | None = None,
-    duplicates: Duplicates = "near",
-    say: Say = lambda text: None,
-) -> Dataset:
-    """The dataset of `source` at `image_size`, decoded now or taken from the cache.
-
-    Safe against other processes and against a kill at any moment: an entry's files appear whole
-    or not at all, and a second process waits for the first. Where nothing about the source's files
-    may have changed, none is read. Where something may have, all are; pixels, and the splits of
-    photos that were there, are then found again by content.
-
-    Args:
-        source: Where the photos are.
-        image_size: Side in pixels.
-        folder: The cache folder.
-        limit: Bytes that the cache may hold.
-        progress: Called with (done, total) photos.
-        subset: Photos of train to use; None for all.
-        duplicates: Which photos stay in one split.
-        say: Told what a user should know, a line each.
-
-    Raises:
-        DataError: A split would lack a class, train has fewer photos than `subset`, the disk is
-            full, or a process that decodes died.
-    """
-    loading = _Loading(source, image_size, folder, duplicates, progress, say)
-    try:
-        dataset = _made_by(loading)
-        cache.evict(folder, limit, keep=dataset.folder)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    _check_counts(dataset.manifest, subset)
-    return dataclasses.replace(dataset, subset=subset)
-
-
-@dataclasses.dataclass(frozen=True)
-class Pile:
-    """Labelled photos that are no dataset: there are no splits.
-
-    Attributes:
-        pixels: uint8 RGB (n, side, side, 3).
-        photos: What each is; its split is that of its content alone.
-        left_out: (key, reason) of every file that could not be used.
-    """
-
-    pixels: Pixels
-    photos: tuple[Photo, ...]
-    left_out: tuple[tuple[str, str], ...]
-
-
-def decode(source: Source, image_size: int, progress: Progress | None = None) -> Pile:
-    """Decode all photos of a source into memory, past the cache.
-
-    Raises:
-        DataError: None can be used, or a process that decodes died.
-    """
-    out = io.BytesIO()
-    decoded = _decode_all(source, out, _Known.of(None, image_size), "near", progress)
-    manifest = decoded.manifest
-    if not manifest.photos:
-        raise DataError(f"{source.location}: no photo can be used: {causes(manifest.left_out)}")
-    shape = (len(manifest.photos), image_size, image_size, 3)
-    pixels = np.frombuffer(out.getvalue(), np.uint8).reshape(shape)
-    return Pile(pixels, manifest.photos, manifest.left_out)
-
-
 def find(folder: Path, digest: str, image_size: int) -> Dataset | None:
     """A packed dataset by its digest; None where the cache doesn't hold it."""
     for entry in cache.entries(folder):
         if not pack_path(entry.path, image_size).exists():
             continue
-        manifest = _manifest_if_whole(entry.path)
+        manifest = manifest_if_whole(entry.path)
         if manifest is not None and manifest.digest == digest:
             return Dataset(entry.path, digest, image_size)
     return None
@@ -234,26 +134,10 @@ def find(folder: Path, digest: str, image_size: int) -> Dataset | None:
 def packed_sizes(folder: Path, digest: str) -> list[int]:
     """The sizes at which the cache holds a dataset, the smallest first."""
     for entry in cache.entries(folder):
-        manifest = _manifest_if_whole(entry.path)
+        manifest = manifest_if_whole(entry.path)
         if manifest is not None and manifest.digest == digest:
             return cache.sizes(entry)
     return []
-
-
-def _check_counts(manifest: Manifest, subset: int | None) -> None:
-    for split, by_class in manifest.counts().items():
-        for name, n in by_class.items():
-            if n == 0:
-                few = (
-                    f"{len(manifest.used())} usable photos are too few: split {split!r} has no "
-                    f"{name!r}; give at least some dozen of each class"
-                )
-                raise DataError(f"{manifest.location}: {'; '.join((*shrinkage(manifest, 0), few))}")
-    n_train = sum(manifest.counts()["train"].values())
-    if subset is not None and subset > n_train:
-        raise DataError(
-            f"{manifest.location}: subset {subset} is more than train's {n_train} photos"
-        )
 
 
 def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]]) -> Dataset | None:
@@ -295,355 +179,9 @@ def _beside(dataset: Dataset, manifest: Manifest) -> Dataset:
             cache.manifest_path(folder).write_text(text, encoding="utf-8")
             with Hold(cache.manifest_path(folder)):
                 for file in (pack, sums_path(pack)):
-                    _link(file, folder / file.name)
-                hold = _install(folder, path, dataset.image_size)
+                    link(file, folder / file.name)
+                hold = install(folder, path, dataset.image_size)
     except OSError as error:
-        raise _unusable(root, error) from None
+        raise unusable(root, error) from None
     cache.touch(path)
     return dataclasses.replace(dataset, folder=path, digest=manifest.digest, hold=hold)
-
-
-def _unusable(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"cache {folder}: {error.strerror or error}; mend that, or set CATDOG_CACHE to another "
-        "folder"
-    )
-
-
-def _link(file: Path, to: Path) -> None:
-    """One file in two folders; where the file system can't, a copy."""
-    try:
-        to.hardlink_to(file)
-    except OSError:
-        shutil.copyfile(file, to)
-
-
-def _made_by(loading: _Loading) -> Dataset:
-    for _ in range(_MOST_TRIES - 1):
-        with contextlib.suppress(FileNotFoundError):  # somebody emptied the cache meanwhile
-            return loading.run()
-    return loading.run()
-
-
-class _Loading:
-    """One way from a source to its dataset.
-
-    Args:
-        source: Where the photos are.
-        image_size: Side in pixels.
-        folder: The cache folder.
-        duplicates: Which photos stay in one split.
-        progress: Called with (done, total) photos.
-        say: Told what a user should know.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        image_size: int,
-        folder: Path,
-        duplicates: Duplicates,
-        progress: Progress | None,
-        say: Say,
-    ) -> None:
-        self._source = source
-        self._image_size = image_size
-        self._folder = folder
-        self._duplicates: Duplicates = duplicates
-        self._progress = progress
-        self._say = say
-        choices = f"{duplicates}, own splits" if source.splits else duplicates
-        self._note_path = cache.note_path(folder, source.location, choices)
-
-    def run(self) -> Dataset:
-        """Take the dataset from the cache, or make it.
-
-        Raises:
-            FileNotFoundError: Somebody emptied the cache meanwhile.
-            OSError: It can't be written.
-            DataError: A process that decodes died.
-        """
-        with file_lock(self._note_path.with_suffix(".lock")):
-            seen = _seen(self._source)
-            note = cache.read_note(self._note_path)
-            if note is None:
-                return self._pack(seen, self._known_elsewhere())
-            path = cache.entry(self._folder, note.entry)
-            if note.seen == seen and (dataset := self._packed(path, note.unread)):
-                cache.touch(path)
-                return dataset
-            return self._pack(seen, _Known.of(path, self._image_size))
-
-    def _packed(self, path: Path, unread: Sequence[str]) -> Dataset | None:
-        """What an entry holds of the source; None where that must be made."""
-        hold = cache.hold(path)
-        if hold is None:
-            return None
-        manifest = _manifest_if_whole(path)
-        if manifest is None:
-            self._say(f"cache: the manifest of {self._source.location} was damaged; made again")
-            return None
-        pack = pack_path(path, self._image_size)
-        if not pack.exists():
-            return None
-        if not is_whole(pack, len(manifest.photos), self._image_size):
-            what = f"{self._source.location} at {self._image_size} px"
-            self._say(f"cache: pixels of {what} were damaged; made again")
-            return None
-        if not self._still_unread(unread, manifest):
-            return None
-        return self._dataset(path, manifest, hold)
-
-    def _still_unread(self, keys: Sequence[str], manifest: Manifest) -> bool:
-        """Whether files that couldn't be used for a passing reason still can't."""
-        reasons = dict(manifest.left_out)
-        found = Task(self._source, self._image_size, frozenset()).examine(keys)
-        return all(each.reason == reasons.get(each.key) for each in found)
-
-    def _dataset(self, path: Path, manifest: Manifest, hold: Hold | None) -> Dataset:
-        location = self._source.location
-        return Dataset(path, manifest.digest, self._image_size, location=location, hold=hold)
-
-    def _known_elsewhere(self) -> _Known:
-        """What the cache knows of a source that was moved, or copied, to where it is now."""
-        path = None
-        if self._source.kind != "synthetic":  # the same pictures are in all of these
-            path = _resembling(self._source, self._folder, self._duplicates)
-        return _Known.of(path, self._image_size, elsewhere=True)
-
-    def _pack(self, seen: str, known: _Known) -> Dataset:
-        with cache.packing_folder(self._folder) as folder:
-            partial = pack_path(folder, self._image_size).with_suffix(".partial")
-            with PackWriter(partial, self._image_size) as out, Hold(partial):
-                decoded = _decode_all(self._source, out, known, self._duplicates, self._progress)
-                text = decoded.manifest.to_json()
-                cache.manifest_path(folder).write_text(text, encoding="utf-8")
-                in_work = Hold(cache.manifest_path(folder))
-            partial.replace(pack_path(folder, self._image_size))
-            name = Manifest.name_of(text)
-            path = cache.entry(self._folder, name)
-            with in_work:  # also where the folder is moved to
-                hold = _install(folder, path, self._image_size)
-        cache.touch(path)
-        cache.write_note(self._note_path, Note(seen, name, self._source.location, decoded.unread))
-        return self._dataset(path, decoded.manifest, hold)
-
-
-def _install(folder: Path, path: Path, image_size: int) -> Hold:
-    """Move what was packed into its entry, which another may have made, or be removing.
-
-    Args:
-        folder: With the manifest, and the pixels of one image size.
-        path: Of the entry.
-        image_size: Side in pixels.
-    """
-    while True:
-        if _is_moved(folder, path):
-            return Hold(cache.manifest_path(path))
-        with contextlib.suppress(FileNotFoundError):  # somebody was just removing it
-            return _add(folder, path, image_size)
-
-
-def _add(folder: Path, path: Path, image_size: int) -> Hold:
-    """Add a pack to the entry that is there."""
-    if _manifest_if_whole(path) is None:
-        mended = cache.manifest_path(path).with_suffix(".partial")
-        shutil.copyfile(cache.manifest_path(folder), mended)
-        mended.replace(cache.manifest_path(path))
-    hold = Hold(cache.manifest_path(path))
-    pack = pack_path(folder, image_size)
-    for file in (sums_path(pack), pack):
-        file.replace(path / file.name)
-    return hold
-
-
-def _is_moved(folder: Path, path: Path) -> bool:
-    """Move a folder to where none lies yet; False where one does."""
-    try:
-        folder.rename(path)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            return False
-        raise
-    return True
-
-
-def _seen(source: Source) -> str:
-    """Changes whenever looking at the files of a source again may find something else."""
-    versions = []
-    for name in _DECODERS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions.append((name, metadata.version(name)))
-    facts = [source.fingerprint(), source.class_names, list(source.labels.items())]
-    facts += [source.left_out, list(source.splits.items())]
-    return hashlib.sha256(json.dumps([*facts, versions]).encode()).hexdigest()
-
-
-def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | None:
-    """The entry that knows most of a source's photos, where it is a source that was moved.
-
-    A few files are read to tell: of one that was moved or copied an entry knows more than half.
-    """
-    # Not every n-th one: names have rhythms.
-    chosen = heapq.nsmallest(_SAMPLE, source.labels, lambda key: zlib.crc32(os.fsencode(key)))
-    sample = set()
-    for key in chosen:
-        with contextlib.suppress(*READ_ERRORS, MemoryError, FileTooLargeError):
-            sample.add(hashlib.sha256(source.read(key)).hexdigest())
-    best, most = None, len(sample) / 2
-    for entry in reversed(cache.entries(folder)):
-        manifest = _manifest_if_whole(entry.path)
-        if manifest is not None and manifest.duplicates == duplicates:
-            known = len(sample & {photo.sha256 for photo in manifest.photos})
-            if known > most:
-                best, most = entry.path, known
-    return best
-
-
-def _manifest_if_whole(entry: Path) -> Manifest | None:
-    """None where there is none, or somebody's disk damaged it: it can be made again."""
-    try:
-        return _manifest_on_disk(entry)
-    except CacheLostError:
-        return None
-
-
-def _manifest_on_disk(entry: Path) -> Manifest:
-    try:
-        text = cache.manifest_path(entry).read_text(encoding="utf-8")
-        if cache.entry_name(Manifest.name_of(text)) == entry.name:
-            return Manifest.from_json(text)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        pass
-    raise CacheLostError(f"cache {entry}: its manifest is gone or damaged")
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest(entry: Path, location: str | None) -> Manifest:
-    """An entry never changes, and is asked for often; tens of milliseconds for 20,000 photos."""
-    manifest = _manifest_on_disk(entry)
-    return manifest if location is None else dataclasses.replace(manifest, location=location)
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What an entry knows, by content: photos, and their pixels where they are at hand.
-
-    Attributes:
-        image_size: Side of the pixels.
-        photos: By `content_key`.
-        rows: Of the photos in `pixels`, likewise.
-        pixels: Checked; None where they aren't at hand.
-        splits: Of the photos, by sha256.
-        elsewhere: Whether the entry is that of a source in another place.
-    """
-
-    image_size: int
-    photos: Mapping[str, Photo]
-    rows: Mapping[str, int]
-    pixels: Pixels | None
-    splits: Mapping[str, Split]
-    elsewhere: bool
-
-    @classmethod
-    def of(cls, entry: Path | None, image_size: int, *, elsewhere: bool = False) -> _Known:
-        manifest = None if entry is None else _manifest_if_whole(entry)
-        if entry is None or manifest is None:
-            return cls(image_size, {}, {}, None, {}, elsewhere)
-        pack, n = pack_path(entry, image_size), len(manifest.photos)
-        shape = (n, image_size, image_size, 3)
-        whole = n > 0 and is_whole(pack, n, image_size)
-        keys = [content_key(photo.sha256, photo.key) for photo in manifest.photos]
-        return cls(
-            image_size,
-            dict(zip(keys, manifest.photos, strict=True)),
-            {key: row for row, key in enumerate(keys)},
-            np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
-            {} if manifest.own_splits else {p.sha256: p.split for p in manifest.photos if p.split},
-            elsewhere,
-        )
-
-    def at_hand(self) -> frozenset[str]:
-        """What of the photos needs no decoding."""
-        return frozenset() if self.pixels is None else frozenset(self.photos)
-
-    def taken_over(self, key: str) -> tuple[Photo, bytes]:
-        """What decoding a photo at hand again would give.
-
-        Args:
-            key: Its `content_key`.
-        """
-        assert self.pixels is not None
-        return self.photos[key], self.pixels[self.rows[key]].tobytes()
-
-    def settled(self, sha256s: Sequence[str]) -> Mapping[str, Split]:
-        """The splits that some photos had, by sha256.
-
-        Of an entry from elsewhere only where it knows no other photo: then it is this source that
-        was moved or copied, and no other one that shares photos with it.
-        """
-        if self.elsewhere and not self.splits.keys() <= set(sha256s):
-            return {}
-        return self.splits
-
-
-class _Out(Protocol):
-    def write(self, pixels: bytes, /) -> object:
-        """Take the pixels of one photo."""
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """What decoding a source gave.
-
-    Attributes:
-        manifest: Of its photos.
-        unread: Keys of the files that were left out for a passing reason.
-    """
-
-    manifest: Manifest
-    unread: tuple[str, ...]
-
-
-def _decode_all(
-    source: Source, out: _Out, known: _Known, duplicates: Duplicates, progress: Progress | None
-) -> _Decoded:
-    photos: list[Photo] = []
-    left_out = list(source.left_out)
-    unread: list[str] = []
-    total = len(source.labels)
-    task = Task(source, known.image_size, known.at_hand())
-    # Closed at once where the disk is full or somebody interrupts: processes hang on it.
-    with contextlib.closing(examine_all(task)) as examined:
-        for done, found in enumerate(examined, start=1):
-            if found.reason:
-                left_out.append((found.key, found.reason))
-                unread += [found.key] if found.passing else []
-            else:
-                photo, pixels = _photo(found, source.labels[found.key], known)
-                out.write(pixels)
-                photos.append(photo)
-            if progress and (done % _PROGRESS_EVERY == 0 or done == total):
-                progress(done, total)
-    was = known.settled([photo.sha256 for photo in photos])
-    settled = settle(photos, source, was, duplicates)
-    manifest = Manifest(
-        source.kind,
-        source.location,
-        source.class_names,
-        settled.photos,
-        (*left_out, *settled.left_out),
-        duplicates,
-        settled.notes,
-        own_splits=bool(source.splits),
-    )
-    return _Decoded(manifest, tuple(unread))
-
-
-def _photo(found: Found, label: int, known: _Known) -> tuple[Photo, bytes]:
-    seen, pixels = found, found.pixels
-    if pixels is None:
-        was, pixels = known.taken_over(content_key(found.sha256, found.key))
-        seen = dataclasses.replace(found, phash=was.phash, flags=was.flags, fine=was.fine)
-    photo = Photo(seen.key, seen.sha256, label, "train", seen.phash, seen.flags, fine=seen.fine)
-    return photo, pixels

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
-    from catdog_search.config import Duplicates
+    from catdog_search.study.config import Duplicates
 
 # Of 64 bits. Of the pairs in 20,000 real photos that differ in at most 8 bits, all 27 with up to 4
 # were the same picture, and none of the 8 with 6 or 8 (looked at, one by one).

@@ -26,7 +26,7 @@ from catdog_search.errors import DataError
 from catdog_search.text import printable
 
 if TYPE_CHECKING:  # what checks study files takes longer to import than all of the above
-    from catdog_search.config import DataConfig
+    from catdog_search.study.config import DataConfig
 
 DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # Of the clock that file systems take the time from, with room to spare.

@@ -20,8 +20,8 @@ from catdog_search.data.manifest import (
 )
 
 if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
-    from catdog_search.config import Duplicates
     from catdog_search.data.sources import Source
+    from catdog_search.study.config import Duplicates
 
 
 @dataclass(frozen=True)

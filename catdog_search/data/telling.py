@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from catdog_search import places
-from catdog_search.data import audit, cache, causes, dataset
+from catdog_search.data import audit, cache, causes, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import Manifest
 from catdog_search.data.sources import Source
 
 if TYPE_CHECKING:
-    from catdog_search.config import Duplicates
+    from catdog_search.study.config import Duplicates
 
 Say = Callable[[str], None]
 # Photos between two words.
@@ -52,7 +52,7 @@ def load(
     for note in source.notes:
         say(note)
     loaded = {
-        side: dataset.load(
+        side: packing.load(
             source,
             side,
             folder,

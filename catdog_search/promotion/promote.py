@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from catdog_search.errors import StateError
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.messages import Best
+from catdog_search.search.events import Best
+from catdog_search.search.study import views
 from catdog_search.tracking.registry import Registered, register_champion
 from catdog_search.tracking.store import Store
 
@@ -38,7 +38,7 @@ def promote(state: State, study: str, model_name: str) -> Promotion:
     Raises:
         StateError: There is no such study, no COMPLETE trial, or the model is gone.
     """
-    view = history.view(state, study)
+    view = views.load_view(state, study)
     best = view.best
     if best is None:
         counts = ", ".join(f"{n} {s}" for s, n in sorted(view.counts.items())) or "no trial"

@@ -15,7 +15,6 @@ from typing import Literal
 import optuna
 from optuna.trial import Trial, TrialState
 
-from catdog_search.config import StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
 from catdog_search.machine.backends import choose_backend
@@ -23,15 +22,9 @@ from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_outside, outside_reason
 from catdog_search.places import State, file_lock
 from catdog_search.retry import Retry
-from catdog_search.search import history
-from catdog_search.search.copies import require_kept
 from catdog_search.search.estimate import estimate_study
-from catdog_search.search.history import StudyView, view_of
-from catdog_search.search.interrupt import StopRequest
-from catdog_search.search.limits import Limits, memory_limit
-from catdog_search.search.messages import (
+from catdog_search.search.events import (
     Event,
-    Launch,
     Listener,
     Notice,
     Planned,
@@ -39,18 +32,26 @@ from catdog_search.search.messages import (
     StudyOpened,
     TrialEnded,
 )
+from catdog_search.search.interrupt import StopRequest
+from catdog_search.search.limits import Limits, memory_limit
 from catdog_search.search.photos import Photos, Remake
-from catdog_search.search.pool import LocalWorkers
-from catdog_search.search.propose import SamplingProposer, is_exhausted
-from catdog_search.search.pruner import make_pruner
-from catdog_search.search.record import StudyRecord
-from catdog_search.search.sampler import make_sampler
+from catdog_search.search.proposal.propose import SamplingProposer, is_exhausted
+from catdog_search.search.proposal.pruner import make_pruner
+from catdog_search.search.proposal.sampler import make_sampler
 from catdog_search.search.scratch import lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
-from catdog_search.search.storage import UID, about_storage, made_with, open_study
+from catdog_search.search.study import schema
+from catdog_search.search.study.copies import require_kept
+from catdog_search.search.study.record import StudyRecord
+from catdog_search.search.study.schema import UID
+from catdog_search.search.study.storage import about_storage, made_with, open_study
+from catdog_search.search.study.views import StudyView, view_of
 from catdog_search.search.workers.backend import WorkerBackend
+from catdog_search.search.workers.local import LocalWorkers
+from catdog_search.search.workers.messages import Launch
 from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.space import params_key
+from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.cards import Environment
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
@@ -294,7 +295,7 @@ class _Coordinator:
     def _queue_recipes(self) -> None:
         """Queue every recipe that isn't there yet, as often as it has seeds to be trained on."""
         queued = {
-            (t.user_attrs.get(history.RECIPE), t.user_attrs.get(history.REPLICATE, 0))
+            (t.user_attrs.get(schema.RECIPE), t.user_attrs.get(schema.REPLICATE, 0))
             for t in self._trials()
         }
         known = self._known_points()
@@ -311,17 +312,17 @@ class _Coordinator:
                     if replicate == 0 or same.recipe:
                         continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}
-                attrs = {history.RECIPE: name, history.REPLICATE: replicate}
+                attrs = {schema.RECIPE: name, schema.REPLICATE: replicate}
                 self.study.enqueue_trial(searched, user_attrs=attrs)
 
     def _known_points(self) -> dict[str, _Known]:
         """What is over, trains or waits, by the key of its params; failed trials don't count."""
         space, known = self._config.space, dict[str, _Known]()
         for trial in self._trials(TrialState.WAITING, *_BEGUN):
-            params = trial.user_attrs.get(history.PARAMS, trial.system_attrs.get("fixed_params"))
+            params = trial.user_attrs.get(schema.PARAMS, trial.system_attrs.get("fixed_params"))
             if params is None or not space.contains(params):
                 continue
-            recipe, text = trial.user_attrs.get(history.RECIPE), f"trial {trial.number}"
+            recipe, text = trial.user_attrs.get(schema.RECIPE), f"trial {trial.number}"
             if recipe:
                 waits = trial.state == TrialState.WAITING
                 text = f"recipe {recipe}, which is {'queued' if waits else text}"

@@ -6,9 +6,9 @@ import random
 import statistics
 from dataclasses import dataclass
 
-from catdog_search.config import StudyConfig
-from catdog_search.search.chance import Chance
 from catdog_search.search.limits import Limits
+from catdog_search.search.proposal.uniform import Chance
+from catdog_search.study.config import StudyConfig
 
 _SAMPLE = 200
 

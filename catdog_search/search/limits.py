@@ -6,10 +6,10 @@ import math
 import statistics
 from dataclasses import dataclass
 
-from catdog_search.config import LimitsConfig, StudyConfig
 from catdog_search.families import registry
 from catdog_search.families.base import Cost, TrialParams
 from catdog_search.machine.memory import free_bytes
+from catdog_search.study.config import LimitsConfig, StudyConfig
 
 # Of the memory that is free when a study starts; the rest is for the coordinator and the system.
 FREE_SHARE = 0.9

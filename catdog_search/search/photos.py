@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CacheLostError, CatdogError, StateError
-from catdog_search.search.messages import Listener, Notice
+from catdog_search.search.events import Listener, Notice
 
 # Packs the photos of a study again, at all of its image sizes.
 Remake = Callable[[], Dataset]

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from catdog_search import studies
-from catdog_search.config import DataConfig, Duplicates, StudyConfig
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
 from catdog_search.data.sources import DRAWN_NOTICE, Source, choose_source
@@ -18,8 +16,10 @@ from catdog_search.families import registry
 from catdog_search.machine.backends import choose_backend
 from catdog_search.places import State
 from catdog_search.search.coordinator import Options
-from catdog_search.search.sampler import require_sampler
-from catdog_search.search.storage import remembered_data, remembered_splits
+from catdog_search.search.proposal.sampler import require_sampler
+from catdog_search.search.study.storage import remembered_data, remembered_splits
+from catdog_search.study import studies
+from catdog_search.study.config import DataConfig, Duplicates, StudyConfig
 from catdog_search.text import in_a_line
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import NO_WISH, Wish, check

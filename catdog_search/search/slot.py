@@ -16,35 +16,31 @@ from optuna import Study
 from optuna.trial import Trial
 
 from catdog_search import clock
-from catdog_search.config import StudyConfig
 from catdog_search.data.reference import DataReference
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.outcomes import Ending
-from catdog_search.search import history
-from catdog_search.search.history import StudyView, view_of
-from catdog_search.search.interrupt import StopRequest
-from catdog_search.search.limits import Limits
-from catdog_search.search.messages import (
+from catdog_search.search.events import (
     BatchDone,
-    Decision,
     EpochDone,
     Listener,
     Notice,
-    Outcome,
     Ready,
-    Stop,
     TrialEnded,
-    TrialSpec,
     TrialStarted,
-    Unready,
 )
+from catdog_search.search.interrupt import StopRequest
+from catdog_search.search.limits import Limits
 from catdog_search.search.photos import Photos
-from catdog_search.search.propose import Proposer
-from catdog_search.search.pruner import report_epoch
-from catdog_search.search.record import StudyRecord
-from catdog_search.search.sampler import trial_seed
+from catdog_search.search.proposal.propose import Proposer
+from catdog_search.search.proposal.pruner import report_epoch
+from catdog_search.search.proposal.sampler import trial_seed
+from catdog_search.search.study import schema
+from catdog_search.search.study.record import StudyRecord
+from catdog_search.search.study.views import StudyView, view_of
 from catdog_search.search.workers.backend import Worker, WorkerBackend, WorkerDiedError
+from catdog_search.search.workers.messages import Decision, Outcome, Stop, TrialSpec, Unready
 from catdog_search.space import Params, params_key
+from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.cards import Environment
 from catdog_search.tracking.store import Store
 from catdog_search.training.execution import PLAIN, Execution
@@ -222,7 +218,7 @@ class Slot:
             TrialFailedError: The trial hit a bug, which is recorded.
             StateError: A store or the disk failed; the trial is left to be taken up again.
         """
-        self._began = clock.now() - trial.user_attrs.get(history.SECONDS, 0.0)
+        self._began = clock.now() - trial.user_attrs.get(schema.SECONDS, 0.0)
         self.number = trial.number
         try:
             if self._environment is None and not (yield from self.begin_worker()):
@@ -260,7 +256,7 @@ class Slot:
         photos = self._set.photos.at(job.params.image_size)
         assert self._environment is not None, "a worker was ready"
         run_id, attempt = self._set.record.begin(trial, job.params, job.seed, self._environment)
-        recipe = trial.user_attrs.get(history.RECIPE)
+        recipe = trial.user_attrs.get(schema.RECIPE)
         varied = {k: params[k] for k in config.space.searched if k in params}
         self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
         ranked, keep = view.ranked(), config.keep_models
@@ -333,7 +329,7 @@ class Slot:
 
     def _count_seconds(self, trial: Trial) -> float:
         seconds = clock.now() - self._began
-        trial.set_user_attr(history.SECONDS, round(seconds, 3))
+        trial.set_user_attr(schema.SECONDS, round(seconds, 3))
         return seconds
 
     def _end(self, trial: Trial, spec: TrialSpec, outcome: Outcome) -> None:

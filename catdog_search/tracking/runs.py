@@ -28,11 +28,7 @@ from catdog_search.tracking.models import (
 )
 from catdog_search.tracking.recorded import Recorded, recorded
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.trial_files import (
-    delete_files,
-    keep_figures,
-    log_figures,
-)
+from catdog_search.tracking.trial_files import delete_files, keep_figures, log_figures
 from catdog_search.tracking.trial_log import final_metrics, log_metrics
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from catdog_search import clock
 from catdog_search.models.augmentation import Shrink
 from catdog_search.outcomes import Ending
 from catdog_search.training.checkpoint import Checkpoint
-from catdog_search.training.evaluate import probabilities_of, scores
+from catdog_search.training.metrics import probabilities_of, scores
 from catdog_search.training.pixels import DevicePixels
 from catdog_search.training.result import OnBatch, Report
 

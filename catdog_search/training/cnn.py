@@ -14,14 +14,7 @@ from catdog_search.training.callbacks import ProgressiveCallback
 from catdog_search.training.execution import Execution
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import on_device
-from catdog_search.training.plan import (
-    Fed,
-    Phase,
-    Task,
-    TrainingPlan,
-    mixup_alpha,
-    steps_per_call,
-)
+from catdog_search.training.plan import Fed, Phase, Task, TrainingPlan, mixup_alpha, steps_per_call
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from catdog_search.config import StudyConfig, TrainingConfig
 from catdog_search.families.base import TrialParams
 from catdog_search.families.weights import weights_id as digest_of
 from catdog_search.objective import Direction, Metric
 from catdog_search.space import Params
+from catdog_search.study.config import StudyConfig, TrainingConfig
 from catdog_search.training.execution import PLAIN, Execution
 
 

@@ -33,9 +33,9 @@ from catdog_search.training.callbacks import (
     training_variables,
 )
 from catdog_search.training.checkpoint import Checkpoint, UnusableError
-from catdog_search.training.evaluate import probabilities_of, scores
 from catdog_search.training.features import StoppedError
 from catdog_search.training.job import TrainingJob
+from catdog_search.training.metrics import probabilities_of, scores
 from catdog_search.training.plan import Fed, Phase, Planner, Task, TrainingPlan
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 

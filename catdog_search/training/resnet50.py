@@ -13,13 +13,7 @@ from keras import layers
 from catdog_search.families.resnet50 import ResNet50Params, trained_stages
 from catdog_search.models.augmentation import Augment
 from catdog_search.models.export import TrainingModel, training_model
-from catdog_search.models.resnet50 import (
-    Backbone,
-    build_backbone,
-    build_head,
-    centred,
-    digest_of,
-)
+from catdog_search.models.resnet50 import Backbone, build_backbone, build_head, centred, digest_of
 from catdog_search.places import cache_limit_bytes, features_folder
 from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.features import FeatureCache, Features, n_bytes

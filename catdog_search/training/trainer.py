@@ -29,7 +29,6 @@ class KerasTrainer:
             sharing: Processes that train on the device at once.
             deterministic: Whether the same training must give the same numbers to the bit.
         """
-        from catdog_search.training import loop  # noqa: F401  imported before the first trial
         from catdog_search.training.device import set_deterministic, share_device
 
         if sharing > 1:

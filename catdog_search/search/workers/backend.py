@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from catdog_search.outcomes import Ending
-from catdog_search.search.messages import (
+from catdog_search.search.events import Event
+from catdog_search.search.workers.messages import (
     Decision,
-    Event,
     Outcome,
     Recording,
     Stop,

@@ -7,14 +7,9 @@ from typing import Any
 import optuna
 from matplotlib.figure import Figure
 
-from catdog_search.figures.study import (
-    Point,
-    importance_bars,
-    optimization_history,
-    slices,
-)
-from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.search.insight import Insight
+from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
+from catdog_search.search.study.insight import Insight
+from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.tracking.runs import StudyRuns
 
 

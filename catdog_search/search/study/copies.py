@@ -11,7 +11,8 @@ from catdog_search import sqlite
 from catdog_search.errors import StateError
 from catdog_search.places import State
 from catdog_search.retry import Retry
-from catdog_search.search.storage import UID, about_storage, open_file
+from catdog_search.search.study.schema import UID
+from catdog_search.search.study.storage import about_storage, open_file
 
 _FEW = 5
 

@@ -10,7 +10,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from catdog_search.config import StudyConfig
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import DRAWN_NOTICE
@@ -18,11 +17,13 @@ from catdog_search.families import registry
 from catdog_search.families.base import TrialParams
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
-from catdog_search.search import history
-from catdog_search.search.history import view_of
-from catdog_search.search.messages import Outcome, Ready
+from catdog_search.search.events import Ready
 from catdog_search.search.photos import Photos
-from catdog_search.search.storage import made_with
+from catdog_search.search.study import schema, views
+from catdog_search.search.study.storage import made_with
+from catdog_search.search.study.views import view_of
+from catdog_search.search.workers.messages import Outcome
+from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard
 from catdog_search.tracking.runs import StudyRuns
 
@@ -62,16 +63,16 @@ class StudyRecord:
     def note_study(self) -> None:
         """Remember in Optuna what those who only read need to know of the study."""
         study, config, dataset = self._study, self._config, self._dataset
-        study.set_user_attr(history.PARENT_RUN_ID, self._runs.parent_id)
-        history.note_tracking(study, self._runs.uri)
-        study.set_user_attr(history.DIGEST, dataset.digest)
-        study.set_user_attr(history.METRIC, config.metric)
-        study.set_user_attr(history.N_VAL, len(dataset.rows("val")))
+        study.set_user_attr(schema.PARENT_RUN_ID, self._runs.parent_id)
+        views.note_tracking(study, self._runs.uri)
+        study.set_user_attr(schema.DIGEST, dataset.digest)
+        study.set_user_attr(schema.METRIC, config.metric)
+        study.set_user_attr(schema.N_VAL, len(dataset.rows("val")))
         by_split = dataset.manifest.counts()
         counts = {split: by_split[split] for split in ("train", "val")}
-        study.set_user_attr(history.CLASS_COUNTS, counts)
+        study.set_user_attr(schema.CLASS_COUNTS, counts)
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
-        study.set_user_attr(history.PUBLISHED, published)
+        study.set_user_attr(schema.PUBLISHED, published)
 
     def open(self, ready: Ready, environment: Environment) -> None:
         """Say on the study's own run what the study is and where it runs.
@@ -81,7 +82,7 @@ class StudyRecord:
             environment: That worker's.
         """
         config, manifest = self._config, self._dataset.manifest
-        self._study.set_user_attr(history.DEVICE, f"{ready.device.name}, {ready.backend}")
+        self._study.set_user_attr(schema.DEVICE, f"{ready.device.name}, {ready.backend}")
         card = StudyCard(
             params=self._params(),
             purpose=config.purpose,
@@ -132,8 +133,8 @@ class StudyRecord:
             The run id, and which attempt this is, from 1.
         """
         attrs = trial.user_attrs
-        attempt = int(attrs.get(history.ATTEMPT, 0)) + 1
-        dead = str(attrs.get(history.RUN_ID, ""))
+        attempt = int(attrs.get(schema.ATTEMPT, 0)) + 1
+        dead = str(attrs.get(schema.RUN_ID, ""))
         is_ours = self._runs.owns(dead) and not self._runs.is_in_trash(dead)
         card = TrialCard(
             number=trial.number,
@@ -141,14 +142,14 @@ class StudyRecord:
             network=registry.family_of(params).name,
             seed=seed,
             attempt=attempt,
-            recipe=attrs.get(history.RECIPE),
+            recipe=attrs.get(schema.RECIPE),
             data=self._data,
             environment=environment,
             previous=dead if is_ours else None,
         )
         run_id = self._runs.open_trial(card)
-        trial.set_user_attr(history.RUN_ID, run_id)
-        trial.set_user_attr(history.ATTEMPT, attempt)
+        trial.set_user_attr(schema.RUN_ID, run_id)
+        trial.set_user_attr(schema.ATTEMPT, attempt)
         trial.set_user_attr("seed", seed)
         return run_id, attempt
 
@@ -158,8 +159,8 @@ class StudyRecord:
 
     def count_crash(self, trial: Trial) -> int:
         """Note that a worker died with this trial; returns how many have."""
-        crashes = int(trial.user_attrs.get(history.CRASHES, 0)) + 1
-        trial.set_user_attr(history.CRASHES, crashes)
+        crashes = int(trial.user_attrs.get(schema.CRASHES, 0)) + 1
+        trial.set_user_attr(schema.CRASHES, crashes)
         return crashes
 
     def abandon(self, run_id: str) -> None:
@@ -176,18 +177,18 @@ class StudyRecord:
             return
         state = TrialState[ending.state]
         attrs = {
-            history.MODEL_ID: outcome.model_id,
-            history.KEPT: outcome.kept,
-            history.SCORES: dict(outcome.scores or {}),
-            history.ERROR: outcome.reason,
-            history.N_WEIGHTS: outcome.n_weights,
+            schema.MODEL_ID: outcome.model_id,
+            schema.KEPT: outcome.kept,
+            schema.SCORES: dict(outcome.scores or {}),
+            schema.ERROR: outcome.reason,
+            schema.N_WEIGHTS: outcome.n_weights,
         }
         for name, value in attrs.items():
             if value:
                 trial.set_user_attr(name, value)
         if ending.is_constraint:
             trial.set_constraint(ending.value, outcome.excess)
-        trial.set_user_attr(history.ENDING, ending.value)
+        trial.set_user_attr(schema.ENDING, ending.value)
         self._study.tell(trial, outcome.value if state == TrialState.COMPLETE else None, state)
         close_run(self._runs, run_id, self._study.get_trials(deepcopy=False)[trial.number])
         self._rank()
@@ -207,7 +208,7 @@ class StudyRecord:
             if row.kept:
                 self._runs.drop(row.run_id or "", row.model_id)
                 self._dropped.append(row.run_id or "")
-                history.note_dropped(self._study, row.number)
+                views.note_dropped(self._study, row.number)
         if ranked and ranked[0].value is not None and ranked[0].run_id:
             first = ranked[0]
             run_id, purpose = first.run_id or "", self._config.purpose
@@ -250,7 +251,7 @@ class StudyRecord:
             for run_id in self._dropped:
                 self._runs.drop(run_id, None)
             if view_of(self._study).ranked():
-                from catdog_search.search.summary import summarize  # draws: not needed to start
+                from catdog_search.search.study.summary import summarize
 
                 summarize(self._study, self._runs)
         finally:
@@ -260,20 +261,20 @@ class StudyRecord:
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
     """Close the run of a finished trial as Optuna says."""
     attrs = trial.user_attrs
-    ending = Ending.read(attrs[history.ENDING])
-    runs.close_trial(run_id, trial.state.name, ending, attrs.get(history.ERROR))
+    ending = Ending.read(attrs[schema.ENDING])
+    runs.close_trial(run_id, trial.state.name, ending, attrs.get(schema.ERROR))
 
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
     """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
     attrs, metric = trial.user_attrs, made_with(study)["metric"]
     curves = {epoch: {metric: value} for epoch, value in trial.intermediate_values.items()}
-    params, digest = history.params_of(study, trial), study.user_attrs[history.DIGEST]
+    params, digest = views.params_of(study, trial), study.user_attrs[schema.DIGEST]
     run_id = runs.recreate_trial(trial.number, params, digest, curves)
     if trial.state == TrialState.COMPLETE and trial.value is not None:
-        runs.log_scores(run_id, trial.value, attrs.get(history.SCORES, {}))
+        runs.log_scores(run_id, trial.value, attrs.get(schema.SCORES, {}))
     close_run(runs, run_id, trial)
-    history.note_run(study, trial.number, run_id)
+    views.note_run(study, trial.number, run_id)
     return run_id
 
 

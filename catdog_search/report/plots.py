@@ -16,10 +16,10 @@ from catdog_search.errors import StateError
 from catdog_search.figures.style import plain_style
 from catdog_search.figures.trial import trial_figures
 from catdog_search.places import State
-from catdog_search.search.history import StudyView, TrialRow
-from catdog_search.search.insight import Insight
-from catdog_search.search.storage import load_study, made_with
-from catdog_search.search.summary import study_figures
+from catdog_search.search.study.insight import Insight
+from catdog_search.search.study.storage import load_study, made_with
+from catdog_search.search.study.summary import study_figures
+from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.text import N_CLASSES
 from catdog_search.tracking.recorded import TrialReader
 from catdog_search.tracking.store import Store

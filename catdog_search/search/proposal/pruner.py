@@ -16,8 +16,8 @@ from optuna.pruners import (
 )
 from optuna.trial import Trial
 
-from catdog_search.config import PrunerConfig
-from catdog_search.search.sampler import quiet_experiments
+from catdog_search.search.proposal.sampler import quiet_experiments
+from catdog_search.study.config import PrunerConfig
 
 
 def make_pruner(config: PrunerConfig, epochs: int) -> BasePruner:

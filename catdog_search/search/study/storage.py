@@ -16,19 +16,15 @@ from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
-from catdog_search.config import LABELS, StudyConfig
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.families.weights import weights_id
 from catdog_search.places import State, make_database
 from catdog_search.retry import Retry
+from catdog_search.search.study.schema import FINGERPRINT, SPLITS, UID
 from catdog_search.space import did_you_mean
+from catdog_search.study.config import LABELS, StudyConfig
 from catdog_search.tracking.store import sqlite_uri
-
-FINGERPRINT = "fingerprint"
-UID = "study_uid"
-# Which photos are in another split than by their own content, see `Manifest.moved`.
-SPLITS = "splits"
 
 # Settings whose numbers differ by less are the same.
 _ROUNDING = 1e-9

@@ -12,48 +12,20 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from catdog_search.evaluation.floor import Always, always
 from catdog_search.objective import Direction, badness
 from catdog_search.outcomes import OVER, TELLING, Ending
 from catdog_search.places import State
 from catdog_search.redact import redact
-from catdog_search.search.floor import Always, always
-from catdog_search.search.messages import Best
-from catdog_search.search.storage import FINGERPRINT, load_study
+from catdog_search.search.events import Best
+from catdog_search.search.study import schema
+from catdog_search.search.study.storage import load_study
 from catdog_search.space import Params, Space, params_key
-
-# User attributes of a trial.
-RUN_ID = "run_id"
-MODEL_ID = "model_id"
-RECIPE = "recipe"
-REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
-ATTEMPT = "attempt"
-SECONDS = "seconds"  # of work so far, in all calls
-CRASHES = "crashes"
-PARAMS = "params"
-ENDING = "ending"
-ERROR = "error"
-SCORES = "scores"
-N_WEIGHTS = "n_weights"
-KEPT = "kept"  # whether it was worth a model and figures when it ended
-
-# User attributes of a study.
-PARENT_RUN_ID = "parent_run_id"
-TRACKING_URI = "tracking_uri"
-TRACKED = "tracked"  # where it was tracked before it was there
-DIGEST = "dataset_digest"
-METRIC = "metric"
-N_VAL = "n_val"
-CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
-PUBLISHED = "published"  # what others reached, by recipe
-DEVICE = "device"  # that the last call trained on
-DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 
 _DIRECTIONS: dict[StudyDirection, Direction] = {
     StudyDirection.MAXIMIZE: "maximize",
     StudyDirection.MINIMIZE: "minimize",
 }
-
-RUNS = "runs"  # ids of runs that were made anew, by trial number as text
 
 
 @dataclass(frozen=True)
@@ -180,7 +152,7 @@ class StudyView:
         return Best(first.number, ranked[0].value, first.params, first.run_id or "")
 
 
-def view(state: State, name: str) -> StudyView:
+def load_view(state: State, name: str) -> StudyView:
     """Read a study.
 
     Raises:
@@ -192,20 +164,20 @@ def view(state: State, name: str) -> StudyView:
 def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
-    dropped, runs = set(attrs.get(DROPPED, ())), attrs.get(RUNS, {})
-    space = _space_of(attrs.get(FINGERPRINT))
+    dropped, runs = set(attrs.get(schema.DROPPED, ())), attrs.get(schema.RUNS, {})
+    space = _space_of(attrs.get(schema.FINGERPRINT))
     return StudyView(
         name=study.study_name,
         direction=_DIRECTIONS[study.direction],
         trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
-        parent_run_id=attrs.get(PARENT_RUN_ID),
-        tracking_uri=_without_secrets(attrs.get(TRACKING_URI)),
-        dataset_digest=attrs.get(DIGEST),
-        metric=attrs.get(METRIC),
-        n_val=attrs.get(N_VAL),
-        class_counts=attrs.get(CLASS_COUNTS, {}),
-        device=attrs.get(DEVICE),
-        published=attrs.get(PUBLISHED, {}),
+        parent_run_id=attrs.get(schema.PARENT_RUN_ID),
+        tracking_uri=_without_secrets(attrs.get(schema.TRACKING_URI)),
+        dataset_digest=attrs.get(schema.DIGEST),
+        metric=attrs.get(schema.METRIC),
+        n_val=attrs.get(schema.N_VAL),
+        class_counts=attrs.get(schema.CLASS_COUNTS, {}),
+        device=attrs.get(schema.DEVICE),
+        published=attrs.get(schema.PUBLISHED, {}),
     )
 
 
@@ -216,33 +188,35 @@ def _without_secrets(uri: str | None) -> str | None:
 
 def note_dropped(study: optuna.Study, number: int) -> None:
     """Remember that a trial keeps no model; a finished trial can't be changed, the study can."""
-    dropped = study.user_attrs.get(DROPPED, [])
-    study.set_user_attr(DROPPED, [*dropped, number])
+    dropped = study.user_attrs.get(schema.DROPPED, [])
+    study.set_user_attr(schema.DROPPED, [*dropped, number])
 
 
 def note_run(study: optuna.Study, number: int, run_id: str) -> None:
     """Remember the run that was made anew for a finished trial."""
-    study.set_user_attr(RUNS, {**study.user_attrs.get(RUNS, {}), str(number): run_id})
+    study.set_user_attr(schema.RUNS, {**study.user_attrs.get(schema.RUNS, {}), str(number): run_id})
 
 
 def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
     """All active params of a trial, as its study's space spells them; empty before it started."""
-    return _space_of(study.user_attrs.get(FINGERPRINT)).canonical(trial.user_attrs.get(PARAMS, {}))
+    return _space_of(study.user_attrs.get(schema.FINGERPRINT)).canonical(
+        trial.user_attrs.get(schema.PARAMS, {})
+    )
 
 
 def note_tracking(study: optuna.Study, uri: str) -> None:
     """Remember where a study is tracked, and where it was: models may be there yet."""
     attrs = study.user_attrs
-    last, before = _without_secrets(attrs.get(TRACKING_URI)), attrs.get(TRACKED, [])
+    last, before = _without_secrets(attrs.get(schema.TRACKING_URI)), attrs.get(schema.TRACKED, [])
     if last not in (None, uri, *before):
-        study.set_user_attr(TRACKED, [*before, last])
-    study.set_user_attr(TRACKING_URI, uri)
+        study.set_user_attr(schema.TRACKED, [*before, last])
+    study.set_user_attr(schema.TRACKING_URI, uri)
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
     """Of work; from start to end where a version that kept no count of it ran the trial."""
     whole = trial.duration.total_seconds() if trial.duration else None
-    return trial.user_attrs.get(SECONDS, whole)
+    return trial.user_attrs.get(schema.SECONDS, whole)
 
 
 @lru_cache(maxsize=64)
@@ -259,14 +233,14 @@ def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str,
         value=trial.value if trial.state == TrialState.COMPLETE else None,
         epochs=len(trial.intermediate_values),
         seconds=_seconds(trial) if trial.state.is_finished() else None,
-        params=space.canonical(attrs.get(PARAMS, {})),
+        params=space.canonical(attrs.get(schema.PARAMS, {})),
         varied=space.canonical(trial.params),
-        recipe=attrs.get(RECIPE),
-        run_id=runs.get(str(trial.number), attrs.get(RUN_ID)),
-        kept=attrs.get(KEPT, False) and trial.number not in dropped,
-        model_id=None if trial.number in dropped else attrs.get(MODEL_ID),
-        ending=Ending.read(attrs[ENDING]) if ENDING in attrs else None,
-        error=attrs.get(ERROR),
-        scores=attrs.get(SCORES, {}),
-        n_weights=attrs.get(N_WEIGHTS),
+        recipe=attrs.get(schema.RECIPE),
+        run_id=runs.get(str(trial.number), attrs.get(schema.RUN_ID)),
+        kept=attrs.get(schema.KEPT, False) and trial.number not in dropped,
+        model_id=None if trial.number in dropped else attrs.get(schema.MODEL_ID),
+        ending=Ending.read(attrs[schema.ENDING]) if schema.ENDING in attrs else None,
+        error=attrs.get(schema.ERROR),
+        scores=attrs.get(schema.SCORES, {}),
+        n_weights=attrs.get(schema.N_WEIGHTS),
     )

@@ -7,18 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from catdog_search.config import StudyConfig, check_study
 from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import SMALLEST_IMAGE
-from catdog_search.space import (
-    Choice,
-    Fixed,
-    Params,
-    Space,
-    did_you_mean,
-    parse_space,
-)
+from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
+from catdog_search.study.config import StudyConfig, check_study
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16

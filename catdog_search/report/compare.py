@@ -7,17 +7,11 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from catdog_search import places
-from catdog_search.data import dataset
-from catdog_search.data.dataset import Dataset
 from catdog_search.places import State
-from catdog_search.search import history
-from catdog_search.search.floor import always
-from catdog_search.search.history import StudyView, TrialRow
+from catdog_search.report.floors import PROBE_SIDE, Floor, any_packed, majority, majority_of, probe
+from catdog_search.search.study import views
+from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.tracking.recorded import TrialReader
 from catdog_search.tracking.store import Store
 
@@ -26,8 +20,6 @@ _GAP = 0.05
 # Val that still gains so much an epoch at the end was stopped too early.
 _GAINING = 0.003
 _LAST_EPOCHS = 3
-# A probe sees photos of this side.
-_PROBE_SIDE = 16
 
 History = Sequence[Mapping[str, float]]
 
@@ -88,23 +80,6 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What hardly any effort reaches on val.
-
-    Attributes:
-        name: Of it.
-        val_accuracy: What it reaches.
-        n: Photos of val.
-        answer: What it says of every photo; empty where it looks at them.
-    """
-
-    name: str
-    val_accuracy: float
-    n: int
-    answer: str = ""
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Everything side by side.
 
@@ -129,18 +104,18 @@ def compare(state: State, names: Sequence[str]) -> Comparison:
     Raises:
         StateError: There is no such study.
     """
-    views = [history.view(state, name) for name in names]
+    views = [views.load_view(state, name) for name in names]
     entries = [entry for view in views for entry in _entries(state, view)]
     notes = [f"study {v.name}: no COMPLETE trial" for v in views if not v.ranked()]
     digests = {view.dataset_digest for view in views}
     if len(digests) > 1:
         notes.append("the studies were trained on different photos, so rows don't compare")
-    packed = _any_packed(views[0].dataset_digest)
+    packed = any_packed(views[0].dataset_digest)
     if packed is None:
         notes.append("no linear probe: the photos are not in the cache any more")
-        return Comparison(entries, _majority_of(views[0].class_counts), notes)
+        return Comparison(entries, majority_of(views[0].class_counts), notes)
     floors = [majority(packed)]
-    if packed.image_size >= _PROBE_SIDE:
+    if packed.image_size >= PROBE_SIDE:
         floors.append(probe(packed))
     return Comparison(entries, floors, notes)
 
@@ -215,49 +190,3 @@ def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
         gain = 100 * max(gains)
         said.append(f"underfits: val gained {gain:.1f} points an epoch in the last {_LAST_EPOCHS}")
     return "; ".join(said) or f"fits: train and val {100 * abs(gaps[0]):.1f} points apart"
-
-
-def majority(packed: Dataset) -> Floor:
-    """Always the more frequent class of train."""
-    (floor,) = _majority_of(packed.manifest.counts())
-    return floor
-
-
-def _majority_of(counts: Mapping[Any, Mapping[str, int]]) -> list[Floor]:
-    """The same from the photos by split and class; none where nobody counted them."""
-    if not counts:
-        return []
-    found = always("val_accuracy", counts["val"], counts["train"])
-    n = sum(counts["val"].values())
-    return [] if found is None else [Floor("majority class", found.value, n, found.answer)]
-
-
-def probe(packed: Dataset) -> Floor:
-    """A logistic regression on photos of 16 x 16 pixels."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    side = _PROBE_SIDE
-    data = {split: packed.split(split) for split in ("train", "val")}
-    inputs = {split: _pooled(pixels, side) for split, (pixels, _) in data.items()}
-    linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=300))
-    linear.fit(inputs["train"], data["train"][1].ravel())
-    right = float(linear.score(inputs["val"], data["val"][1].ravel()))
-    return Floor(f"linear probe on {side} x {side} pixels", right, len(data["val"][1]))
-
-
-def _pooled(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Means of equal squares, as many as fit; flat (n, side * side * 3)."""
-    square = pixels.shape[1] // side
-    cut = pixels[:, : side * square, : side * square]
-    squares = cut.reshape(len(pixels), side, square, side, square, 3)
-    means: np.ndarray = squares.mean(axis=(2, 4), dtype=np.float32)
-    return means.reshape(len(pixels), -1)
-
-
-def _any_packed(digest: str | None) -> Dataset | None:
-    """The smallest pack of a dataset that a probe can look at, else the largest."""
-    sizes = dataset.packed_sizes(places.cache_folder(), digest or "")
-    chosen = [side for side in sizes if side >= _PROBE_SIDE][:1] or sizes[-1:]
-    return dataset.find(places.cache_folder(), digest or "", chosen[0]) if chosen else None

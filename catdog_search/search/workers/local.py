@@ -17,7 +17,9 @@ from catdog_search import clock
 from catdog_search.children import starting_safely
 from catdog_search.machine.cgroups import oom_kills
 from catdog_search.outcomes import Ending
-from catdog_search.search.messages import (
+from catdog_search.search.scratch import checkpoint_path, checkpoints_of
+from catdog_search.search.workers.backend import Incoming, Worker, WorkerDiedError
+from catdog_search.search.workers.messages import (
     Decision,
     Launch,
     Outcome,
@@ -27,9 +29,7 @@ from catdog_search.search.messages import (
     Stop,
     TrialSpec,
 )
-from catdog_search.search.scratch import checkpoint_path, checkpoints_of
-from catdog_search.search.worker import serve
-from catdog_search.search.workers.backend import Incoming, Worker, WorkerDiedError
+from catdog_search.search.workers.worker import serve
 
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 1.0

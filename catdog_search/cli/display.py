@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from catdog_search.config import StudyConfig
+from catdog_search.cli.words import counted, duration, say_params, say_plan
 from catdog_search.outcomes import INTERRUPTED
 from catdog_search.redact import redact
-from catdog_search.search.messages import (
+from catdog_search.search.events import (
     BatchDone,
     Best,
     EpochDone,
@@ -23,7 +23,7 @@ from catdog_search.search.messages import (
     TrialEnded,
     TrialStarted,
 )
-from catdog_search.space import Params, Value
+from catdog_search.study.config import StudyConfig
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
@@ -33,56 +33,6 @@ if TYPE_CHECKING:
 _ROWS = 15
 # Without a terminal, a line at least so often.
 _SILENCE_S = 60
-
-
-def counted(n: int, noun: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min 05 s` or `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:  # noqa: PLR2004
-        return f"{whole} s"
-    if whole < 3600:  # noqa: PLR2004
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def say_params(params: Params) -> str:
-    """`n_blocks=3 dropout=0.25`."""
-    return " ".join(f"{name}={_say_value(value)}" for name, value in params.items())
-
-
-def _say_value(value: Value) -> str:
-    """A step or a choice as it is spelled, so that two never read alike; else in 4 digits."""
-    if not isinstance(value, float):
-        return str(value)
-    exact = f"{value:.8g}"
-    return exact if float(exact) == value else f"{value:.4g}"
-
-
-def say_plan(plan: Planned, trials: int) -> str:
-    """What the trials to come will take, in a line."""
-    estimate = plan.estimate
-    fewest, median, most = estimate.parameters
-    parts = [
-        f"{counted(trials, 'trial')} to go",
-        f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
-        f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
-        f"{plan.memory_bytes / 1e9:.3g}",
-        f"{plan.sharing} trials at once, {plan.execution}"
-        if plan.sharing > 1
-        else str(plan.execution),
-    ]
-    if estimate.seconds is not None:
-        whole = duration(estimate.seconds * trials)  # several at once share one speed
-        each = duration(estimate.seconds)
-        parts.append(f"about {each} a trial and {whole} in all, less what is stopped early")
-    if estimate.too_large:
-        parts.append(f"{estimate.too_large:.0%} of the space exceeds a limit")
-    return "; ".join(parts)
 
 
 class PlainDisplay:

@@ -11,13 +11,7 @@ from pydantic import ConfigDict, Field, ValidationError, field_validator
 
 from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
-from catdog_search.families.base import (
-    LARGEST_IMAGE,
-    SMALLEST_IMAGE,
-    Domain,
-    Family,
-    TrialParams,
-)
+from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
 from catdog_search.fields import Table, allowed_values
 from catdog_search.objective import DIRECTION_OF, Direction, Metric
 from catdog_search.space import Params, Space, did_you_mean

@@ -19,9 +19,9 @@ from optuna.trial import TrialState
 from catdog_search.intervals import wilson
 from catdog_search.outcomes import Ending
 from catdog_search.places import State
-from catdog_search.search.history import StudyView, TrialRow, view_of
-from catdog_search.search.sampler import quiet_experiments
-from catdog_search.search.storage import load_study
+from catdog_search.search.proposal.sampler import quiet_experiments
+from catdog_search.search.study.storage import load_study
+from catdog_search.search.study.views import StudyView, TrialRow, view_of
 from catdog_search.space import params_key
 
 # Fewer COMPLETE trials say nothing about what matters.

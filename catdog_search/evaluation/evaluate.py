@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, StateError
@@ -20,7 +20,7 @@ from catdog_search.places import State
 from catdog_search.text import name_key, printable
 from catdog_search.tracking.looked_at import LoggedModels
 from catdog_search.tracking.store import Store
-from catdog_search.training.evaluate import scores
+from catdog_search.training.metrics import scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def evaluate(
     models = LoggedModels(Store.of(state))
     loaded = models.load(name)
     index = _indices(source, loaded.class_names)
-    pile = dataset.decode(source, loaded.image_size, progress)
+    pile = packing.decode(source, loaded.image_size, progress)
     labels = np.array([index[photo.label] for photo in pile.photos])
     if len(set(labels)) == 1:
         raise DataError(f"{source.location}: photos of one class alone can't be scored")

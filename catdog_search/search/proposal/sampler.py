@@ -23,9 +23,9 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from catdog_search.config import SamplerConfig
 from catdog_search.errors import StateError
 from catdog_search.space import Space
+from catdog_search.study.config import SamplerConfig
 
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 

@@ -20,11 +20,11 @@ from optuna.distributions import (
 from optuna.pruners import HyperbandPruner
 from optuna.trial import Trial
 
-from catdog_search.search import history
-from catdog_search.search.chance import Chance
-from catdog_search.search.feasibility import Risk, failure_risk
-from catdog_search.search.history import StudyView
-from catdog_search.search.sampler import PerTrialSampler
+from catdog_search.search.proposal.feasibility import Risk, failure_risk
+from catdog_search.search.proposal.sampler import PerTrialSampler
+from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.study import schema
+from catdog_search.search.study.views import StudyView
 from catdog_search.space import Params, Space, params_key
 
 # Draws of the sampler's own before chance takes over.
@@ -92,10 +92,10 @@ class SamplingProposer:
         """
         frozen = trial.storage.get_trial(trial._trial_id)
         queued = frozen.system_attrs.get("fixed_params")  # empty where the space leaves no choice
-        own = frozen.user_attrs.get(history.PARAMS, queued)
+        own = frozen.user_attrs.get(schema.PARAMS, queued)
         draft = self._draw(trial, tried) if own is None else self._draft(trial, own)
         # Before any is stored, so that a kill in between leaves no mixture of two sets.
-        trial.set_user_attr(history.PARAMS, draft.params)
+        trial.set_user_attr(schema.PARAMS, draft.params)
         draft.store()
         return draft.params
 

@@ -21,21 +21,18 @@ from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
-from catdog_search.search.messages import (
-    BatchDone,
+from catdog_search.search.events import BatchDone, EpochDone, Notice, Ready
+from catdog_search.search.scratch import state_of
+from catdog_search.search.workers.messages import (
     Decision,
-    EpochDone,
     Launch,
-    Notice,
     Outcome,
-    Ready,
     Recording,
     Start,
     Stop,
     TrialSpec,
     Unready,
 )
-from catdog_search.search.scratch import state_of
 from catdog_search.tracking.store import CALL_S
 
 if TYPE_CHECKING:

@@ -21,10 +21,11 @@ from catdog_search import identity
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.identity import Displaced, Identity, Pending, new_id
 from catdog_search.places import State, file_lock
-from catdog_search.search import history
-from catdog_search.search.history import view_of
 from catdog_search.search.scratch import lock_path
-from catdog_search.search.storage import UID, change_attributes, recorded_studies
+from catdog_search.search.study import schema
+from catdog_search.search.study.schema import UID
+from catdog_search.search.study.storage import change_attributes, recorded_studies
+from catdog_search.search.study.views import view_of
 from catdog_search.text import printable
 from catdog_search.tracking import locations
 from catdog_search.tracking.locations import Move
@@ -207,7 +208,7 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
         yield sa.URL.create("sqlite", database=str(state.mlflow_db))
     if is_copy:
         return
-    recorded = {study.user_attrs.get(history.TRACKING_URI, "") for study in recorded_studies(state)}
+    recorded = {study.user_attrs.get(schema.TRACKING_URI, "") for study in recorded_studies(state)}
     files = {uri for uri in recorded if sqlite_file(uri)}
     for uri in sorted({tracking_uri(state), *files} - {own_uri(state)}):
         store = locations.database(uri)
@@ -224,9 +225,9 @@ def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
     def change(key: str, value: Any) -> Any:
         if key == UID:
             return uids.get(value, value)
-        return [moved(uri) for uri in value] if key == history.TRACKED else moved(value)
+        return [moved(uri) for uri in value] if key == schema.TRACKED else moved(value)
 
-    return change_attributes(state, (UID, history.TRACKING_URI, history.TRACKED), change)
+    return change_attributes(state, (UID, schema.TRACKING_URI, schema.TRACKED), change)
 
 
 def _model_files(artifacts: Path) -> Iterator[Path]:

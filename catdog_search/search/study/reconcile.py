@@ -13,11 +13,12 @@ from catdog_search.errors import StudyLockedError
 from catdog_search.identity import local_path
 from catdog_search.outcomes import run_status
 from catdog_search.places import State, file_lock
-from catdog_search.search import history
-from catdog_search.search.history import TrialRow, view_of
-from catdog_search.search.record import close_run, recreate_run
 from catdog_search.search.scratch import checkpoints_of, lock_path
-from catdog_search.search.storage import UID, load_study
+from catdog_search.search.study import schema, views
+from catdog_search.search.study.record import close_run, recreate_run
+from catdog_search.search.study.schema import UID
+from catdog_search.search.study.storage import load_study
+from catdog_search.search.study.views import TrialRow, view_of
 from catdog_search.text import printable
 from catdog_search.tracking.cards import TrialRun
 from catdog_search.tracking.confine import copy_here
@@ -79,7 +80,7 @@ class _Comparison:
             yield self._of_stray_experiment(stray)
             return
         uid = self._study.user_attrs[UID]
-        trash = Trash(self._store, name, self._study.user_attrs.get(history.PARENT_RUN_ID))
+        trash = Trash(self._store, name, self._study.user_attrs.get(schema.PARENT_RUN_ID))
         if what := trash.holds():
             yield self._finding(
                 f"{what} is in MLflow's trash", "bring it back from there", trash.restore
@@ -126,7 +127,7 @@ class _Comparison:
 
     def _recreate_all(self, uid: str) -> None:
         runs = StudyRuns.open(self._store, self._study.study_name, uid)
-        self._study.set_user_attr(history.PARENT_RUN_ID, runs.parent_id)
+        self._study.set_user_attr(schema.PARENT_RUN_ID, runs.parent_id)
         for trial in self._trials:
             if trial.state.is_finished():
                 recreate_run(self._study, runs, trial)
@@ -201,7 +202,7 @@ class _Comparison:
                 yield self._finding(
                     f"{at}, which is gone",
                     "note that it keeps none, so that nothing looks for it",
-                    partial(history.note_dropped, self._study, row.number),
+                    partial(views.note_dropped, self._study, row.number),
                 )
             elif found.kind == "unlisted":
                 yield self._finding(
@@ -218,7 +219,7 @@ class _Comparison:
 
     def _tracked_elsewhere(self) -> str | None:
         """Another store that the study was tracked in, where its models may be yet."""
-        before = self._study.user_attrs.get(history.TRACKED, [])
+        before = self._study.user_attrs.get(schema.TRACKED, [])
         last = view_of(self._study).tracking_uri
         return next((uri for uri in [*before, last] if uri not in (None, self._store.shown)), None)
 

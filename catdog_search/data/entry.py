@@ -1,0 +1,100 @@
+"""A cache entry: its manifest, and how its files get there whole."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from catdog_search.data import cache
+from catdog_search.data.manifest import Manifest
+from catdog_search.data.pack import pack_path, sums_path
+from catdog_search.errors import CacheLostError, DataError
+from catdog_search.places import Hold
+
+if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
+    pass
+
+
+def link(file: Path, to: Path) -> None:
+    """One file in two folders; where the file system can't, a copy."""
+    try:
+        to.hardlink_to(file)
+    except OSError:
+        shutil.copyfile(file, to)
+
+
+def manifest_if_whole(entry: Path) -> Manifest | None:
+    """None where there is none, or somebody's disk damaged it: it can be made again."""
+    try:
+        return _manifest_on_disk(entry)
+    except CacheLostError:
+        return None
+
+
+def _manifest_on_disk(entry: Path) -> Manifest:
+    try:
+        text = cache.manifest_path(entry).read_text(encoding="utf-8")
+        if cache.entry_name(Manifest.name_of(text)) == entry.name:
+            return Manifest.from_json(text)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    raise CacheLostError(f"cache {entry}: its manifest is gone or damaged")
+
+
+@functools.lru_cache(maxsize=8)
+def read_manifest(entry: Path, location: str | None) -> Manifest:
+    """An entry never changes, and is asked for often; tens of milliseconds for 20,000 photos."""
+    manifest = _manifest_on_disk(entry)
+    return manifest if location is None else dataclasses.replace(manifest, location=location)
+
+
+def unusable(folder: Path, error: OSError) -> DataError:
+    """What to say of a cache folder that can't be written."""
+    return DataError(
+        f"cache {folder}: {error.strerror or error}; mend that, or set CATDOG_CACHE to another "
+        "folder"
+    )
+
+
+def install(folder: Path, path: Path, image_size: int) -> Hold:
+    """Move what was packed into its entry, which another may have made, or be removing.
+
+    Args:
+        folder: With the manifest, and the pixels of one image size.
+        path: Of the entry.
+        image_size: Side in pixels.
+    """
+    while True:
+        if _is_moved(folder, path):
+            return Hold(cache.manifest_path(path))
+        with contextlib.suppress(FileNotFoundError):  # somebody was just removing it
+            return _add(folder, path, image_size)
+
+
+def _add(folder: Path, path: Path, image_size: int) -> Hold:
+    """Add a pack to the entry that is there."""
+    if manifest_if_whole(path) is None:
+        mended = cache.manifest_path(path).with_suffix(".partial")
+        shutil.copyfile(cache.manifest_path(folder), mended)
+        mended.replace(cache.manifest_path(path))
+    hold = Hold(cache.manifest_path(path))
+    pack = pack_path(folder, image_size)
+    for file in (sums_path(pack), pack):
+        file.replace(path / file.name)
+    return hold
+
+
+def _is_moved(folder: Path, path: Path) -> bool:
+    """Move a folder to where none lies yet; False where one does."""
+    try:
+        folder.rename(path)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True

@@ -1,0 +1,1 @@
+"""Any model scored on any photos."""

@@ -1,0 +1,1 @@
+"""What studies and models are worth, side by side."""

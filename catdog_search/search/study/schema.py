@@ -1,0 +1,35 @@
+"""Names of the attributes that Optuna keeps of a study and of its trials."""
+
+from __future__ import annotations
+
+# User attributes of a trial.
+RUN_ID = "run_id"
+MODEL_ID = "model_id"
+RECIPE = "recipe"
+REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
+ATTEMPT = "attempt"
+SECONDS = "seconds"  # of work so far, in all calls
+CRASHES = "crashes"
+PARAMS = "params"
+ENDING = "ending"
+ERROR = "error"
+SCORES = "scores"
+N_WEIGHTS = "n_weights"
+KEPT = "kept"  # whether it was worth a model and figures when it ended
+
+# User attributes of a study.
+PARENT_RUN_ID = "parent_run_id"
+TRACKING_URI = "tracking_uri"
+TRACKED = "tracked"  # where it was tracked before it was there
+DIGEST = "dataset_digest"
+METRIC = "metric"
+N_VAL = "n_val"
+CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
+PUBLISHED = "published"  # what others reached, by recipe
+DEVICE = "device"  # that the last call trained on
+DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
+RUNS = "runs"  # ids of runs that were made anew, by trial number as text
+FINGERPRINT = "fingerprint"
+UID = "study_uid"
+# Which photos are in another split than by their own content, see `Manifest.moved`.
+SPLITS = "splits"
