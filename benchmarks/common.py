@@ -52,10 +52,10 @@ def packed(asked: argparse.Namespace, image_size: int, subset: int | None = None
 def prepared(asked: argparse.Namespace, config: StudyConfig, folder: str, **more: Any) -> Prepared:
     """A study on the photos asked for, in a state of its own; `more` as `Request` has it."""
     # Not above: processes that stand for others' programs import this module, and are measured.
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.prepare import Request, prepare
 
-    request = Request(config, State(Path(folder)), data=asked.data, **more)
+    request = Request(config, StateFolder(Path(folder)), data=asked.data, **more)
     return prepare(request, lambda line: None)
 
 

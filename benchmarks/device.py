@@ -22,7 +22,7 @@ from step import RESIDUAL, ours, subset
 
 from catdog_search.families.cnn import CnnParams, cost_of_cnn
 from catdog_search.machine.backends import choose_backend
-from catdog_search.training.execution import Execution, Wish, choose
+from catdog_search.training.execution import Execution, ForcedExecution, choose
 from catdog_search.training.result import TrainData
 
 _RESIDUAL = {**RESIDUAL, "dense_units": 0}
@@ -114,7 +114,9 @@ def main() -> None:
     device = look_at_device(backend)
     whole = common.packed(asked, asked.image_size)
     data, size = subset(whole, asked.photos), asked.image_size
-    execution = choose(Wish(precision=asked.precision), backend, device, data.x_train.nbytes)
+    execution = choose(
+        ForcedExecution(precision=asked.precision), backend, device, data.x_train.nbytes
+    )
     kinds: dict[str, Any] = {
         name: lambda p=params: of_network(p, data, size, execution)
         for name, params in NETWORKS.items()

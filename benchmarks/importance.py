@@ -21,7 +21,7 @@ from optuna.importance import (
     get_param_importances,
 )
 
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study.storage import load_study
 from catdog_search.space import Space
 from catdog_search.study import studies
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--state", help="state folder of the study")
     parser.add_argument("--trials", type=int, nargs="+", default=[30, 100, 300])
     asked = parser.parse_args()
-    study = load_study(State.at(asked.state), asked.study)
+    study = load_study(StateFolder.at(asked.state), asked.study)
     rows: list[dict[str, Any]] = [
         {"measure": f"PED-ANOVA, best {quantile:.0%}"}
         | {"shares": shares(study, PedAnovaImportanceEvaluator(target_quantile=quantile))}

@@ -23,7 +23,7 @@ from typing import Any
 import common
 
 from catdog_search.machine.backends import choose_backend
-from catdog_search.training.execution import Wish, choose
+from catdog_search.training.execution import ForcedExecution, choose
 from catdog_search.training.result import TrainData, TrialResult
 
 PARAMS = {
@@ -102,7 +102,7 @@ def main() -> None:
     from catdog_search.training.job import job_of
     from catdog_search.training.loop import train as train_one
 
-    execution = choose(Wish(), backend, look_at_device(backend), data.x_train.nbytes)
+    execution = choose(ForcedExecution(), backend, look_at_device(backend), data.x_train.nbytes)
 
     def train(lever: dict[str, Any], epochs: int, seed: int) -> TrialResult:
         config = common.study("levers", asked.image_size, epochs)

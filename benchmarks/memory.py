@@ -15,7 +15,7 @@ import psutil
 from catdog_search.machine.backends import choose_backend
 from catdog_search.search.coordinator import run_study
 from catdog_search.search.events import EpochDone, Event, TrialEnded
-from catdog_search.training.execution import Wish
+from catdog_search.training.execution import ForcedExecution
 
 # Little arithmetic: what counts is what photos, libraries and stores take.
 PARAMS = {"n_blocks": 3, "filters": 4, "dense_units": 0, "batch_size": 64, "head": "average"}
@@ -49,7 +49,7 @@ def main() -> None:
             seen["worker_mb"] = max([seen.get("worker_mb", 0.0), *map(peak, workers())])
 
     with tempfile.TemporaryDirectory() as folder:
-        ready = common.prepared(asked, config, folder, wish=Wish(pixels=asked.pixels))
+        ready = common.prepared(asked, config, folder, forced=ForcedExecution(pixels=asked.pixels))
         run_study(ready.config, ready.dataset, ready.state, listen, ready.options)
     seen["coordinator_mb"] = peak(os.getpid())
     packed = ready.dataset

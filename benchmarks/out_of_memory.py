@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from catdog_search.search.proposal.propose import SamplingProposer
 from catdog_search.search.proposal.sampler import make_sampler
-from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.space import Params, params_key
 from catdog_search.study import studies
 
@@ -86,7 +86,7 @@ def failures(seed: int, told: Told) -> int:
 def main() -> None:
     """Print a table, then JSON."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    chance, space = Chance(random.Random(0)), studies.parse(TABLE, "oom").space
+    chance, space = UniformDraw(random.Random(0)), studies.parse(TABLE, "oom").space
     share = statistics.fmean(load(space.sample(chance)) > LIMIT for _ in range(20_000))
     asked = common.parser(__doc__, n=len(SEEDS)).parse_args()
     rows = [

@@ -19,7 +19,7 @@ import common
 import optuna
 from optuna.trial import TrialState
 
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.proposal.pruner import make_pruner, report_epoch
 from catdog_search.search.study.storage import load_study
 from catdog_search.study.config import PrunerConfig
@@ -70,7 +70,7 @@ def replay(curves: Sequence[Curve], config: PrunerConfig) -> tuple[float, float]
     return 1 - trained / (epochs * len(curves)), best - max(left)
 
 
-def whole_curves(state: State, name: str) -> list[Curve]:
+def whole_curves(state: StateFolder, name: str) -> list[Curve]:
     """The metric by epoch of every COMPLETE trial, of those as long as the longest."""
     trials = load_study(state, name).get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     curves = [[t.intermediate_values[e] for e in sorted(t.intermediate_values)] for t in trials]
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--study", default="what-matters")
     parser.add_argument("--state", help="state folder of the study")
     asked = parser.parse_args()
-    curves = whole_curves(State.at(asked.state), asked.study)
+    curves = whole_curves(StateFolder.at(asked.state), asked.study)
     rows = []
     for name, config in settings(len(curves[0])).items():
         found = []

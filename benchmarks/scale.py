@@ -27,7 +27,7 @@ from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.outcomes import Ending
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.proposal.propose import SamplingProposer
 from catdog_search.search.proposal.pruner import make_pruner, report_epoch
 from catdog_search.search.proposal.sampler import make_sampler
@@ -86,7 +86,7 @@ def ask_and_tell(study: optuna.Study, proposer: SamplingProposer) -> dict[str, f
     return {"ask_s": asked - started, "epochs_s": reported - asked, "tell_s": done - reported}
 
 
-def show(state: State, name: str) -> float:
+def show(state: StateFolder, name: str) -> float:
     """Seconds of the command, its start included."""
     command = [sys.executable, "-m", "catdog_search", "show", "--study", name]
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def show(state: State, name: str) -> float:
 def measure(trials: int, n: int, config: StudyConfig, pictures: Dataset) -> dict[str, Any]:
     """One size of study."""
     with tempfile.TemporaryDirectory() as folder:
-        state = State(Path(folder))
+        state = StateFolder(Path(folder))
         state.create()
         sampler = make_sampler(config.sampler, config.space, config.seed)
         study = open_study(

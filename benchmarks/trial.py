@@ -28,7 +28,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.machine.backends import choose_backend
 from catdog_search.search.coordinator import run_study
 from catdog_search.search.events import Event, TrialEnded
-from catdog_search.training.execution import Wish
+from catdog_search.training.execution import ForcedExecution
 
 # The published network, plain: the shorter a step, the more the rest of a trial weighs.
 PARAMS = {"n_blocks": 3, "dense_units": 128, "dropout": 0.5, "batch_size": 64}
@@ -110,8 +110,8 @@ def tracked_seconds(asked: argparse.Namespace) -> float:
             seconds.append(event.seconds)
 
     with tempfile.TemporaryDirectory() as folder:
-        wish = Wish(precision=asked.precision)
-        ready = common.prepared(asked, config, folder, trials=2, wish=wish)
+        forced = ForcedExecution(precision=asked.precision)
+        ready = common.prepared(asked, config, folder, trials=2, forced=forced)
         run_study(ready.config, ready.dataset, ready.state, listen, ready.options)
     return seconds[-1]
 

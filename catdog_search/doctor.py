@@ -19,7 +19,7 @@ from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
 from catdog_search.machine.backends import BACKENDS, choose_backend
 from catdog_search.outside import outside_reason
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study.copies import lost
 from catdog_search.search.study.storage import existing_studies
 from catdog_search.tracking.store import Store, disconnect, sqlite_file
@@ -43,7 +43,7 @@ class Check:
     text: str
 
 
-def examine(state: State) -> Iterator[Check]:
+def examine(state: StateFolder) -> Iterator[Check]:
     """Look at one thing after another; nothing is made or changed."""
     looks: dict[str, Callable[[], str]] = {
         "python": _python,
@@ -93,7 +93,7 @@ class Difference:
 _PASSES = 3
 
 
-def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
+def check_files(state: StateFolder, *, repair: bool) -> Iterator[Difference]:
     """Look whether the stores are whole; a damaged one is set aside for its copy.
 
     Those of a state that was moved or copied are left alone; `examine` tells of it.
@@ -111,7 +111,7 @@ def check_files(state: State, *, repair: bool) -> Iterator[Difference]:
             yield Difference("", f"{path}: {what}", state.cure_of(path), mended=repair)
 
 
-def _damage(state: State, path: Path) -> str | None:
+def _damage(state: StateFolder, path: Path) -> str | None:
     if not path.exists() and not sqlite.kept_copy(path).exists():
         return None
     if what := sqlite.damage(path, thorough=True):
@@ -119,7 +119,7 @@ def _damage(state: State, path: Path) -> str | None:
     return "; ".join(lost(state, thorough=True)) if path == state.optuna_db else None
 
 
-def _bring_back(state: State, paths: list[Path]) -> None:
+def _bring_back(state: StateFolder, paths: list[Path]) -> None:
     disconnect()
     with state.in_use(alone=True):
         for path in paths:
@@ -129,7 +129,7 @@ def _bring_back(state: State, paths: list[Path]) -> None:
                 sqlite.set_aside(path)
 
 
-def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
+def compare_stores(state: StateFolder, *, repair: bool) -> Iterator[Difference]:
     """Compare the stores study by study; a study that is running is passed over, and said so."""
     before: list[Difference] = []
     for _ in range(_PASSES if repair else 1):
@@ -140,7 +140,7 @@ def compare_stores(state: State, *, repair: bool) -> Iterator[Difference]:
         before = found
 
 
-def _compared(state: State, name: str, repair: bool) -> Iterator[Difference]:
+def _compared(state: StateFolder, name: str, repair: bool) -> Iterator[Difference]:
     from catdog_search.search.study.reconcile import reconcile
 
     try:
@@ -180,7 +180,7 @@ def _backend() -> str:
     return f"{chosen} {importlib.metadata.version(chosen)}{also}; `run` names the device it uses"
 
 
-def _state(state: State) -> str:
+def _state(state: StateFolder) -> str:
     state.require_home()
     existing = next(p for p in (state.root, *state.root.parents) if p.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -194,7 +194,7 @@ def _state(state: State) -> str:
     return f"{state.root}{new}, {free:.0f} GB free"
 
 
-def _mlflow(state: State) -> str:
+def _mlflow(state: StateFolder) -> str:
     store = Store.of(state)
     file = sqlite_file(store.uri)
     if file is not None and not file.exists():

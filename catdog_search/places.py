@@ -27,7 +27,7 @@ _NO_TEXT = ("Cc", "Cs")
 
 
 @dataclass(frozen=True)
-class State:
+class StateFolder:
     """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch.
 
     Raises:
@@ -43,7 +43,7 @@ class State:
             )
 
     @classmethod
-    def at(cls, path: str | None) -> State:
+    def at(cls, path: str | None) -> StateFolder:
         """The state folder at `path`, else at `CATDOG_STATE`, else `./mlruns`; made absolute.
 
         MLflow stores absolute artifact paths, so a relative folder would depend on where the

@@ -113,9 +113,9 @@ class Range:
             return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
         step_ = None if self.step is None else float(self.step)
         low, high = float(self.low), float(self.high)
-        drawn = trial.suggest_float(name, low, high, step=step_, log=self.log)
-        own = self.canonical(drawn)
-        return drawn if own is None else own
+        sampled = trial.suggest_float(name, low, high, step=step_, log=self.log)
+        own = self.canonical(sampled)
+        return sampled if own is None else own
 
     def canonical(self, value: object) -> Value | None:
         """`value` as this dimension spells it; None where it could not have drawn it."""

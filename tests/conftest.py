@@ -21,7 +21,7 @@ from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.tracking.store import ensure_mlflow_db
 from catdog_search.training.result import TrainData
 
@@ -192,11 +192,11 @@ def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def state(tmp_path: Path, empty_mlflow: Path) -> State:
+def state(tmp_path: Path, empty_mlflow: Path) -> StateFolder:
     root = tmp_path / "state"
     root.mkdir()
     shutil.copy(empty_mlflow, root / "mlflow.db")
-    return State.at(str(root))
+    return StateFolder.at(str(root))
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +205,9 @@ def pictures(shared_cache: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def done(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path) -> State:
+def done(
+    tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path
+) -> StateFolder:
     """A study of two trials, each with a model; the tests leave it as it is."""
     from tiny_study import make_done  # for the few tests that need it
 
@@ -216,12 +218,12 @@ def done(tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlfl
 
 
 @pytest.fixture
-def home(done: State, tmp_path: Path) -> State:
+def home(done: StateFolder, tmp_path: Path) -> StateFolder:
     """A state of its own like `done`, to be changed."""
     from catdog_search.search.study.relocate import relocate
 
     shutil.copytree(done.root, tmp_path / "home")
-    state = State.at(str(tmp_path / "home"))
+    state = StateFolder.at(str(tmp_path / "home"))
     relocate(state)
     return state
 

@@ -81,7 +81,7 @@ class FakeTrainer:
     def __init__(self, backend: str) -> None:
         self._backend = backend
 
-    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+    def prepare(self, *, concurrency: int, deterministic: bool) -> None:
         pass
 
     def look_at_device(self) -> Device:
@@ -132,7 +132,7 @@ class FakeTrainer:
 class AbsentTrainer(FakeTrainer):
     """One whose packages are not installed."""
 
-    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+    def prepare(self, *, concurrency: int, deterministic: bool) -> None:
         importlib.import_module("no_such_module")
 
 

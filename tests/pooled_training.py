@@ -8,7 +8,7 @@ from pooled_family import PooledParams
 from catdog_search.models.export import training_model
 from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.optimize import compile_model
-from catdog_search.training.plan import Fed, Phase, Task
+from catdog_search.training.plan import CompiledPhase, Phase, Task
 
 
 class PooledTraining:
@@ -24,12 +24,12 @@ class PooledTraining:
         self.n_weights = int(self._body.count_params())
         self.phases = [Phase(task.epochs, self._begin, early_stopping=False, averaged=False)]
 
-    def _begin(self) -> Fed:
+    def _begin(self) -> CompiledPhase:
         task, params = self._task, self._task.params
         model = training_model(self._body, params.image_size, params, task.seed)
         batches = TrainBatches(task.data, params.batch_size, task.seed)
         compile_model(model, params, task.epochs * len(batches))
-        return Fed(model, batches, ValBatches(task.data))
+        return CompiledPhase(model, batches, ValBatches(task.data))
 
     def network(self) -> keras.Model:
         return self._body

@@ -21,7 +21,7 @@ import catdog_search
 from catdog_search.children import safe_environment, starting_safely, trusted_path
 from catdog_search.data import decoders
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import Ready
 from catdog_search.search.workers.local import LocalWorker
 from catdog_search.search.workers.messages import Launch, Start
@@ -136,7 +136,7 @@ def test_environment_names_folders_whatever_folder_it_is_used_in(
 
 
 def test_ui_imports_nothing_of_its_folder_and_shows_no_store_to_other_users(
-    trap: Path, state: State, monkeypatch: pytest.MonkeyPatch
+    trap: Path, state: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

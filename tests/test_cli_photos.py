@@ -14,13 +14,13 @@ from fake_training import FakeTrainer
 from warm_workers import blank_figures, warm_workers
 
 from catdog_search import cli
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search import coordinator
 
 
 @pytest.fixture
 def call(
-    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Result]]:
     """Calls a command on one state, one cache, and a stand-in for training."""
     real = coordinator.run_study

@@ -31,7 +31,7 @@ from catdog_search.cli import main
 from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.tracking.store import disconnect
 
 # Real networks, so that there are real models to lose.
@@ -43,10 +43,10 @@ _DATABASES = ("optuna.db", "mlflow.db")
 _VERSIONS = ("alembic_version", "version_info")
 
 # Returns what it did, and the state to go on with where that is another one.
-Damage = Callable[[State, random.Random], str | tuple[str, State]]
+Damage = Callable[[StateFolder, random.Random], str | tuple[str, StateFolder]]
 
 
-def drop_a_row(state: State, chance: random.Random) -> str:
+def drop_a_row(state: StateFolder, chance: random.Random) -> str:
     """Of any table of any store."""
     database = chance.choice(_DATABASES)
     with closing(sqlite3.connect(state.root / database)) as connection, connection:
@@ -57,7 +57,7 @@ def drop_a_row(state: State, chance: random.Random) -> str:
     return f"a row of {table} of {database}"
 
 
-def scramble_a_value(state: State, chance: random.Random) -> str:
+def scramble_a_value(state: StateFolder, chance: random.Random) -> str:
     """Of any column of any row."""
     database = chance.choice(_DATABASES)
     with closing(sqlite3.connect(state.root / database)) as connection, connection:
@@ -86,7 +86,7 @@ def _filled(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def damage_a_database(state: State, chance: random.Random) -> str:
+def damage_a_database(state: StateFolder, chance: random.Random) -> str:
     """Its file: gone, empty, cut short, or overwritten somewhere."""
     path = state.root / chance.choice(_DATABASES)
     content = path.read_bytes()
@@ -107,7 +107,7 @@ def damage_a_database(state: State, chance: random.Random) -> str:
     return f"{path.name} is {how}"
 
 
-def remove_a_file(state: State, chance: random.Random) -> str:
+def remove_a_file(state: StateFolder, chance: random.Random) -> str:
     """Any but the databases."""
     files = [p for p in sorted(state.root.rglob("*")) if p.is_file() and p.parent != state.root]
     path = chance.choice(files)
@@ -115,7 +115,7 @@ def remove_a_file(state: State, chance: random.Random) -> str:
     return f"{path.relative_to(state.root)} is gone"
 
 
-def scramble_a_file(state: State, chance: random.Random) -> str:
+def scramble_a_file(state: StateFolder, chance: random.Random) -> str:
     """Any but the databases."""
     files = [p for p in sorted(state.root.rglob("*")) if p.is_file() and p.parent != state.root]
     path = chance.choice(files)
@@ -123,7 +123,7 @@ def scramble_a_file(state: State, chance: random.Random) -> str:
     return f"{path.relative_to(state.root)} is scrambled"
 
 
-def remove_a_folder(state: State, chance: random.Random) -> str:
+def remove_a_folder(state: StateFolder, chance: random.Random) -> str:
     """Of artifacts, scratch or the copies."""
     folders = [p for p in sorted(state.root.rglob("*")) if p.is_dir()]
     path = chance.choice(folders)
@@ -131,7 +131,7 @@ def remove_a_folder(state: State, chance: random.Random) -> str:
     return f"{path.relative_to(state.root)} is gone"
 
 
-def put_something_in_the_way(state: State, chance: random.Random) -> str:
+def put_something_in_the_way(state: StateFolder, chance: random.Random) -> str:
     """A folder where a lock or a checkpoint is expected, or files that nobody knows."""
     scratch = state.scratch("tiny")
     scratch.mkdir(parents=True, exist_ok=True)
@@ -140,24 +140,24 @@ def put_something_in_the_way(state: State, chance: random.Random) -> str:
     return f"{name} lies in scratch"
 
 
-def put_a_folder_in_a_lock_s_place(state: State, chance: random.Random) -> str:
+def put_a_folder_in_a_lock_s_place(state: StateFolder, chance: random.Random) -> str:
     lock = chance.choice([state.scratch("tiny") / "coordinator.lock", state.root / "state.lock"])
     lock.unlink(missing_ok=True)
     lock.mkdir(parents=True)
     return f"{lock.name} is a folder"
 
 
-def move_it(state: State, _: random.Random) -> tuple[str, State]:
+def move_it(state: StateFolder, _: random.Random) -> tuple[str, StateFolder]:
     moved = state.root.with_name("moved")
     state.root.rename(moved)
-    return "it was moved", State.at(str(moved))
+    return "it was moved", StateFolder.at(str(moved))
 
 
-def copy_it(state: State, _: random.Random) -> tuple[str, State]:
+def copy_it(state: StateFolder, _: random.Random) -> tuple[str, StateFolder]:
     """The original is one of those that nothing may happen to."""
     copied = state.root.with_name("copied")
     shutil.copytree(state.root, copied, symlinks=True)
-    return "it was copied", State.at(str(copied))
+    return "it was copied", StateFolder.at(str(copied))
 
 
 DAMAGES: tuple[Damage, ...] = (
@@ -183,7 +183,7 @@ class Patient:
     def __init__(self, folder: Path, pictures: Dataset) -> None:
         self._kept = folder / "kept"
         self._pictures = pictures
-        self.state = State.at(str(folder / "state"))
+        self.state = StateFolder.at(str(folder / "state"))
         self.outside = folder / "outside"
         self.state.create()
         view = run(self.state, pictures, 4, table=REAL, training="keras").view
@@ -199,7 +199,7 @@ class Patient:
             shutil.rmtree(self.state.root.with_name(name), ignore_errors=True)
         shutil.copytree(self._kept, self.state.root, symlinks=True)
 
-    def go_on(self, state: State) -> None:
+    def go_on(self, state: StateFolder) -> None:
         """Train one more trial, as the next call would."""
         view = run(state, self._pictures, 5, table=REAL).view
         assert view.finished == 5
@@ -222,7 +222,7 @@ def tree(folder: Path) -> dict[str, str]:
     }
 
 
-def cure(state: State, at_most: int = 4) -> list[str]:
+def cure(state: StateFolder, at_most: int = 4) -> list[str]:
     """Do what the doctor says until it is content; returns the commands."""
     done: list[str] = []
     looked = call("doctor", "--state", str(state.root))
@@ -267,7 +267,7 @@ def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
     return f"{what}; cured by {commands or 'nothing'}"
 
 
-def models_of(state: State) -> set[str]:
+def models_of(state: StateFolder) -> set[str]:
     folder = state.artifacts / "tiny" / "models"
     return {str(path.relative_to(folder)) for path in folder.rglob("model.keras")}
 

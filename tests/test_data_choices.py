@@ -12,7 +12,7 @@ from tiny_study import TABLE
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study.storage import open_study, remembered_data
 from catdog_search.study import studies
 from catdog_search.study.config import DataConfig
@@ -69,7 +69,7 @@ def test_choices_in_a_study_file_are_checked(data: dict[str, Any], says: str) ->
     assert says in str(refused.value)
 
 
-def open_with(data: DataConfig, pictures: Dataset, state: State) -> None:
+def open_with(data: DataConfig, pictures: Dataset, state: StateFolder) -> None:
     config = studies.parse(TABLE, "t").model_copy(update={"data": data})
     open_study(state, config, pictures, RandomSampler(), NopPruner())
 
@@ -85,7 +85,7 @@ def open_with(data: DataConfig, pictures: Dataset, state: State) -> None:
     ],
 )
 def test_resume_without_options_keeps_every_choice(
-    data: DataConfig, pictures: Dataset, state: State
+    data: DataConfig, pictures: Dataset, state: StateFolder
 ) -> None:
     open_with(data, pictures, state)
     nothing = dict.fromkeys(DataConfig.REMEMBERED)
@@ -96,13 +96,15 @@ def test_resume_without_options_keeps_every_choice(
         open_with(DataConfig(classes="a=x,b=y"), pictures, state)
 
 
-def test_study_made_without_choices_refuses_them_by_name(pictures: Dataset, state: State) -> None:
+def test_study_made_without_choices_refuses_them_by_name(
+    pictures: Dataset, state: StateFolder
+) -> None:
     open_with(DataConfig(), pictures, state)
     with pytest.raises(StateError, match=r'data was absent, now \{"labels": "names"\}'):
         open_with(DataConfig(labels="names"), pictures, state)
 
 
-def test_file_of_labels_may_move(pictures: Dataset, state: State) -> None:
+def test_file_of_labels_may_move(pictures: Dataset, state: StateFolder) -> None:
     """What it says is part of the dataset's digest."""
     open_with(DataConfig(labels="labels.csv"), pictures, state)
     open_with(DataConfig(labels="moved/labels.csv"), pictures, state)
@@ -112,7 +114,9 @@ def test_file_of_labels_may_move(pictures: Dataset, state: State) -> None:
         open_with(DataConfig(labels="names"), pictures, state)
 
 
-def test_study_remembers_its_choices_and_refuses_others(pictures: Dataset, state: State) -> None:
+def test_study_remembers_its_choices_and_refuses_others(
+    pictures: Dataset, state: StateFolder
+) -> None:
     def opened(data: DataConfig) -> None:
         config = studies.parse(TABLE, "t").model_copy(update={"data": data})
         study = open_study(state, config, pictures, RandomSampler(), NopPruner())

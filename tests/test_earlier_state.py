@@ -16,7 +16,7 @@ import pytest
 from tiny_study import call
 
 from catdog_search.outcomes import Ending
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 
 STATES = sorted((Path(__file__).parent / "states").iterdir())
 INTERRUPTED = 11
@@ -76,4 +76,4 @@ def test_earlier_state_is_shown_gone_on_with_compared_and_promoted(
     )
     assert promoted["trial"] == shown["best"]["number"]
     assert call("doctor", "--state", str(state)).exit_code == 0
-    assert State.at(str(state)).mlflow_db.exists()
+    assert StateFolder.at(str(state)).mlflow_db.exists()

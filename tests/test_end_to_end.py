@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
 
@@ -83,7 +83,7 @@ print(json.dumps({
 
 
 def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path: Path) -> None:
-    state = State.at(str(tmp_path / "state"))
+    state = StateFolder.at(str(tmp_path / "state"))
     study, where = str(study_file()), ["--state", str(state.root)]
     arguments = ["run", "--study", study, *where]
 
@@ -133,7 +133,7 @@ def test_run_kill_resume_promote_load(study_file: Callable[..., Path], tmp_path:
     assert_only_kept_models_are_on_disk(state, kept=3)
 
 
-def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
+def assert_model_loads_elsewhere(state: StateFolder, tmp_path: Path) -> None:
     import keras
 
     pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
@@ -165,14 +165,14 @@ def assert_model_loads_elsewhere(state: State, tmp_path: Path) -> None:
     assert not answers["known"]
 
 
-def assert_only_kept_models_are_on_disk(state: State, kept: int) -> None:
+def assert_only_kept_models_are_on_disk(state: StateFolder, kept: int) -> None:
     assert len(list(state.artifacts.rglob("*.keras"))) == kept
     # Nothing lands in MLflow's default experiment or beside the state folder.
     assert {p.name for p in state.artifacts.iterdir()} == {"tiny"}
 
 
 def test_only_the_best_models_are_kept(study_file: Callable[..., Path], tmp_path: Path) -> None:
-    state = State.at(str(tmp_path / "state"))
+    state = StateFolder.at(str(tmp_path / "state"))
     path = study_file(
         swap={"trials = 3": "trials = 3\nkeep_models = 1", "epochs = 2": "epochs = 1"}
     )
@@ -200,7 +200,7 @@ def test_whole_way_through_a_server(
     server: str, study_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
-    state = State.at(str(tmp_path / "state"))
+    state = StateFolder.at(str(tmp_path / "state"))
     path = study_file("served", swap={"trials = 3": "trials = 2\nkeep_models = 1"})
     done = call("run", "--study", str(path), "--state", str(state.root), "--json")
     report = json.loads(done.stdout)

@@ -14,7 +14,7 @@ import pytest
 
 from catdog_search import identity
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def home(tmp_path: Path) -> Path:
     root = tmp_path / "a"
     (root / "artifacts" / "tiny").mkdir(parents=True)
     make_store(root)
-    State.at(str(root)).create()
+    StateFolder.at(str(root)).create()
     return root
 
 
@@ -42,7 +42,7 @@ def listing(root: Path) -> dict[str, bytes]:
 def refused(root: Path) -> str:
     before = listing(root)
     with pytest.raises(StateError) as caught:
-        State.at(str(root)).require_home()
+        StateFolder.at(str(root)).require_home()
     assert listing(root) == before
     assert "\n" not in str(caught.value)
     assert f"`catdog-search relocate --state {root}`" in str(caught.value)
@@ -62,7 +62,7 @@ def moved(home: Path) -> str:
 def moved_where_another_is_now(home: Path) -> str:
     home.rename(home.with_name("b"))
     home.mkdir()
-    State.at(str(home)).create()
+    StateFolder.at(str(home)).create()
     return f"was moved here from {home}"
 
 
@@ -94,7 +94,7 @@ def test_state_without_an_identity_is_told_by_its_locations(
 
 def test_state_from_before_gets_an_identity_when_it_is_first_used(home: Path) -> None:
     (home / identity.FILE).unlink()
-    State.at(str(home)).require_home()
+    StateFolder.at(str(home)).require_home()
     table = json.loads((home / identity.FILE).read_text())
     assert (table["root"], table["inode"]) == (str(home), home.stat().st_ino)
 
@@ -105,7 +105,7 @@ def test_state_that_tracks_for_another_is_at_home(tmp_path: Path) -> None:
     make_store(tracked, at=tmp_path / "other")
     (tmp_path / "other").mkdir()
     make_store(tmp_path / "other")
-    State.at(str(tracked)).require_home()
+    StateFolder.at(str(tracked)).require_home()
 
 
 def by_link(home: Path) -> Path:
@@ -129,7 +129,7 @@ def below_a_link_left_behind(home: Path) -> Path:
 @pytest.mark.parametrize("way", [by_link, by_link_above, below_a_link_left_behind])
 def test_second_path_is_neither_move_nor_copy(home: Path, way: Callable[[Path], Path]) -> None:
     before = (home / identity.FILE).read_text()
-    state = State.at(str(way(home)))
+    state = StateFolder.at(str(way(home)))
     state.require_home()
     assert state.root == home
     assert (home / identity.FILE).read_text() == before
@@ -146,7 +146,7 @@ def test_mount_of_the_same_folder_is_neither_move_nor_copy(
         return real(home if path == mount else path, **options)
 
     monkeypatch.setattr(Path, "stat", stat)
-    state = State.at(str(mount))
+    state = StateFolder.at(str(mount))
     state.require_home()
     assert state.root == home
 
@@ -158,7 +158,7 @@ def test_backup_put_back_is_at_home_and_its_inode_is_brought_up_to_date(home: Pa
     (home.parent / "takes the inode").mkdir()
     shutil.copytree(backup, home)
     was = json.loads((home / identity.FILE).read_text())
-    State.at(str(home)).require_home()
+    StateFolder.at(str(home)).require_home()
     now = json.loads((home / identity.FILE).read_text())
     assert now["id"] == was["id"]
     assert now["inode"] == home.stat().st_ino
@@ -173,7 +173,7 @@ def test_state_with_its_artifacts_on_another_disk_is_at_home(home: Path, tmp_pat
     (home / "mlflow.db").unlink()
     make_store(home, at=disk.parent)
     (home / identity.FILE).unlink()
-    State.at(str(home)).require_home()
+    StateFolder.at(str(home)).require_home()
 
 
 @pytest.mark.parametrize("name", ["with space", "50%", "a#b", "ä'b", "a;b&c"])
@@ -184,27 +184,27 @@ def test_cure_can_be_typed_whatever_the_path(tmp_path: Path, name: str) -> None:
     root.mkdir(parents=True)
     make_store(root, at=tmp_path / name / "old")
     with pytest.raises(StateError) as caught:
-        State.at(str(root)).require_home()
+        StateFolder.at(str(root)).require_home()
     cure = str(caught.value).split("`")[1]
     assert shlex.split(cure) == ["catdog-search", "relocate", "--state", str(root)]
     assert str(tmp_path / name / "old") in str(caught.value)
 
 
 def test_folder_that_is_no_state_yet_is_left_alone(tmp_path: Path) -> None:
-    State.at(str(tmp_path / "none")).require_home()
-    State.at(str(tmp_path)).require_home()
+    StateFolder.at(str(tmp_path / "none")).require_home()
+    StateFolder.at(str(tmp_path)).require_home()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_link_to_nowhere_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "disk")
     with pytest.raises(StateError, match=r"a link to .*disk, which is gone"):
-        State.at(str(tmp_path / "link")).create()
+        StateFolder.at(str(tmp_path / "link")).create()
     assert not (tmp_path / "disk").exists()
 
 
 def test_lock_keeps_a_state_where_it_is(home: Path) -> None:
-    state = State.at(str(home))
+    state = StateFolder.at(str(home))
     with state.in_use():
         with state.in_use():
             pass  # others may use it too
@@ -225,9 +225,9 @@ def test_identity_that_cannot_be_read_is_said_and_its_cure_works(home: Path) -> 
     (home / identity.FILE).unlink()
     (home / identity.FILE).mkdir()
     with pytest.raises(StateError, match="can't be read: Is a directory") as caught:
-        State.at(str(home)).require_home()
+        StateFolder.at(str(home)).require_home()
     assert os.system(str(caught.value).split("`")[1]) == 0
-    State.at(str(home)).require_home()
+    StateFolder.at(str(home)).require_home()
     assert (home / identity.FILE).is_file()
 
 
@@ -236,6 +236,6 @@ def test_state_whose_path_mlflow_or_a_terminal_would_change_is_refused(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(StateError, match="its path is not plain text") as caught:
-        State.at(str(tmp_path / name)).create()
+        StateFolder.at(str(tmp_path / name)).create()
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []

@@ -16,7 +16,7 @@ from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.intervals import wilson
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.report.compare import verdict
 from catdog_search.report.floors import majority, probe
 from catdog_search.search.study import views
@@ -34,9 +34,9 @@ def call(*arguments: str, code: int = 0) -> Result:
 @pytest.fixture(scope="module")
 def compared(
     tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path
-) -> State:
+) -> StateFolder:
     """Two studies: one with a published recipe on three seeds, one of a sampler alone."""
-    state = State.at(str(tmp_path_factory.mktemp("compared")))
+    state = StateFolder.at(str(tmp_path_factory.mktemp("compared")))
     shutil.copy(empty_mlflow, state.mlflow_db)
     run(state, pictures, 6, table={"published": PUBLISHED}, seeds=3)
     run(state, pictures, 2, table={"name": "other", "recipes": {}})
@@ -44,7 +44,7 @@ def compared(
 
 
 def test_compare_sets_recipes_beside_what_was_published_and_floors(
-    compared: State, tmp_path: Path
+    compared: StateFolder, tmp_path: Path
 ) -> None:
     where = ["--state", str(compared.root)]
     found = json.loads(call("compare", "tiny", "other", "--json", *where).stdout)
@@ -75,7 +75,7 @@ def test_compare_sets_recipes_beside_what_was_published_and_floors(
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {"accuracy.png", "curves.png"}
 
 
-def test_compare_says_what_is_missing(compared: State, tmp_path: Path) -> None:
+def test_compare_says_what_is_missing(compared: StateFolder, tmp_path: Path) -> None:
     where = ["--state", str(compared.root)]
     assert "no study 'tony'" in call("compare", "tony", *where, code=1).output
     both = call("compare", "tiny", "--json", "--markdown", *where, code=2)
@@ -133,7 +133,7 @@ def test_interval_is_wilsons(right: int, n: int, low: float, high: float) -> Non
 @pytest.fixture(scope="module")
 def trained(
     tmp_path_factory: pytest.TempPathFactory, drawn: SyntheticSource, empty_mlflow: Path
-) -> tuple[State, Path, Path]:
+) -> tuple[StateFolder, Path, Path]:
     """A study with a real model, the photos that it knows, and others."""
     root = tmp_path_factory.mktemp("trained")
     known = {drawn.read(key): label for key, label in drawn.labels.items()}
@@ -148,7 +148,7 @@ def trained(
             folder = root / name / ("Cat", "Dog")[label]
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number}.ppm").write_bytes(content)
-    state = State.at(str(root / "state"))
+    state = StateFolder.at(str(root / "state"))
     state.create()
     shutil.copy(empty_mlflow, state.mlflow_db)
     study = root / "tiny.toml"
@@ -168,7 +168,9 @@ def _toml(table: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path: Path) -> None:
+def test_evaluate_scores_new_photos(
+    trained: tuple[StateFolder, Path, Path], tmp_path: Path
+) -> None:
     state, _, others = trained
     where = ["--data", str(others), "--state", str(state.root)]
     found = json.loads(call("evaluate", "catdog", *where, "--json").stdout)
@@ -191,7 +193,7 @@ def test_evaluate_scores_new_photos(trained: tuple[State, Path, Path], tmp_path:
 
 
 def test_evaluate_lists_what_it_left_out_and_takes_classes_in_any_case(
-    trained: tuple[State, Path, Path], tmp_path: Path
+    trained: tuple[StateFolder, Path, Path], tmp_path: Path
 ) -> None:
     state, _, others = trained
     for name in ("Cat", "Dog"):
@@ -205,14 +207,14 @@ def test_evaluate_lists_what_it_left_out_and_takes_classes_in_any_case(
     assert f"left out: CAT/torn.jpg: {found['left_out'][0][1]}" in said
 
 
-def test_a_repeated_promotion_changes_nothing(trained: tuple[State, Path, Path]) -> None:
+def test_a_repeated_promotion_changes_nothing(trained: tuple[StateFolder, Path, Path]) -> None:
     state, _, _ = trained
     said = call("promote", "--study", "tiny", "--state", str(state.root)).output
     assert "was registered before: version 1 of 'catdog' is champion\n" in said
 
 
 def test_evaluate_refuses_photos_of_test_unless_forced(
-    trained: tuple[State, Path, Path],
+    trained: tuple[StateFolder, Path, Path],
 ) -> None:
     state, known, _ = trained
     where = ["--data", str(known), "--state", str(state.root)]
@@ -248,7 +250,7 @@ def _counts(folder: Path) -> dict[str, dict[str, int]]:
     ],
 )
 def test_evaluate_says_which_model_is_missing(
-    trained: tuple[State, Path, Path], model: str, words: str
+    trained: tuple[StateFolder, Path, Path], model: str, words: str
 ) -> None:
     state, _, others = trained
     done = call("evaluate", model, "--data", str(others), "--state", str(state.root), code=1)
@@ -256,7 +258,7 @@ def test_evaluate_says_which_model_is_missing(
 
 
 def test_evaluate_knows_classes_by_name_however_they_sort(
-    trained: tuple[State, Path, Path], tmp_path: Path
+    trained: tuple[StateFolder, Path, Path], tmp_path: Path
 ) -> None:
     state, _, others = trained
     for name, here in (("Cat", "cat"), ("Dog", "DOG")):
@@ -271,7 +273,7 @@ def test_evaluate_knows_classes_by_name_however_they_sort(
 
 
 def test_evaluate_is_told_which_class_is_which(
-    trained: tuple[State, Path, Path], tmp_path: Path
+    trained: tuple[StateFolder, Path, Path], tmp_path: Path
 ) -> None:
     state, _, others = trained
     for name, here in (("Cat", "kittens"), ("Dog", "a puppy"), ("Cat", "cows")):
@@ -286,7 +288,7 @@ def test_evaluate_is_told_which_class_is_which(
 
 
 def test_evaluate_refuses_other_classes_and_one_alone(
-    trained: tuple[State, Path, Path], tmp_path: Path
+    trained: tuple[StateFolder, Path, Path], tmp_path: Path
 ) -> None:
     state, _, others = trained
     where = ["--state", str(state.root)]

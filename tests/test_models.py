@@ -21,7 +21,7 @@ from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model, training_model
 from catdog_search.models.normalization import FusedBatchNormalization
 from catdog_search.models.resnet50 import build_backbone, build_head
-from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.study import studies
 
 
@@ -82,7 +82,7 @@ def test_cost_of_cnn_counts_weights_and_arithmetic_by_hand() -> None:
 @pytest.mark.parametrize("path", sorted(Path("studies").glob("*.toml")), ids=lambda p: p.stem)
 def test_20_sampled_points_of_every_shipped_study_build(path: Path) -> None:
     study = studies.load(str(path))
-    chance = Chance(random.Random(0))
+    chance = UniformDraw(random.Random(0))
     points = [study.trial_params(study.space.sample(chance)) for _ in range(20)]
     points += [study.trial_params(study.space.complete(r)) for r in study.recipes.values()]
     deep = [params for params in points if isinstance(params, ResNet50Params)]

@@ -18,7 +18,7 @@ from catdog_search.data.lettering import in_figure, lettered
 from catdog_search.data.sources import SyntheticSource, open_source
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.trial import trial_figures
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.tracking.store import Store
 
 LIMIT = 10**9
@@ -72,7 +72,7 @@ def test_audit_takes_any_name(oddly_named: Path, tmp_path: Path) -> None:
     assert set(found["labels"]["classes"]) == set(found["class_names"])
 
 
-def test_study_takes_any_name(state: State, tmp_path: Path, drawn: SyntheticSource) -> None:
+def test_study_takes_any_name(state: StateFolder, tmp_path: Path, drawn: SyntheticSource) -> None:
     root = laid_out((b"b\xe9$\x1b", "猫".encode()), tmp_path, drawn)
     photos = packing.load(open_source(str(root)), 8, tmp_path / "cache", LIMIT)
     report = run(state, photos, 1, drawn=True)

@@ -30,7 +30,7 @@ from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.events import Event, Notice, Planned, TrialEnded, TrialStarted
 from catdog_search.search.study import views
 from catdog_search.search.study.storage import load_study
@@ -39,7 +39,7 @@ from catdog_search.tracking.store import Store
 Act = Callable[..., None]
 
 
-def test_trials_counts_recipes_and_earlier_calls(state: State, pictures: Dataset) -> None:
+def test_trials_counts_recipes_and_earlier_calls(state: StateFolder, pictures: Dataset) -> None:
     first = run(state, pictures, 2)
     second = run(state, pictures, 4)
     third = run(state, pictures, 4)
@@ -51,10 +51,10 @@ def test_trials_counts_recipes_and_earlier_calls(state: State, pictures: Dataset
 
 
 def test_resumed_study_proposes_what_the_uninterrupted_one_does(
-    state: State, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
+    state: StateFolder, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
 ) -> None:
     whole = run(state, pictures, 7)
-    other = State.at(str(tmp_path / "other"))
+    other = StateFolder.at(str(tmp_path / "other"))
     other.create()
     shutil.copy(empty_mlflow, other.mlflow_db)
     for trials in (1, 4, 7):
@@ -68,7 +68,7 @@ def test_resumed_study_proposes_what_the_uninterrupted_one_does(
     assert len(set(seeds[0])) == 7
 
 
-def test_best_is_the_best_complete_trial(state: State, pictures: Dataset) -> None:
+def test_best_is_the_best_complete_trial(state: StateFolder, pictures: Dataset) -> None:
     report = run(state, pictures, 5)
     values = [row.value for row in report.view.trials if row.value is not None]
     assert report.view.best is not None
@@ -79,7 +79,7 @@ def test_best_is_the_best_complete_trial(state: State, pictures: Dataset) -> Non
     assert parent.info.status == "FINISHED"
 
 
-def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
+def test_run_records_what_a_trial_was(state: StateFolder, pictures: Dataset) -> None:
     report = run(state, pictures, 1, study_file="name = 'tiny'", drawn=True)
     client = Store.of(state).client()
     child = client.get_run(report.view.trials[0].run_id)
@@ -116,7 +116,7 @@ def test_run_records_what_a_trial_was(state: State, pictures: Dataset) -> None:
     ],
 )
 def test_changed_study_is_refused_with_the_difference(
-    state: State, pictures: Dataset, change: dict[str, Any], says: str
+    state: StateFolder, pictures: Dataset, change: dict[str, Any], says: str
 ) -> None:
     run(state, pictures, 1)
     with pytest.raises(StateError) as caught:
@@ -125,21 +125,23 @@ def test_changed_study_is_refused_with_the_difference(
     assert views.load_view(state, "tiny").finished == 1
 
 
-def test_changed_photos_are_refused(state: State, pictures: Dataset, shared_cache: Path) -> None:
+def test_changed_photos_are_refused(
+    state: StateFolder, pictures: Dataset, shared_cache: Path
+) -> None:
     run(state, pictures, 1)
     others = packing.load(SyntheticSource(120), 8, shared_cache, 10**9)
     with pytest.raises(StateError, match="dataset_digest was"):
         run(state, others, 2)
 
 
-def test_changed_subset_is_refused(state: State, pictures: Dataset) -> None:
+def test_changed_subset_is_refused(state: StateFolder, pictures: Dataset) -> None:
     part = dataclasses.replace(pictures, subset=20)
     assert run(state, part, 1).view.finished == 1
     with pytest.raises(StateError, match="subset was 20, now absent"):
         run(state, pictures, 2)
 
 
-def test_new_recipe_is_tried_next(state: State, pictures: Dataset) -> None:
+def test_new_recipe_is_tried_next(state: StateFolder, pictures: Dataset) -> None:
     run(state, pictures, 2)
     more = {"plain": TABLE["recipes"]["plain"], "wide": {**TABLE["recipes"]["plain"], "filters": 8}}
     report = run(state, pictures, 3, table={"recipes": more})
@@ -157,7 +159,9 @@ STEPPED: dict[str, Any] = {
 }
 
 
-def test_steps_are_tried_once_and_equal_recipes_named(state: State, pictures: Dataset) -> None:
+def test_steps_are_tried_once_and_equal_recipes_named(
+    state: StateFolder, pictures: Dataset
+) -> None:
     said: list[Event] = []
     table = {**STEPPED, "sampler": {"name": "grid"}}
     run(state, pictures, 1, table=table, listener=said.append)
@@ -175,7 +179,9 @@ def test_steps_are_tried_once_and_equal_recipes_named(state: State, pictures: Da
     assert {run.data.params["dropout"] for run in runs} == {"0.1", "0.2", "0.3", "0.4", "0.5"}
 
 
-def test_study_that_spelled_a_step_as_a_sum_is_resumed(state: State, pictures: Dataset) -> None:
+def test_study_that_spelled_a_step_as_a_sum_is_resumed(
+    state: StateFolder, pictures: Dataset
+) -> None:
     run(state, pictures, 1, table=STEPPED)
     # As the version that added floats up left it.
     with sqlite3.connect(state.optuna_db) as connection:
@@ -192,13 +198,13 @@ def test_study_that_spelled_a_step_as_a_sum_is_resumed(state: State, pictures: D
     assert sorted(row.params["dropout"] for row in report.view.trials) == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
-def test_seeds_of_equal_recipes_are_trained_once(state: State, pictures: Dataset) -> None:
+def test_seeds_of_equal_recipes_are_trained_once(state: StateFolder, pictures: Dataset) -> None:
     report = run(state, pictures, 2, table=STEPPED, seeds=2)
     assert [row.recipe for row in report.view.trials] == ["a", "a"]
 
 
 def test_bug_is_recorded_and_stops_the_study(
-    state: State, pictures: Dataset, act: Callable[..., None]
+    state: StateFolder, pictures: Dataset, act: Callable[..., None]
 ) -> None:
     act(call_2="bug")
     with pytest.raises(TrialFailedError, match=r"trial 1 failed .* ZeroDivisionError") as caught:
@@ -210,7 +216,7 @@ def test_bug_is_recorded_and_stops_the_study(
 
 
 def test_divergence_is_a_constraint_and_the_study_goes_on(
-    state: State, pictures: Dataset, act: Callable[..., None]
+    state: StateFolder, pictures: Dataset, act: Callable[..., None]
 ) -> None:
     act(call_1="diverge")
     report = run(state, pictures, 2)
@@ -221,7 +227,9 @@ def test_divergence_is_a_constraint_and_the_study_goes_on(
     assert_stores_agree(state)
 
 
-def test_pruned_trial_is_finished_in_mlflow_and_never_best(state: State, pictures: Dataset) -> None:
+def test_pruned_trial_is_finished_in_mlflow_and_never_best(
+    state: StateFolder, pictures: Dataset
+) -> None:
     table = {
         "pruner": {"name": "median", "n_startup_trials": 1, "n_warmup_epochs": 0},
         "sampler": {"name": "random"},
@@ -235,7 +243,7 @@ def test_pruned_trial_is_finished_in_mlflow_and_never_best(state: State, picture
     assert_stores_agree(state)
 
 
-def test_second_coordinator_is_refused(state: State, pictures: Dataset) -> None:
+def test_second_coordinator_is_refused(state: StateFolder, pictures: Dataset) -> None:
     with (
         file_lock(state.scratch("tiny") / "coordinator.lock"),
         pytest.raises(StudyLockedError, match="is being run by another process"),
@@ -244,7 +252,7 @@ def test_second_coordinator_is_refused(state: State, pictures: Dataset) -> None:
 
 
 def test_signal_stops_the_trial_and_keeps_it_resumable(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEPS", "1000")
     monkeypatch.setenv("FAKE_STEP_S", "0.01")
@@ -273,7 +281,7 @@ def test_signal_stops_the_trial_and_keeps_it_resumable(
 
 
 def test_timeout_stops_in_time_and_counts_this_call(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEPS", "1000")
     monkeypatch.setenv("FAKE_STEP_S", "0.01")
@@ -286,7 +294,7 @@ def test_timeout_stops_in_time_and_counts_this_call(
 
 @pytest.mark.parametrize("kill_after", [1, 3, 7])
 def test_killed_coordinator_is_resumed_and_takes_its_worker_along(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, kill_after: int
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, kill_after: int
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.1")
     with coordinator_process(state, pictures, 4) as process:
@@ -308,7 +316,7 @@ def test_killed_coordinator_is_resumed_and_takes_its_worker_along(
     assert_stores_agree(state)
 
 
-def test_ended_event_counts_up_to_the_budget(state: State, pictures: Dataset) -> None:
+def test_ended_event_counts_up_to_the_budget(state: StateFolder, pictures: Dataset) -> None:
     ended: list[TrialEnded] = []
     run(
         state,
@@ -322,7 +330,7 @@ def test_ended_event_counts_up_to_the_budget(state: State, pictures: Dataset) ->
     ]
 
 
-def test_stores_are_two_files(state: State, pictures: Dataset) -> None:
+def test_stores_are_two_files(state: StateFolder, pictures: Dataset) -> None:
     run(state, pictures, 1)
     assert state.mlflow_db.exists()
     assert state.optuna_db.exists()
@@ -331,7 +339,7 @@ def test_stores_are_two_files(state: State, pictures: Dataset) -> None:
 
 @pytest.mark.parametrize("pause", [0.0, 0.3])
 def test_second_signal_stops_at_once_and_the_next_start_is_consistent(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, pause: float
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch, pause: float
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "20")  # a batch that takes longer than anybody waits
     with coordinator_process(state, pictures, 3) as process:
@@ -351,11 +359,11 @@ def test_second_signal_stops_at_once_and_the_next_start_is_consistent(
 
 
 def test_trials_that_share_a_device_train_at_once(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.3")
     events: list[Event] = []
-    report = run(state, pictures, 6, trials_per_gpu=2, listener=events.append)
+    report = run(state, pictures, 6, concurrency=2, listener=events.append)
     assert report.view.counts == {"COMPLETE": 6}
     training, most = set[int](), 0
     for event in events:
@@ -367,13 +375,13 @@ def test_trials_that_share_a_device_train_at_once(
     assert most == 2
     assert len({str(params) for params in proposals(report.view)}) == 6
     plans = [event for event in events if isinstance(event, Planned)]
-    assert [plan.sharing for plan in plans] == [2]
+    assert [plan.concurrency for plan in plans] == [2]
     alone = [event for event in recorded(state, pictures) if isinstance(event, Planned)]
     assert plans[0].memory_bytes == pytest.approx(alone[0].memory_bytes / 2, rel=0.2)
     assert_stores_agree(state)
 
 
-def recorded(state: State, pictures: Dataset) -> list[Event]:
+def recorded(state: StateFolder, pictures: Dataset) -> list[Event]:
     """The events of one more trial, alone."""
     events: list[Event] = []
     run(state, pictures, 7, listener=events.append)
@@ -381,10 +389,10 @@ def recorded(state: State, pictures: Dataset) -> list[Event]:
 
 
 def test_trials_at_once_are_all_taken_up_after_a_kill(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.5")
-    with coordinator_process(state, pictures, 4, trials_per_gpu=2) as process:
+    with coordinator_process(state, pictures, 4, concurrency=2) as process:
         assert process.stdout is not None
         started = 0
         while started < 2:
@@ -393,19 +401,19 @@ def test_trials_at_once_are_all_taken_up_after_a_kill(
         process.wait()
     left = views.load_view(state, "tiny")
     assert left.counts["RUNNING"] == 2
-    report = run(state, pictures, 4, trials_per_gpu=2)
+    report = run(state, pictures, 4, concurrency=2)
     assert report.view.counts == {"COMPLETE": 4}
     assert [row.params for row in report.view.trials[:2]] == [t.params for t in left.trials[:2]]
     assert_stores_agree(state)
 
 
 def test_bug_beside_another_trial_leaves_that_one_to_be_taken_up(
-    state: State, pictures: Dataset, act: Act, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, act: Act, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.5")
     act(call_1="bug")
     with pytest.raises(TrialFailedError):
-        run(state, pictures, 4, trials_per_gpu=2)
+        run(state, pictures, 4, concurrency=2)
     assert views.load_view(state, "tiny").counts == {"FAIL": 1, "RUNNING": 1}
     assert run(state, pictures, 4).view.counts == {"FAIL": 1, "COMPLETE": 3}
     assert_stores_agree(state)

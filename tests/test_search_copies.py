@@ -15,34 +15,34 @@ from catdog_search import sqlite
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import Event, TrialEnded, TrialStarted
 from catdog_search.search.study import schema
 from catdog_search.search.study.copies import lost
 
 
-def delete_trial(state: State) -> None:
+def delete_trial(state: StateFolder) -> None:
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute("delete from trials where number = 1")
 
 
-def delete_study(state: State) -> None:
+def delete_study(state: StateFolder) -> None:
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         for table in ("trials", "studies"):
             connection.execute(f"delete from {table}")
 
 
-def change_value(state: State) -> None:
+def change_value(state: StateFolder) -> None:
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
         connection.execute("update trial_values set value = 0.9999")
 
 
-def empty(state: State) -> None:
+def empty(state: StateFolder) -> None:
     state.optuna_db.write_bytes(b"")
 
 
 def test_every_trial_that_ended_is_in_the_copy_before_the_next_begins(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     known: list[int] = []
 
@@ -60,7 +60,7 @@ def test_every_trial_that_ended_is_in_the_copy_before_the_next_begins(
 
 @pytest.mark.parametrize("damage", [delete_trial, delete_study, change_value, empty])
 def test_run_refuses_what_lost_trials_and_the_cure_brings_them_back(
-    state: State, pictures: Dataset, damage: Callable[[State], None]
+    state: StateFolder, pictures: Dataset, damage: Callable[[StateFolder], None]
 ) -> None:
     before = run(state, pictures, 2).view
     damage(state)
@@ -76,7 +76,7 @@ def test_run_refuses_what_lost_trials_and_the_cure_brings_them_back(
 
 
 def test_row_that_changed_is_for_the_doctor_and_stops_no_run(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     run(state, pictures, 2)
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
@@ -87,7 +87,7 @@ def test_row_that_changed_is_for_the_doctor_and_stops_no_run(
     assert run(state, pictures, 3).view.finished == 3
 
 
-def test_state_without_copies_goes_on(state: State, pictures: Dataset) -> None:
+def test_state_without_copies_goes_on(state: StateFolder, pictures: Dataset) -> None:
     run(state, pictures, 1)
     for store in (state.optuna_db, state.mlflow_db):
         sqlite.kept_copy(store).unlink()

@@ -16,7 +16,7 @@ from tiny_study import TABLE, mlflow_children, run
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.search.study.insight import importance, noise, replicates
 from catdog_search.search.study.views import StudyView, view_of
@@ -28,9 +28,9 @@ SPACE = {**TABLE["space"], "block": {"choices": ["plain", "residual"]}}
 @pytest.fixture(scope="module")
 def done(
     tmp_path_factory: pytest.TempPathFactory, pictures: Dataset, empty_mlflow: Path
-) -> Iterator[tuple[State, StudyView]]:
+) -> Iterator[tuple[StateFolder, StudyView]]:
     """Ten trials of which three are one recipe, and one diverged."""
-    state = State.at(str(tmp_path_factory.mktemp("done")))
+    state = StateFolder.at(str(tmp_path_factory.mktemp("done")))
     shutil.copy(empty_mlflow, state.mlflow_db)
     recipes = {"plain": {**TABLE["recipes"]["plain"], "block": "plain"}}
     table = {"space": SPACE, "recipes": recipes, "sampler": {"name": "random"}}
@@ -48,7 +48,7 @@ def call(*arguments: str) -> str:
     return result.output
 
 
-def test_show_says_best_failures_importance_and_noise(done: tuple[State, StudyView]) -> None:
+def test_show_says_best_failures_importance_and_noise(done: tuple[StateFolder, StudyView]) -> None:
     state, view = done
     text = call("show", "--study", "tiny", "--state", str(state.root))
     assert "COMPLETE, 1 PRUNED" in text
@@ -61,7 +61,7 @@ def test_show_says_best_failures_importance_and_noise(done: tuple[State, StudyVi
     assert f"{view.best.value:.4f} may be anything from " in text
 
 
-def test_show_as_json_holds_all_of_it(done: tuple[State, StudyView]) -> None:
+def test_show_as_json_holds_all_of_it(done: tuple[StateFolder, StudyView]) -> None:
     state, view = done
     facts = json.loads(call("show", "--study", "tiny", "--state", str(state.root), "--json"))
     assert facts["failures"] == {"diverged": [4]}
@@ -75,7 +75,7 @@ def test_show_as_json_holds_all_of_it(done: tuple[State, StudyView]) -> None:
 
 
 def test_show_trial_draws_what_it_no_longer_keeps(
-    done: tuple[State, StudyView], tmp_path: Path, shared_cache: Path
+    done: tuple[StateFolder, StudyView], tmp_path: Path, shared_cache: Path
 ) -> None:
     state, view = done
     dropped = next(row for row in view.trials if row.state == "COMPLETE" and not row.kept)
@@ -90,7 +90,7 @@ def test_show_trial_draws_what_it_no_longer_keeps(
 
 
 def test_show_trial_without_its_photos_says_what_is_missing(
-    done: tuple[State, StudyView], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[StateFolder, StudyView], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state, _ = done
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "empty"))
@@ -101,7 +101,7 @@ def test_show_trial_without_its_photos_says_what_is_missing(
     assert (tmp_path / "f" / "roc_pr.png").exists()
 
 
-def test_show_of_a_diverged_trial_says_why(done: tuple[State, StudyView]) -> None:
+def test_show_of_a_diverged_trial_says_why(done: tuple[StateFolder, StudyView]) -> None:
     state, _ = done
     text = call("show", "--study", "tiny", "--trial", "4", "--state", str(state.root))
     assert "why: diverged: the loss is not finite" in text
@@ -115,7 +115,7 @@ def test_show_of_a_diverged_trial_says_why(done: tuple[State, StudyView]) -> Non
     ],
 )
 def test_show_refuses_in_one_line(
-    done: tuple[State, StudyView], arguments: list[str], says: str
+    done: tuple[StateFolder, StudyView], arguments: list[str], says: str
 ) -> None:
     state, _ = done
     result = CliRunner().invoke(
@@ -127,7 +127,7 @@ def test_show_refuses_in_one_line(
 
 
 def test_parent_run_holds_the_best_trials_numbers_link_figures_and_table(
-    done: tuple[State, StudyView],
+    done: tuple[StateFolder, StudyView],
 ) -> None:
     state, view = done
     client = Store.of(state).client()
@@ -145,7 +145,7 @@ def test_parent_run_holds_the_best_trials_numbers_link_figures_and_table(
     assert {"trial", "state", "val_accuracy", "n_blocks", "weights"} <= set(table["columns"])
 
 
-def test_children_are_ranked_and_filtered_by_tags(done: tuple[State, StudyView]) -> None:
+def test_children_are_ranked_and_filtered_by_tags(done: tuple[StateFolder, StudyView]) -> None:
     state, view = done
     ranks = {r.info.run_id: r.data.tags.get("rank") for r in mlflow_children(state, view)}
     ranked = view.ranked()
@@ -220,7 +220,7 @@ def test_importance_bars_are_in_order_with_the_largest_on_top() -> None:
     assert [bar.get_width() for bar in axes.patches] == [0.3, 0.7]
 
 
-def test_view_survives_a_study_that_was_only_asked(state: State, pictures: Dataset) -> None:
+def test_view_survives_a_study_that_was_only_asked(state: StateFolder, pictures: Dataset) -> None:
     run(state, pictures, 1)
     view = views.load_view(state, "tiny")
     assert (view.metric, view.n_val) == ("val_accuracy", len(pictures.rows("val")))

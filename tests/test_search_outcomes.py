@@ -18,7 +18,7 @@ from catdog_search.cli.run import say_report
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, TrialFailedError
 from catdog_search.machine import cgroups
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search import limits
 from catdog_search.search.events import Event, Notice, Ready, TrialEnded
 from catdog_search.search.study import views
@@ -32,7 +32,7 @@ from catdog_search.tracking.store import Store
 Act = Callable[..., None]
 
 
-def assert_constraint(state: State, pictures: Dataset, ending: str, **options: Any) -> None:
+def assert_constraint(state: StateFolder, pictures: Dataset, ending: str, **options: Any) -> None:
     """Trial 1 of two ends as a constraint of this name, and the study goes on."""
     report = run(state, pictures, 2, **options)
     assert report.view.counts == {"COMPLETE": 1, "PRUNED": 1}
@@ -49,14 +49,14 @@ def assert_constraint(state: State, pictures: Dataset, ending: str, **options: A
 
 
 def test_framework_out_of_memory_is_a_constraint_and_costs_the_worker(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="out_of_memory", call_4="nothing")
     assert_constraint(state, pictures, "oom")
 
 
 def test_kernel_kill_is_told_from_a_crash_by_the_counter(
-    state: State, pictures: Dataset, act: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, act: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "cgroup" / "box"
     own.mkdir(parents=True)
@@ -71,7 +71,7 @@ def test_kernel_kill_is_told_from_a_crash_by_the_counter(
 
 
 def test_worker_above_its_own_limit_is_out_of_memory(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="hog")
     table = {"limits": {"max_memory_gb": 0.6}}
@@ -79,17 +79,17 @@ def test_worker_above_its_own_limit_is_out_of_memory(
     assert "at most 0.60" in str(views.load_view(state, "tiny").trials[1].error)
 
 
-def test_divergence_is_a_constraint(state: State, pictures: Dataset, act: Act) -> None:
+def test_divergence_is_a_constraint(state: StateFolder, pictures: Dataset, act: Act) -> None:
     act(call_2="diverge")
     assert_constraint(state, pictures, "diverged")
 
 
-def test_second_crash_is_a_constraint(state: State, pictures: Dataset, act: Act) -> None:
+def test_second_crash_is_a_constraint(state: StateFolder, pictures: Dataset, act: Act) -> None:
     act(call_2="crash", call_3="crash")
     assert_constraint(state, pictures, "crashed")
 
 
-def test_hang_is_a_crash(state: State, pictures: Dataset, act: Act) -> None:
+def test_hang_is_a_crash(state: StateFolder, pictures: Dataset, act: Act) -> None:
     act(call_2="hang", call_3="hang")
     # 9 s: the pictures are packed and the imports done, so nothing else takes so long.
     assert_constraint(state, pictures, "crashed", table={"limits": {"stall_minutes": 0.15}})
@@ -105,7 +105,7 @@ def test_hang_is_a_crash(state: State, pictures: Dataset, act: Act) -> None:
     ],
 )
 def test_too_large_trial_is_not_trained(
-    state: State, pictures: Dataset, act: Act, limit: dict[str, float], says: str
+    state: StateFolder, pictures: Dataset, act: Act, limit: dict[str, float], says: str
 ) -> None:
     act(call_1="bug")
     report = run(state, pictures, 3, table={"limits": limit})
@@ -118,7 +118,7 @@ def test_too_large_trial_is_not_trained(
 
 
 def test_crash_is_tried_once_more_as_the_same_trial(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="crash")
     notices: list[str] = []
@@ -142,7 +142,7 @@ def test_crash_is_tried_once_more_as_the_same_trial(
 
 
 def test_crash_beside_a_coordinators_death_is_counted_once(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_1="crash", call_2="ENOSPC", call_3="crash")
     with pytest.raises(StateError, match="No space left"):
@@ -152,7 +152,7 @@ def test_crash_beside_a_coordinators_death_is_counted_once(
 
 
 def test_full_disk_stops_the_study_and_keeps_the_trial(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="ENOSPC")
     with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
@@ -163,7 +163,7 @@ def test_full_disk_stops_the_study_and_keeps_the_trial(
 
 
 def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: …]")
@@ -180,7 +180,9 @@ def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
     assert_stores_agree(state)
 
 
-def test_worker_that_dies_between_trials_costs_nothing(state: State, pictures: Dataset) -> None:
+def test_worker_that_dies_between_trials_costs_nothing(
+    state: StateFolder, pictures: Dataset
+) -> None:
     def kill(event: Event) -> None:
         if isinstance(event, TrialEnded):
             for pid in workers():
@@ -194,7 +196,7 @@ def test_worker_that_dies_between_trials_costs_nothing(state: State, pictures: D
 
 
 def test_worker_is_recycled_and_a_spare_waits(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "SPARE_AFTER_S", 0.0)
     monkeypatch.setenv("FAKE_STEP_S", "0.5")
@@ -212,7 +214,7 @@ def test_worker_is_recycled_and_a_spare_waits(
     assert len(seen[0] & seen[1]) == 1  # the spare has become the worker
 
 
-def test_worker_that_never_starts_is_said(state: State, pictures: Dataset) -> None:
+def test_worker_that_never_starts_is_said(state: StateFolder, pictures: Dataset) -> None:
     with pytest.raises(TrialFailedError, match="before its first trial; its output is in") as e:
         run(state, pictures, 1, training="absent_training")
     assert "no_such_module" in Path(str(e.value.trace)).read_text()
@@ -228,7 +230,7 @@ def workers() -> list[int]:
 
 
 def test_only_the_best_leave_figures_and_nothing_else_stays(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     table = {"sampler": {"name": "random"}, "keep_models": 3}
     report = run(state, pictures, 30, table=table)
@@ -251,7 +253,7 @@ def test_only_the_best_leave_figures_and_nothing_else_stays(
 
 
 def test_figures_drawn_after_their_trial_was_dropped_go_too(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     def draw_late(event: Event) -> None:
         """As another worker does that was still drawing when the trial lost its rank."""
@@ -277,7 +279,7 @@ def test_figures_drawn_after_their_trial_was_dropped_go_too(
 
 
 def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     report = run(state, pictures, 2, drawn=True)
     drawn = sorted(state.artifacts.rglob("figures/*.png"))
@@ -291,7 +293,7 @@ def test_figures_that_a_kill_left_undrawn_are_drawn_at_the_next_start(
 
 
 def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
-    state: State, pictures: Dataset, capsys: pytest.CaptureFixture[str]
+    state: StateFolder, pictures: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = {
         "space": {
@@ -313,7 +315,9 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     assert report.view.counts == {"COMPLETE": 18}
 
 
-def test_replicates_are_the_same_params_on_other_seeds(state: State, pictures: Dataset) -> None:
+def test_replicates_are_the_same_params_on_other_seeds(
+    state: StateFolder, pictures: Dataset
+) -> None:
     report = run(state, pictures, 4, seeds=3)
     replicates = [row for row in report.view.trials if row.recipe == "plain"]
     assert len(replicates) == 3
@@ -323,7 +327,7 @@ def test_replicates_are_the_same_params_on_other_seeds(state: State, pictures: D
 
 
 def test_replicates_of_a_recipe_whose_space_leaves_no_choice(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     table = {"space": {"n_blocks": 2, "filters": 4}, "recipes": {"only": {}}}
     report = run(state, pictures, 3, table=table, seeds=3)
@@ -333,7 +337,7 @@ def test_replicates_of_a_recipe_whose_space_leaves_no_choice(
 
 
 def test_most_of_a_failing_space_is_avoided(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = {
         "n_blocks": {"low": 1, "high": 3},

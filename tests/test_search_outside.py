@@ -20,7 +20,7 @@ from tiny_study import assert_stores_agree, mlflow_children, run
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import EpochDone, Event, Notice
 from catdog_search.search.study import schema, storage, views
 from catdog_search.search.study.reconcile import reconcile
@@ -44,7 +44,7 @@ def in_epoch(number: int, do: Callable[[], object], said: list[str]) -> Callable
     return listen
 
 
-def assert_goes_on(state: State, pictures: Dataset, attempts: int = 2) -> None:
+def assert_goes_on(state: StateFolder, pictures: Dataset, attempts: int = 2) -> None:
     """Trial 1 was left to be taken up; the next call does, and both stores agree."""
     before = views.load_view(state, "tiny")
     assert [row.state for row in before.trials] == ["COMPLETE", "RUNNING"]
@@ -57,7 +57,7 @@ def assert_goes_on(state: State, pictures: Dataset, attempts: int = 2) -> None:
 
 
 def test_cause_outside_leaves_the_trial_whatever_it_is(
-    state: State, pictures: Dataset, act: Act
+    state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="EIO", call_3="ESTALE", call_4="EMFILE")
     for says in ("disk fails", "network file system", "ulimit -n"):
@@ -95,7 +95,9 @@ def lock_for(path: Path, seconds: float) -> None:
 
 @pytest.mark.usefixtures("short_locks")
 @pytest.mark.parametrize("name", ["mlflow.db", "optuna.db"])
-def test_lock_of_another_program_is_waited_for(state: State, pictures: Dataset, name: str) -> None:
+def test_lock_of_another_program_is_waited_for(
+    state: StateFolder, pictures: Dataset, name: str
+) -> None:
     said: list[str] = []
     listen = in_epoch(0, lambda: lock_for(state.root / name, 3), said)
     report = run(state, pictures, 2, listener=listen, table={"limits": PATIENT})
@@ -111,7 +113,7 @@ def test_lock_of_another_program_is_waited_for(state: State, pictures: Dataset, 
 @pytest.mark.usefixtures("short_locks")
 @pytest.mark.parametrize("name", ["mlflow.db", "optuna.db"])
 def test_lock_that_is_not_let_go_leaves_the_trial(
-    state: State, pictures: Dataset, name: str
+    state: StateFolder, pictures: Dataset, name: str
 ) -> None:
     with contextlib.ExitStack() as held:
         listen = in_epoch(0, lambda: held.enter_context(locked(state.root / name)), [])
@@ -123,7 +125,7 @@ def test_lock_that_is_not_let_go_leaves_the_trial(
 
 
 def test_run_that_somebody_deletes_costs_an_attempt_and_no_trial(
-    state: State, pictures: Dataset
+    state: StateFolder, pictures: Dataset
 ) -> None:
     def delete() -> None:
         row = views.load_view(state, "tiny").trials[1]
@@ -135,7 +137,7 @@ def test_run_that_somebody_deletes_costs_an_attempt_and_no_trial(
 
 
 def test_folder_for_temporary_files_that_vanishes_is_named(
-    state: State, pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -149,7 +151,7 @@ def test_folder_for_temporary_files_that_vanishes_is_named(
 
 
 def test_worker_that_can_not_write_its_log_is_told_in_a_line(
-    state: State, pictures: Dataset, capfd: pytest.CaptureFixture[str]
+    state: StateFolder, pictures: Dataset, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = state.scratch("tiny") / "worker.log"
     log.mkdir(parents=True)
@@ -162,7 +164,7 @@ def test_worker_that_can_not_write_its_log_is_told_in_a_line(
 
 
 def test_figures_that_fail_beside_a_training_are_drawn_in_the_end(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_NO_FIGURES", "1")
     said: list[str] = []
@@ -297,7 +299,7 @@ def gateway(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gateway]:
 
 
 def test_server_that_restarts_is_waited_for(
-    state: State, pictures: Dataset, gateway: Gateway
+    state: StateFolder, pictures: Dataset, gateway: Gateway
 ) -> None:
     said: list[str] = []
     listen = in_epoch(0, lambda: gateway.be(503, b"restarting", seconds=3), said)
@@ -312,7 +314,7 @@ def test_server_that_restarts_is_waited_for(
 
 
 def test_server_that_wants_a_login_in_the_middle_leaves_the_trial(
-    state: State, pictures: Dataset, gateway: Gateway
+    state: StateFolder, pictures: Dataset, gateway: Gateway
 ) -> None:
     listen = in_epoch(0, lambda: gateway.be(401, b"<html>log in</html>"), [])
     with pytest.raises(StateError, match=r"trial 1 was stopped by .* \(HTTP 401\)"):
@@ -324,7 +326,7 @@ def test_server_that_wants_a_login_in_the_middle_leaves_the_trial(
 
 
 def test_answer_that_is_lost_makes_no_second_run(
-    state: State, pictures: Dataset, gateway: Gateway
+    state: StateFolder, pictures: Dataset, gateway: Gateway
 ) -> None:
     gateway.loses = "/runs/create"  # of the study's own run
     lost = []

@@ -13,7 +13,7 @@ from catdog_search.data import cache, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import EpochDone, Event, Notice, Planned, TrialEnded
 from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
@@ -44,7 +44,7 @@ class Listener:
             self._do()
 
 
-def parent_status(state: State) -> str:
+def parent_status(state: StateFolder) -> str:
     view = views.load_view(state, "tiny")
     return str(Store.of(state).client().get_run(view.parent_run_id).info.status)
 
@@ -68,7 +68,7 @@ def test_photos_that_the_cache_loses_are_made_again(
     kind: type[Event],
     number: int,
     damage: Callable[[Path], None],
-    state: State,
+    state: StateFolder,
     packed: Callable[[], Dataset],
     folder: Path,
 ) -> None:
@@ -83,7 +83,7 @@ def test_photos_that_the_cache_loses_are_made_again(
 
 
 def test_photos_that_cannot_be_made_again_leave_the_study_to_be_gone_on_with(
-    state: State, packed: Callable[[], Dataset], folder: Path
+    state: StateFolder, packed: Callable[[], Dataset], folder: Path
 ) -> None:
     def other() -> Dataset:
         return packing.load(SyntheticSource(80), 8, folder, 10**9)
@@ -100,7 +100,7 @@ def test_photos_that_cannot_be_made_again_leave_the_study_to_be_gone_on_with(
 
 
 def test_clearing_the_cache_beside_a_running_study_takes_nothing_away(
-    state: State, packed: Callable[[], Dataset], folder: Path
+    state: StateFolder, packed: Callable[[], Dataset], folder: Path
 ) -> None:
     removed: list[object] = []
     listener = Listener(TrialEnded, lambda: removed.append(cache.evict(folder, 0)))

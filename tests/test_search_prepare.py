@@ -11,12 +11,12 @@ from fake_training import FakeTrainer
 from tiny_study import TABLE
 
 from catdog_search.errors import BackendError, CatdogError, DataError, RequestError, StudyFileError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import run_study
 from catdog_search.search.prepare import Prepared, Request, prepare
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
-from catdog_search.training.execution import Wish
+from catdog_search.training.execution import ForcedExecution
 
 DRAWN = {"source": "synthetic", "synthetic_n": 100}
 
@@ -25,7 +25,7 @@ def tiny(**more: Any) -> StudyConfig:
     return studies.parse({**TABLE, "data": DRAWN, **more}, "tiny.toml")
 
 
-def silently(state: State, study: StudyConfig | None = None, **asked: Any) -> Prepared:
+def silently(state: StateFolder, study: StudyConfig | None = None, **asked: Any) -> Prepared:
     return prepare(Request(study or tiny(), state, **asked), lambda line: None)
 
 
@@ -34,7 +34,7 @@ def run(prepared: Prepared) -> None:
     run_study(prepared.config, prepared.dataset, prepared.state, lambda event: None, options)
 
 
-def test_prepare_packs_every_size_and_says_what_it_found(state: State) -> None:
+def test_prepare_packs_every_size_and_says_what_it_found(state: StateFolder) -> None:
     space = {**TABLE["space"], "image_size": {"choices": [8, 12]}}
     recipe = {**TABLE["recipes"]["plain"], "image_size": 8}
     said: list[str] = []
@@ -53,12 +53,12 @@ def test_prepare_packs_every_size_and_says_what_it_found(state: State) -> None:
     ("asked", "wanted"), [({}, 3), ({"seeds": 3}, 5), ({"trials": 2, "seeds": 3}, 2)]
 )
 def test_wanted_trials_count_every_seed_of_a_recipe(
-    state: State, asked: dict[str, int], wanted: int
+    state: StateFolder, asked: dict[str, int], wanted: int
 ) -> None:
     assert silently(state, **asked).wanted == wanted
 
 
-def test_study_goes_on_with_the_choices_that_it_began_with(state: State) -> None:
+def test_study_goes_on_with_the_choices_that_it_began_with(state: StateFolder) -> None:
     run(silently(state, duplicates="exact", trials=1))
     said: list[str] = []
     prepared = prepare(Request(tiny(), state), said.append)
@@ -67,14 +67,14 @@ def test_study_goes_on_with_the_choices_that_it_began_with(state: State) -> None
     run(prepared)
 
 
-def test_photos_are_made_again_as_they_were_prepared(state: State) -> None:
+def test_photos_are_made_again_as_they_were_prepared(state: StateFolder) -> None:
     prepared = silently(state, subset=20)
     assert prepared.options.remake is not None
     again = prepared.options.remake()
     assert (again.digest, again.subset) == (prepared.dataset.digest, 20)
 
 
-def test_study_file_is_kept_as_it_was_read(state: State, study_file: Any) -> None:
+def test_study_file_is_kept_as_it_was_read(state: StateFolder, study_file: Any) -> None:
     path = study_file()
     said: list[str] = []
     prepared = prepare(Request(str(path), state), said.append)
@@ -90,7 +90,7 @@ def test_study_file_is_kept_as_it_was_read(state: State, study_file: Any) -> Non
         ({"study": tiny(family="any", image_size=32, space={"network": "resnet50"}, recipes={}),
           "weights": "no.h5"}, DataError, "no such file"),
         ({"data": "no-such-folder"}, DataError, "no such folder or zip"),
-        ({"wish": Wish(steps_per_call=4)}, BackendError, "one step a call on PyTorch"),
+        ({"forced": ForcedExecution(steps_per_call=4)}, BackendError, "one step a call on PyTorch"),
     ],
 )  # fmt: skip
 def test_what_can_not_be_is_refused_before_anything_is_packed(
@@ -103,7 +103,7 @@ def test_what_can_not_be_is_refused_before_anything_is_packed(
     monkeypatch.setattr("catdog_search.search.prepare.choose_backend", lambda: "torch")
     said: list[str] = []
     with pytest.raises(error, match=says):
-        prepare(Request(**{"study": tiny(), "state": State.at(str(tmp_path / "s")), **asked}),
+        prepare(Request(**{"study": tiny(), "state": StateFolder.at(str(tmp_path / "s")), **asked}),
                 said.append)  # fmt: skip
     assert not any(line.startswith("packing") for line in said)
     assert not (tmp_path / "s").exists()

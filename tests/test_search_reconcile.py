@@ -20,24 +20,24 @@ from catdog_search import identity
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.study import schema, views
 from catdog_search.search.study.reconcile import reconcile
 from catdog_search.search.study.views import StudyView
 from catdog_search.tracking.store import Store
 
 
-def reopen(state: State, view: StudyView) -> str:
+def reopen(state: StateFolder, view: StudyView) -> str:
     Store.of(state).client().update_run(view.trials[1].run_id, status="RUNNING")
     return "its run"
 
 
-def delete_run(state: State, view: StudyView) -> str:
+def delete_run(state: StateFolder, view: StudyView) -> str:
     Store.of(state).client().delete_run(view.trials[1].run_id)
     return "trial 1 is COMPLETE in Optuna, and its run"
 
 
-def lose_run(state: State, view: StudyView) -> str:
+def lose_run(state: StateFolder, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute(
             "update tags set value = 'other' where key = ? and run_uuid = ?",
@@ -46,19 +46,19 @@ def lose_run(state: State, view: StudyView) -> str:
     return "trial 1 is COMPLETE in Optuna and has no run in MLflow"
 
 
-def trash_experiment(state: State, view: StudyView) -> str:
+def trash_experiment(state: StateFolder, view: StudyView) -> str:
     client = Store.of(state).client()
     client.delete_experiment(client.get_run(view.parent_run_id).info.experiment_id)
     return "is in MLflow's trash"
 
 
-def change_value(state: State, view: StudyView) -> str:
+def change_value(state: StateFolder, view: StudyView) -> str:
     client = Store.of(state).client()
     client.log_metric(view.trials[1].run_id, "objective", 0.123, step=7)
     return "has the value"
 
 
-def add_stranger(state: State, view: StudyView) -> str:
+def add_stranger(state: StateFolder, view: StudyView) -> str:
     client = Store.of(state).client()
     parent = client.get_run(view.parent_run_id)
     tags = {"mlflow.parentRunId": parent.info.run_id, "trial": "9"}
@@ -66,24 +66,24 @@ def add_stranger(state: State, view: StudyView) -> str:
     return "of trial 9 is RUNNING"
 
 
-def lose_everything(state: State, view: StudyView) -> str:
+def lose_everything(state: StateFolder, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute("update runs set lifecycle_stage = 'deleted'")
     return f"run {view.parent_run_id} of the study is in MLflow's trash"
 
 
-def lose_the_study(state: State, view: StudyView) -> str:
+def lose_the_study(state: StateFolder, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute("update tags set value = 'other' where key = 'study_uid'")
     return "2 trials in Optuna, and no run in"
 
 
-def leave_checkpoint(state: State, view: StudyView) -> str:
+def leave_checkpoint(state: StateFolder, view: StudyView) -> str:
     (state.scratch("tiny") / "trial-0001.checkpoint.npz").write_bytes(b"x")
     return "trial-0001.checkpoint.npz is of a trial that is over"
 
 
-def forget_model(state: State, view: StudyView) -> str:
+def forget_model(state: StateFolder, view: StudyView) -> str:
     shutil.rmtree(state.root / "copies")  # or the new row would be told as damage
     study = views.load_study(state, "tiny")
     with closing(sqlite3.connect(state.optuna_db)) as connection, connection:
@@ -110,7 +110,7 @@ def forget_model(state: State, view: StudyView) -> str:
     ],
 )
 def test_damage_is_said_left_alone_and_mended_on_request(
-    state: State, pictures: Dataset, damage: Callable[[State, StudyView], str]
+    state: StateFolder, pictures: Dataset, damage: Callable[[StateFolder, StudyView], str]
 ) -> None:
     view = run(state, pictures, 2).view
     assert reconcile(state, "tiny", repair=False) == []
@@ -131,7 +131,7 @@ def test_damage_is_said_left_alone_and_mended_on_request(
     assert len(mlflow_children(state, views.load_view(state, "tiny"))) >= 2
 
 
-def test_repaired_study_goes_on(state: State, pictures: Dataset) -> None:
+def test_repaired_study_goes_on(state: StateFolder, pictures: Dataset) -> None:
     view = run(state, pictures, 2).view
     lose_everything(state, view)
     reconcile(state, "tiny", repair=True)
@@ -142,7 +142,7 @@ def test_repaired_study_goes_on(state: State, pictures: Dataset) -> None:
     assert_stores_agree(state)
 
 
-def test_running_study_is_left_alone(state: State, pictures: Dataset) -> None:
+def test_running_study_is_left_alone(state: StateFolder, pictures: Dataset) -> None:
     run(state, pictures, 1)
     with (
         file_lock(state.scratch("tiny") / "coordinator.lock"),
@@ -151,7 +151,7 @@ def test_running_study_is_left_alone(state: State, pictures: Dataset) -> None:
         reconcile(state, "tiny", repair=True)
 
 
-def best_of(state: State) -> tuple[int, str, Path]:
+def best_of(state: StateFolder) -> tuple[int, str, Path]:
     """Number, model and the model's folder of the best trial."""
     view = views.load_view(state, "tiny")
     assert view.best is not None
@@ -160,7 +160,7 @@ def best_of(state: State) -> tuple[int, str, Path]:
     return row.number, model_id, state.artifacts / "tiny" / "models" / model_id / "artifacts"
 
 
-def doctor(state: State, *options: str, code: int) -> str:
+def doctor(state: StateFolder, *options: str, code: int) -> str:
     return call("doctor", *options, "--state", str(state.root), code=code).output
 
 
@@ -169,22 +169,22 @@ def sql(path: Path, statement: str, *values: str) -> None:
         assert connection.execute(statement, values).rowcount
 
 
-def delete_row(state: State, model_id: str) -> None:
+def delete_row(state: StateFolder, model_id: str) -> None:
     sql(state.mlflow_db, "delete from logged_models where model_id = ?", model_id)
 
 
-def put_into_the_trash(state: State, model_id: str) -> None:
+def put_into_the_trash(state: StateFolder, model_id: str) -> None:
     Store.of(state).client().delete_logged_model(model_id)
 
 
-def say_elsewhere(state: State, model_id: str) -> None:
+def say_elsewhere(state: StateFolder, model_id: str) -> None:
     change = "update logged_models set artifact_location = '/gone/x' where model_id = ?"
     sql(state.mlflow_db, change, model_id)
 
 
 @pytest.mark.parametrize("damage", [delete_row, put_into_the_trash, say_elsewhere])
 def test_model_whose_files_are_there_is_entered_again(
-    home: State, damage: Callable[[State, str], None]
+    home: StateFolder, damage: Callable[[StateFolder, str], None]
 ) -> None:
     _, model_id, folder = best_of(home)
     damage(home, model_id)
@@ -197,13 +197,13 @@ def test_model_whose_files_are_there_is_entered_again(
     call("promote", "--study", "tiny", "--model", "again", "--state", str(home.root))
 
 
-def forget_origins(state: State) -> None:
+def forget_origins(state: StateFolder) -> None:
     """As if nobody knew of what it is a copy."""
     table = json.loads((state.root / identity.FILE).read_text())
     (state.root / identity.FILE).write_text(json.dumps({**table, "origins": []}))
 
 
-def test_model_without_files_is_forgotten(home: State) -> None:
+def test_model_without_files_is_forgotten(home: StateFolder) -> None:
     number, model_id, folder = best_of(home)
     shutil.rmtree(folder)
     # It is a copy, and nothing is gone as long as the original has it.
@@ -214,11 +214,11 @@ def test_model_without_files_is_forgotten(home: State) -> None:
     assert views.load_view(home, "tiny").trials[number].model_id is None
 
 
-def take_artifacts_away(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def take_artifacts_away(state: StateFolder, folder: Path, patch: pytest.MonkeyPatch) -> None:
     state.artifacts.rename(state.root / "aside")
 
 
-def forbid_reading(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def forbid_reading(state: StateFolder, folder: Path, patch: pytest.MonkeyPatch) -> None:
     real = Path.stat
 
     def stat(path: Path, **options: bool) -> os.stat_result:
@@ -229,17 +229,17 @@ def forbid_reading(state: State, folder: Path, patch: pytest.MonkeyPatch) -> Non
     patch.setattr(Path, "stat", stat)
 
 
-def lead_out(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def lead_out(state: StateFolder, folder: Path, patch: pytest.MonkeyPatch) -> None:
     folder.parent.rename(state.root / "aside")
     folder.parent.symlink_to(state.root / "aside")
 
 
-def lead_nowhere(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def lead_nowhere(state: StateFolder, folder: Path, patch: pytest.MonkeyPatch) -> None:
     lead_out(state, folder, patch)
     (state.root / "aside").rename(state.root / "unmounted")
 
 
-def move_outside(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
+def move_outside(state: StateFolder, folder: Path, patch: pytest.MonkeyPatch) -> None:
     folder.rename(state.root / "aside")
     sql(
         state.mlflow_db,
@@ -260,8 +260,8 @@ def move_outside(state: State, folder: Path, patch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_model_that_cannot_be_looked_at_is_not_forgotten(
-    home: State,
-    hide: Callable[[State, Path, pytest.MonkeyPatch], None],
+    home: StateFolder,
+    hide: Callable[[StateFolder, Path, pytest.MonkeyPatch], None],
     cure: str,
 ) -> None:
     number, model_id, folder = best_of(home)
@@ -276,7 +276,7 @@ def test_model_that_cannot_be_looked_at_is_not_forgotten(
 
 @pytest.mark.parametrize("hide", [lead_out, move_outside])
 def test_cure_of_a_model_that_lies_outside_works_as_it_is_printed(
-    home: State, hide: Callable[[State, Path, pytest.MonkeyPatch], None]
+    home: StateFolder, hide: Callable[[StateFolder, Path, pytest.MonkeyPatch], None]
 ) -> None:
     _, model_id, folder = best_of(home)
     hide(home, folder, pytest.MonkeyPatch())
@@ -290,7 +290,7 @@ def test_cure_of_a_model_that_lies_outside_works_as_it_is_printed(
 
 
 def test_model_that_another_store_may_have_is_not_forgotten(
-    home: State, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
+    home: StateFolder, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget_origins(home)
     shutil.copy(empty_mlflow, tmp_path / "other.db")
@@ -305,7 +305,7 @@ def test_model_that_another_store_may_have_is_not_forgotten(
 
 
 def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
-    home: State, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
+    home: StateFolder, pictures: Dataset, tmp_path: Path, empty_mlflow: Path
 ) -> None:
     forget_origins(home)
     number, model_id, folder = best_of(home)
@@ -320,7 +320,7 @@ def test_models_of_a_store_of_earlier_calls_are_not_forgotten(
     assert views.load_view(home, "tiny").trials[number].model_id == model_id
 
 
-def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: State) -> None:
+def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: StateFolder) -> None:
     shutil.rmtree(home.root / "copies")  # or the lost trial would be brought back
     number, _, _ = best_of(home)
     run_id = views.load_view(home, "tiny").trials[number].run_id or ""
@@ -339,7 +339,7 @@ def test_run_that_ended_and_that_optuna_lost_keeps_its_files(home: State) -> Non
 
 @pytest.mark.parametrize("table", ["runs", "experiments"])
 def test_place_that_is_said_to_lie_outside_is_put_right(
-    home: State, pictures: Dataset, table: str
+    home: StateFolder, pictures: Dataset, table: str
 ) -> None:
     column = {"runs": "artifact_uri", "experiments": "artifact_location"}[table]
     sql(home.mlflow_db, f"update {table} set {column} = replace({column}, 'tiny', '../../x')")

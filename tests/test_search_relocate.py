@@ -21,7 +21,7 @@ from tiny_study import assert_stores_agree, call, listing, run
 from catdog_search import identity
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyLockedError
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.events import EpochDone, Event, TrialEnded
 from catdog_search.search.study import relocate, views
 from catdog_search.search.study.storage import open_storage
@@ -36,19 +36,19 @@ KEEP_ONE = {"keep_models": 1}
 
 
 @pytest.fixture
-def copy(done: State, tmp_path: Path) -> State:
+def copy(done: StateFolder, tmp_path: Path) -> StateFolder:
     """A copy that nobody has relocated."""
     shutil.copytree(done.root, tmp_path / "b")
-    return State.at(str(tmp_path / "b"))
+    return StateFolder.at(str(tmp_path / "b"))
 
 
-def moved(state: State, to: Path) -> State:
+def moved(state: StateFolder, to: Path) -> StateFolder:
     to.parent.mkdir(parents=True, exist_ok=True)
     state.root.rename(to)
-    return State.at(str(to))
+    return StateFolder.at(str(to))
 
 
-def names_nothing_else(state: State, old: Path) -> bool:
+def names_nothing_else(state: StateFolder, old: Path) -> bool:
     """Whether no row and no model's own file names the old place."""
     store = sa.URL.create("sqlite", database=str(state.mlflow_db))
     texts = [p.read_text() for p in state.artifacts.rglob("MLmodel")]
@@ -72,7 +72,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda a: a[0])
 def test_copy_is_refused_by_every_command_with_the_cure(
-    copy: State, done: State, photo_folder: Path, arguments: list[str]
+    copy: StateFolder, done: StateFolder, photo_folder: Path, arguments: list[str]
 ) -> None:
     if arguments[0] == "evaluate":
         arguments = [*arguments, "--data", str(photo_folder)]
@@ -87,7 +87,7 @@ def test_copy_is_refused_by_every_command_with_the_cure(
 
 
 def test_copy_becomes_a_state_of_its_own_and_the_original_stays(
-    copy: State, done: State, pictures: Dataset
+    copy: StateFolder, done: StateFolder, pictures: Dataset
 ) -> None:
     original = listing(done.root)
     said = json.loads(call("relocate", "--json", "--state", str(copy.root)).stdout)
@@ -109,7 +109,7 @@ def test_copy_becomes_a_state_of_its_own_and_the_original_stays(
 
 
 def test_moved_state_is_refused_then_relocated_and_works(
-    home: State, pictures: Dataset, tmp_path: Path
+    home: StateFolder, pictures: Dataset, tmp_path: Path
 ) -> None:
     old = home.root
     state = moved(home, tmp_path / "with space" / "50% ä'b#")
@@ -137,7 +137,7 @@ def test_moved_state_is_refused_then_relocated_and_works(
 
 @pytest.mark.parametrize("to", ["home/in", "homestead", "x/y"])
 def test_state_is_moved_below_or_beside_its_old_place_and_back(
-    home: State, tmp_path: Path, to: str
+    home: StateFolder, tmp_path: Path, to: str
 ) -> None:
     state = moved(moved(home, tmp_path / "aside"), tmp_path / to)
     relocate.relocate(state)
@@ -151,7 +151,7 @@ def test_state_is_moved_below_or_beside_its_old_place_and_back(
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(back.root)).output
 
 
-def model_locations(state: State) -> list[str]:
+def model_locations(state: StateFolder) -> list[str]:
     store = sa.URL.create("sqlite", database=str(state.mlflow_db))
     return list(locations.models(store).values())
 
@@ -180,7 +180,7 @@ def before_the_identity(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(relocate, "_models", kill)
 
 
-def cut_off(state: State, moment: Moment) -> None:
+def cut_off(state: StateFolder, moment: Moment) -> None:
     with pytest.MonkeyPatch.context() as patch:
         moment(patch)
         with pytest.raises(Killed):
@@ -192,7 +192,7 @@ MOMENTS = [before_the_stores, between_the_stores, before_the_models, before_the_
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_copy_whose_relocation_was_cut_off_is_refused_and_ended_by_the_next(
-    copy: State, done: State, moment: Moment
+    copy: StateFolder, done: StateFolder, moment: Moment
 ) -> None:
     original = listing(done.root)
     cut_off(copy, moment)
@@ -203,7 +203,7 @@ def test_copy_whose_relocation_was_cut_off_is_refused_and_ended_by_the_next(
     assert listing(done.root) == original
 
 
-def assert_is_own(copy: State, original: State) -> None:
+def assert_is_own(copy: StateFolder, original: StateFolder) -> None:
     """Another id, another uid in both stores, and no word of the original."""
     assert names_nothing_else(copy, original.root)
     uid, other = (views.load_study(s, "tiny").user_attrs["study_uid"] for s in (copy, original))
@@ -216,8 +216,8 @@ def assert_is_own(copy: State, original: State) -> None:
 @pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 @pytest.mark.parametrize("again", ["moved", "copied"])
 def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
-    copy: State,
-    done: State,
+    copy: StateFolder,
+    done: StateFolder,
     tmp_path: Path,
     moment: Moment,
     again: str,
@@ -227,7 +227,7 @@ def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
         state = moved(copy, tmp_path / "c")
     else:
         shutil.copytree(copy.root, tmp_path / "c")
-        state = State.at(str(tmp_path / "c"))
+        state = StateFolder.at(str(tmp_path / "c"))
     assert relocate.relocate(state).is_copy
     assert_is_own(state, done)
     assert names_nothing_else(state, copy.root)
@@ -239,7 +239,7 @@ def test_half_relocated_copy_that_is_moved_or_copied_on_becomes_its_own_too(
 
 @pytest.mark.parametrize("moment", [between_the_stores, before_the_identity])
 def test_half_relocated_state_that_is_moved_back_is_ended_there(
-    home: State, tmp_path: Path, moment: Moment
+    home: StateFolder, tmp_path: Path, moment: Moment
 ) -> None:
     first = home.root
     state_id = json.loads((first / identity.FILE).read_text())["id"]
@@ -252,7 +252,7 @@ def test_half_relocated_state_that_is_moved_back_is_ended_there(
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(first)).output
 
 
-def test_state_from_before_that_was_moved_is_relocated(home: State, tmp_path: Path) -> None:
+def test_state_from_before_that_was_moved_is_relocated(home: StateFolder, tmp_path: Path) -> None:
     (home.root / identity.FILE).unlink()
     state = moved(home, tmp_path / "c")
     found = relocate.relocate(state)
@@ -260,17 +260,17 @@ def test_state_from_before_that_was_moved_is_relocated(home: State, tmp_path: Pa
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(state.root)).output
 
 
-def by_hard_links(done: State, to: Path) -> None:
+def by_hard_links(done: StateFolder, to: Path) -> None:
     shutil.copytree(done.root, to, copy_function=os.link)
 
 
-def with_a_linked_store(done: State, to: Path) -> None:
+def with_a_linked_store(done: StateFolder, to: Path) -> None:
     shutil.copytree(done.root, to)
     (to / "mlflow.db").unlink()
     (to / "mlflow.db").symlink_to(done.mlflow_db)
 
 
-def with_linked_artifacts(done: State, to: Path) -> None:
+def with_linked_artifacts(done: StateFolder, to: Path) -> None:
     shutil.copytree(done.root, to)
     shutil.rmtree(to / "artifacts")
     (to / "artifacts").symlink_to(done.artifacts)
@@ -278,7 +278,7 @@ def with_linked_artifacts(done: State, to: Path) -> None:
 
 @pytest.mark.parametrize("make", [by_hard_links, with_a_linked_store, with_linked_artifacts])
 def test_copy_of_links_is_refused_and_its_cure_works(
-    done: State, tmp_path: Path, make: Callable[[State, Path], None]
+    done: StateFolder, tmp_path: Path, make: Callable[[StateFolder, Path], None]
 ) -> None:
     make(done, tmp_path / "b c")
     original = listing(done.root)
@@ -286,12 +286,12 @@ def test_copy_of_links_is_refused_and_its_cure_works(
     assert "is the same file as" in said
     assert listing(done.root) == original
     assert os.system(said.split("`")[1]) == 0
-    relocate.relocate(State.at(str(tmp_path / "b c.own")))
-    assert_is_own(State.at(str(tmp_path / "b c.own")), done)
+    relocate.relocate(StateFolder.at(str(tmp_path / "b c.own")))
+    assert_is_own(StateFolder.at(str(tmp_path / "b c.own")), done)
     assert listing(done.root) == original
 
 
-def test_running_study_is_not_relocated(copy: State) -> None:
+def test_running_study_is_not_relocated(copy: StateFolder) -> None:
     before = listing(copy.root)
     with (
         file_lock(copy.scratch("tiny") / "coordinator.lock"),
@@ -309,7 +309,7 @@ def test_nothing_is_made_where_there_is_no_state(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_files_that_were_not_copied_are_said(copy: State) -> None:
+def test_files_that_were_not_copied_are_said(copy: StateFolder) -> None:
     missing = next(copy.artifacts.rglob("MLmodel"))
     missing.unlink()
     said = call("relocate", "--state", str(copy.root), code=1).output
@@ -318,7 +318,7 @@ def test_files_that_were_not_copied_are_said(copy: State) -> None:
 
 
 def test_files_that_were_left_behind_are_not_forgotten_and_their_cure_works(
-    home: State, tmp_path: Path
+    home: StateFolder, tmp_path: Path
 ) -> None:
     """As after a move to another disk that was cut off."""
     old = home.root
@@ -338,7 +338,7 @@ def test_files_that_were_left_behind_are_not_forgotten_and_their_cure_works(
 
 
 def test_what_cannot_be_written_is_one_line_and_can_be_done_again(
-    copy: State, monkeypatch: pytest.MonkeyPatch
+    copy: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
@@ -354,7 +354,7 @@ def test_what_cannot_be_written_is_one_line_and_can_be_done_again(
 
 @pytest.mark.parametrize("when", [EpochDone, TrialEnded])
 def test_state_that_is_moved_while_it_runs_is_not_made_anew(
-    state: State, pictures: Dataset, tmp_path: Path, when: type[Event]
+    state: StateFolder, pictures: Dataset, tmp_path: Path, when: type[Event]
 ) -> None:
     def listener(event: Event) -> None:
         if isinstance(event, when) and state.root.exists():
@@ -363,15 +363,17 @@ def test_state_that_is_moved_while_it_runs_is_not_made_anew(
     with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
         run(state, pictures, 2, listener=listener)
     assert not state.root.exists()
-    there = State.at(str(tmp_path / "c"))
+    there = StateFolder.at(str(tmp_path / "c"))
     relocate.relocate(there)
     assert run(there, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(there)
 
 
-def test_second_path_needs_no_relocation(home: State, tmp_path: Path, pictures: Dataset) -> None:
+def test_second_path_needs_no_relocation(
+    home: StateFolder, tmp_path: Path, pictures: Dataset
+) -> None:
     (tmp_path / "link").symlink_to(home.root)
-    state = State.at(str(tmp_path / "link"))
+    state = StateFolder.at(str(tmp_path / "link"))
     run(state, pictures, 2, table=KEEP_ONE)
     where = ["--state", str(tmp_path / "link")]
     assert "nothing to relocate" in call("relocate", *where).output
@@ -380,7 +382,7 @@ def test_second_path_needs_no_relocation(home: State, tmp_path: Path, pictures: 
 
 
 def test_moved_state_is_relocated_in_a_store_of_several_too(
-    home: State,
+    home: StateFolder,
     pictures: Dataset,
     tmp_path: Path,
     empty_mlflow: Path,
@@ -401,13 +403,13 @@ def test_moved_state_is_relocated_in_a_store_of_several_too(
 def test_state_that_is_tracked_on_a_server_has_an_identity_too(
     tmp_path: Path, put: Callable[[Path, Path], object]
 ) -> None:
-    first = State.at(str(tmp_path / "a"))
+    first = StateFolder.at(str(tmp_path / "a"))
     first.create()
     study = optuna.create_study(storage=open_storage(first), study_name="tiny")
     study.set_user_attr("study_uid", "1")
     study.set_user_attr("tracking_uri", "http://there:1")
     put(first.root, tmp_path / "b")
-    state = State.at(str(tmp_path / "b"))
+    state = StateFolder.at(str(tmp_path / "b"))
     with pytest.raises(StateError, match="catdog-search relocate"):
         views.load_view(state, "tiny")
     relocate.relocate(state)
@@ -418,12 +420,12 @@ def test_state_that_is_tracked_on_a_server_has_an_identity_too(
 
 
 def test_copy_on_a_server_leaves_runs_and_models_to_the_original(
-    home: State, tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    home: StateFolder, tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a server: the store decides where artifacts are, and both states use it.
     shared = Store(f"sqlite:///{home.mlflow_db}", None)
     shutil.copytree(home.root, tmp_path / "c")
-    copy = State.at(str(tmp_path / "c"))
+    copy = StateFolder.at(str(tmp_path / "c"))
     (copy.root / "mlflow.db").unlink()
     relocate.relocate(copy)
     monkeypatch.setattr(Store, "of", classmethod(lambda cls, state: shared))

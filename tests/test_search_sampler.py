@@ -17,7 +17,7 @@ from catdog_search.search.proposal.feasibility import failure_risk
 from catdog_search.search.proposal.propose import SamplingProposer, _by_chance, is_exhausted
 from catdog_search.search.proposal.pruner import make_pruner, report_epoch
 from catdog_search.search.proposal.sampler import PerTrialSampler, make_sampler, trial_seed
-from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.search.study import schema, views
 from catdog_search.search.study.schema import FINGERPRINT
 from catdog_search.space import Choice, Fixed, Params, Range, Space, params_key
@@ -133,13 +133,13 @@ def test_only_points_of_the_space_exhaust_it() -> None:
 @pytest.mark.parametrize("steps", [0.1, 0.05, 1e-4])
 def test_chance_draws_values_of_the_range(steps: float) -> None:
     dimension = Range(-0.5, 0.7, steps)
-    chance = Chance(random.Random(1))
+    chance = UniformDraw(random.Random(1))
     assert {dimension.suggest("x", chance) for _ in range(500)} <= set(dimension.values or ())
 
 
 def test_chance_stays_within_a_logarithmic_range() -> None:
     dimension = Range(1e-5, 1.1e-5, log=True)
-    chance = Chance(random.Random(1))
+    chance = UniformDraw(random.Random(1))
     drawn = [chance.suggest_float("x", 1e-5, 1e-5, step=None, log=True) for _ in range(3)]
     assert drawn == [1e-5] * 3
     assert all(dimension.contains(dimension.suggest("x", chance)) for _ in range(500))

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study.storage import (
     differences,
     existing_studies,
@@ -20,7 +20,7 @@ from catdog_search.search.study.storage import (
 
 
 def open_and_use(root: str) -> None:
-    storage = open_storage(State.at(root))
+    storage = open_storage(StateFolder.at(root))
     optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
 
 
@@ -32,26 +32,26 @@ def test_open_storage_is_safe_against_four_cold_processes(tmp_path: Path) -> Non
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert existing_studies(State.at(str(tmp_path))) == ["s"]
+    assert existing_studies(StateFolder.at(str(tmp_path))) == ["s"]
 
 
 def test_storage_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "optuna.db").write_bytes(b"not a database, though long enough " * 100)
     with pytest.raises(StateError, match=r"optuna.db: file is not a database; no copy") as caught:
-        open_storage(State.at(str(tmp_path)))
+        open_storage(StateFolder.at(str(tmp_path)))
     assert "\n" not in str(caught.value)
 
 
 def test_load_study_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"no study 's' in .*; it holds no study"):
-        load_study(State.at(str(tmp_path)), "s")
+        load_study(StateFolder.at(str(tmp_path)), "s")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_load_study_names_the_near_one(tmp_path: Path) -> None:
     open_and_use(str(tmp_path))
     with pytest.raises(StateError, match="did you mean 's'"):
-        load_study(State.at(str(tmp_path)), "ss")
+        load_study(StateFolder.at(str(tmp_path)), "ss")
 
 
 @pytest.mark.parametrize(

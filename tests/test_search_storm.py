@@ -34,7 +34,7 @@ from tiny_study import (
 from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import BatchDone, EpochDone, Event
 from catdog_search.search.study import views
 from catdog_search.search.study.reconcile import reconcile
@@ -45,7 +45,7 @@ REAL = {**TABLE, "image_size": 16, "space": {**TABLE["space"], "batch_size": 4}}
 
 
 def storm(
-    state: State,
+    state: StateFolder,
     pictures: Dataset,
     table: dict[str, Any],
     trials: int,
@@ -94,7 +94,7 @@ def _command(pid: int) -> str:
         return ""
 
 
-def assert_whole(state: State, trials: int) -> None:
+def assert_whole(state: StateFolder, trials: int) -> None:
     """Exactly the asked trials, none twice, none open, both stores of one mind."""
     view = views.load_view(state, "tiny")
     assert len(view.trials) == view.finished == trials
@@ -112,7 +112,7 @@ def assert_whole(state: State, trials: int) -> None:
 
 
 def test_storm_of_30_kills_leaves_a_whole_study(
-    state: State, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_S", "0.25")
     table = {**TABLE, "trials": 26}
@@ -122,14 +122,18 @@ def test_storm_of_30_kills_leaves_a_whole_study(
     assert_whole(state, 26)
 
 
-def test_storm_over_real_training_leaves_a_whole_study(state: State, shared_cache: Path) -> None:
+def test_storm_over_real_training_leaves_a_whole_study(
+    state: StateFolder, shared_cache: Path
+) -> None:
     pictures = packing.load(SyntheticSource(200), 16, shared_cache, 10**9)
     killed = storm(state, pictures, REAL, 4, 5, "keras", seed=3, longest_s=12)
     assert killed.total() >= 3
     assert_whole(state, 4)
 
 
-def test_real_training_goes_on_from_its_last_whole_epoch(state: State, shared_cache: Path) -> None:
+def test_real_training_goes_on_from_its_last_whole_epoch(
+    state: StateFolder, shared_cache: Path
+) -> None:
     pictures = packing.load(SyntheticSource(200), 16, shared_cache, 10**9)
     with coordinator_process(state, pictures, 1, REAL, "keras") as process:
         assert process.stdout is not None
@@ -164,7 +168,7 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="trials that train at once")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
-    state = State.at(str(folder / "state"))
+    state = StateFolder.at(str(folder / "state"))
     state.create()
     started = time.monotonic()
     if asked.real:

@@ -21,7 +21,7 @@ from tiny_study import run
 from catdog_search import cli
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.redact import redact, redact_all
 from catdog_search.search.events import Event
 from catdog_search.search.study import schema, views
@@ -113,7 +113,7 @@ def test_study_on_a_server_with_a_password_names_it_nowhere(
     guarded: str, tmp_path: Path, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{AS_WRITTEN}@{guarded}/")
-    state = State.at(str(tmp_path / "state"))
+    state = StateFolder.at(str(tmp_path / "state"))
     state.create()
     said: list[Event] = []
     report = run(state, pictures, 2, listener=said.append)
@@ -217,7 +217,7 @@ def test_server_is_kept_without_its_credentials(
     credentials: tuple[str, str] | None,
 ) -> None:
     no_secrets.setenv("MLFLOW_TRACKING_URI", given)
-    store = Store.of(State.at(str(tmp_path)))
+    store = Store.of(StateFolder.at(str(tmp_path)))
     assert (store.uri, store.credentials, store.artifacts) == (uri, credentials, None)
     assert "hunter2" not in repr(store)
 
@@ -227,7 +227,7 @@ def test_user_of_the_address_takes_the_password_of_the_environment(
 ) -> None:
     no_secrets.setenv("MLFLOW_TRACKING_URI", "http://user@host")
     no_secrets.setenv("MLFLOW_TRACKING_PASSWORD", "hunter2")
-    assert Store.of(State.at(str(tmp_path))).credentials == ("user", "hunter2")
+    assert Store.of(StateFolder.at(str(tmp_path))).credentials == ("user", "hunter2")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_tracking_uri_that_cannot_be_is_one_line_without_its_secret(
 ) -> None:
     no_secrets.setenv("MLFLOW_TRACKING_URI", given)
     with pytest.raises(StateError) as caught:
-        Store.of(State.at(str(tmp_path))).client()
+        Store.of(StateFolder.at(str(tmp_path))).client()
     said = str(caught.value) + redact("".join(traceback.format_exception(caught.value)))
     assert not any(secret in said for secret in ("hunter2", "ter2"))
     assert "\n" not in str(caught.value)

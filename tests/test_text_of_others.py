@@ -19,7 +19,7 @@ from catdog_search.cli.display import LiveDisplay
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, DataError, StateError, StudyFileError
 from catdog_search.markup import as_figure_text, as_markdown
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import Event, Notice, StudyOpened, TrialStarted
 from catdog_search.search.study.reconcile import reconcile
 from catdog_search.study import studies
@@ -34,7 +34,7 @@ FOLDER = "a b#c&d=e'f\"g+é猫{x}:;@[y]$HOME!*|\\<z>,100 %"
 
 
 def test_study_in_a_folder_of_any_name_stays_there(pictures: Dataset, tmp_path: Path) -> None:
-    state = State.at(str(tmp_path / FOLDER))
+    state = StateFolder.at(str(tmp_path / FOLDER))
     state.create()
     table = {
         "purpose": PURPOSE,
@@ -77,7 +77,7 @@ def test_folder_that_would_be_taken_for_another_is_refused_before_anything_is_ma
         assert "\x1b" not in done.output
         assert done.output.count("\n") == 1
     with pytest.raises(StateError):
-        State(tmp_path / name)
+        StateFolder(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -87,7 +87,7 @@ def test_database_that_would_be_taken_for_another_is_refused(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(tmp_path / "x"))
     with pytest.raises(StateError, match="may be read as"):
-        Store.of(State.at(str(tmp_path / "state")))
+        Store.of(StateFolder.at(str(tmp_path / "state")))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -119,7 +119,7 @@ def test_condition_refuses_both_kinds_of_quote() -> None:
         equals("name", "'\"")
 
 
-def test_registered_model_of_any_name_is_found_again(state: State) -> None:
+def test_registered_model_of_any_name_is_found_again(state: StateFolder) -> None:
     client = Store.of(state).client()
     for name in ("o'brien", 'a "b"', "x' or name like '%"):
         client.create_registered_model(name)
@@ -127,7 +127,7 @@ def test_registered_model_of_any_name_is_found_again(state: State) -> None:
         assert [v.name for v in client.search_model_versions(equals("name", name))] == [name]
 
 
-def test_model_name_with_an_alias_in_it_is_refused(state: State) -> None:
+def test_model_name_with_an_alias_in_it_is_refused(state: StateFolder) -> None:
     with pytest.raises(StateError, match="parts a model's name from its alias"):
         register_champion(Store.of(state), "a@b", "m-1", {})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.streams import stderr_aside
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
@@ -57,9 +57,9 @@ def test_store_turns_telemetry_and_pickles_off(
     tmp_path: Path, in_fresh_python: Callable[[str], str]
 ) -> None:
     code = f"""
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.tracking.store import Store
-state = State.at({str(tmp_path)!r})
+state = StateFolder.at({str(tmp_path)!r})
 Store.of(state).client()
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.telemetry.utils import is_telemetry_disabled
@@ -81,7 +81,7 @@ def test_store_that_does_not_open_is_one_line(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(StateError) as caught:
-        Store.of(State.at(str(tmp_path))).client()
+        Store.of(StateFolder.at(str(tmp_path))).client()
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -94,7 +94,7 @@ def test_store_that_is_no_database_is_one_line(tmp_path: Path) -> None:
 
 
 def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
-    store = Store.of(State.at(str(tmp_path)))
+    store = Store.of(StateFolder.at(str(tmp_path)))
     runs = StudyRuns.open(store, "s", "uid")
     runs._client.delete_experiment(runs._experiment_id)
     with pytest.raises(StateError, match="in MLflow's trash; `catdog-search doctor"):
@@ -111,7 +111,7 @@ def test_page_opens_in_model_training_mode() -> None:
 
 
 def test_client_of_one_state_leaves_no_trace_for_the_next(tmp_path: Path) -> None:
-    first, second = (State(tmp_path / name) for name in ("a", "b"))
+    first, second = (StateFolder(tmp_path / name) for name in ("a", "b"))
     Store.of(first).client()
     assert Store.of(second).uri == f"sqlite:///{second.mlflow_db}"
     assert "MLFLOW_TRACKING_URI" not in os.environ

@@ -16,7 +16,7 @@ from tiny_study import TABLE, listing, run
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.retry import Retry
 from catdog_search.search.study import views
 from catdog_search.search.study.relocate import relocate
@@ -150,7 +150,7 @@ def test_nothing_is_made_anew_where_the_state_is_gone(artifacts: Path, tmp_path:
 
 
 @pytest.fixture
-def outside(home: State, tmp_path: Path) -> Path:
+def outside(home: StateFolder, tmp_path: Path) -> Path:
     """Another state's artifacts, which every row of this one's store names."""
     other = tmp_path / "other"
     shutil.copytree(home.artifacts, other)
@@ -164,7 +164,7 @@ def outside(home: State, tmp_path: Path) -> Path:
 
 
 def test_nothing_is_written_or_deleted_where_a_store_says_outside(
-    home: State, outside: Path
+    home: StateFolder, outside: Path
 ) -> None:
     view = views.load_view(home, "tiny")
     uid = views.load_study(home, "tiny").user_attrs["study_uid"]
@@ -194,7 +194,9 @@ def test_nothing_is_written_or_deleted_where_a_store_says_outside(
     assert client.get_logged_model(model_id)
 
 
-def test_model_is_not_logged_where_its_experiment_says_outside(home: State, tmp_path: Path) -> None:
+def test_model_is_not_logged_where_its_experiment_says_outside(
+    home: StateFolder, tmp_path: Path
+) -> None:
     with closing(sqlite3.connect(home.mlflow_db)) as connection, connection:
         connection.execute("update experiments set artifact_location = ?", (str(tmp_path / "x"),))
     client = Store.of(home).client()
@@ -209,7 +211,7 @@ def test_model_is_not_logged_where_its_experiment_says_outside(home: State, tmp_
 )
 @pytest.mark.parametrize("opened_before", [False, True])
 def test_study_of_any_name_keeps_its_artifacts_in_its_state(
-    state: State,
+    state: StateFolder,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str,
@@ -256,8 +258,8 @@ def test_study_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
 
 
 def test_experiment_of_another_state_is_refused_before_anything_is_written(
-    home: State,
-    state: State,
+    home: StateFolder,
+    state: StateFolder,
     pictures: Dataset,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -272,7 +274,7 @@ def test_experiment_of_another_state_is_refused_before_anything_is_written(
 
 
 def test_default_of_a_store_of_several_is_left_as_it_is(
-    home: State, state: State, monkeypatch: pytest.MonkeyPatch
+    home: StateFolder, state: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home.mlflow_db}")
     with pytest.raises(StateError, match="experiment 'Default' keeps its artifacts in"):
@@ -280,7 +282,7 @@ def test_default_of_a_store_of_several_is_left_as_it_is(
 
 
 def test_run_remembered_from_another_folder_is_written_where_its_store_says(
-    home: State, tmp_path: Path
+    home: StateFolder, tmp_path: Path
 ) -> None:
     """MLflow keeps a run's place in memory, by an id that a copy of the store has too."""
     run_id = views.load_view(home, "tiny").trials[0].run_id or ""
@@ -288,8 +290,8 @@ def test_run_remembered_from_another_folder_is_written_where_its_store_says(
     MlflowClient(Store.of(home).uri).log_artifact(run_id, __file__)
     other = tmp_path / "other"
     shutil.copytree(home.root, other)
-    relocate(State.at(str(other)))
+    relocate(StateFolder.at(str(other)))
     before = listing(home.artifacts)
-    Store.of(State.at(str(other))).client().log_text(run_id, "x", "x.txt")
+    Store.of(StateFolder.at(str(other))).client().log_text(run_id, "x", "x.txt")
     assert listing(home.artifacts) == before
     assert len(list(other.rglob("x.txt"))) == 1

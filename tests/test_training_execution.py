@@ -12,7 +12,7 @@ from tiny_training import BACKEND, PARAMS, config, go_on, train
 
 from catdog_search.errors import BackendError
 from catdog_search.training.device import has_bfloat16
-from catdog_search.training.execution import Device, Execution, Precision, Wish, choose
+from catdog_search.training.execution import Device, Execution, ForcedExecution, Precision, choose
 from catdog_search.training.pixels import on_device
 from catdog_search.training.result import TrainData
 
@@ -106,7 +106,7 @@ def test_progressive_training_sees_photos_of_half_the_side_first(data: TrainData
     assert np.allclose(served, halved.val_probabilities, atol=1e-4)
 
 
-WISH, CPU = Wish(), Device("CPU, 2 cores")
+WISH, CPU = ForcedExecution(), Device("CPU, 2 cores")
 GPU = Device("GPU", True, 80 * 10**9, True)
 
 
@@ -131,7 +131,7 @@ def test_processors_that_multiply_bfloat16_are_told(
 
 
 @pytest.mark.parametrize(
-    ("wish", "backend", "device", "pixel_gb", "sharing", "expected"),
+    ("forced", "backend", "device", "pixel_gb", "concurrency", "expected"),
     [
         (WISH, "tensorflow", CPU, 1, 1, Execution()),
         (WISH, "tensorflow", Device("CPU", bfloat16=True), 1, 1, Execution("stream", HALF)),
@@ -143,28 +143,57 @@ def test_processors_that_multiply_bfloat16_are_told(
         (WISH, "jax", GPU, 40, 1, Execution("stream", "mixed_bfloat16", 16, True)),
         (WISH, "jax", GPU, 10, 4, Execution("stream", "mixed_bfloat16", 16, True)),
         (WISH, "jax", Device("GPU", True, None), 1, 1, Execution("stream", "float32", 16, True)),
-        (Wish(pixels="device"), "tensorflow", CPU, 1, 1, Execution("device")),
-        (Wish("stream", "float32", 4), "jax", GPU, 1, 1, Execution("stream", "float32", 4, True)),
-        (Wish(xla=False), "tensorflow", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16)),
+        (ForcedExecution(pixels="device"), "tensorflow", CPU, 1, 1, Execution("device")),
+        (
+            ForcedExecution("stream", "float32", 4),
+            "jax",
+            GPU,
+            1,
+            1,
+            Execution("stream", "float32", 4, True),
+        ),
+        (
+            ForcedExecution(xla=False),
+            "tensorflow",
+            GPU,
+            1,
+            1,
+            Execution("device", "mixed_bfloat16", 16),
+        ),
     ],
 )
 def test_execution_is_chosen_by_the_device(
-    wish: Wish, backend: str, device: Device, pixel_gb: int, sharing: int, expected: Execution
+    forced: ForcedExecution,
+    backend: str,
+    device: Device,
+    pixel_gb: int,
+    concurrency: int,
+    expected: Execution,
 ) -> None:
-    assert choose(wish, backend, device, pixel_gb * 10**9, sharing) == expected
+    assert choose(forced, backend, device, pixel_gb * 10**9, concurrency) == expected
 
 
 @pytest.mark.parametrize(
-    ("wish", "backend", "pixel_gb", "words"),
+    ("forced", "backend", "pixel_gb", "words"),
     [
-        (Wish(steps_per_call=2), "torch", 1, "--steps-per-call: Keras runs one step a call"),
-        (Wish(xla=True), "torch", 1, "--xla: PyTorch has none"),
-        (Wish(xla=False), "jax", 1, "--no-xla: JAX always compiles"),
-        (Wish(pixels="device"), "jax", 90, "90.00 GB of pixels for 1 trial.* GPU has 80.00 GB"),
+        (
+            ForcedExecution(steps_per_call=2),
+            "torch",
+            1,
+            "--steps-per-call: Keras runs one step a call",
+        ),
+        (ForcedExecution(xla=True), "torch", 1, "--xla: PyTorch has none"),
+        (ForcedExecution(xla=False), "jax", 1, "--no-xla: JAX always compiles"),
+        (
+            ForcedExecution(pixels="device"),
+            "jax",
+            90,
+            "90.00 GB of pixels for 1 trial.* GPU has 80.00 GB",
+        ),
     ],
 )
 def test_execution_that_cannot_be_is_refused(
-    wish: Wish, backend: str, pixel_gb: int, words: str
+    forced: ForcedExecution, backend: str, pixel_gb: int, words: str
 ) -> None:
     with pytest.raises(BackendError, match=words):
-        choose(wish, backend, GPU, pixel_gb * 10**9)
+        choose(forced, backend, GPU, pixel_gb * 10**9)

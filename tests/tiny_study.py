@@ -20,7 +20,7 @@ from warm_workers import blank_figures, warm_workers
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.identity import local_path
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Options, Report, run_study
 from catdog_search.search.study import schema, views
 from catdog_search.search.study.views import StudyView
@@ -58,7 +58,7 @@ TABLE: dict[str, Any] = {
 }
 
 
-def run(state: State, pictures: Dataset, trials: int, **options: Any) -> Report:
+def run(state: StateFolder, pictures: Dataset, trials: int, **options: Any) -> Report:
     """Run the study; the test's own keywords go to run_study, `table` changes the study.
 
     With `spawned`, workers start from nothing, as everybody's do; with `drawn`, the figures are
@@ -92,7 +92,7 @@ def listing(root: Path) -> dict[str, bytes]:
     }
 
 
-def add_model(state: State, view: StudyView, number: int) -> str:
+def add_model(state: StateFolder, view: StudyView, number: int) -> str:
     """Give a trial a model that looks like one of ours, without Keras."""
     from mlflow.models import Model
 
@@ -119,9 +119,9 @@ def add_model(state: State, view: StudyView, number: int) -> str:
     return str(model.model_id)
 
 
-def make_done(root: Path, pictures: Dataset) -> State:
+def make_done(root: Path, pictures: Dataset) -> StateFolder:
     """A study of two trials, each with a model, the better one promoted."""
-    state = State.at(str(root))
+    state = StateFolder.at(str(root))
     view = run(state, pictures, 2).view
     for row in view.trials:
         add_model(state, view, row.number)
@@ -137,14 +137,14 @@ def proposals(view: StudyView) -> list[Any]:
     return [row.params for row in view.trials]
 
 
-def mlflow_children(state: State, view: StudyView) -> list[Any]:
+def mlflow_children(state: StateFolder, view: StudyView) -> list[Any]:
     client = Store.of(state).client()
     experiment = client.get_experiment_by_name(view.name)
     query = f"tags.`{PARENT}` = '{view.parent_run_id}'"
     return list(client.search_runs([experiment.experiment_id], query))
 
 
-def assert_stores_agree(state: State) -> None:
+def assert_stores_agree(state: StateFolder) -> None:
     """Every finished trial has one run that says the same; every other run is closed."""
     view = views.load_view(state, "tiny")
     runs = {run.info.run_id: run for run in mlflow_children(state, view)}
@@ -164,7 +164,7 @@ import json, sys
 from pathlib import Path
 from catdog_search.study import studies
 from catdog_search.data.dataset import Dataset
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Options, run_study
 from catdog_search.search.events import EpochDone, TrialStarted
 from tiny_study import TRAINERS
@@ -175,23 +175,23 @@ def say(event):
 
 if __name__ == "__main__":
     table, folder, digest, state, trials, training, at_once = json.loads(sys.argv[1])
-    options = Options(trials=trials, trainer=TRAINERS[training], trials_per_gpu=at_once)
+    options = Options(trials=trials, trainer=TRAINERS[training], concurrency=at_once)
     run_study(studies.parse(table, "t"), Dataset(Path(folder), digest, table["image_size"]),
-              State.at(state), say, options)
+              StateFolder.at(state), say, options)
 """
 
 
 @contextlib.contextmanager
 def coordinator_process(
-    state: State,
+    state: StateFolder,
     pictures: Dataset,
     trials: int,
     table: dict[str, Any] | None = None,
     training: str = "fake_training",
-    trials_per_gpu: int = 1,
+    concurrency: int = 1,
 ) -> Iterator[subprocess.Popen[str]]:
     facts = [table or TABLE, str(pictures.folder), pictures.digest, str(state.root)]
-    arguments = json.dumps([*facts, trials, training, trials_per_gpu])
+    arguments = json.dumps([*facts, trials, training, concurrency])
     script = state.root / "coordinator.py"
     script.write_text(_KILL_ME)
     tests = str(Path(__file__).parent)

@@ -154,7 +154,7 @@ class LiveDisplay:
         self._best: Best | None = None
         self._device = "starting the worker"
         self._estimated: float | None = None
-        self._at_once = 1
+        self._concurrency = 1
         self._searched = set(config.space.searched)
 
     def context(self) -> AbstractContextManager[object]:
@@ -182,7 +182,7 @@ class LiveDisplay:
             case BatchDone() | EpochDone() | TrialEnded() if row := self._row(event.number):
                 self._progress(row, event)
             case Planned():
-                self._estimated, self._at_once = event.estimate.seconds, event.sharing
+                self._estimated, self._concurrency = event.estimate.seconds, event.concurrency
                 plan = say_plan(event, self._wanted - self._finished)
                 self._console.print(_literal(f"plan: {plan}"))
             case Notice(text=text):
@@ -258,4 +258,4 @@ class LiveDisplay:
         if mean is None or self._finished >= self._wanted:
             return None
         running = [time.monotonic() - row.started for row in self._rows if row.seconds is None]
-        return max(mean * (self._wanted - self._finished) - sum(running), 0) / self._at_once
+        return max(mean * (self._wanted - self._finished) - sum(running), 0) / self._concurrency

@@ -73,13 +73,13 @@ def compare(
 
     Without a STUDY, all that the state folder holds.
     """
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.report.compare import compare as side_by_side
     from catdog_search.search.study.storage import existing_studies
 
     if as_markdown and as_json:
         raise click.UsageError("--markdown and --json: give one of them")
-    where = State.at(state)
+    where = StateFolder.at(state)
     names = studies or existing_studies(where)
     if not names:
         raise StateError(f"{where.root} holds no study to compare")
@@ -227,7 +227,7 @@ def evaluate(
     from catdog_search.data.telling import counting
     from catdog_search.evaluation.evaluate import evaluate as score
     from catdog_search.machine.backends import choose_backend
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
 
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
@@ -236,7 +236,9 @@ def evaluate(
     source = open_source(data, choice)
     for note in source.notes:
         write(note)
-    done = score(State.at(state), model, source, force=force, progress=counting("decoding", write))
+    done = score(
+        StateFolder.at(state), model, source, force=force, progress=counting("decoding", write)
+    )
     if as_json:
         say_json(_as_json(done))
     else:

@@ -20,7 +20,7 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.estimate import StudyEstimate
     from catdog_search.search.study.insight import Insight
     from catdog_search.search.study.views import StudyView, TrialRow
@@ -158,10 +158,10 @@ def show(
     state: str | None,
 ) -> None:
     """Show a study's best trials, what failed, what mattered and what is noise; or one trial."""
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.study import insight
 
-    where = State.at(state)
+    where = StateFolder.at(state)
     seen = insight.read(where, study)
     row = None if trial is None else _row(seen.view, trial)
     drawn = [] if figures is None else _draw(where, seen, row, figures)
@@ -184,13 +184,13 @@ def _row(view: StudyView, number: int) -> TrialRow:
     return view.trials[number]
 
 
-def _draw(state: State, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
+def _draw(state: StateFolder, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
     from catdog_search.report import plots
 
     try:
         if row is None:
-            return plots.draw_study(seen, folder)
-        done = plots.draw_trial(state, seen.view, row, folder)
+            return plots.plot_study(seen, folder)
+        done = plots.plot_trial(state, seen.view, row, folder)
     except OSError as error:
         raise StateError(f"--figures {folder}: {error.strerror}") from None
     if done.missing:

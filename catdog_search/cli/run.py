@@ -22,7 +22,7 @@ from catdog_search.cli.common import (
 
 if TYPE_CHECKING:
     from catdog_search.cli.display import LiveDisplay, PlainDisplay
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import Report
     from catdog_search.study.config import Duplicates, StudyConfig
     from catdog_search.training.execution import Place, Precision
@@ -70,6 +70,7 @@ INTERRUPTED = 130
 )
 @click.option(
     "--trials-per-gpu",
+    "concurrency",
     type=click.IntRange(min=1),
     default=1,
     metavar="N",
@@ -115,7 +116,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     timeout: float | None,
     seeds: int | None,
     weights: str | None,
-    trials_per_gpu: int,
+    concurrency: int,
     pixels: Place | None,
     precision: Precision | None,
     steps_per_call: int | None,
@@ -126,15 +127,15 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
 ) -> None:
     """Run a study, or continue it where it stopped."""
     from catdog_search.errors import RequestError
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import run_study
     from catdog_search.search.prepare import Request, prepare
-    from catdog_search.training.execution import Wish
+    from catdog_search.training.execution import ForcedExecution
 
     write = writer(as_json)
     request = Request(
         study=study,
-        state=State.at(state),
+        state=StateFolder.at(state),
         data=data,
         subset=subset,
         labels=labels,
@@ -145,9 +146,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
         trials=trials,
         timeout=timeout,
         seeds=seeds,
-        trials_per_gpu=trials_per_gpu,
+        concurrency=concurrency,
         deterministic=deterministic,
-        wish=Wish(pixels, precision, steps_per_call, xla),
+        forced=ForcedExecution(pixels, precision, steps_per_call, xla),
     )
     try:
         prepared = prepare(request, write)
@@ -197,7 +198,7 @@ def _run_as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def say_report(report: Report, wanted: int, state: State) -> None:
+def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     """Print how a call ended, the best trial, and what may come next."""
     from catdog_search.cli.words import duration, say_params
 
@@ -233,7 +234,7 @@ def _own_command() -> str:
     return called
 
 
-def _state_flag(state: State) -> str:
-    from catdog_search.places import State
+def _state_flag(state: StateFolder) -> str:
+    from catdog_search.places import StateFolder
 
-    return "" if state == State.at(None) else f" --state {shlex.quote(str(state.root))}"
+    return "" if state == StateFolder.at(None) else f" --state {shlex.quote(str(state.root))}"

@@ -11,7 +11,7 @@ from catdog_search.cli.common import json_option, say, say_json, say_lines, stat
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.study.relocate import Relocated
 
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 @state_option
 def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
     """Register the best trial's model and make it the champion."""
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.promotion.promote import promote as promote_best
 
-    done = promote_best(State.at(state), study, model)
+    done = promote_best(StateFolder.at(state), study, model)
     registered, best = done.registered, done.best
     if as_json:
         facts = {
@@ -63,11 +63,11 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
 @state_option
 def ui(host: str, port: int, state: str | None) -> None:
     """Open MLflow's user interface on the state folder."""
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.tracking.store import Store, is_server
     from catdog_search.tracking.ui import page, serve_ui
 
-    where = State.at(state)
+    where = StateFolder.at(state)
     store = Store.of(where)
     if is_server(store.uri):
         say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
@@ -83,10 +83,10 @@ def ui(host: str, port: int, state: str | None) -> None:
 @state_option
 def relocate(as_json: bool, state: str | None) -> None:
     """Mend a state folder that was moved or copied: name its files where they are now."""
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
     from catdog_search.search.study.relocate import relocate as move_in
 
-    where = State.at(state)
+    where = StateFolder.at(state)
     done = move_in(where)
     if as_json:
         facts = {
@@ -103,7 +103,7 @@ def relocate(as_json: bool, state: str | None) -> None:
     click.get_current_context().exit(1 if done.missing else 0)
 
 
-def _say_relocated(state: State, done: Relocated) -> None:
+def _say_relocated(state: StateFolder, done: Relocated) -> None:
     here = f"state folder {state.root}"
     if done.places:
         was = str(done.places[0])
@@ -130,9 +130,9 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     import dataclasses
 
     from catdog_search.doctor import check_files, compare_stores, examine
-    from catdog_search.places import State
+    from catdog_search.places import StateFolder
 
-    where = State.at(state)
+    where = StateFolder.at(state)
     write = (lambda line: None) if as_json else say
     findings = list(check_files(where, repair=repair))
     checks = []
@@ -157,7 +157,7 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
     click.get_current_context().exit(0 if well else 1)
 
 
-def _lines_of(findings: list[Difference], state: State) -> Iterator[str]:
+def _lines_of(findings: list[Difference], state: StateFolder) -> Iterator[str]:
     for finding in findings:
         yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
         if not finding.mended:

@@ -50,8 +50,8 @@ def say_plan(plan: Planned, trials: int) -> str:
         f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
         f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
         f"{plan.memory_bytes / 1e9:.3g}",
-        f"{plan.sharing} trials at once, {plan.execution}"
-        if plan.sharing > 1
+        f"{plan.concurrency} trials at once, {plan.execution}"
+        if plan.concurrency > 1
         else str(plan.execution),
     ]
     if estimate.seconds is not None:

@@ -96,7 +96,7 @@ def load(  # noqa: PLR0913  what a dataset is made of
 
 
 @dataclasses.dataclass(frozen=True)
-class Pile:
+class DecodedPhotos:
     """Labelled photos that are no dataset: there are no splits.
 
     Attributes:
@@ -110,7 +110,7 @@ class Pile:
     left_out: tuple[tuple[str, str], ...]
 
 
-def decode(source: Source, image_size: int, progress: Progress | None = None) -> Pile:
+def decode(source: Source, image_size: int, progress: Progress | None = None) -> DecodedPhotos:
     """Decode all photos of a source into memory, past the cache.
 
     Raises:
@@ -123,7 +123,7 @@ def decode(source: Source, image_size: int, progress: Progress | None = None) ->
         raise DataError(f"{source.location}: no photo can be used: {causes(manifest.left_out)}")
     shape = (len(manifest.photos), image_size, image_size, 3)
     pixels = np.frombuffer(out.getvalue(), np.uint8).reshape(shape)
-    return Pile(pixels, manifest.photos, manifest.left_out)
+    return DecodedPhotos(pixels, manifest.photos, manifest.left_out)
 
 
 def _check_counts(manifest: Manifest, subset: int | None) -> None:

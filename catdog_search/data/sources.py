@@ -28,7 +28,7 @@ from catdog_search.text import printable
 if TYPE_CHECKING:  # what checks study files takes longer to import than all of the above
     from catdog_search.study.config import DataConfig
 
-DRAWN_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
+SYNTHETIC_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
 # Of the clock that file systems take the time from, with room to spare.
 _TICK_NS = 20_000_000
 # Kinds of what is left out of which one is enough to hide a class.

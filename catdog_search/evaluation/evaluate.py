@@ -16,7 +16,7 @@ from catdog_search.errors import DataError, StateError
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.text import name_key, printable
 from catdog_search.tracking.looked_at import LoggedModels
 from catdog_search.tracking.store import Store
@@ -58,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(
-    state: State,
+    state: StateFolder,
     name: str,
     source: Source,
     *,
@@ -82,11 +82,11 @@ def evaluate(
     models = LoggedModels(Store.of(state))
     loaded = models.load(name)
     index = _indices(source, loaded.class_names)
-    pile = packing.decode(source, loaded.image_size, progress)
-    labels = np.array([index[photo.label] for photo in pile.photos])
+    decoded = packing.decode(source, loaded.image_size, progress)
+    labels = np.array([index[photo.label] for photo in decoded.photos])
     if len(set(labels)) == 1:
         raise DataError(f"{source.location}: photos of one class alone can't be scored")
-    seen = _seen([photo.sha256 for photo in pile.photos], models.known_photos(loaded.run_id))
+    seen = _seen([photo.sha256 for photo in decoded.photos], models.known_photos(loaded.run_id))
     if seen and seen["test"]:
         if not force:
             raise DataError(
@@ -95,12 +95,12 @@ def evaluate(
             )
         models.note_look(loaded.run_id, f"evaluate --force, {seen['test']} photos")
     probabilities = np.ravel(
-        loaded.model.predict(pile.pixels, batch_size=loaded.batch_size, verbose=0)
+        loaded.model.predict(decoded.pixels, batch_size=loaded.batch_size, verbose=0)
     )
     if not np.isfinite(probabilities).all():
         raise StateError(f"model {name}: what it says of photos are no numbers")
     seen_as = Predictions(labels, probabilities)
-    photos = Photos(pile.pixels, [photo.key for photo in pile.photos])
+    photos = Photos(decoded.pixels, [photo.key for photo in decoded.photos])
     names, where = loaded.class_names, f"{len(labels)} photos"
     matrix = np.zeros((len(names), len(names)), int)
     np.add.at(matrix, (labels, seen_as.predicted), 1)
@@ -114,7 +114,7 @@ def evaluate(
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,
         seen=seen,
-        left_out=pile.left_out,
+        left_out=decoded.left_out,
         figures={
             "confusion_matrix.png": confusion_matrix(seen_as, names, name, where),
             "most_wrong.png": most_wrong(seen_as, photos, names, name, where),

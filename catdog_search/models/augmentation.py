@@ -27,7 +27,7 @@ _COLOUR = frozenset({"brightness", "contrast", "saturation"})
 
 # What was drawn for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
 # `contrast` and `saturation` (batch, 1, 1, 1); those that are not done are absent.
-Drawn = dict[str, Any]
+SavedFigures = dict[str, Any]
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
@@ -84,9 +84,9 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
             return ops.cast(photos, "float32")
         return _change(photos, self._drawn(photos))
 
-    def _drawn(self, photos: Any) -> Drawn:
+    def _drawn(self, photos: Any) -> SavedFigures:
         batch, side = ops.shape(photos)[0], photos.shape[1]
-        drawn: Drawn = {}
+        drawn: SavedFigures = {}
         if self._kinds & _GEOMETRY:
             drawn["transforms"] = self._transforms(photos)
         if self._kinds & _COLOUR:
@@ -133,7 +133,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return ops.stack([columns, ops.stack([y_x, y_y, y_0], axis=1)], axis=1)
 
 
-def _change(photos: Any, drawn: Drawn) -> Any:
+def _change(photos: Any, drawn: SavedFigures) -> Any:
     """Do to photos what was drawn for them; on TensorFlow XLA makes one loop of it.
 
     Unlike TensorFlow's own projective warp it can stand in a model that XLA compiles as a whole.
@@ -144,16 +144,16 @@ def _change(photos: Any, drawn: Drawn) -> Any:
 
 
 @functools.cache
-def _compiled_change() -> Callable[[Any, Drawn], Any]:
+def _compiled_change() -> Callable[[Any, SavedFigures], Any]:
     import tensorflow as tf
 
-    compiled: Callable[[Any, Drawn], Any] = tf.function(
+    compiled: Callable[[Any, SavedFigures], Any] = tf.function(
         _change_in_steps, autograph=False, jit_compile=True
     )
     return compiled
 
 
-def _change_in_steps(photos: Any, drawn: Drawn) -> Any:
+def _change_in_steps(photos: Any, drawn: SavedFigures) -> Any:
     side = photos.shape[1]
     if "transforms" in drawn:
         photos = _warp(photos, drawn["transforms"], side)
@@ -190,7 +190,7 @@ def _warp(photos: Any, transforms: Any, side: int) -> Any:
     return top * (1 - along_y) + foot * along_y
 
 
-def _recolour(photos: Any, drawn: Drawn) -> Any:
+def _recolour(photos: Any, drawn: SavedFigures) -> Any:
     grey = ops.sum(photos * ops.convert_to_tensor(_GREY), axis=-1, keepdims=True)
     photos = grey + drawn["saturation"] * (photos - grey)
     mean = ops.mean(photos, axis=(1, 2, 3), keepdims=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.events import Best
 from catdog_search.search.study import views
 from catdog_search.tracking.registry import Registered, register_champion
@@ -27,7 +27,7 @@ class Promotion:
     tracking_uri: str
 
 
-def promote(state: State, study: str, model_name: str) -> Promotion:
+def promote(state: StateFolder, study: str, model_name: str) -> Promotion:
     """Register the model of a study's best COMPLETE trial as champion.
 
     Args:

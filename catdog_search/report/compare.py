@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.report.floors import PROBE_SIDE, Floor, any_packed, majority, majority_of, probe
 from catdog_search.search.study import views
 from catdog_search.search.study.views import StudyView, TrialRow
@@ -21,7 +21,7 @@ _GAP = 0.05
 _GAINING = 0.003
 _LAST_EPOCHS = 3
 
-History = Sequence[Mapping[str, float]]
+Curve = Sequence[Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Comparison:
     notes: list[str]
 
 
-def compare(state: State, names: Sequence[str]) -> Comparison:
+def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     """Put studies side by side.
 
     Args:
@@ -120,7 +120,7 @@ def compare(state: State, names: Sequence[str]) -> Comparison:
     return Comparison(entries, floors, notes)
 
 
-def _entries(state: State, view: StudyView) -> list[Entry]:
+def _entries(state: StateFolder, view: StudyView) -> list[Entry]:
     by_recipe: dict[str, list[TrialRow]] = {}
     for row in view.trials:
         if row.recipe and row.value is not None:
@@ -132,7 +132,7 @@ def _entries(state: State, view: StudyView) -> list[Entry]:
     return entries
 
 
-def _entry(state: State, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
+def _entry(state: StateFolder, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
     reader = TrialReader(Store.of(state))
     kept = [reader.recorded(row.run_id) for row in rows if row.run_id]
     curves = [seen.history for seen in kept]
@@ -164,7 +164,7 @@ def _scored(rows: Sequence[TrialRow], name: str) -> Spread | None:
     return Spread.of([row.scores[name] for row in rows if name in row.scores])
 
 
-def verdict(trained: Sequence[tuple[History, int | None]]) -> str:
+def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
     """What learning curves say of a fit, from the worst seed.
 
     Args:

@@ -15,7 +15,7 @@ from catdog_search.data.own import MARK
 from catdog_search.errors import StateError
 from catdog_search.figures.style import plain_style
 from catdog_search.figures.trial import trial_figures
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.study.insight import Insight
 from catdog_search.search.study.storage import load_study, made_with
 from catdog_search.search.study.summary import study_figures
@@ -29,7 +29,7 @@ _DPI = 110
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SavedFigures:
     """What was drawn.
 
     Attributes:
@@ -41,7 +41,7 @@ class Drawn:
     missing: str
 
 
-def draw_study(seen: Insight, folder: Path) -> list[Path]:
+def plot_study(seen: Insight, folder: Path) -> list[Path]:
     """Draw the figures of a study into a folder.
 
     Raises:
@@ -53,7 +53,7 @@ def draw_study(seen: Insight, folder: Path) -> list[Path]:
     return _save(study_figures(seen), folder)
 
 
-def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Drawn:
+def plot_trial(state: StateFolder, view: StudyView, row: TrialRow, folder: Path) -> SavedFigures:
     """Draw the figures of a trial into a folder, from what MLflow keeps of it.
 
     Raises:
@@ -75,10 +75,10 @@ def draw_trial(state: State, view: StudyView, row: TrialRow, folder: Path) -> Dr
         val_photos(packed) if packed else None,
     )
     missing = "the photos are not in the cache any more, so the most wrong ones are not shown"
-    return Drawn(_save(figures, folder), missing if seen.predictions and not packed else "")
+    return SavedFigures(_save(figures, folder), missing if seen.predictions and not packed else "")
 
 
-def _packed(state: State, view: StudyView, row: TrialRow) -> Dataset | None:
+def _packed(state: StateFolder, view: StudyView, row: TrialRow) -> Dataset | None:
     made = made_with(load_study(state, view.name))
     image_size = int(row.params.get("image_size") or made["image_size"])
     return dataset.find(places.cache_folder(), view.dataset_digest or "", image_size)

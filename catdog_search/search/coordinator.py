@@ -20,7 +20,7 @@ from catdog_search.errors import CatdogError, StateError, StudyLockedError
 from catdog_search.machine.backends import choose_backend
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_outside, outside_reason
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.retry import Retry
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.events import (
@@ -55,7 +55,7 @@ from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.cards import Environment
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
-from catdog_search.training.execution import NO_WISH, Execution, Wish, choose
+from catdog_search.training.execution import NOTHING_FORCED, Execution, ForcedExecution, choose
 from catdog_search.training.trainer import KerasTrainer
 
 End = Literal["done", "exhausted", "interrupt", "timeout"]
@@ -110,9 +110,9 @@ class Options:
         trials: Finished trials wanted, those of earlier calls and recipes included.
         timeout: Seconds that the call may take; a trial in flight then stays resumable.
         seeds: Times each recipe is trained, each time on another seed.
-        trials_per_gpu: Trials that train at once; each may use its share of the memory.
+        concurrency: Trials that train at once; each may use its share of the memory.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        wish: What is forced of how trainings run on the device.
+        forced: What is forced of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
         remake: Packs the photos again where the cache loses them; None where nobody can.
         trainer: Makes what trains the trials, in each worker.
@@ -122,9 +122,9 @@ class Options:
     trials: int
     timeout: float | None = None
     seeds: int = 1
-    trials_per_gpu: int = 1
+    concurrency: int = 1
     deterministic: bool = False
-    wish: Wish = NO_WISH
+    forced: ForcedExecution = NOTHING_FORCED
     study_file: str = ""
     remake: Remake | None = None
     trainer: MakeTrainer = KerasTrainer
@@ -132,7 +132,7 @@ class Options:
 
 
 def run_study(
-    config: StudyConfig, dataset: Dataset, state: State, listener: Listener, options: Options
+    config: StudyConfig, dataset: Dataset, state: StateFolder, listener: Listener, options: Options
 ) -> Report:
     """Run a study until it has the trials it should have, or continue it.
 
@@ -171,7 +171,7 @@ def run_study(
 
 
 @contextmanager
-def _only_coordinator(state: State, name: str) -> Iterator[None]:
+def _only_coordinator(state: StateFolder, name: str) -> Iterator[None]:
     lock = lock_path(state.scratch(name))
     with ExitStack() as stack:
         try:
@@ -192,7 +192,7 @@ class _Coordinator:
         self,
         config: StudyConfig,
         dataset: Dataset,
-        state: State,
+        state: StateFolder,
         listener: Listener,
         stop: StopRequest,
         options: Options,
@@ -203,7 +203,7 @@ class _Coordinator:
         self._photos = Photos(dataset, options.remake, listener)
         self._options = options
         self._scratch = state.scratch(config.name)
-        self._tell = listener
+        self._notify = listener
         self._stop = stop
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
@@ -217,7 +217,7 @@ class _Coordinator:
     def run(self, backend: str) -> End:
         view = view_of(self.study)
         has_more = view.finished < self._options.trials
-        workers = self._options.workers(self._launch(backend), self._options.trials_per_gpu)
+        workers = self._options.workers(self._launch(backend), self._options.concurrency)
         if has_more:
             workers.warm_up()
         end: End | None = None
@@ -229,7 +229,7 @@ class _Coordinator:
             opened = StudyOpened(
                 self._config, view.finished, self._options.trials, view.best, self.store.shown
             )
-            self._tell(opened)
+            self._notify(opened)
             end = self._run_trials(workers, self._record) if has_more else "done"
             return end
         finally:
@@ -256,8 +256,8 @@ class _Coordinator:
             backend=backend,
             trainer=self._options.trainer,
             deterministic=self._options.deterministic,
-            sharing=self._options.trials_per_gpu,
-            memory_bytes=memory_limit(self._config.limits) // self._options.trials_per_gpu,
+            concurrency=self._options.concurrency,
+            memory_bytes=memory_limit(self._config.limits) // self._options.concurrency,
             stall_s=self._config.limits.stall_minutes * 60,
             trials=self._config.limits.trials_per_worker,
         )
@@ -279,10 +279,10 @@ class _Coordinator:
         """What the trials say; each that ended is in the copy of the storage before the next."""
         if isinstance(event, TrialEnded):
             self._state.keep_copy(self._state.optuna_db)
-        self._tell(event)
+        self._notify(event)
 
     def _notice(self, text: str) -> None:
-        self._tell(Notice(text))
+        self._notify(Notice(text))
 
     def _sweep(self, workers: WorkerBackend) -> None:
         """Remove checkpoints of trials that are over."""
@@ -340,7 +340,7 @@ class _Coordinator:
             proposer=self._proposer,
             workers=workers,
             record=record,
-            tell=self._hear,
+            notify=self._hear,
             stop=self._stop,
         )
         slots = [Slot(setting, self._new_limits(), self._learn) for _ in range(workers.capacity)]
@@ -372,23 +372,23 @@ class _Coordinator:
         return begun
 
     def _new_limits(self) -> Limits:
-        memory = memory_limit(self._config.limits) // self._options.trials_per_gpu
+        memory = memory_limit(self._config.limits) // self._options.concurrency
         return Limits(self._config, len(self._dataset.rows("train")), memory)
 
     def _learn(self, slot: Slot, ready: Ready) -> tuple[Execution, Environment]:
         """How and where trials train in a worker; what the first one says is told."""
         photos = len(self._dataset.rows("train")) + len(self._dataset.rows("val"))
         pixels = self._dataset.image_size**2 * 3 * photos
-        wish = self._options.wish
-        execution = choose(wish, ready.backend, ready.device, pixels, ready.sharing)
+        forced = self._options.forced
+        execution = choose(forced, ready.backend, ready.device, pixels, ready.concurrency)
         environment = Environment(ready.backend, ready.device.name, str(execution))
         if not self._opened:
             self._opened = True
             if self._record:
                 self._record.open(ready, environment)
-            self._tell(ready)
+            self._notify(ready)
             estimate = estimate_study(self._config, slot.limits)
-            self._tell(Planned(estimate, ready.memory_bytes, execution, ready.sharing))
+            self._notify(Planned(estimate, ready.memory_bytes, execution, ready.concurrency))
         return execution, environment
 
     def _next_trial(

@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from catdog_search.search.limits import Limits
-from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.study.config import StudyConfig
 
 _SAMPLE = 200
@@ -33,7 +33,7 @@ class StudyEstimate:
 
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
     """Estimate a study; the same study gives the same estimate."""
-    chance = Chance(random.Random(config.seed))  # noqa: S311  no secret
+    chance = UniformDraw(random.Random(config.seed))  # noqa: S311  no secret
     points = [config.space.complete(params) for params in config.recipes.values()]
     if config.trials > len(points):  # else the sampler is never asked
         points += [config.space.sample(chance) for _ in range(_SAMPLE)]

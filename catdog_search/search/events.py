@@ -22,7 +22,7 @@ class Ready:
         versions: Of Python and the packages that matter, by name.
         product_rate: Floating-point operations a second of a large matrix product.
         memory_bytes: That the worker may use.
-        sharing: Workers that share the device.
+        concurrency: Workers that share the device.
     """
 
     backend: str
@@ -30,7 +30,7 @@ class Ready:
     versions: Mapping[str, str]
     product_rate: float
     memory_bytes: int = 2**62
-    sharing: int = 1
+    concurrency: int = 1
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ class Planned:
         estimate: Of its trials.
         memory_bytes: That a worker may use.
         execution: How trainings run on the device.
-        sharing: Trials that train at once.
+        concurrency: Trials that train at once.
     """
 
     estimate: StudyEstimate
     memory_bytes: int
     execution: Execution
-    sharing: int
+    concurrency: int
 
 
 @dataclass(frozen=True)

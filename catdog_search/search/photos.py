@@ -22,13 +22,13 @@ class Photos:
     Args:
         dataset: Packed, at the study's own image size.
         remake: Packs it again; None where that can't be done.
-        tell: Told when it has to be.
+        notify: Told when it has to be.
     """
 
-    def __init__(self, dataset: Dataset, remake: Remake | None, tell: Listener) -> None:
+    def __init__(self, dataset: Dataset, remake: Remake | None, notify: Listener) -> None:
         self._dataset = dataset
         self._remake = remake
-        self._tell = tell
+        self._notify = notify
 
     def at(self, image_size: int, *, lost: bool = False) -> Dataset:
         """The photos at one of the study's image sizes, which are there.
@@ -43,7 +43,7 @@ class Photos:
         wanted = dataclasses.replace(self._dataset, image_size=image_size)
         if not lost and wanted.is_there():
             return wanted
-        self._tell(Notice(f"the cache lost the photos at {image_size} px; they are made again"))
+        self._notify(Notice(f"the cache lost the photos at {image_size} px; they are made again"))
         self._dataset = self._made_again()
         return dataclasses.replace(self._dataset, image_size=image_size)
 
@@ -56,7 +56,7 @@ class Photos:
             except CacheLostError:
                 draw(self.at(side, lost=True))
         except CatdogError as error:
-            self._tell(Notice(f"a trial's figures are left to be drawn: {error}"))
+            self._notify(Notice(f"a trial's figures are left to be drawn: {error}"))
 
     def _made_again(self) -> Dataset:
         why = "nobody knows where they came from"

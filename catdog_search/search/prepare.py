@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
-from catdog_search.data.sources import DRAWN_NOTICE, Source, choose_source
+from catdog_search.data.sources import SYNTHETIC_NOTICE, Source, choose_source
 from catdog_search.errors import RequestError
 from catdog_search.families import registry
 from catdog_search.machine.backends import choose_backend
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Options
 from catdog_search.search.proposal.sampler import require_sampler
 from catdog_search.search.study.storage import remembered_data, remembered_splits
@@ -22,7 +22,7 @@ from catdog_search.study import studies
 from catdog_search.study.config import DataConfig, Duplicates, StudyConfig
 from catdog_search.text import in_a_line
 from catdog_search.tracking.store import Store
-from catdog_search.training.execution import NO_WISH, Wish, check
+from catdog_search.training.execution import NOTHING_FORCED, ForcedExecution, check
 
 Say = Callable[[str], None]
 
@@ -44,13 +44,13 @@ class Request:
         trials: Finished trials wanted, those of earlier calls and recipes included.
         timeout: Seconds that the call may take.
         seeds: Times each recipe is trained, each time on another seed.
-        trials_per_gpu: Trials that train at once.
+        concurrency: Trials that train at once.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        wish: What is forced of how trainings run on the device.
+        forced: What is forced of how trainings run on the device.
     """
 
     study: str | StudyConfig
-    state: State
+    state: StateFolder
     data: str | None = None
     subset: int | None = None
     labels: str | None = None
@@ -61,9 +61,9 @@ class Request:
     trials: int | None = None
     timeout: float | None = None
     seeds: int | None = None
-    trials_per_gpu: int = 1
+    concurrency: int = 1
     deterministic: bool = False
-    wish: Wish = NO_WISH
+    forced: ForcedExecution = NOTHING_FORCED
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Prepared:
 
     config: StudyConfig
     dataset: Dataset
-    state: State
+    state: StateFolder
     options: Options
 
     @property
@@ -102,7 +102,7 @@ def prepare(request: Request, say: Say) -> Prepared:
         StateError: The sampler's package, a store or the state folder can't be used.
         DataError: Weights can't be had, or the photos can't be used.
     """
-    check(request.wish, choose_backend())
+    check(request.forced, choose_backend())
     config, where, text = _study(request.study)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
@@ -111,7 +111,7 @@ def prepare(request: Request, say: Say) -> Prepared:
     say(f"study {config.name}{where}: {in_a_line(config.purpose)}")
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
-    say(f"data: {DRAWN_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
+    say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     state.create()  # a folder that can't be is refused here too
 
     def remake() -> Dataset:
@@ -123,9 +123,9 @@ def prepare(request: Request, say: Say) -> Prepared:
         trials=_wanted(config, request),
         timeout=request.timeout or config.timeout,
         seeds=request.seeds or config.seeds,
-        trials_per_gpu=request.trials_per_gpu,
+        concurrency=request.concurrency,
         deterministic=request.deterministic,
-        wish=request.wish,
+        forced=request.forced,
         study_file=text,
         remake=remake,
     )
@@ -178,7 +178,7 @@ def _packed(config: StudyConfig, source: Source, request: Request, say: Say) -> 
 
 
 def _as_remembered(
-    sizes: Mapping[int, Dataset], state: State, config: StudyConfig, say: Say
+    sizes: Mapping[int, Dataset], state: StateFolder, config: StudyConfig, say: Say
 ) -> Dataset:
     """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
     dataset = sizes[config.image_size]

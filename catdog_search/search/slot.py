@@ -70,7 +70,7 @@ class Setting:
         proposer: Of their params.
         workers: Where their workers come from.
         record: Of their outcomes.
-        tell: Told of everything that happens.
+        notify: Told of everything that happens.
         stop: Says whether to stop.
     """
 
@@ -83,7 +83,7 @@ class Setting:
     proposer: Proposer
     workers: WorkerBackend
     record: StudyRecord
-    tell: Listener
+    notify: Listener
     stop: StopRequest
 
 
@@ -185,7 +185,7 @@ class Slot:
         """Each worker has a device, limits and an execution of its own."""
         memory = ready.device.memory_bytes
         self.limits.move_to(ready.device.name, ready.memory_bytes)
-        self.limits.learn_device(ready.product_rate, memory and memory // ready.sharing)
+        self.limits.learn_device(ready.product_rate, memory and memory // ready.concurrency)
         self._execution, self._environment = self._learned(self, ready)
 
     def _await_ready(self, worker: Worker) -> Turns[Ready | None]:
@@ -236,7 +236,7 @@ class Slot:
                     break
                 self._set.record.abandon(spec.run_id)
                 text = f"trial {trial.number}: the worker {outcome.reason}; once more"
-                self._set.tell(Notice(text))
+                self._set.notify(Notice(text))
             self._end(trial, spec, outcome)
         finally:
             self.number = self.params_key = None
@@ -258,7 +258,7 @@ class Slot:
         run_id, attempt = self._set.record.begin(trial, job.params, job.seed, self._environment)
         recipe = trial.user_attrs.get(schema.RECIPE)
         varied = {k: params[k] for k in config.space.searched if k in params}
-        self._set.tell(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
+        self._set.notify(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
         ranked, keep = view.ranked(), config.keep_models
         return TrialSpec(
             study=config.name,
@@ -325,7 +325,7 @@ class Slot:
                     self.limits.learn_speed(spec.job.params, message.epoch, speed)
                 self._set.workers.keep_spare()
             if isinstance(message, EpochDone | BatchDone | Notice):
-                self._set.tell(message)
+                self._set.notify(message)
 
     def _count_seconds(self, trial: Trial) -> float:
         seconds = clock.now() - self._began
@@ -347,7 +347,7 @@ class Slot:
             seconds=seconds,
             best=view.best,
         )
-        self._set.tell(ended)
+        self._set.notify(ended)
         if outcome.ending.stops_study:
             self._raise(trial.number, outcome)
 

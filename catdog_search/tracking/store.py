@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS
-from catdog_search.places import State, make_database, require_folder
+from catdog_search.places import StateFolder, make_database, require_folder
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.text import printable
@@ -63,7 +63,7 @@ class Store:
     credentials: tuple[str, str] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(cls, state: State) -> Store:
+    def of(cls, state: StateFolder) -> Store:
         """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
 
         Raises:
@@ -170,7 +170,7 @@ class Store:
             return
         cure = "give the study another name, or unset MLFLOW_TRACKING_URI"
         if self.is_own:
-            cure = f"mend that with {State(self._root).command('doctor --repair')}"
+            cure = f"mend that with {StateFolder(self._root).command('doctor --repair')}"
         raise StateError(
             printable(
                 f"experiment {name!r} keeps its artifacts in {location}, outside of this state's "
@@ -228,7 +228,7 @@ class Store:
             _probe(self.uri)
         elif path := sqlite_file(self.uri):
             if path == self.own_file:
-                State(path.parent).require_whole(path)
+                StateFolder(path.parent).require_whole(path)
             ensure_mlflow_db(path)
 
     @property
@@ -236,13 +236,13 @@ class Store:
         """The state folder's own database; None where another one is asked for."""
         if self.artifacts is None:
             return None
-        own = State(self._root).mlflow_db
+        own = StateFolder(self._root).mlflow_db
         return own if sqlite_file(self.uri) == own else None
 
     def keep_copy(self) -> None:
         """Copy the state folder's own database, so that it can be brought back."""
         if path := self.own_file:
-            State(self._root).keep_copy(path)
+            StateFolder(self._root).keep_copy(path)
 
 
 def disconnect() -> None:
@@ -270,12 +270,12 @@ def _kept_environment(name: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def tracking_uri(state: State) -> str:
+def tracking_uri(state: StateFolder) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
     return os.environ.get(_VARIABLE) or own_uri(state)
 
 
-def own_uri(state: State) -> str:
+def own_uri(state: StateFolder) -> str:
     """Tracking URI of a state folder's own store."""
     return sqlite_uri(state.mlflow_db)
 
@@ -284,7 +284,7 @@ def sqlite_uri(path: Path) -> str:
     """The URI of a sqlite file, as SQLAlchemy, and MLflow by hand, read it.
 
     MLflow cuts the path out of the URI as it stands, and makes its folder; where the URI were
-    percent-encoded, that would be another folder. `State` lets no path pass that needs it.
+    percent-encoded, that would be another folder. `StateFolder` lets no path pass that needs it.
     """
     from sqlalchemy import URL
 

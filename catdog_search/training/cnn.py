@@ -14,7 +14,14 @@ from catdog_search.training.callbacks import ProgressiveCallback
 from catdog_search.training.execution import Execution
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import on_device
-from catdog_search.training.plan import Fed, Phase, Task, TrainingPlan, mixup_alpha, steps_per_call
+from catdog_search.training.plan import (
+    CompiledPhase,
+    Phase,
+    Task,
+    TrainingPlan,
+    mixup_alpha,
+    steps_per_call,
+)
 from catdog_search.training.result import TrainData
 from catdog_search.training.whitening import whitening_kernel
 
@@ -50,7 +57,7 @@ class CnnTraining:
         constant = params.schedule == "constant"
         self.phases = [Phase(epochs, self._begin, constant, bool(params.ema))]
 
-    def _begin(self) -> Fed:
+    def _begin(self) -> CompiledPhase:
         params, data, execution = self._params, self._data, self._execution
         lookup = on_device(data) if execution.pixels == "device" else None
         shrink = Shrink() if params.progressive else None
@@ -67,7 +74,7 @@ class CnnTraining:
         halved = params.light_epochs(self._epochs)
         callbacks = [ProgressiveCallback(shrink, halved)] if shrink else []
         val = ValBatches(data, rows=rows, shares=len(model.inputs) > 1)
-        return Fed(model, batches, val, callbacks)
+        return CompiledPhase(model, batches, val, callbacks)
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned.

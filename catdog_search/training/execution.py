@@ -34,7 +34,7 @@ class Device:
 
 
 @dataclass(frozen=True)
-class Wish:
+class ForcedExecution:
     """What a user forces; None leaves it to `choose`.
 
     Attributes:
@@ -77,25 +77,25 @@ class Execution:
 
 
 PLAIN = Execution()
-NO_WISH = Wish()
+NOTHING_FORCED = ForcedExecution()
 
 
-def check(wish: Wish, backend: str) -> None:
+def check(forced: ForcedExecution, backend: str) -> None:
     """Refuse what a backend can't do.
 
     Raises:
         BackendError: PyTorch is to run several steps a call or XLA, or JAX is to do without XLA.
     """
-    if backend == "torch" and (wish.steps_per_call or 1) > 1:
+    if backend == "torch" and (forced.steps_per_call or 1) > 1:
         raise BackendError("--steps-per-call: Keras runs one step a call on PyTorch; leave it out")
-    if backend == "torch" and wish.xla:
+    if backend == "torch" and forced.xla:
         raise BackendError("--xla: PyTorch has none; leave it out")
-    if backend == "jax" and wish.xla is False:
+    if backend == "jax" and forced.xla is False:
         raise BackendError("--no-xla: JAX always compiles with XLA; leave it out")
 
 
 def choose(
-    wish: Wish, backend: str, device: Device, pixel_bytes: int, sharing: int = 1
+    forced: ForcedExecution, backend: str, device: Device, pixel_bytes: int, concurrency: int = 1
 ) -> Execution:
     """How trainings of a study run.
 
@@ -103,23 +103,23 @@ def choose(
     one step a call costs next to nothing, since a step takes far longer than the call.
 
     Args:
-        wish: What the user forces.
+        forced: What the user forces.
         backend: `tensorflow`, `jax` or `torch`.
         device: Of the backend.
         pixel_bytes: Of train and val together.
-        sharing: Trials that train on the device at once.
+        concurrency: Trials that train on the device at once.
 
     Raises:
         BackendError: The backend or the device can't do what is forced.
     """
-    check(wish, backend)
+    check(forced, backend)
     room = device.memory_bytes
-    if wish.pixels == "device" and room is not None and pixel_bytes * sharing > room:
+    if forced.pixels == "device" and room is not None and pixel_bytes * concurrency > room:
         raise BackendError(
-            f"--pixels device: {pixel_bytes * sharing / 1e9:.2f} GB of pixels for {sharing} "
-            f"trial(s) at once, {device.name} has {room / 1e9:.2f} GB; stream them"
+            f"--pixels device: {pixel_bytes * concurrency / 1e9:.2f} GB of pixels for "
+            f"{concurrency} trial(s) at once, {device.name} has {room / 1e9:.2f} GB; stream them"
         )
-    fits = room is not None and pixel_bytes * sharing <= _PIXEL_SHARE * room
+    fits = room is not None and pixel_bytes * concurrency <= _PIXEL_SHARE * room
     automatic = Execution(
         pixels="device" if device.accelerator and fits else "stream",
         precision="mixed_bfloat16" if device.bfloat16 else "float32",
@@ -127,9 +127,9 @@ def choose(
         xla=backend == "jax" or (backend == "tensorflow" and device.accelerator),
     )
     return Execution(
-        pixels=wish.pixels or automatic.pixels,
-        precision=wish.precision or automatic.precision,
-        steps_per_call=wish.steps_per_call or automatic.steps_per_call,
-        xla=automatic.xla if wish.xla is None else wish.xla,
-        room_bytes=None if room is None else int(_PIXEL_SHARE * room / sharing),
+        pixels=forced.pixels or automatic.pixels,
+        precision=forced.precision or automatic.precision,
+        steps_per_call=forced.steps_per_call or automatic.steps_per_call,
+        xla=automatic.xla if forced.xla is None else forced.xla,
+        room_bytes=None if room is None else int(_PIXEL_SHARE * room / concurrency),
     )

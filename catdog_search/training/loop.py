@@ -36,7 +36,7 @@ from catdog_search.training.checkpoint import Checkpoint, UnusableError
 from catdog_search.training.features import StoppedError
 from catdog_search.training.job import TrainingJob
 from catdog_search.training.metrics import probabilities_of, scores
-from catdog_search.training.plan import Fed, Phase, Planner, Task, TrainingPlan
+from catdog_search.training.plan import CompiledPhase, Phase, Planner, Task, TrainingPlan
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
 
 
@@ -165,7 +165,7 @@ class _Fitter:
         self._key = key
         self._checkpoint = checkpoint
         self._resumed = resumed
-        self._begun: tuple[Phase, Fed] | None = None
+        self._begun: tuple[Phase, CompiledPhase] | None = None
         self._stopper: keras.callbacks.EarlyStopping | None = None
         self._scorer: ValCallback | None = None
 
@@ -206,7 +206,7 @@ class _Fitter:
         )
         self._resumed = self._begun = None  # the phases after it begin anew
 
-    def _callbacks(self, fed: Fed, *, averaged: bool) -> list[Any]:
+    def _callbacks(self, fed: CompiledPhase, *, averaged: bool) -> list[Any]:
         """In the order in which they take effect at the end of an epoch."""
         averager = keras.callbacks.SwapEMAWeights() if averaged else None
         self._scorer = ValCallback(
@@ -238,7 +238,7 @@ class _Fitter:
         return self._scorer.logits.get(self.best_epoch()) if self._scorer else None
 
 
-def _begin_epoch(fed: Fed, epoch: int) -> None:
+def _begin_epoch(fed: CompiledPhase, epoch: int) -> None:
     fed.batches.set_epoch(epoch)
     for layer in fed.model.layers:
         if isinstance(layer, Augment):

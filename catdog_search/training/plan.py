@@ -22,7 +22,7 @@ P = TypeVar("P", bound=TrialParams)
 
 
 @dataclass(frozen=True)
-class Fed:
+class CompiledPhase:
     """A compiled model, and what it is fed.
 
     Attributes:
@@ -50,7 +50,7 @@ class Phase:
     """
 
     end: int
-    begin: Callable[[], Fed]
+    begin: Callable[[], CompiledPhase]
     early_stopping: bool
     averaged: bool
 

@@ -19,7 +19,7 @@ from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.features import FeatureCache, Features, n_bytes
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import DevicePixels, on_device
-from catdog_search.training.plan import Fed, Phase, Task, TrainingPlan, steps_per_call
+from catdog_search.training.plan import CompiledPhase, Phase, Task, TrainingPlan, steps_per_call
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,12 @@ class ResNet50Training:
         begin = self._beginning(first, params, epochs - warm_up)
         self.phases.append(Phase(epochs, begin, constant, bool(params.ema)))
 
-    def _beginning(self, first: int, params: ResNet50Params, epochs: int) -> Callable[[], Fed]:
+    def _beginning(
+        self, first: int, params: ResNet50Params, epochs: int
+    ) -> Callable[[], CompiledPhase]:
         return lambda: self._begin(first, params, epochs)
 
-    def _begin(self, first: int, params: ResNet50Params, epochs: int) -> Fed:
+    def _begin(self, first: int, params: ResNet50Params, epochs: int) -> CompiledPhase:
         """Train from a stage on, on the features of the ones before it."""
         self._backbone.train_from(first)
         frozen, trained = self._backbone.cut(first)
@@ -99,7 +101,7 @@ class ResNet50Training:
             xla=self._execution.xla,
             slow=(slow, share),
         )
-        return Fed(model, batches, val)
+        return CompiledPhase(model, batches, val)
 
     def _from_pixels(self) -> tuple[keras.Model, TrainBatches, ValBatches]:
         params, data = self._params, self._data

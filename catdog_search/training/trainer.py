@@ -22,17 +22,17 @@ class KerasTrainer:
     def __init__(self, backend: str) -> None:
         self._backend = backend
 
-    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+    def prepare(self, *, concurrency: int, deterministic: bool) -> None:
         """Import Keras; the device is left alone.
 
         Args:
-            sharing: Processes that train on the device at once.
+            concurrency: Processes that train on the device at once.
             deterministic: Whether the same training must give the same numbers to the bit.
         """
         from catdog_search.training.device import set_deterministic, share_device
 
-        if sharing > 1:
-            share_device(self._backend, sharing)
+        if concurrency > 1:
+            share_device(self._backend, concurrency)
         if deterministic:
             set_deterministic(self._backend)
 

@@ -22,7 +22,7 @@ from optuna.trial import Trial
 
 from catdog_search.search.proposal.feasibility import Risk, failure_risk
 from catdog_search.search.proposal.sampler import PerTrialSampler
-from catdog_search.search.proposal.uniform import Chance
+from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.search.study import schema
 from catdog_search.search.study.views import StudyView
 from catdog_search.space import Params, Space, params_key
@@ -93,7 +93,7 @@ class SamplingProposer:
         frozen = trial.storage.get_trial(trial._trial_id)
         queued = frozen.system_attrs.get("fixed_params")  # empty where the space leaves no choice
         own = frozen.user_attrs.get(schema.PARAMS, queued)
-        draft = self._draw(trial, tried) if own is None else self._draft(trial, own)
+        draft = self._sample(trial, tried) if own is None else self._draft(trial, own)
         # Before any is stored, so that a kill in between leaves no mixture of two sets.
         trial.set_user_attr(schema.PARAMS, draft.params)
         draft.store()
@@ -102,7 +102,7 @@ class SamplingProposer:
     def _draft(self, trial: Trial, given: Params) -> _Draft:
         return _Draft(self._study, trial, self._space, given)
 
-    def _draw(self, trial: Trial, tried: Collection[str]) -> _Draft:
+    def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
         """The first draw that is new and will probably do; else the new one that fails least."""
         risky: list[tuple[float, int, _Draft]] = []
         for attempt in range(_DRAWS):
@@ -142,7 +142,7 @@ def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> P
         if left:
             return chance.choice(left)
     for _ in range(_CHANCES):
-        params = space.sample(Chance(chance))
+        params = space.sample(UniformDraw(chance))
         if params_key(params) not in tried:
             return params
     points = iter(()) if size.continuous else space.points()
@@ -171,24 +171,24 @@ class _Draft:
         self._frozen = trial.storage.get_trial(trial._trial_id)
         self._given = given
         self._relative: dict[str, Any] | None = None
-        self._drawn: dict[str, BaseDistribution] = {}
+        self._sampled: dict[str, BaseDistribution] = {}
         self.params = space.sample(self)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
         """Draw an integer."""
-        return int(self._draw(name, IntDistribution(low, high, log=log, step=step)))
+        return int(self._sample(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
         """Draw a float."""
-        return float(self._draw(name, FloatDistribution(low, high, log=log, step=step)))
+        return float(self._sample(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         """Draw one of the choices."""
-        return self._draw(name, CategoricalDistribution(choices))
+        return self._sample(name, CategoricalDistribution(choices))
 
-    def _draw(self, name: str, distribution: BaseDistribution) -> Any:
+    def _sample(self, name: str, distribution: BaseDistribution) -> Any:
         sampler = self._study.sampler
         value: Any
         if name in self._given:
@@ -200,13 +200,13 @@ class _Draft:
             value = self._relative.get(name)
             if value is None or not distribution._contains(distribution.to_internal_repr(value)):
                 value = sampler.sample_independent(self._study, self._frozen, name, distribution)
-        self._drawn[name] = distribution
+        self._sampled[name] = distribution
         return value
 
     def store(self) -> None:
         """Give the trial what was drawn, as the space spells it."""
         has = self._frozen.params
-        for name, distribution in self._drawn.items():
+        for name, distribution in self._sampled.items():
             if name not in has:
                 internal = distribution.to_internal_repr(self.params[name])
                 self._trial.storage.set_trial_param(

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 
-class Chance:
+class UniformDraw:
     """Draws evenly, for `Space.sample`."""
 
     def __init__(self, chance: random.Random) -> None:
@@ -24,8 +24,8 @@ class Chance:
         """Draw a float."""
         del name
         if log:
-            drawn = math.exp(self._chance.uniform(math.log(low), math.log(high)))
-            return min(max(drawn, low), high)
+            sampled = math.exp(self._chance.uniform(math.log(low), math.log(high)))
+            return min(max(sampled, low), high)
         if step is None:
             return self._chance.uniform(low, high)
         return low + step * self._chance.randint(0, round((high - low) / step))

@@ -9,7 +9,7 @@ from optuna.trial import FrozenTrial
 
 from catdog_search import sqlite
 from catdog_search.errors import StateError
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.retry import Retry
 from catdog_search.search.study.schema import UID
 from catdog_search.search.study.storage import about_storage, open_file
@@ -17,7 +17,7 @@ from catdog_search.search.study.storage import about_storage, open_file
 _FEW = 5
 
 
-def lost(state: State, name: str | None = None, *, thorough: bool = False) -> list[str]:
+def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False) -> list[str]:
     """What the copy of the storage knows, and the storage says otherwise or not at all.
 
     A finished trial never changes, so it must be in both, the same.
@@ -72,7 +72,7 @@ def _said(trial: FrozenTrial, thorough: bool) -> str:
     return json.dumps(facts, sort_keys=True, default=str)
 
 
-def require_kept(state: State, name: str) -> None:
+def require_kept(state: StateFolder, name: str) -> None:
     """Refuse to go on with a study that has lost trials, before the copy forgets them too.
 
     Raises:

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from catdog_search.intervals import wilson
 from catdog_search.outcomes import Ending
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.search.proposal.sampler import quiet_experiments
 from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import StudyView, TrialRow, view_of
@@ -91,7 +91,7 @@ class Insight:
         return importance(self._study)
 
 
-def read(state: State, name: str) -> Insight:
+def read(state: StateFolder, name: str) -> Insight:
     """Read a study.
 
     Raises:

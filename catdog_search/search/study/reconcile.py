@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 from catdog_search.errors import StudyLockedError
 from catdog_search.identity import local_path
 from catdog_search.outcomes import run_status
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.study import schema, views
 from catdog_search.search.study.record import close_run, recreate_run
@@ -43,7 +43,7 @@ class Finding:
     repair: Callable[[], object] | None
 
 
-def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
+def reconcile(state: StateFolder, name: str, *, repair: bool) -> list[Finding]:
     """Where the stores disagree about a study.
 
     Args:
@@ -67,7 +67,7 @@ def reconcile(state: State, name: str, *, repair: bool) -> list[Finding]:
 
 
 class _Comparison:
-    def __init__(self, state: State, name: str) -> None:
+    def __init__(self, state: StateFolder, name: str) -> None:
         self._study = load_study(state, name)
         self._store = Store.of(state)
         self._scratch = state.scratch(name)

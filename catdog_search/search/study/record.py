@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
-from catdog_search.data.sources import DRAWN_NOTICE
+from catdog_search.data.sources import SYNTHETIC_NOTICE
 from catdog_search.families import registry
 from catdog_search.families.base import TrialParams
 from catdog_search.outcomes import Ending, RunStatus
@@ -56,7 +56,7 @@ class StudyRecord:
         self._config = config
         self._dataset = dataset
         manifest = dataset.manifest
-        notice = DRAWN_NOTICE if manifest.kind == "synthetic" else ""
+        notice = SYNTHETIC_NOTICE if manifest.kind == "synthetic" else ""
         self._data = DataCard(manifest.kind, dataset.digest, manifest.location, notice)
         self._dropped: list[str] = []  # runs that lost their model in this call
 

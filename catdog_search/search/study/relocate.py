@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from catdog_search import identity
 from catdog_search.errors import StateError, StudyLockedError
 from catdog_search.identity import Displaced, Identity, Pending, new_id
-from catdog_search.places import State, file_lock
+from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.scratch import lock_path
 from catdog_search.search.study import schema
 from catdog_search.search.study.schema import UID
@@ -52,7 +52,7 @@ class Relocated:
     missing: tuple[str, ...]
 
 
-def relocate(state: State) -> Relocated:
+def relocate(state: StateFolder) -> Relocated:
     """Rewrite what names the place where a state was; one that is at home is only looked over.
 
     A copy becomes a state of its own, with an id of its own, and its studies too: on a server that
@@ -76,7 +76,7 @@ def relocate(state: State) -> Relocated:
             ) from error
 
 
-def _relocate(state: State, away: Displaced) -> Relocated:
+def _relocate(state: StateFolder, away: Displaced) -> Relocated:
     if away.is_copy:
         _require_own_files(state.root, away.places)
     begun, pending = _begin(state, away)
@@ -90,14 +90,14 @@ def _relocate(state: State, away: Displaced) -> Relocated:
     return Relocated(away.places, is_copy, changed, kept, missing)
 
 
-def _renew_copies(state: State) -> None:
+def _renew_copies(state: StateFolder) -> None:
     """Those of before name the old place, and would bring it back."""
     for store in (state.optuna_db, state.mlflow_db):
         if store.exists():
             state.keep_copy(store)
 
 
-def _hold_studies(state: State, held: ExitStack) -> None:
+def _hold_studies(state: StateFolder, held: ExitStack) -> None:
     """Hold the lock of every study, of which a coordinator of an older version holds its own."""
     for folder in sorted(p for p in state.scratch("").glob("*") if lock_path(p).exists()):
         try:
@@ -109,7 +109,7 @@ def _hold_studies(state: State, held: ExitStack) -> None:
             ) from None
 
 
-def _look_over(state: State) -> Relocated:
+def _look_over(state: StateFolder) -> Relocated:
     """Rewrite what names an earlier place yet, as a store that wasn't there the last time may."""
     state.require_home()
     found = identity.read(state.root)
@@ -143,7 +143,7 @@ def _linked_files(root: Path) -> Iterator[Path]:
                 yield path
 
 
-def _begin(state: State, away: Displaced) -> tuple[Identity, Pending]:
+def _begin(state: StateFolder, away: Displaced) -> tuple[Identity, Pending]:
     """Write down what is to be done, so that a second call ends it in the same way."""
     pending = _plan(state, away)
     state_id = away.state_id or (new_id() if away.is_copy else pending.state_id)
@@ -153,7 +153,7 @@ def _begin(state: State, away: Displaced) -> tuple[Identity, Pending]:
     return begun, pending
 
 
-def _plan(state: State, away: Displaced) -> Pending:
+def _plan(state: StateFolder, away: Displaced) -> Pending:
     begun = away.pending
     if begun and (begun.root == state.root or not away.is_copy):
         return replace(begun, root=state.root)
@@ -177,7 +177,7 @@ def _move(places: Collection[Path], root: Path) -> Move:
     return Move([path for path in both if path != root], root)
 
 
-def _rewrite(state: State, move: Move, uids: Mapping[str, str], *, is_copy: bool) -> int:
+def _rewrite(state: StateFolder, move: Move, uids: Mapping[str, str], *, is_copy: bool) -> int:
     """Rewrite the stores and the models' own files.
 
     Returns:
@@ -199,7 +199,7 @@ def _rewrite(state: State, move: Move, uids: Mapping[str, str], *, is_copy: bool
     return changed
 
 
-def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
+def _stores(state: StateFolder, *, is_copy: bool) -> Iterator[sa.URL]:
     """MLflow's stores that may name this state's files: its own, and where it is tracked.
 
     In a store of several a copy leaves everything to the original, whose runs those are.
@@ -216,7 +216,7 @@ def _stores(state: State, *, is_copy: bool) -> Iterator[sa.URL]:
             yield store
 
 
-def _rewrite_optuna(state: State, move: Move, uids: Mapping[str, str]) -> int:
+def _rewrite_optuna(state: StateFolder, move: Move, uids: Mapping[str, str]) -> int:
     def moved(uri: str) -> str:
         path = sqlite_file(uri)
         now = move.path(path) if path else None
@@ -254,7 +254,7 @@ def _rewrite_model_file(path: Path, move: Move) -> bool:
     return at
 
 
-def _models(state: State) -> tuple[int, tuple[str, ...]]:
+def _models(state: StateFolder) -> tuple[int, tuple[str, ...]]:
     """How many models trials should keep, and the ids of those without files."""
     if not state.mlflow_db.exists():
         return 0, ()

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.families.weights import weights_id
-from catdog_search.places import State, make_database
+from catdog_search.places import StateFolder, make_database
 from catdog_search.retry import Retry
 from catdog_search.search.study.schema import FINGERPRINT, SPLITS, UID
 from catdog_search.space import did_you_mean
@@ -70,12 +70,12 @@ for _name in (
     setattr(_RetryingStorage, _name, _retried(_name))
 
 
-def about_storage(state: State) -> str:
+def about_storage(state: StateFolder) -> str:
     """What it is, for people."""
     return f"Optuna storage {state.optuna_db}"
 
 
-def open_storage(state: State, retry: Retry | None = None) -> RDBStorage:
+def open_storage(state: StateFolder, retry: Retry | None = None) -> RDBStorage:
     """Optuna's storage in `state`, made where it is absent: whole or not at all.
 
     Args:
@@ -106,7 +106,7 @@ def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBSto
         raise StateError(f"Optuna storage {path}: {first}") from error
 
 
-def existing_studies(state: State) -> list[str]:
+def existing_studies(state: StateFolder) -> list[str]:
     """Names of the studies in `state`, sorted; makes nothing."""
     state.require_home()
     state.require_whole(state.optuna_db)
@@ -115,11 +115,11 @@ def existing_studies(state: State) -> list[str]:
     return sorted(optuna.get_all_study_names(_existing(state)))
 
 
-def _existing(state: State) -> RDBStorage:
+def _existing(state: StateFolder) -> RDBStorage:
     return open_file(state.optuna_db, Retry(about_storage(state)))
 
 
-def recorded_studies(state: State) -> list[optuna.Study]:
+def recorded_studies(state: StateFolder) -> list[optuna.Study]:
     """Every study in `state`, also where that isn't at home; makes nothing."""
     if not state.optuna_db.exists():
         return []
@@ -129,7 +129,7 @@ def recorded_studies(state: State) -> list[optuna.Study]:
 
 
 def change_attributes(
-    state: State, keys: Collection[str], change: Callable[[str, Any], Any]
+    state: StateFolder, keys: Collection[str], change: Callable[[str, Any], Any]
 ) -> int:
     """Change attributes of all studies in `state` at once, or none of them.
 
@@ -173,7 +173,7 @@ def made_with(study: optuna.Study) -> dict[str, Any]:
     return found
 
 
-def load_study(state: State, name: str) -> optuna.Study:
+def load_study(state: StateFolder, name: str) -> optuna.Study:
     """An existing study, to read.
 
     Raises:
@@ -189,19 +189,19 @@ def load_study(state: State, name: str) -> optuna.Study:
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def remembered_data(state: State, name: str) -> dict[str, Any] | None:
+def remembered_data(state: StateFolder, name: str) -> dict[str, Any] | None:
     """The choices of `[data]` that a study was made with; None where there is no such study."""
     made, _ = _remembered(state, name)
     return None if made is None else dict(made.get("data", {}))
 
 
-def remembered_splits(state: State, name: str) -> tuple[str, dict[str, list[str]]] | None:
+def remembered_splits(state: StateFolder, name: str) -> tuple[str, dict[str, list[str]]] | None:
     """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
     made, attrs = _remembered(state, name)
     return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
 
 
-def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+def _remembered(state: StateFolder, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """What a study was made with, and its attributes; None where there is no such study."""
     if name not in existing_studies(state):
         return None, {}
@@ -210,7 +210,7 @@ def _remembered(state: State, name: str) -> tuple[dict[str, Any] | None, dict[st
 
 
 def open_study(
-    state: State,
+    state: StateFolder,
     config: StudyConfig,
     dataset: Dataset,
     sampler: optuna.samplers.BaseSampler,

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from catdog_search.evaluation.floor import Always, always
 from catdog_search.objective import Direction, badness
 from catdog_search.outcomes import OVER, TELLING, Ending
-from catdog_search.places import State
+from catdog_search.places import StateFolder
 from catdog_search.redact import redact
 from catdog_search.search.events import Best
 from catdog_search.search.study import schema
@@ -152,7 +152,7 @@ class StudyView:
         return Best(first.number, ranked[0].value, first.params, first.run_id or "")
 
 
-def load_view(state: State, name: str) -> StudyView:
+def load_view(state: StateFolder, name: str) -> StudyView:
     """Read a study.
 
     Raises:

@@ -22,7 +22,7 @@ class Launch:
         backend: Keras backend.
         trainer: Makes what trains the trials.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        sharing: Workers that share the device.
+        concurrency: Workers that share the device.
         memory_bytes: That a worker may use.
         stall_s: Seconds without a sign of life after which it is taken for dead.
         trials: After which it gives way to a fresh one.
@@ -32,7 +32,7 @@ class Launch:
     backend: str
     trainer: MakeTrainer
     deterministic: bool = False
-    sharing: int = 1
+    concurrency: int = 1
     memory_bytes: int = 2**62
     stall_s: float = 600.0
     trials: int = 50

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class Trainer(Protocol):
     """Trains one trial after another, in the process of a worker."""
 
-    def prepare(self, *, sharing: int, deterministic: bool) -> None:
+    def prepare(self, *, concurrency: int, deterministic: bool) -> None:
         """Import what takes long; the device is left alone.
 
         Args:
-            sharing: Workers that train on the device at once.
+            concurrency: Workers that train on the device at once.
             deterministic: Whether the same training must give the same numbers to the bit.
         """
         ...

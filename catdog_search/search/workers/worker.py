@@ -112,12 +112,12 @@ class _Worker:
         self._stopped = False
         self._number = -1  # of the trial
         self._log: TrialLog | None = None
-        self._drawing: _Drawing | None = None
+        self._figures: _FigureThread | None = None
 
     def prepare(self) -> None:
         """Import what trains; the device is left alone."""
         launch = self._launch
-        self._trainer.prepare(sharing=launch.sharing, deterministic=launch.deterministic)
+        self._trainer.prepare(concurrency=launch.concurrency, deterministic=launch.deterministic)
 
     def ready(self) -> Ready:
         """Look at the device."""
@@ -128,7 +128,7 @@ class _Worker:
             versions=_versions(launch.backend),
             product_rate=trainer.product_rate(),
             memory_bytes=launch.memory_bytes,
-            sharing=launch.sharing,
+            concurrency=launch.concurrency,
         )
 
     def run(self, spec: TrialSpec) -> Outcome:
@@ -243,14 +243,14 @@ class _Worker:
         """Draw the figures while the next trial trains."""
         assert self._data is not None, "it has just trained on them"
         self.finish()
-        self._drawing = _Drawing(spec, seen, self._data[0])
-        self._drawing.start()
+        self._figures = _FigureThread(spec, seen, self._data[0])
+        self._figures.start()
 
     def finish(self) -> None:
         """Wait for the figures that are being drawn."""
-        if self._drawing is not None:
-            self._drawing.join()
-            if said := self._drawing.failed:
+        if self._figures is not None:
+            self._figures.join()
+            if said := self._figures.failed:
                 self._connection.send(Notice(said))
 
     def _log_model(
@@ -300,7 +300,7 @@ class _AnnouncedRetry(Retry):
             self._connection.send(Recording(0))
 
 
-class _Drawing(threading.Thread):
+class _FigureThread(threading.Thread):
     """Draws a trial's figures and keeps them, with a client of its own.
 
     That needs nothing but numbers, so it is safe beside a training. Where it fails, or a kill comes
