@@ -21,6 +21,7 @@ import catdog_search
 from catdog_search.children import safe_environment, starting_safely, trusted_path
 from catdog_search.data import decoders
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.machine import cores
 from catdog_search.places import StateFolder
 from catdog_search.search.events import Ready
 from catdog_search.search.workers.local import LocalWorker
@@ -90,7 +91,7 @@ def test_decoders_import_nothing_of_their_folder(
 ) -> None:
     monkeypatch.syspath_prepend("")
     monkeypatch.setattr(decoders, "_PER_PROCESS", 10)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "count", lambda: 2)
     task = decoders.Task(SyntheticSource(40), 8, frozenset())
     assert len(list(decoders.examine_all(task))) == 40
 

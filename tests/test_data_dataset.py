@@ -178,7 +178,7 @@ def test_subset_larger_than_train_is_refused(drawn: SyntheticSource, tmp_path: P
 _PACK = """
 import sys
 from pathlib import Path
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.sources import SyntheticSource
 
 def say(done, total):

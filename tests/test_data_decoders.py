@@ -23,6 +23,7 @@ from catdog_search.data.pack import PackWriter, pack_path
 from catdog_search.data.sources import FolderSource, Source, SyntheticSource, ZipSource
 from catdog_search.data.synthetic import draw
 from catdog_search.errors import DataError
+from catdog_search.machine import cores
 
 LIMIT = 10**9
 
@@ -31,7 +32,7 @@ LIMIT = 10**9
 def many(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few photos are enough for two processes, whatever the machine."""
     monkeypatch.setattr(decoders, "_PER_PROCESS", 10)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(cores, "count", lambda: 2)
 
 
 @pytest.fixture
@@ -150,10 +151,11 @@ def test_processes_end_with_what_uses_them(drawn: SyntheticSource) -> None:
 _PACK = """
 import os, signal, sys
 from pathlib import Path
-from catdog_search.data import dataset
+from catdog_search.data import packing
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.machine import cores
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-os.cpu_count = lambda: 2
+cores.count = lambda: 2
 say = lambda done, total: print(done, flush=True)
 packing.load(SyntheticSource(4000), 8, Path(sys.argv[1]), 10**9, say)
 """

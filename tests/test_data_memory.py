@@ -431,7 +431,7 @@ def test_processes_share_the_budget_of_the_one_that_asks(
     two_classes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoders, "_PER_PROCESS", 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("catdog_search.machine.cores.count", lambda: 2)
     monkeypatch.setattr("catdog_search.data.budget._LEAST_BYTES", 1000)
     monkeypatch.setattr("catdog_search.data.budget.free_bytes", lambda: 2 * 200_000)
     for index in range(6):

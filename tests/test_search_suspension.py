@@ -28,7 +28,7 @@ from catdog_search.search.events import Ready
 from catdog_search.search.workers.messages import Launch, Start
 
 if __name__ == "__main__":
-    worker = pool.LocalWorker(Launch(Path(sys.argv[1]), "tensorflow", FakeTrainer, stall_s=2.0))
+    worker = local.LocalWorker(Launch(Path(sys.argv[1]), "tensorflow", FakeTrainer, stall_s=2.0))
     worker.send(Start())
     while not isinstance(worker.connection.recv(), Ready):
         pass
@@ -42,7 +42,7 @@ if __name__ == "__main__":
             if timed_out is None and stop.cause:
                 timed_out = time.monotonic() - wall
             worker.receive()
-    except pool.WorkerDiedError as died:
+    except local.WorkerDiedError as died:
         facts = {"text": died.text, "ran": clock.now() - began, "wall": time.monotonic() - wall}
     print(json.dumps({**facts, "timed_out": timed_out}), flush=True)
 """

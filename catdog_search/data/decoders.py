@@ -30,6 +30,7 @@ from catdog_search.data.phash import SIDE, fine_hashes, perceptual_hashes
 from catdog_search.data.signatures import HEAD, why_no_photo
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, causes
+from catdog_search.machine import cores
 from catdog_search.text import printable
 
 # A process takes as long to start as it needs for about so many small photos.
@@ -173,9 +174,9 @@ def examine_all(task: Task) -> Generator[Found, None, None]:
         DataError: A process died, as by the kernel's hand when memory runs out.
     """
     keys = list(task.source.labels)
-    cores = os.cpu_count() or 1
-    processes = min(cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
-    workers = processes if processes > 1 else cores
+    n_cores = cores.count()
+    processes = min(n_cores, (len(keys) - len(task.known)) // _PER_PROCESS, _MOST_PROCESSES)
+    workers = processes if processes > 1 else n_cores
     with contextlib.ExitStack() as stack:
         task = replace(task, budget=stack.enter_context(Budget.of_free_memory(workers)))
         pool = stack.enter_context(ThreadPoolExecutor(workers))

@@ -16,6 +16,7 @@ import numpy as np
 
 from catdog_search.data.decode import Pixels
 from catdog_search.errors import CacheLostError
+from catdog_search.machine import cores
 
 # Photos that share a checksum take about so many bytes.
 _CHUNK_BYTES = 2**20
@@ -150,7 +151,7 @@ def _check(
             raise _lost(pack, image_size)
         use(chunk, content)
 
-    threads = min(os.cpu_count() or 1, _MOST_THREADS)
+    threads = min(cores.count(), _MOST_THREADS)
     try:
         with pack.open("rb") as file, ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(functools.partial(check, file.fileno()), wanted):

@@ -35,7 +35,7 @@ from catdog_search.search.events import (
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
 from catdog_search.search.photos import Photos, Remake
-from catdog_search.search.proposal.propose import SamplingProposer, is_exhausted
+from catdog_search.search.proposal.propose import Proposer, SamplingProposer, is_exhausted
 from catdog_search.search.proposal.pruner import make_pruner
 from catdog_search.search.proposal.sampler import make_sampler
 from catdog_search.search.scratch import lock_path
@@ -158,6 +158,7 @@ def run_study(
         try:
             Store.of(state).require_own_experiment(config.name)
             coordinator = _Coordinator(config, dataset, state, listener, stop, options)
+            coordinator.open()
             end = coordinator.run(backend)
         except CatdogError:
             raise
@@ -205,16 +206,23 @@ class _Coordinator:
         self._scratch = state.scratch(config.name)
         self._notify = listener
         self._stop = stop
-        sampler = make_sampler(config.sampler, config.space, config.seed)
-        pruner = make_pruner(config.pruner, config.training.epochs)
-        retry = self._retry(about_storage(state))
-        self.study = open_study(state, config, dataset, sampler, pruner, retry)
-        self._proposer = SamplingProposer(self.study, sampler, config.space)
+        self.study: optuna.Study
+        self._proposer: Proposer
         self.store = Store.of(state)
         self._record: StudyRecord | None = None
         self._opened = False
 
+    def open(self) -> None:
+        """Open the study in Optuna's storage; it is made where it is absent."""
+        config = self._config
+        sampler = make_sampler(config.sampler, config.space, config.seed)
+        pruner = make_pruner(config.pruner, config.training.epochs)
+        retry = self._retry(about_storage(self._state))
+        self.study = open_study(self._state, config, self._dataset, sampler, pruner, retry)
+        self._proposer = SamplingProposer(self.study, sampler, config.space)
+
     def run(self, backend: str) -> End:
+        """Run the study, once it is open."""
         view = view_of(self.study)
         has_more = view.finished < self._options.trials
         workers = self._options.workers(self._launch(backend), self._options.concurrency)

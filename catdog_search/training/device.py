@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from catdog_search.errors import causes
+from catdog_search.machine import cores
 from catdog_search.training.execution import Device
 
 _SIDE, _REPEATS = 1024, 5
@@ -35,9 +36,10 @@ def look_at_device(backend: str) -> Device:
     ]()
     if found is not None:
         return found
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     # On TensorFlow alone it was measured to gain (docs/results.md).
-    return Device(f"CPU, {cores} cores", bfloat16=backend == "tensorflow" and has_bfloat16())
+    return Device(
+        f"CPU, {cores.count()} cores", bfloat16=backend == "tensorflow" and has_bfloat16()
+    )
 
 
 def has_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
