@@ -27,14 +27,12 @@ from sqlalchemy.engine import Engine
 
 from catdog_search.families.base import TrialParams
 from catdog_search.families.cnn import CnnParams
+from catdog_search.figures.predictions import TRIAL_FIGURES
 from catdog_search.outcomes import Ending
 from catdog_search.tracking import trial_files, trial_log
 from catdog_search.training.execution import Device
 from catdog_search.training.job import TrainingJob
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
-
-# Those of a finished trial.
-FIGURES = ("learning_curves", "confusion_matrix", "roc_pr", "reliability", "most_wrong")
 
 
 @contextlib.contextmanager
@@ -68,7 +66,7 @@ def _fail_at_figures() -> None:
 
 def _draw_nothing() -> None:
     def log_blank(client: Any, run_id: str, *_: object) -> None:
-        figures = {f"{name}.png": Figure(figsize=(1, 1)) for name in FIGURES}
+        figures = {name: Figure(figsize=(1, 1)) for name in TRIAL_FIGURES}
         trial_files.keep_figures(client, run_id, figures)
 
     trial_log.log_figures = log_blank

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from catdog_search.figures import trial as figures
 from catdog_search.figures.comparison import Bar, accuracies, curves, page
-from catdog_search.figures.predictions import Photos, Predictions
+from catdog_search.figures.predictions import TRIAL_FIGURES, Photos, Predictions
 from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
 
 NAMES = ("cat", "dog")
@@ -79,6 +79,7 @@ def test_most_wrong_says_when_none_is() -> None:
 def test_trial_figures_are_what_there_is_data_for() -> None:
     photos = Photos(np.zeros((5, 4, 4, 3), np.uint8), list("abcde"))
     every = figures.trial_figures("t", [METRICS], 0, GOT, NAMES, photos)
+    assert tuple(every) == TRIAL_FIGURES
     assert list(every) == [
         "learning_curves.png",
         "confusion_matrix.png",

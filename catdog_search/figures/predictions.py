@@ -9,6 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+# Files that show a finished trial whose photos are at hand.
+TRIAL_FIGURES = (
+    "learning_curves.png",
+    "confusion_matrix.png",
+    "roc_pr.png",
+    "reliability.png",
+    "most_wrong.png",
+)
+
 
 @dataclass(frozen=True)
 class Predictions:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
+from catdog_search.figures.predictions import TRIAL_FIGURES
 from catdog_search.markup import as_markdown
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_absent
@@ -341,8 +342,9 @@ class StudyRuns:
         log_metrics(self._client, run_id, {words.OBJECTIVE: value}, step)
 
     def has_figures(self, run_id: str) -> bool:
-        """Whether figures of a trial are there."""
-        return bool(self._client.list_artifacts(run_id, words.FIGURES))
+        """Whether the figures of a finished trial are there, all of them."""
+        found = {file.path for file in self._client.list_artifacts(run_id, words.FIGURES)}
+        return found >= {f"{words.FIGURES}/{name}" for name in TRIAL_FIGURES}
 
     def recorded(self, run_id: str) -> Recorded:
         """What the figures of a trial are drawn from."""
