@@ -66,3 +66,15 @@ def test_study_goes_on_with_its_choices_and_splits_and_shows_the_floor(
     one = call("show", "--study", "tiny", "--trial", 0).output
     assert "(always 'Cat' scores 0.5000)" in one
     assert "majority class: always 'Cat'" in call("compare").output
+
+
+def test_corrupt_photos_are_said_and_left_out(
+    call: Callable[..., Result], photo_folder: Path, study_file: Callable[..., Path]
+) -> None:
+    (photo_folder / "Dog" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    path = study_file(swap={"trials = 3": "trials = 1", "epochs = 2": "epochs = 1"})
+    done = call("run", "--study", path, "--data", photo_folder)
+    assert done.exit_code == 0, done.output
+    assert "left out: Dog/broken.jpg: " in done.stdout
+    assert "dataset: 100 Cat and Dog: " in done.stdout
+    assert "drawn pictures" not in done.stdout

@@ -37,6 +37,7 @@ def done(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FAKE_CALLS", str(state.root / "calls"))
         patch.setenv("FAKE_ACTIONS", json.dumps({"5": "diverge"}))
+        patch.setenv("FAKE_BLANK_FIGURES", "1")  # those of the study are looked at
         report = run(state, pictures, 10, table=table, seeds=3, drawn=True)
     yield state, report.view
     shutil.rmtree(state.root)
