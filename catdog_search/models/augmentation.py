@@ -25,9 +25,9 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _GEOMETRY = frozenset({"flip", "alternating_flip", "rotation", "zoom", "translation"})
 _COLOUR = frozenset({"brightness", "contrast", "saturation"})
 
-# What was drawn for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
+# What was sampled for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
 # `contrast` and `saturation` (batch, 1, 1, 1); those that are not done are absent.
-SavedFigures = dict[str, Any]
+Sampled = dict[str, Any]
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
@@ -82,25 +82,25 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         """Change RGB photos (batch, side, side, 3), 0 to 255; the result is float32."""
         if not training or not self._kinds:
             return ops.cast(photos, "float32")
-        return _change(photos, self._drawn(photos))
+        return _change(photos, self._sample_all(photos))
 
-    def _drawn(self, photos: Any) -> SavedFigures:
+    def _sample_all(self, photos: Any) -> Sampled:
         batch, side = ops.shape(photos)[0], photos.shape[1]
-        drawn: SavedFigures = {}
+        sampled: Sampled = {}
         if self._kinds & _GEOMETRY:
-            drawn["transforms"] = self._transforms(photos)
+            sampled["transforms"] = self._transforms(photos)
         if self._kinds & _COLOUR:
-            drawn["brightness"] = self._draw("brightness", BRIGHTNESS, batch, 1, 1, 1) * _WHITE
-            drawn["contrast"] = 1 + self._draw("contrast", CONTRAST, batch, 1, 1, 1)
-            drawn["saturation"] = 1 + self._draw("saturation", SATURATION, batch, 1, 1, 1)
+            sampled["brightness"] = self._sample("brightness", BRIGHTNESS, batch, 1, 1, 1) * _WHITE
+            sampled["contrast"] = 1 + self._sample("contrast", CONTRAST, batch, 1, 1, 1)
+            sampled["saturation"] = 1 + self._sample("saturation", SATURATION, batch, 1, 1, 1)
         if "erasing" in self._kinds:
             most = ERASED_SIDE * self._strength * side
             size = keras.random.uniform((batch, 2), 0, most, seed=self._random)
             first = keras.random.uniform((batch, 2), 0, 1, seed=self._random) * (side - size)
-            drawn["hole"] = ops.stack([first, first + size], axis=1)
-        return drawn
+            sampled["hole"] = ops.stack([first, first + size], axis=1)
+        return sampled
 
-    def _draw(self, kind: str, most: float, batch: Any, *shape: int) -> Any:
+    def _sample(self, kind: str, most: float, batch: Any, *shape: int) -> Any:
         """Numbers (batch, *shape) in ± strength x most; zeros where `kind` is not done."""
         if kind not in self._kinds:
             return ops.zeros((batch, *shape))
@@ -120,9 +120,9 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     def _transforms(self, photos: Any) -> Any:
         """Rows (batch, 2, 3) that say for each pixel of the result which column and row it is."""
         batch, side = ops.shape(photos)[0], photos.shape[1]
-        turned = self._draw("rotation", math.radians(ROTATION_DEGREES), batch)
-        scale = 1 / (1 + self._draw("zoom", ZOOM, batch))
-        shift = self._draw("translation", TRANSLATION, batch, 2) * side
+        turned = self._sample("rotation", math.radians(ROTATION_DEGREES), batch)
+        scale = 1 / (1 + self._sample("zoom", ZOOM, batch))
+        shift = self._sample("translation", TRANSLATION, batch, 2) * side
         mirror = self._mirror(photos)
         cos, sin = scale * ops.cos(turned), scale * ops.sin(turned)
         centre = (side - 1) / 2
@@ -133,35 +133,35 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return ops.stack([columns, ops.stack([y_x, y_y, y_0], axis=1)], axis=1)
 
 
-def _change(photos: Any, drawn: SavedFigures) -> Any:
-    """Do to photos what was drawn for them; on TensorFlow XLA makes one loop of it.
+def _change(photos: Any, sampled: Sampled) -> Any:
+    """Do to photos what was sampled for them; on TensorFlow XLA makes one loop of it.
 
     Unlike TensorFlow's own projective warp it can stand in a model that XLA compiles as a whole.
     """
     if keras.backend.backend() != "tensorflow":
-        return _change_in_steps(photos, drawn)
-    return _compiled_change()(photos, drawn)
+        return _change_in_steps(photos, sampled)
+    return _compiled_change()(photos, sampled)
 
 
 @functools.cache
-def _compiled_change() -> Callable[[Any, SavedFigures], Any]:
+def _compiled_change() -> Callable[[Any, Sampled], Any]:
     import tensorflow as tf
 
-    compiled: Callable[[Any, SavedFigures], Any] = tf.function(
+    compiled: Callable[[Any, Sampled], Any] = tf.function(
         _change_in_steps, autograph=False, jit_compile=True
     )
     return compiled
 
 
-def _change_in_steps(photos: Any, drawn: SavedFigures) -> Any:
+def _change_in_steps(photos: Any, sampled: Sampled) -> Any:
     side = photos.shape[1]
-    if "transforms" in drawn:
-        photos = _warp(photos, drawn["transforms"], side)
+    if "transforms" in sampled:
+        photos = _warp(photos, sampled["transforms"], side)
     photos = ops.cast(photos, "float32")
-    if "contrast" in drawn:
-        photos = _recolour(photos, drawn)
-    if "hole" in drawn:
-        photos = _erase(photos, drawn["hole"], side)
+    if "contrast" in sampled:
+        photos = _recolour(photos, sampled)
+    if "hole" in sampled:
+        photos = _erase(photos, sampled["hole"], side)
     return photos
 
 
@@ -190,13 +190,13 @@ def _warp(photos: Any, transforms: Any, side: int) -> Any:
     return top * (1 - along_y) + foot * along_y
 
 
-def _recolour(photos: Any, drawn: SavedFigures) -> Any:
+def _recolour(photos: Any, sampled: Sampled) -> Any:
     grey = ops.sum(photos * ops.convert_to_tensor(_GREY), axis=-1, keepdims=True)
-    photos = grey + drawn["saturation"] * (photos - grey)
+    photos = grey + sampled["saturation"] * (photos - grey)
     mean = ops.mean(photos, axis=(1, 2, 3), keepdims=True)
-    contrast = drawn["contrast"]
+    contrast = sampled["contrast"]
     # One multiplication and one addition a number.
-    shift = mean * (1 - contrast) + drawn["brightness"]
+    shift = mean * (1 - contrast) + sampled["brightness"]
     return ops.clip(contrast * photos + shift, 0, _WHITE)
 
 

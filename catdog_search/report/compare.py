@@ -104,16 +104,16 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     Raises:
         StateError: There is no such study.
     """
-    views = [views.load_view(state, name) for name in names]
-    entries = [entry for view in views for entry in _entries(state, view)]
-    notes = [f"study {v.name}: no COMPLETE trial" for v in views if not v.ranked()]
-    digests = {view.dataset_digest for view in views}
+    read = [views.load_view(state, name) for name in names]
+    entries = [entry for view in read for entry in _entries(state, view)]
+    notes = [f"study {v.name}: no COMPLETE trial" for v in read if not v.ranked()]
+    digests = {view.dataset_digest for view in read}
     if len(digests) > 1:
         notes.append("the studies were trained on different photos, so rows don't compare")
-    packed = any_packed(views[0].dataset_digest)
+    packed = any_packed(read[0].dataset_digest)
     if packed is None:
         notes.append("no linear probe: the photos are not in the cache any more")
-        return Comparison(entries, majority_of(views[0].class_counts), notes)
+        return Comparison(entries, majority_of(read[0].class_counts), notes)
     floors = [majority(packed)]
     if packed.image_size >= PROBE_SIDE:
         floors.append(probe(packed))
