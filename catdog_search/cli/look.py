@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # More than a day is worth a hint.
 _LONG_S = 24 * 3600
-# Of train: what 20,000 photos leave.
+# Photos of train that 20,000 photos leave.
 _PHOTOS = 14_000
 
 

@@ -311,8 +311,7 @@ class _Coordinator:
                 if same.recipe != name:
                     if replicate == 0:
                         self._notice(f"recipe {name} has the same params as {same.text}")
-                    # Another recipe has further seeds of its own, a trial of the sampler's has
-                    # none.
+                    # Another recipe has further seeds of its own, a sampled trial has none.
                     if replicate == 0 or same.recipe:
                         continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}

@@ -1,4 +1,4 @@
-"""What a tracking URI names, and whether that can be used here: asked before anything starts."""
+"""Whether the store that a tracking URI names can be used here, before anything starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGES = {
 
 
 def require_usable(uri: str) -> None:
-    """Refuse what can't be a store here.
+    """Refuse a URI that can't be a store here.
 
     Raises:
         StateError: Its scheme is unknown, its driver isn't installed, or it is no address.

@@ -66,7 +66,8 @@ class SamplingProposer:
         space: Study's search space.
 
     Attributes:
-        risk: Probability that params fail, 0 to 1, as a function; None while too little is known.
+        risk: Function that gives the probability, 0 to 1, that params fail; None while too little
+            is known.
     """
 
     def __init__(self, study: Study, sampler: PerTrialSampler, space: Space) -> None:

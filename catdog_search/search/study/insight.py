@@ -38,8 +38,8 @@ class Importance:
     """How much of the difference between trials each param explains.
 
     Attributes:
-        shares: Share of each param, 0 to 1, by its name, largest first, adding up to 1; empty where
-            there is no telling.
+        shares: Share that each param explains, 0 to 1, by name, largest first, adding up to 1;
+            empty where it can't be computed.
         note: Method and number of trials, or why there is no result.
     """
 
