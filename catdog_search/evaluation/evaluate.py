@@ -41,7 +41,7 @@ class Evaluation:
         class_names: Class names, by index.
         seen: Number of these photos by the model's study's split: `train`, `val`, `test`, or `new`
             where it had them in none; None where the study didn't record its splits.
-        left_out: (file, reason) of every one that could not be used.
+        left_out: Files that could not be used, as (file, reason).
         figures: Figures by file name.
     """
 

@@ -30,7 +30,7 @@ class Spread:
 
     Attributes:
         mean: Mean over the seeds.
-        deviation: Sample standard deviation; None for one seed.
+        deviation: Sample standard deviation over the seeds; None for one seed.
     """
 
     mean: float

@@ -164,7 +164,7 @@ def run_study(
             end = coordinator.run(backend)
         except CatdogError:
             raise
-        # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
+        # Any kind of error: sqlite, MLflow and the file system each have their own for a full disk.
         except Exception as error:
             if not (reason := outside_reason(error, state.root)):
                 raise

@@ -9,7 +9,7 @@ from catdog_search.redact import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _OTHERS = ("sqlite", "http", "https", "file", "databricks", "databricks-uc", "uc")
-# What to install for a module that SQLAlchemy wants, where the names differ.
+# Packages to install for a module that SQLAlchemy imports, where the names differ.
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",

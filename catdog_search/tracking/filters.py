@@ -10,7 +10,7 @@ def equals(field: str, value: str) -> str:
 
     Args:
         field: Field's name in MLflow, with the backticks that it needs.
-        value: Any text.
+        value: Value that the field has; any text.
 
     Raises:
         StateError: The value holds both kinds of quote, of which MLflow has no way to write it.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
-# What makes a folder a model.
+# File that makes a folder a model.
 MODEL_FILE = "MLmodel"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
@@ -176,7 +176,8 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
         if found.kind == "there":
             return replace(found, kind="unlisted")
     if found.kind == "gone":
-        # What is said to lie outside, or was left behind when the state was moved or copied.
+        # Files that are said to lie outside, or were left behind when the state was moved or
+        # copied.
         left = [path, *(place / ARTIFACTS / inside for place in _places(store.artifacts.parent))]
         for at in (at for at in left if at is not None and (at / MODEL_FILE).exists()):
             reason = f"its files are outside of this state, in {at}"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
 
 _PAGE = 1000
-# What MLflow's table of runs shows as their source.
+# Source that MLflow's table of runs shows.
 _SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
 
 

@@ -46,7 +46,7 @@ def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False)
 
 
 def _lasting(storage: RDBStorage, name: str | None, thorough: bool) -> dict[str, dict[str, str]]:
-    """What never changes, by study: its finished trials and its own id."""
+    """Facts that never change, by study: its finished trials and its own id."""
     facts: dict[str, dict[str, str]] = {}
     try:
         for study in storage.get_all_studies():

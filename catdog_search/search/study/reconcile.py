@@ -28,7 +28,7 @@ from catdog_search.tracking.store import Store
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """A disagreement of the stores, or a leftover.
 
     Attributes:
         study: Study's name.

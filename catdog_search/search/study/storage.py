@@ -62,7 +62,7 @@ def _retried(name: str) -> Callable[..., Any]:
     return call
 
 
-# What Optuna's cache asks of the storage behind it: the public calls, and four that are its own.
+# Calls of Optuna's cache to the storage behind it: the public ones, and four that are its own.
 for _name in (
     *sorted(BaseStorage.__abstractmethods__),
     *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),

@@ -21,7 +21,7 @@ Incoming = Event | Outcome | Unready | Recording
 
 
 class Worker(Protocol):
-    """One worker that was started; the first thing it says is Ready, or Unready."""
+    """A worker that was started; its first message is Ready, or Unready."""
 
     def send(self, message: TrialSpec | Decision | Stop) -> None:
         """Send a message.
@@ -104,7 +104,8 @@ class WorkerDiedError(Exception):
     """A worker is gone.
 
     Attributes:
-        ending: OOM where memory ran out, BLOCKED where it waited for something else, else CRASHED.
+        ending: Kind of end: OOM where memory ran out, BLOCKED where it waited for something else,
+            else CRASHED.
         text: Description of what happened, for people: `was killed by SIGKILL`.
         from_outside: Whether something else ended it, so that another may fare better.
     """

@@ -53,7 +53,7 @@ def held_bytes(pid: int | None) -> int:
 
 
 class LocalWorker:
-    """One worker process. It imports right away, and trains once it is started.
+    """A worker process. It imports right away, and trains once it is started.
 
     Args:
         launch: Settings that it is launched with.

@@ -292,7 +292,7 @@ class _AnnouncedRetry(Retry):
         self._longest = seconds + CALL_S
 
     def __call__(self, call: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
-        """As `Retry`."""
+        """As in `Retry`."""
         self._connection.send(Recording(self._longest))
         try:
             return super().__call__(call, again)
@@ -330,7 +330,7 @@ class _FigureThread(threading.Thread):
         title = f"{spec.study} trial {spec.number}"
         try:
             draw_figures(spec.store, spec.run_id, title, self._seen, self._dataset)
-        # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
+        # Any kind of error: the trial has its value, and the coordinator meets the same one, alone.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
             self.failed = (
