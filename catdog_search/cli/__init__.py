@@ -58,7 +58,7 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
 
 
 def _let_streams_take_any_text() -> None:
-    """What a stream's encoding lacks is spelled out, instead of ending the program."""
+    """Spell out characters that a stream's encoding lacks, instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What several commands share: options and output."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 

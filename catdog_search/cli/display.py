@@ -36,11 +36,11 @@ _SILENCE_S = 60
 
 
 class PlainDisplay:
-    """One line for everything that happens.
+    """One line for every event.
 
     Args:
-        config: Of the study.
-        write: Prints a line.
+        config: Study's configuration.
+        write: Function that prints a line.
     """
 
     def __init__(self, config: StudyConfig, write: Callable[[str], None]) -> None:
@@ -139,11 +139,11 @@ def _literal(*lines: str) -> Text:
 
 
 class LiveDisplay:
-    """A table that is drawn anew several times a second.
+    """A table that is refreshed several times a second.
 
     Args:
-        config: Of the study.
-        console: Where it is drawn.
+        config: Study's configuration.
+        console: Console that shows it.
     """
 
     def __init__(self, config: StudyConfig, console: Console) -> None:
@@ -158,7 +158,7 @@ class LiveDisplay:
         self._searched = set(config.space.searched)
 
     def context(self) -> AbstractContextManager[object]:
-        """Draws while it is open."""
+        """Shows the table while it is open."""
         from rich.live import Live
 
         return Live(
@@ -170,7 +170,7 @@ class LiveDisplay:
         )
 
     def __call__(self, event: Event) -> None:
-        """Take in what the event says; the next drawing shows it."""
+        """Take in what the event says; the next refresh shows it."""
         match event:
             case StudyOpened():
                 self._finished, self._wanted = event.finished, event.wanted

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # More than a day is worth a hint.
 _LONG_S = 24 * 3600
-# Of train: what 20,000 photos leave.
+# Photos of train that 20,000 photos leave.
 _PHOTOS = 14_000
 
 
@@ -107,7 +107,7 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
 
 
 def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
-    """What the study would take on this machine's processors, whatever else it has."""
+    """Estimate of the study on this machine's processors, whatever else it has."""
     from catdog_search.search.estimate import estimate_study
     from catdog_search.search.limits import Limits, memory_limit
     from catdog_search.training.device import processor_rate

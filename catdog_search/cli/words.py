@@ -42,7 +42,7 @@ def _say_value(value: Value) -> str:
 
 
 def say_plan(plan: Planned, trials: int) -> str:
-    """What the trials to come will take, in a line."""
+    """Estimate of the trials to come, in one line."""
     estimate = plan.estimate
     fewest, median, most = estimate.parameters
     parts = [

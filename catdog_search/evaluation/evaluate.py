@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model did on some photos.
+    """Result of a model on some photos.
 
     Attributes:
-        uri: Of the model.
-        run_id: That trained it.
-        n: Photos.
-        scores: accuracy, balanced_accuracy, loss, precision, recall, f1, auc and
+        uri: Model's URI in MLflow.
+        run_id: Id of the run that trained it.
+        n: Number of photos.
+        scores: Scores by name: accuracy, balanced_accuracy, loss, precision, recall, f1, auc and
             calibration_error.
-        interval: Of the accuracy, 95 % (Wilson).
-        confusion: Photos by class and what they were taken for.
-        class_names: By index.
-        seen: Photos of them that the model's study had in train, in val, in test, and nowhere;
-            None where the study didn't keep who was where.
-        left_out: (file, reason) of every one that could not be used.
-        figures: By file name.
+        interval: Bounds of the accuracy's 95 % interval (Wilson), 0 to 1.
+        confusion: Number of photos by true and by predicted class.
+        class_names: Class names, by index.
+        seen: Number of these photos by the model's study's split: `train`, `val`, `test`, or `new`
+            where it had them in none; None where the study didn't record its splits.
+        left_out: Files that could not be used, as (file, reason).
+        figures: Figures by file name.
     """
 
     uri: str
@@ -68,11 +68,11 @@ def evaluate(
     """Score a model on all photos of a source.
 
     Args:
-        state: Where the model is.
-        name: As `load_model` takes it.
+        state: State folder that keeps the model.
+        name: Model's name, as `load_model` takes it.
         source: Labelled photos of the model's classes.
         force: Whether photos of the test split may be looked at, which the run then says.
-        progress: Called with (done, total) photos that are decoded.
+        progress: Callback with (done, total) decoded photos.
 
     Raises:
         StateError: There is no such model.

@@ -1,4 +1,4 @@
-"""What a score is to be held against: saying the same of every photo."""
+"""Baseline of a score: one answer to every photo."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Always:
     """One answer to every photo.
 
     Attributes:
-        answer: What is said of every photo, for people.
-        value: What that scores.
+        answer: Answer to every photo, for people.
+        value: Score of that answer.
     """
 
     answer: str
@@ -28,12 +28,12 @@ class Always:
 def always(
     metric: str | None, counts: Mapping[str, int], seen: Mapping[str, int] | None = None
 ) -> Always | None:
-    """What the answer that was right most often scores; None where that isn't known.
+    """The score of the answer that was right most often; None where it isn't known.
 
     Args:
-        metric: That scores, as a study names it.
-        counts: Photos that are scored, by class name.
-        seen: Photos that the answer is chosen by, likewise; None for the same ones.
+        metric: Metric to score by, as a study names it.
+        counts: Number of photos that are scored, by class name.
+        seen: Number of photos that the answer is chosen by, by class name; None for the same ones.
     """
     seen = seen or counts
     n = sum(counts.values())

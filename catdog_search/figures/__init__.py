@@ -1,1 +1,1 @@
-"""Figures, drawn with matplotlib without a display; nothing is read or kept here."""
+"""Figures, plotted with matplotlib without a display; nothing is read or kept here."""

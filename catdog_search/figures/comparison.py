@@ -29,15 +29,15 @@ _STYLE = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of the comparison, as it is drawn.
+    """One row of the comparison, as it is plotted.
 
     Attributes:
-        name: Of it.
-        val: Accuracy, its mean over seeds.
-        deviation: Over seeds; None for one.
-        train: Accuracy; None where it isn't known.
-        published: Accuracy on val that others reached; None where none is.
-        curves: Metrics by epoch, for each seed.
+        name: Row's name.
+        val: Accuracy on val, mean over seeds, 0 to 1.
+        deviation: Sample standard deviation over seeds; None for one.
+        train: Accuracy on train, 0 to 1; None where it isn't known.
+        published: Accuracy on val that others reached, 0 to 1; None where there is none.
+        curves: Metrics by epoch, from 0, for each seed.
     """
 
     name: str
@@ -53,7 +53,7 @@ def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
     """Val accuracy of every row, what was published, train, and the floors as lines."""
     figure = Figure(figsize=(9, 1.4 + 0.5 * len(bars)), layout="constrained")
     axes = figure.subplots()
-    # Half is chance; what is below it would only push what is above it together.
+    # Half is the level of guessing; what is below would only push what is above it together.
     left = min([0.45, *(bar.val - 0.05 for bar in bars)])
     for place, bar in enumerate(bars):
         axes.barh(place, bar.val, color=VAL, height=0.6, xerr=bar.deviation, capsize=3)
@@ -108,10 +108,10 @@ def page(
     """One self-contained page of HTML.
 
     Args:
-        title: Of the page.
-        rows: The head of the table, then its rows.
-        notes: Under it, a line each.
-        figures: By caption.
+        title: Title of the page.
+        rows: Head of the table, then its rows.
+        notes: Notes under the table, a line each.
+        figures: Figures by caption.
     """
     head, *body = rows
     cells = ["".join(f"<td>{_html(cell)}</td>" for cell in row) for row in body]

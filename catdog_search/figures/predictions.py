@@ -1,4 +1,4 @@
-"""What a figure of a trial is drawn from; imports no matplotlib."""
+"""Data that a trial's figures are plotted from; imports no matplotlib."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TRIAL_FIGURES = (
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a trial took the photos of val for.
+    """Predictions on photos, those of val for a trial.
 
     Attributes:
-        labels: (n,) 0 or 1.
-        probabilities: (n,) of class 1.
+        labels: Labels, (n,), 0 or 1.
+        probabilities: Probabilities of class 1, (n,), 0 to 1.
     """
 
     labels: npt.NDArray[Any]
@@ -39,11 +39,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Photos:
-    """The photos of val in the order of the predictions.
+    """Photos in the order of their predictions.
 
     Attributes:
-        pixels: uint8 RGB (n, side, side, 3).
-        names: (n,) keys in their source.
+        pixels: Pixels, uint8 RGB (n, side, side, 3).
+        names: Keys in their source, (n,).
     """
 
     pixels: npt.NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""Figures of a whole study: how it went, what mattered, how each param stands to the objective."""
+"""Figures of a whole study: its history, importances, and the objective by each param."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from catdog_search.space import Params, Value
 _COLUMNS = 4
 # Characters of a recipe's, a param's or a choice's name.
 _NAME = 40
-# A range of at least this ratio is drawn on a logarithmic axis.
+# A range of at least this ratio is plotted on a logarithmic axis.
 _LOG_RATIO = 8
 # Below it one label a decade would be too few.
 _DENSE_RATIO = 30
@@ -26,14 +26,14 @@ _DENSE_RATIO = 30
 
 @dataclass(frozen=True)
 class Point:
-    """One trial, as it is drawn.
+    """One trial, as it is plotted.
 
     Attributes:
-        number: Of the trial.
-        value: The objective; None unless COMPLETE.
-        failed: Whether it came to nothing, the pruner's verdict apart.
-        varied: The searched params.
-        name: Of its recipe.
+        number: Trial's number, from 0.
+        value: Objective's value; None unless COMPLETE.
+        failed: Whether it failed; being pruned is no failure.
+        varied: Searched params.
+        name: Name of its recipe; None where the sampler proposed it.
     """
 
     number: int
@@ -134,7 +134,7 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
 
 
 def _make_logarithmic(axes: Axes, ratio: float) -> None:
-    """With labels that read as a study file has them, and don't run into each other."""
+    """Scale an axis, with labels as in a study file that don't run into each other."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < _DENSE_RATIO else (1,)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

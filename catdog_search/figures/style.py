@@ -13,10 +13,10 @@ TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 
 @contextlib.contextmanager
 def plain_style() -> Iterator[None]:
-    """For drawing and for saving: matplotlib as it comes.
+    """Plot and save with matplotlib as it comes.
 
     A `matplotlibrc` of the current folder, or the user's own, has no say, since it could have every
-    text set by TeX; letters that the font lacks are drawn as boxes without a word.
+    text set by TeX; letters that the font lacks become boxes without a word.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()

@@ -1,4 +1,4 @@
-"""Figures of a trial, drawn without a display and without global state."""
+"""Figures of a trial, plotted without a display and without global state."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def trial_figures(
     """Every figure of a trial that what is given allows, by file name.
 
     Args:
-        title: Above each.
-        history: Metrics by epoch.
-        best_epoch: Whose weights were kept, from 0.
-        predictions: Of val; None for a trial that didn't finish.
-        class_names: By index.
-        photos: Of val; None where they are not at hand.
+        title: Title of every figure.
+        history: Metrics by epoch, from 0.
+        best_epoch: Epoch whose weights were kept, from 0; None where no epoch's were.
+        predictions: Predictions on val; None for a trial that didn't finish.
+        class_names: Class names, by index.
+        photos: Photos of val; None where they are not at hand.
     """
     figures = {"learning_curves.png": learning_curves(history, best_epoch, title)}
     if predictions is not None:

@@ -14,12 +14,12 @@ from catdog_search.tracking.store import Store
 
 @dataclass(frozen=True)
 class Promotion:
-    """What was promoted.
+    """Result of a promotion.
 
     Attributes:
-        best: The trial.
-        registered: Its model version.
-        tracking_uri: MLflow's, without which the model's URI means nothing.
+        best: Best trial, whose model was promoted.
+        registered: Its model version in the registry.
+        tracking_uri: MLflow's tracking URI, without which the model's URI means nothing.
     """
 
     best: Best
@@ -31,8 +31,8 @@ def promote(state: StateFolder, study: str, model_name: str) -> Promotion:
     """Register the model of a study's best COMPLETE trial as champion.
 
     Args:
-        state: Where the study is kept.
-        study: Its name.
+        state: State folder that keeps the study.
+        study: Study's name.
         model_name: Name of the registered model.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What studies and models are worth, side by side."""
+"""Reports on studies and models, side by side."""

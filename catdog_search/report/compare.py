@@ -29,8 +29,8 @@ class Spread:
     """A number over seeds.
 
     Attributes:
-        mean: Of them.
-        deviation: Sample standard deviation; None for one seed.
+        mean: Mean over the seeds.
+        deviation: Sample standard deviation over the seeds; None for one seed.
     """
 
     mean: float
@@ -38,7 +38,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread | None:
-        """None where there is none."""
+        """Spread of values; None where there are none."""
         if not values:
             return None
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
@@ -49,19 +49,20 @@ class Entry:
     """One recipe, or a study's best trial.
 
     Attributes:
-        study: Of its trials.
-        name: Of the recipe, or `best (trial 7)`.
-        numbers: Of the trials, one for each seed.
-        published: What others reached, by name.
-        train_accuracy: In the kept epoch, dropout and augmentation at work.
-        val_accuracy: With the kept weights.
-        precision: Of class 1, on val.
-        recall: Likewise.
-        n_weights: Of the network.
-        seconds: Of a trial, all in all.
-        device: That it trained on.
-        verdict: What the curves say: fits, overfits, underfits, diverged.
-        curves: Metrics by epoch, for each seed.
+        study: Name of its trials' study.
+        name: Name of the recipe, or `best (trial 7)`.
+        numbers: Trials' numbers, from 0, one for each seed.
+        published: Scores that others reached, by name.
+        train_accuracy: Accuracy on train in the kept epoch, dropout and augmentation at work, 0 to
+            1.
+        val_accuracy: Accuracy on val with the kept weights, 0 to 1.
+        precision: Precision of class 1 on val, 0 to 1.
+        recall: Recall of class 1 on val, 0 to 1.
+        n_weights: Number of the network's weights; None where it isn't known.
+        seconds: Duration of a trial, all in all, in s.
+        device: Device that the study last trained on.
+        verdict: Verdict of the curves: fits, overfits, underfits, diverged.
+        curves: Metrics by epoch, from 0, for each seed.
     """
 
     study: str
@@ -84,9 +85,9 @@ class Comparison:
     """Everything side by side.
 
     Attributes:
-        entries: In the order of the studies, recipes first.
-        floors: Of the first study's dataset.
-        notes: What is missing, and why.
+        entries: Entries in the order of the studies, recipes first.
+        floors: Floors of the first study's dataset.
+        notes: Notes on what is missing, and why, a line each.
     """
 
     entries: list[Entry]
@@ -98,8 +99,8 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     """Put studies side by side.
 
     Args:
-        state: Where they are kept.
-        names: Of the studies, at least one.
+        state: State folder that keeps them.
+        names: Studies' names, at least one.
 
     Raises:
         StateError: There is no such study.
@@ -165,10 +166,10 @@ def _scored(rows: Sequence[TrialRow], name: str) -> Spread | None:
 
 
 def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
-    """What learning curves say of a fit, from the worst seed.
+    """Verdict of learning curves on a fit, by the worst seed.
 
     Args:
-        trained: Metrics by epoch, and the epoch that was kept.
+        trained: Metrics by epoch and the epoch that was kept, from 0, for each seed.
     """
     gaps, gains = [], []
     for curve, best in trained:

@@ -1,4 +1,4 @@
-"""What hardly any effort reaches on the photos of a study."""
+"""Floors: scores that hardly any effort reaches on the photos of a study."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
 from catdog_search.evaluation.floor import always
 
-# A probe sees photos of this side.
+# Side of the photos that a probe sees, in pixels.
 PROBE_SIDE = 16
 
 
 @dataclass(frozen=True)
 class Floor:
-    """What hardly any effort reaches on val.
+    """Score that hardly any effort reaches on val.
 
     Attributes:
-        name: Of it.
-        val_accuracy: What it reaches.
-        n: Photos of val.
-        answer: What it says of every photo; empty where it looks at them.
+        name: Floor's name, for people.
+        val_accuracy: Accuracy on val, 0 to 1.
+        n: Number of photos in val.
+        answer: Answer to every photo, for people; empty where it looks at them.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Floor:
 
 
 def majority(packed: Dataset) -> Floor:
-    """Always the more frequent class of train."""
+    """The floor of always answering the more frequent class of train."""
     (floor,) = majority_of(packed.manifest.counts())
     return floor
 

@@ -1,4 +1,4 @@
-"""Draw figures on demand, for trials that keep none of their own."""
+"""Plot figures on demand, for trials that keep none of their own."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _DPI = 110
 
 @dataclass(frozen=True)
 class SavedFigures:
-    """What was drawn.
+    """Figures that were plotted.
 
     Attributes:
-        paths: Of the figures.
-        missing: What couldn't be, and why; empty where nothing is missing.
+        paths: Paths of the figures.
+        missing: Figures that couldn't be plotted, and why, for people; empty for none.
     """
 
     paths: list[Path]
@@ -42,7 +42,7 @@ class SavedFigures:
 
 
 def plot_study(seen: Insight, folder: Path) -> list[Path]:
-    """Draw the figures of a study into a folder.
+    """Plot the figures of a study into a folder.
 
     Raises:
         StateError: No trial is COMPLETE.
@@ -54,7 +54,7 @@ def plot_study(seen: Insight, folder: Path) -> list[Path]:
 
 
 def plot_trial(state: StateFolder, view: StudyView, row: TrialRow, folder: Path) -> SavedFigures:
-    """Draw the figures of a trial into a folder, from what MLflow keeps of it.
+    """Plot the figures of a trial into a folder, from what MLflow keeps of it.
 
     Raises:
         StateError: It has no run, or no epoch.

@@ -77,8 +77,8 @@ class _Known:
     """A point that needs no second trial.
 
     Attributes:
-        recipe: Name of the recipe that it is of; None where it came by chance.
-        text: What has these params, for people.
+        recipe: Name of its recipe; None where the sampler proposed it.
+        text: Name of what has these params, for people.
     """
 
     recipe: str | None
@@ -90,10 +90,11 @@ class Report:
     """How a call ended.
 
     Attributes:
-        end: `done` when the study has all its trials, `exhausted` when its space has no more.
-        view: The study as it stands.
-        seconds: That the call took.
-        tracking_uri: Where it is tracked.
+        end: Reason of the end: `done` when the study has all its trials, `exhausted` when its space
+            has no more, `interrupt` or `timeout` when it was stopped.
+        view: Study as it stands.
+        seconds: Duration of the call, in s.
+        tracking_uri: MLflow's tracking URI, without credentials.
     """
 
     end: End
@@ -107,16 +108,18 @@ class Options:
     """How a call runs a study.
 
     Attributes:
-        trials: Finished trials wanted, those of earlier calls and recipes included.
-        timeout: Seconds that the call may take; a trial in flight then stays resumable.
-        seeds: Times each recipe is trained, each time on another seed.
-        concurrency: Trials that train at once; each may use its share of the memory.
+        trials: Number of finished trials wanted, from 1, those of earlier calls and recipes
+            included.
+        timeout: Time that the call may take, in s; a trial in flight then stays resumable.
+        seeds: Number of seeds that each recipe is trained on, from 1.
+        concurrency: Number of trials that train concurrently, from 1; each may use its share of the
+            memory.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        forced: What is forced of how trainings run on the device.
+        forced: Forced choices of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
-        remake: Packs the photos again where the cache loses them; None where nobody can.
-        trainer: Makes what trains the trials, in each worker.
-        workers: Starts them, by how they are to be launched and how many at once.
+        remake: Function that packs the photos again where the cache loses them; None for none.
+        trainer: Factory of the trainer in each worker, by the backend's name.
+        workers: Factory of the worker backend, by launch settings and concurrency.
     """
 
     trials: int
@@ -137,18 +140,18 @@ def run_study(
     """Run a study until it has the trials it should have, or continue it.
 
     Args:
-        config: The study.
-        dataset: Its photos.
-        state: Where it is kept.
-        listener: Told of everything that happens.
-        options: Of this call.
+        config: Study's configuration.
+        dataset: Study's photos.
+        state: State folder that keeps the study.
+        listener: Callback for every event.
+        options: Options of this call.
 
     Raises:
         StudyLockedError: Another process is running this study.
         StateError: It was made with another space, objective or dataset, a store doesn't open, or
             the disk is full.
         TrialFailedError: A trial hit a bug, or workers don't start.
-        KeyboardInterrupt: On the second signal.
+        KeyboardInterrupt: A second signal came.
     """
     started = time.monotonic()
     backend = choose_backend()
@@ -162,7 +165,7 @@ def run_study(
             end = coordinator.run(backend)
         except CatdogError:
             raise
-        # Of any kind: sqlite, MLflow and the file system each have their own word for a full disk.
+        # Any kind of error: sqlite, MLflow and the file system each have their own for a full disk.
         except Exception as error:
             if not (reason := outside_reason(error, state.root)):
                 raise
@@ -250,7 +253,7 @@ class _Coordinator:
             record.close(_PARENT_STATUS[end])
             self.store.keep_copy()
         except Exception as error:
-            # What failed first is told; the next start closes what stays open.
+            # The first error is the one to report; the next start closes what stays open.
             if end is not None or not is_outside(error):
                 raise
 
@@ -284,7 +287,7 @@ class _Coordinator:
         return record
 
     def _hear(self, event: Event) -> None:
-        """What the trials say; each that ended is in the copy of the storage before the next."""
+        """Pass an event on; the storage is copied after each trial that ended, before the next."""
         if isinstance(event, TrialEnded):
             self._state.keep_copy(self._state.optuna_db)
         self._notify(event)
@@ -316,7 +319,7 @@ class _Coordinator:
                 if same.recipe != name:
                     if replicate == 0:
                         self._notice(f"recipe {name} has the same params as {same.text}")
-                    # Another recipe has further seeds of its own, a trial by chance has none.
+                    # Another recipe has further seeds of its own, a sampled trial has none.
                     if replicate == 0 or same.recipe:
                         continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}
@@ -324,7 +327,7 @@ class _Coordinator:
                 self.study.enqueue_trial(searched, user_attrs=attrs)
 
     def _known_points(self) -> dict[str, _Known]:
-        """What is over, trains or waits, by the key of its params; failed trials don't count."""
+        """Points that are over, train or wait, by their params' key; failed ones don't count."""
         space, known = self._config.space, dict[str, _Known]()
         for trial in self._trials(TrialState.WAITING, *_BEGUN):
             params = trial.user_attrs.get(schema.PARAMS, trial.system_attrs.get("fixed_params"))
@@ -357,7 +360,7 @@ class _Coordinator:
         turns.begin(slots[0], slots[0].begin_worker())
         while turns.busy:
             turns.wait()
-        # A trial may be over at once, where it is too large to be trained.
+        # A trial that is too large to be trained is over before anything is waited for.
         has_more = True
         while has_more or turns.busy:
             has_more = self._give_out(workers, slots, turns) if has_more else turns.wait()
@@ -384,7 +387,7 @@ class _Coordinator:
         return Limits(self._config, len(self._dataset.rows("train")), memory)
 
     def _learn(self, slot: Slot, ready: Ready) -> tuple[Execution, Environment]:
-        """How and where trials train in a worker; what the first one says is told."""
+        """How and where trials train in a worker; the first worker's facts are recorded."""
         photos = len(self._dataset.rows("train")) + len(self._dataset.rows("val"))
         pixels = self._dataset.image_size**2 * 3 * photos
         forced = self._options.forced
@@ -406,7 +409,7 @@ class _Coordinator:
         tried: set[str],
         busy: Collection[Slot],
     ) -> Trial | None:
-        """One that a dead coordinator left running, else the next that Optuna proposes.
+        """A trial that a dead coordinator left running, else the next that Optuna proposes.
 
         None where the budget is given out, the space has no more, or it is time to stop.
         """
@@ -415,7 +418,7 @@ class _Coordinator:
         training = {slot.number for slot in busy}
         left = [t for t in self._trials(TrialState.RUNNING) if t.number not in training]
         if left:
-            # Those that can be gone on with here come first.
+            # Those with a checkpoint here come first.
             first = min(left, key=lambda t: (not workers.has_checkpoint(t.number), t.number))
             return Trial(self.study, first._trial_id)
         if not self._trials(TrialState.WAITING) and is_exhausted(self._config.space, tried):

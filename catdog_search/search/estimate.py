@@ -1,4 +1,4 @@
-"""What a study will take, from a sample of its space."""
+"""Estimate of a study, from a sample of its space."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ _SAMPLE = 200
 
 @dataclass(frozen=True)
 class StudyEstimate:
-    """What a study's trials take, over a sample of its space and its recipes.
+    """Estimate of a study's trials, over a sample of its space and its recipes.
 
     Attributes:
-        parameters: Fewest, median and most weights of a network.
-        memory_bytes: Most that a training step takes, photos and libraries not counted.
-        seconds: Mean of a whole trial, were none stopped early; None where the speed of the device
-            isn't known.
-        too_large: Share of the sample that exceeds a limit.
+        parameters: Minimum, median and maximum number of a network's weights.
+        memory_bytes: Largest peak memory of a training step, in bytes; photos and libraries not
+            counted.
+        seconds: Mean duration of a trial, if none is stopped early, in s; None where the speed of
+            the device isn't known.
+        too_large: Share of the sample that exceeds a limit, 0 to 1.
     """
 
     parameters: tuple[int, int, int]

@@ -1,4 +1,4 @@
-"""What a study tells a listener while it runs."""
+"""Events that a running study sends to its listener."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Ready:
     """Worker to coordinator: Keras is imported, the device there.
 
     Attributes:
-        backend: Keras's.
-        device: What it computes on.
-        versions: Of Python and the packages that matter, by name.
-        product_rate: Floating-point operations a second of a large matrix product.
-        memory_bytes: That the worker may use.
-        concurrency: Workers that share the device.
+        backend: Keras backend.
+        device: Device that the worker computes on.
+        versions: Versions of Python and the packages that matter, by name.
+        product_rate: Rate of a large matrix product, in floating-point operations per second.
+        memory_bytes: Memory that the worker may use, in bytes.
+        concurrency: Number of workers that share the device, from 1.
     """
 
     backend: str
@@ -78,13 +78,13 @@ class StudyOpened:
 
 @dataclass(frozen=True)
 class Planned:
-    """What the study is estimated to take, now that the device is known.
+    """Estimate of the study, now that the device is known.
 
     Attributes:
-        estimate: Of its trials.
-        memory_bytes: That a worker may use.
-        execution: How trainings run on the device.
-        concurrency: Trials that train at once.
+        estimate: Estimate of its trials.
+        memory_bytes: Memory that a worker may use, in bytes.
+        execution: Execution of trainings on the device.
+        concurrency: Number of trials that train concurrently, from 1.
     """
 
     estimate: StudyEstimate
@@ -98,11 +98,11 @@ class TrialStarted:
     """A trial was handed to the worker.
 
     Attributes:
-        number: Of the trial.
-        varied: The searched params among its params.
+        number: Trial's number, from 0.
+        varied: Searched params among its params.
         recipe: Name of the recipe; None where the sampler proposed it.
-        attempt: 1, or more where earlier ones died.
-        epochs: At most so many.
+        attempt: Attempt's number, from 1; more where earlier ones died.
+        epochs: Largest number of epochs that it may train.
     """
 
     number: int

@@ -17,7 +17,7 @@ class StopRequest:
     The first signal asks; the second raises KeyboardInterrupt on the spot.
 
     Args:
-        timeout: Seconds from now, those in which the process stood still left out; None for no
+        timeout: Time from now, in s, without that in which the process stood still; None for no
             limit.
     """
 

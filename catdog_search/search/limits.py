@@ -1,4 +1,4 @@
-"""What a trial may use: estimated before it is built, watched while it runs."""
+"""Limits of a trial: estimated before it is built, watched while it runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from catdog_search.families.base import Cost, TrialParams
 from catdog_search.machine.memory import free_bytes
 from catdog_search.study.config import LimitsConfig, StudyConfig
 
-# Of the memory that is free when a study starts; the rest is for the coordinator and the system.
+# Share of the memory free at a study's start that workers may use; the rest is for the coordinator
+# and the system.
 FREE_SHARE = 0.9
 # Training reaches about this share of the rate of one large matrix product, on processors; on two
 # cores 0.60 to 0.92 (benchmarks/device.py). Speeds that were seen take its place.
 _EFFICIENCY = 0.7
-# Of a trial beside its steps: building, compiling, scoring, recording (benchmarks/trial.py).
+# Seconds of a trial beside its steps: building, compiling, scoring, recording
+# (benchmarks/trial.py).
 _FIXED_S = 3.0
 
 
@@ -25,8 +27,8 @@ class TooLarge:
     """A limit that a trial would exceed.
 
     Attributes:
-        excess: Above 0: the logarithm of estimate over limit, so that the sampler sees how far.
-        text: What was estimated, and the limit.
+        excess: Natural logarithm of estimate over limit, above 0, so that the sampler sees how far.
+        text: Estimate and limit, for people.
     """
 
     excess: float
@@ -35,12 +37,13 @@ class TooLarge:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a trial is estimated to take.
+    """Estimate of the resources that a trial takes.
 
     Attributes:
-        parameters: Weights.
-        memory_bytes: Peak of a step, without photos and libraries.
-        seconds: Of all its epochs; None while the device's speed isn't known.
+        parameters: Number of the network's weights.
+        memory_bytes: Peak memory of a training step, in bytes; photos and libraries not counted.
+        seconds: Duration of the trial with all its epochs, in s; None while the device's speed
+            isn't known.
     """
 
     parameters: int
@@ -52,9 +55,9 @@ class Limits:
     """The limits of a study's trials in one worker after another.
 
     Args:
-        config: Of the study.
-        photos: Of train.
-        memory_bytes: That a worker may use.
+        config: Study's configuration.
+        photos: Number of photos in train.
+        memory_bytes: Memory that a worker may use, in bytes.
     """
 
     def __init__(self, config: StudyConfig, photos: int, memory_bytes: int) -> None:
@@ -70,8 +73,8 @@ class Limits:
         """Take in what the worker measured.
 
         Args:
-            product_rate: Floating-point operations a second of a large matrix product.
-            memory_bytes: Of the device, where it has its own.
+            product_rate: Rate of a large matrix product, in floating-point operations per second.
+            memory_bytes: Device's own memory, in bytes; None where it has none.
         """
         self._rough_rate = product_rate * _EFFICIENCY
         self._device_bytes = memory_bytes
@@ -80,8 +83,8 @@ class Limits:
         """Hold for another worker; speeds that were seen on another device don't count there.
 
         Args:
-            device: Its name.
-            memory_bytes: That the worker may use.
+            device: Device's name.
+            memory_bytes: Memory that the worker may use, in bytes.
         """
         if device != self._device:
             self._rates = []
@@ -101,7 +104,7 @@ class Limits:
         return registry.family_of(trial).cost(trial, self._config.weights)
 
     def estimate(self, trial: TrialParams) -> Estimate:
-        """What a trial would take."""
+        """Estimate the resources that a trial would take."""
         cost = self._cost(trial)
         epochs = self._epochs(trial)
         whole = epochs - trial.light_epochs(epochs) * (1 - trial.light_share)

@@ -14,15 +14,15 @@ Remake = Callable[[], Dataset]
 
 
 class Photos:
-    """What the trials of a study train on.
+    """Photos that the trials of a study train on.
 
     Nobody evicts it from the cache while this object lives; only somebody who removes files by hand
     can, or a disk that damages them.
 
     Args:
-        dataset: Packed, at the study's own image size.
-        remake: Packs it again; None where that can't be done.
-        notify: Told when it has to be.
+        dataset: Packed photos, at the study's own image size.
+        remake: Function that packs them again; None where that can't be done.
+        notify: Callback for the notice that they are packed again.
     """
 
     def __init__(self, dataset: Dataset, remake: Remake | None, notify: Listener) -> None:
@@ -35,7 +35,7 @@ class Photos:
 
         Args:
             image_size: Side in pixels.
-            lost: Whether whoever read them found them gone or damaged.
+            lost: Whether a reader found them gone or damaged.
 
         Raises:
             StateError: They are gone, and can't be made again.
@@ -48,7 +48,7 @@ class Photos:
         return dataclasses.replace(self._dataset, image_size=image_size)
 
     def draw(self, draw: Callable[[Dataset], None]) -> None:
-        """Draw with the photos at the study's own image size; where there are none, say so."""
+        """Plot with the photos at the study's own image size; where there are none, say so."""
         side = self._dataset.image_size
         try:
             try:

@@ -1,6 +1,6 @@
-"""From what a call asks for to what a study runs with; whoever runs one calls `prepare` first.
+"""Prepare a call: from its request to the arguments of `run_study`.
 
-What can't be is refused here, before minutes of packing.
+A request that can't be met is refused here, before minutes of packing.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """What a call asks for; None leaves it to what the study remembers, else to its file.
+    """Request of a call; None leaves a choice to what the study remembers, else to its file.
 
     Attributes:
         study: Name or path of a study file; or a study that is checked already.
-        state: Where the study is kept.
+        state: State folder that keeps the study.
         data: Folder or zip of photos.
-        subset: Photos of train to use, at least 2.
-        labels: What labels are read from: `folders`, `names` or the path of a CSV file.
-        classes: `FOUND[=OURS],…`, see `text.chosen_classes`.
+        subset: Number of photos of train to use, from 2.
+        labels: Source of the labels: `folders`, `names` or the path of a CSV file.
+        classes: Class names as `FOUND[=OURS],…`, see `text.chosen_classes`.
         keep_splits: Whether photos stay in the split that their folder is named after.
-        duplicates: Which photos stay in one split.
-        weights: Of a backbone: `imagenet`, `none`, or the path of a Keras weights file.
-        trials: Finished trials wanted, those of earlier calls and recipes included.
-        timeout: Seconds that the call may take.
-        seeds: Times each recipe is trained, each time on another seed.
-        concurrency: Trials that train at once.
+        duplicates: Kind of duplicates that stay in one split.
+        weights: Backbone's weights: `imagenet`, `none`, or the path of a Keras weights file.
+        trials: Number of finished trials wanted, from 1, those of earlier calls and recipes
+            included.
+        timeout: Time that the call may take, in s.
+        seeds: Number of seeds that each recipe is trained on, from 1.
+        concurrency: Number of trials that train concurrently, from 1.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        forced: What is forced of how trainings run on the device.
+        forced: Forced choices of how trainings run on the device.
     """
 
     study: str | StudyConfig
@@ -68,13 +69,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that `run_study` takes, but for who listens.
+    """Arguments of `run_study`, but for its listener.
 
     Attributes:
-        config: The study, with this call's choices.
-        dataset: Its photos, packed at every image size of its space.
-        state: Where it is kept; the folder is there.
-        options: Of this call.
+        config: Study's configuration, with this call's choices.
+        dataset: Study's photos, packed at every image size of its space.
+        state: State folder that keeps the study; it exists.
+        options: Options of this call.
     """
 
     config: StudyConfig
@@ -92,8 +93,8 @@ def prepare(request: Request, say: Say) -> Prepared:
     """Find and check a study, and pack its photos.
 
     Args:
-        request: What is asked for.
-        say: Told what a user should know, a line each.
+        request: Request of the call.
+        say: Callback for what a user should know, a line each.
 
     Raises:
         BackendError: There is no backend, or it can't do what is forced.

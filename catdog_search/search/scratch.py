@@ -1,4 +1,4 @@
-"""What a study leaves in its scratch folder while it runs: a lock, and checkpoints of trials."""
+"""A study's scratch folder while it runs: a lock, and checkpoints of trials."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def lock_path(scratch: Path) -> Path:
 
 
 def checkpoint_path(scratch: Path, number: int) -> Path:
-    """Where a trial's training is saved."""
+    """The file that a trial's training is saved to."""
     return scratch / f"trial-{number:04d}.checkpoint.npz"
 
 

@@ -58,20 +58,20 @@ Turns = Generator[Worker, None, _T]
 
 @dataclass(frozen=True)
 class Setting:
-    """What all trials of a call have in common.
+    """Settings that all trials of a call have in common.
 
     Attributes:
-        config: Of the study.
-        study: In Optuna.
-        photos: That they train on.
-        store: MLflow's.
-        scratch: The study's folder for what doesn't last.
-        weights_id: Of the study's weights; None where none are loaded.
-        proposer: Of their params.
-        workers: Where their workers come from.
-        record: Of their outcomes.
-        notify: Told of everything that happens.
-        stop: Says whether to stop.
+        config: Study's configuration.
+        study: Optuna study.
+        photos: Photos that they train on.
+        store: MLflow store that they are logged to.
+        scratch: Study's folder for temporary files.
+        weights_id: Id of the study's weights; None where none are loaded.
+        proposer: Proposer of their params.
+        workers: Backend that starts their workers.
+        record: Record of their outcomes.
+        notify: Callback for every event.
+        stop: Request to stop, by signal or timeout.
     """
 
     config: StudyConfig
@@ -91,10 +91,10 @@ class TurnTaking:
     """Lets several generators of turns go on, each when the worker it waits for has something.
 
     Args:
-        workers: Where the workers come from.
+        workers: Backend that starts the workers.
 
     Attributes:
-        busy: Slots whose turns aren't over.
+        busy: Generators whose turns aren't over, by slot.
     """
 
     def __init__(self, workers: WorkerBackend) -> None:
@@ -131,15 +131,14 @@ class Slot:
     """A place for a worker, with the trial that it trains.
 
     Args:
-        setting: Of the call.
-        limits: Of its trials, which hold for one worker after another.
-        learned: Told what a worker says of itself when it is ready; returns how and where trials
-            train in it.
+        setting: Settings of the call.
+        limits: Limits of its trials, which hold for one worker after another.
+        learned: Callback for a worker that is ready; returns how and where trials train in it.
 
     Attributes:
-        limits: Of its trials.
-        params_key: Of the params that are trained here; None between trials.
-        number: Of the trial, likewise.
+        limits: Limits of its trials.
+        params_key: Key of the params that are trained here; None between trials.
+        number: Number of the trial that is trained here, from 0; None between trials.
     """
 
     def __init__(
@@ -210,8 +209,8 @@ class Slot:
         """Train one trial and record its outcome.
 
         Args:
-            trial: Of the study, RUNNING.
-            view: The study as it stands.
+            trial: Study's trial, RUNNING.
+            view: Study as it stands.
             tried: Keys of the params that are over or train elsewhere at this moment.
 
         Raises:

@@ -1,4 +1,4 @@
-"""What a tracking URI names, and whether that can be used here: asked before anything starts."""
+"""Whether the store that a tracking URI names can be used here, before anything starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from catdog_search.redact import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _OTHERS = ("sqlite", "http", "https", "file", "databricks", "databricks-uc", "uc")
-# What to install for a module that SQLAlchemy wants, where the names differ.
+# Packages to install for a module that SQLAlchemy imports, where the names differ.
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -19,7 +19,7 @@ _PACKAGES = {
 
 
 def require_usable(uri: str) -> None:
-    """Refuse what can't be a store here.
+    """Refuse a URI that can't be a store here.
 
     Raises:
         StateError: Its scheme is unknown, its driver isn't installed, or it is no address.

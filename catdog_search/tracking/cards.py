@@ -1,4 +1,4 @@
-"""What goes to MLflow and comes back from it, as rows of our own."""
+"""Rows of our own for what MLflow records and returns."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataCard:
-    """What MLflow is told of a dataset.
+    """Facts about a dataset, for MLflow.
 
     Attributes:
-        kind: `folder`, `zip` or `synthetic`.
+        kind: Kind of source: `folder`, `zip` or `synthetic`.
         digest: Full dataset digest.
-        location: Where the photos were read.
-        notice: What has to be said of them; empty for photos.
+        location: Location that the photos were read from.
+        notice: Notice that they are synthetic; empty for real photos.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class DataCard:
     notice: str = ""
 
     def tags(self) -> dict[str, str]:
-        """Of a run that used it."""
+        """Tags of a run that used it."""
         tags = {words.DATA_KIND: self.kind, words.DATA_LOCATION: self.location}
         return {**tags, words.DATA_NOTICE: self.notice} if self.notice else tags
 
@@ -40,9 +40,9 @@ class Environment:
     """Where and how trials train.
 
     Attributes:
-        backend: Keras's.
-        device: Its name, for people.
-        execution: How a training runs on it, for people.
+        backend: Keras backend.
+        device: Device's name, for people.
+        execution: Execution of a training on it, for people.
     """
 
     backend: str
@@ -50,25 +50,25 @@ class Environment:
     execution: str
 
     def tags(self) -> dict[str, str]:
-        """Of a run there."""
+        """Tags of a run there."""
         return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class StudyCard:
-    """What MLflow is told of a study when it starts or goes on.
+    """Facts about a study that starts or goes on, for MLflow.
 
     Attributes:
-        params: The same at every start, or MLflow refuses.
-        purpose: What it is to find out.
-        commit: Of the code that runs.
-        data: Its photos.
-        environment: Of its first worker.
+        params: Study's params by name, the same at every start, or MLflow refuses.
+        purpose: Purpose that the study file states.
+        commit: Git commit of the code that runs, or `none`.
+        data: Facts about its dataset.
+        environment: Environment of its first worker.
         file: Text of the study file.
-        versions: Of Python and the packages that matter, by name.
-        audit: What was noticed about the photos.
+        versions: Versions of Python and the packages that matter, by name.
+        audit: Findings about the photos.
         left_out: Files that could not be used, with reasons.
-        splits: Photos by split, see `Manifest.hashes`.
+        splits: Hashes of the photos by split, see `Manifest.hashes`.
     """
 
     params: Mapping[str, Any]
@@ -85,18 +85,18 @@ class StudyCard:
 
 @dataclass(frozen=True)
 class TrialCard:
-    """What MLflow is told of a trial, or of its next attempt, before it trains.
+    """Facts about a trial, or its next attempt, before it trains, for MLflow.
 
     Attributes:
-        number: Of the trial.
-        params: With all defaults.
-        network: Its family.
-        seed: Of the trial.
-        attempt: From 1.
-        recipe: Name of the recipe that it is of; None where the sampler proposed it.
-        data: Its photos.
-        environment: Where it trains.
-        previous: Run of the attempt before; None where there is none.
+        number: Trial's number, from 0.
+        params: Trial's params by name, with all defaults.
+        network: Name of its network family.
+        seed: Trial's seed, 0 to 2**31 - 1.
+        attempt: Attempt's number, from 1.
+        recipe: Name of its recipe; None where the sampler proposed it.
+        data: Facts about its dataset.
+        environment: Environment that it trains in.
+        previous: Run id of the attempt before; None where there is none.
     """
 
     number: int
@@ -110,7 +110,7 @@ class TrialCard:
     previous: str | None
 
     def tags(self) -> dict[str, str]:
-        """Of its run."""
+        """Tags of its run."""
         optional = {words.RECIPE: self.recipe, words.PREVIOUS_ATTEMPT: self.previous}
         return {
             words.SEED: str(self.seed),
@@ -128,12 +128,12 @@ class TrialRun:
     """The run of a trial, or of an attempt that died, as MLflow keeps it.
 
     Attributes:
-        run_id: MLflow's.
-        status: MLflow's.
-        trial: Number of the trial, as text; None where it doesn't say.
-        state: Optuna's state of the trial, as the run says.
-        objective: Last value of the objective; None where there is none.
-        rank: As the run says, from 1; None where it has none.
+        run_id: Run's id.
+        status: Run's status, as MLflow spells it.
+        trial: Trial's number, as text; None where the run doesn't say.
+        state: Trial's state in Optuna, as the run says; None where it doesn't.
+        objective: Objective's last value; None where there is none.
+        rank: Trial's rank, as text of 4 digits or more, from 1; None where it has none.
     """
 
     run_id: str
@@ -145,7 +145,7 @@ class TrialRun:
 
     @classmethod
     def of(cls, run: Run) -> TrialRun:
-        """What MLflow's own object says."""
+        """The row of MLflow's own object."""
         tags = run.data.tags
         return cls(
             run_id=str(run.info.run_id),

@@ -23,8 +23,8 @@ class RetryingClient:
     worked and its answer been lost.
 
     Args:
-        client: MLflow's.
-        retry: Calls it.
+        client: MLflow client.
+        retry: Retry that makes every call.
     """
 
     def __init__(self, client: MlflowClient, retry: Retry) -> None:

@@ -1,4 +1,4 @@
-"""What lies below a state's own artifacts, and the refusal of all else."""
+"""Paths below a state's own artifacts, and the refusal of all others."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
     """Whether a location doesn't even say that it is its owner's, below a state's artifacts.
 
     Args:
-        artifacts: The state's own.
-        location: Of artifacts, as MLflow keeps it.
+        artifacts: State's own folder of artifacts.
+        location: Location of artifacts, as MLflow keeps it.
         owner: Id of the run or model, which its folder is named after; empty for an experiment's.
     """
     path = local_path(location)
@@ -42,10 +42,10 @@ def require_below(artifacts: Path, location: str, *inside: str, owner: str = "")
     """Refuse a place outside of a state's own artifacts, before anything happens there.
 
     Args:
-        artifacts: The state's own.
-        location: Of artifacts, as MLflow keeps it.
-        inside: A path below it.
-        owner: As of `is_stray`.
+        artifacts: State's own folder of artifacts.
+        location: Location of artifacts, as MLflow keeps it.
+        inside: Parts of a path below it.
+        owner: Id of the run or model, as in `is_stray`.
 
     Returns:
         The file or folder that is meant.
@@ -88,6 +88,6 @@ def _unlinked(link: Path) -> str:
 
 
 def copy_here(path: Path, to: Path) -> str:
-    """What brings files that lie outside to their place."""
+    """The command that brings files that lie outside to their place."""
     made = f"mkdir -p {shlex.quote(str(to.parent))}"
     return f"copy them here: `{made} && cp -a {shlex.quote(str(path))} {shlex.quote(str(to))}`"

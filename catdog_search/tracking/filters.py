@@ -9,8 +9,8 @@ def equals(field: str, value: str) -> str:
     """The condition that a field has a value, whatever characters that has.
 
     Args:
-        field: As MLflow names it, with the backticks that it needs.
-        value: Text of anybody's.
+        field: Field's name in MLflow, with the backticks that it needs.
+        value: Value that the field has; any text.
 
     Raises:
         StateError: The value holds both kinds of quote, of which MLflow has no way to write it.

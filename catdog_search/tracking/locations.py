@@ -29,7 +29,7 @@ _COLUMNS = (
     ("workspaces", "default_artifact_root"),
     ("workspaces", "trace_archival_location"),
 )
-# Tags that are one.
+# Tag of a trace that holds a location too.
 _TRACE_LOCATION = "mlflow.artifactLocation"
 # MLflow's number for a model that is whole.
 _READY = 2
@@ -41,11 +41,11 @@ _WAIT_S = 60
 
 @dataclass(frozen=True)
 class Move:
-    """From where to where a state went.
+    """Move of a state folder.
 
     Attributes:
-        places: Where it was.
-        root: Where it is.
+        places: Former folders of the state.
+        root: Folder of the state now.
     """
 
     places: Sequence[Path]
@@ -93,12 +93,12 @@ def rewrite(store: sa.URL, move: Move, uids: Mapping[str, str]) -> int:
     """Let a store name the files of a state where they are now, all of them or none.
 
     Args:
-        store: A database of MLflow's.
-        move: Of the state.
-        uids: Of studies that get another one: their runs are told.
+        store: URL of a database of MLflow's.
+        move: Move of the state.
+        uids: New ids of studies, by old id; the tags of their runs are rewritten.
 
     Returns:
-        Locations that changed.
+        Number of locations that changed.
 
     Raises:
         StateError: The store doesn't open, or can't be written.
@@ -146,10 +146,10 @@ def place_experiment(store: sa.URL, name: str, location: str, *, in_use: bool) -
     """Let an experiment keep its artifacts elsewhere.
 
     Args:
-        store: A database of MLflow's.
-        name: Of the experiment.
-        location: Of the artifacts of its later runs.
-        in_use: Whether one that has runs or models too.
+        store: URL of a database of MLflow's.
+        name: Experiment's name.
+        location: Location of the artifacts of its later runs.
+        in_use: Whether that includes an experiment that has runs or models.
 
     Returns:
         Whether that was done.
@@ -222,11 +222,11 @@ def enter_model(
     """Let a store know a logged model whose files are there, and where they are.
 
     Args:
-        store: A database of MLflow's.
-        model_id: That it had.
-        experiment_id: Of its study.
-        run_id: That made it.
-        location: Of its files.
+        store: URL of a database of MLflow's.
+        model_id: Id that the model had.
+        experiment_id: Id of its study's experiment.
+        run_id: Id of the run that made it.
+        location: Location of its files.
     """
     now = int(time.time() * 1000)
     row = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _RUN = "run:"
-# What is read of a logged model, which MLflow's Keras flavour writes there.
+# Files of a logged model that are read, where MLflow's Keras flavour writes them.
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
 # Ours has 2 KB; YAML is slow to read.
 _MOST_SAID_BYTES = 100_000
@@ -39,12 +39,13 @@ class Loaded:
     """A model as MLflow keeps it.
 
     Attributes:
-        model: uint8 RGB (batch, any height, any width, 3) -> probability of class 1 (batch, 1).
-        uri: MLflow's, for people.
-        run_id: Of the trial that trained it, as the store says.
-        class_names: Index 1 is positive.
-        image_size: Side that it resizes to.
-        batch_size: Photos that it is shown at once.
+        model: Network: uint8 RGB (batch, any height, any width, 3) -> probability of class 1
+            (batch, 1).
+        uri: Model's URI in MLflow, for people.
+        run_id: Run id of the trial that trained it, as the store says.
+        class_names: Class names, by index; index 1 is positive.
+        image_size: Side that it resizes photos to, in pixels.
+        batch_size: Number of photos in a batch, from 1.
     """
 
     model: keras.Model
@@ -59,7 +60,7 @@ class LoggedModels:
     """The models that a store keeps, and what their studies have looked at.
 
     Args:
-        store: Which.
+        store: MLflow store that keeps them.
 
     Raises:
         StateError: It doesn't open.
@@ -85,8 +86,8 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     """Load a model: what `models.loading` takes, and nothing else that lies beside it.
 
     Args:
-        client: Of the store.
-        name: `NAME` or `NAME@alias` or `NAME/version` in the registry, or `run:ID`.
+        client: Client of the store.
+        name: Model's name: `NAME`, `NAME@alias` or `NAME/version` in the registry, or `run:ID`.
 
     Raises:
         StateError: There is none, it can't be loaded, or it is not one of ours.
@@ -113,7 +114,7 @@ def require_ours(uri: str) -> None:
     """Refuse a model that doesn't say of itself what ours say; its network isn't looked at.
 
     Args:
-        uri: MLflow's.
+        uri: Model's URI in MLflow.
 
     Raises:
         ValueError: It doesn't, or its files are not its own.
@@ -140,19 +141,19 @@ class _Files:
     """Files of a logged model, one by one: what else there is stays where it is.
 
     Attributes:
-        repository: MLflow's, of the model.
-        folder: Where they are downloaded to.
+        repository: MLflow's artifact repository of the model.
+        folder: Folder that they are downloaded to.
     """
 
     repository: Any
     folder: Path
 
     def path(self, name: str, most_bytes: int) -> Path:
-        """Of one file.
+        """Path of one file.
 
         Args:
-            name: Within the model.
-            most_bytes: That it may have.
+            name: File's path within the model.
+            most_bytes: Largest size that it may have, in bytes.
 
         Raises:
             ValueError: It is too large, or lies elsewhere.
@@ -216,7 +217,7 @@ def _image_size(said: Any) -> int:
 
 
 def _run_id(client: MlflowClient, repository: Any, uri: str) -> str:
-    """Of the run that logged a model, as the store says: a file could name any run.
+    """Id of the run that logged a model, as the store says: a file could name any run.
 
     Raises:
         ValueError: None did.

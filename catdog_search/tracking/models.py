@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
-# What makes a folder a model.
+# File that makes a folder a model.
 MODEL_FILE = "MLmodel"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
@@ -46,13 +46,13 @@ def log_model(
     """Log the exported model of a run; returns its model id.
 
     Args:
-        client: Of the store, to which MLflow's module-level functions point too.
-        run_id: The trial's run.
-        model: Uncompiled, so that no optimizer state is stored with it.
+        client: Client of the store, to which MLflow's module-level functions point too.
+        run_id: Id of the trial's run.
+        model: Uncompiled network, so that no optimizer state is stored with it.
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
-        example: uint8 RGB photos (n, height, width, 3), kept as an example of the input.
-        retry: Tries again what waiting helps; what the try before left is removed.
+        example: Photos kept as an example of the input, uint8 RGB (n, height, width, 3).
+        retry: Retry of the call; what a failed try left is removed before the next.
 
     Raises:
         StateError: Its files would lie outside of the state's own artifacts.
@@ -144,14 +144,14 @@ def delete_model(client: Client, model: LoggedModel) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """What there is of a model that should be kept.
+    """Standing of a model that should be kept.
 
     Attributes:
-        kind: `there`; `unlisted`, where MLflow doesn't say where its files are; `gone`, where
-            there certainly are none; `unknown`, where that can't be seen.
-        where: Its files are, or should be; a location of MLflow's.
-        reason: Why it is unknown; empty otherwise.
-        cure: What lets it be seen; empty otherwise.
+        kind: State of its files: `there`; `unlisted`, where MLflow doesn't say where they are;
+            `gone`, where there certainly are none; `unknown`, where that can't be seen.
+        where: Location that its files have, or should have, as MLflow keeps it.
+        reason: Reason why it is unknown; empty otherwise.
+        cure: Step that lets it be seen, for people; empty otherwise.
     """
 
     kind: Literal["there", "unlisted", "gone", "unknown"]
@@ -176,7 +176,8 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
         if found.kind == "there":
             return replace(found, kind="unlisted")
     if found.kind == "gone":
-        # What is said to lie outside, or was left behind when the state was moved or copied.
+        # Files that are said to lie outside, or were left behind when the state was moved or
+        # copied.
         left = [path, *(place / ARTIFACTS / inside for place in _places(store.artifacts.parent))]
         for at in (at for at in left if at is not None and (at / MODEL_FILE).exists()):
             reason = f"its files are outside of this state, in {at}"
@@ -185,7 +186,7 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
 
 
 def _places(root: Path) -> tuple[Path, ...]:
-    """Where a state was before, and of what it is a copy."""
+    """Former folders of a state, and those of the state that it is a copy of."""
     found = identity.read(root)
     return (*found.former, *found.origins) if found else ()
 

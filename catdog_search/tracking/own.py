@@ -23,7 +23,7 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
 
     Args:
         uri: MLflow's tracking URI.
-        artifacts: The state's own folder of artifacts; None where a server decides, whose they are.
+        artifacts: State's own folder of artifacts; None where a server decides, whose they are.
     """
 
     def __init__(self, uri: str, artifacts: Path | None) -> None:
@@ -49,8 +49,8 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
 
         Args:
             owner: Id of the run or model.
-            location: Of its artifacts, as MLflow keeps it.
-            folder: In it.
+            location: Location of its artifacts, as MLflow keeps it.
+            folder: Folder in it; None for all of it.
 
         Raises:
             StateError: It lies outside of the state's own artifacts.
@@ -69,8 +69,8 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
         """Refuse a place outside of the state's own artifacts, before anything happens there.
 
         Args:
-            location: Of artifacts, as MLflow keeps it.
-            inside: A path below it.
+            location: Location of artifacts, as MLflow keeps it.
+            inside: Parts of a path below it.
             owner: Id of the run or model whose it is; empty for an experiment's.
 
         Raises:

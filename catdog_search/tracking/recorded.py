@@ -1,4 +1,4 @@
-"""What MLflow keeps of a trial that was trained: its curves, and what val was taken for."""
+"""A trained trial as MLflow keeps it: its curves, and its predictions on val."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What MLflow keeps of a trial that its figures are drawn from.
+    """Curves and predictions of a trial, from which its figures are plotted.
 
     Attributes:
-        history: Metrics of every epoch.
-        best_epoch: Whose weights were kept; None where no epoch's were.
-        predictions: Of val; None where the run has none.
+        history: Metrics of every epoch, by name.
+        best_epoch: Epoch whose weights were kept, from 0; None where no epoch's were.
+        predictions: Predictions on val; None where the run has none.
     """
 
     history: list[dict[str, float]]
@@ -33,7 +33,7 @@ class TrialReader:
     """Reads what MLflow keeps of trials.
 
     Args:
-        store: Where it does.
+        store: MLflow store to read from.
 
     Raises:
         StateError: The store doesn't open.
@@ -43,19 +43,19 @@ class TrialReader:
         self._client = store.client()
 
     def recorded(self, run_id: str) -> Recorded:
-        """What the figures of a trial are drawn from."""
+        """Curves and predictions that a trial's figures are plotted from."""
         return recorded(self._client, run_id)
 
 
 def recorded(client: MlflowClient, run_id: str) -> Recorded:
-    """Read what a trial's figures are drawn from."""
+    """Read the curves and predictions that a trial's figures are plotted from."""
     kept = client.get_run(run_id).data.metrics.get(words.BEST_EPOCH)
     best_epoch = None if kept is None else int(kept)
     return Recorded(metric_history(client, run_id), best_epoch, load_val(client, run_id))
 
 
 def metric_history(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
-    """What a trial logged after each epoch, from epoch 0; empty where it logged nothing."""
+    """Metrics that a trial logged after each epoch, from 0; empty where it logged nothing."""
     epochs: dict[int, dict[str, float]] = {}
     for name in client.get_run(run_id).data.metrics:
         if "/" in name or name in words.AT_THE_END:

@@ -21,10 +21,10 @@ class Registered:
     """A model version under its alias.
 
     Attributes:
-        uri: `models:/<name>@champion`.
-        version: Of the registered model.
-        created: False where this model was registered before.
-        previous: Version that held the alias before, None where none did.
+        uri: Model's URI, `models:/<name>@champion`.
+        version: Version of the registered model, from 1.
+        created: Whether this call registered it; False where that was done before.
+        previous: Version that held the alias before, from 1; None where no other did.
     """
 
     uri: str

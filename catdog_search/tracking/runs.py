@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
 
 _PAGE = 1000
-# What MLflow's table of runs shows as their source.
+# Source that MLflow's table of runs shows.
 _SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
 
 
@@ -51,17 +51,18 @@ class StudyRuns:
     """The runs of one study.
 
     Args:
-        store: Where they are.
-        client: Of the store.
-        study: The study's name, also the experiment's.
-        uid: Tells this study from one of the same name in another state folder, or an older one.
-        experiment_id: Of the experiment.
-        parent_id: Of the study's own run.
-        retry: Makes every call of the client; None makes each once.
+        store: MLflow store that keeps them.
+        client: Client of the store.
+        study: Study's name, also the experiment's.
+        uid: Study's unique id, unlike that of one of the same name in another state folder, or of
+            an older one.
+        experiment_id: Id of the experiment.
+        parent_id: Id of the study's own run.
+        retry: Retry that makes every call of the client; None makes each once.
 
     Attributes:
-        parent_id: Of the study's own run.
-        uri: Where they are, without secrets.
+        parent_id: Id of the study's own run.
+        uri: Tracking URI of the store, without secrets.
     """
 
     def __init__(
@@ -88,10 +89,10 @@ class StudyRuns:
         """The runs of a study; its experiment and its own run are made where they are absent.
 
         Args:
-            store: Where they are.
-            study: The study's name.
-            uid: Its own.
-            retry: Makes every call to the store; None makes each once.
+            store: MLflow store that keeps them.
+            study: Study's name.
+            uid: Study's unique id.
+            retry: Retry that makes every call to the store; None makes each once.
 
         Raises:
             StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
@@ -245,10 +246,10 @@ class StudyRuns:
         """Open a run for a trial that is over and has none any more; returns its id.
 
         Args:
-            number: Of the trial.
-            params: As far as they are known.
-            digest: Of its dataset.
-            curves: Metrics by epoch.
+            number: Trial's number, from 0.
+            params: Trial's params by name, as far as they are known.
+            digest: Digest of its dataset.
+            curves: Metrics by epoch, from 0.
         """
         tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
         run_id = self._open_trial(number, params, tags)
@@ -313,10 +314,10 @@ class StudyRuns:
         """Close the run of a trial that is over.
 
         Args:
-            run_id: Of the run.
-            state: Optuna's.
-            ending: How it ended.
-            reason: In a line; None or empty where it needs none.
+            run_id: Run's id.
+            state: Trial's state, as Optuna spells it.
+            ending: Kind of end.
+            reason: Reason, in one line; None or empty where it needs none.
         """
         tags = {words.TRIAL_STATE: state, words.ENDING: ending.value}
         if reason:
@@ -332,7 +333,7 @@ class StudyRuns:
         self._client.restore_run(run_id)
 
     def log_scores(self, run_id: str, objective: float, scores: Mapping[str, float]) -> None:
-        """Log what a trial came to."""
+        """Log a trial's final metrics."""
         log_metrics(self._client, run_id, final_metrics(objective, scores), step=0)
 
     def overwrite_objective(self, run_id: str, value: float) -> None:
@@ -347,11 +348,11 @@ class StudyRuns:
         return found >= {f"{words.FIGURES}/{name}" for name in TRIAL_FIGURES}
 
     def recorded(self, run_id: str) -> Recorded:
-        """What the figures of a trial are drawn from."""
+        """Curves and predictions that a trial's figures are plotted from."""
         return recorded(self._client, run_id)
 
     def log_figures(self, run_id: str, title: str, seen: Recorded, dataset: Dataset) -> None:
-        """Draw and keep the figures of a trial whose predictions are there."""
+        """Plot and log the figures of a trial whose predictions are there."""
         assert seen.predictions is not None
         kept = (seen.history, seen.best_epoch, seen.predictions)
         log_figures(self._client, run_id, title, *kept, dataset)
@@ -376,7 +377,7 @@ class StudyRuns:
         """Tag children with their rank, from 1; those that have none any more lose it.
 
         Args:
-            ranks: By run id.
+            ranks: Ranks by run id, from 1.
         """
         for run in self.trials():
             # Padded, because the user interface sorts tags as text.
@@ -390,7 +391,7 @@ class StudyRuns:
         """Keep the study's figures and its table of trials on the parent."""
         keep_figures(self._client, self.parent_id, figures)
         rows = [list(row) for row in zip(*table.values(), strict=True)]
-        # Not log_table, which would append; the tag is what makes the interface draw a table.
+        # Not log_table, which would append; the tag is what makes the interface show a table.
         text = json.dumps({"columns": list(table), "data": rows})
         self._client.log_text(self.parent_id, text, words.TRIALS_FILE)
         as_table = json.dumps([{"path": words.TRIALS_FILE, "type": "table"}])
@@ -398,12 +399,12 @@ class StudyRuns:
 
 
 class Trash:
-    """What of a study lies in MLflow's trash: its experiment, or the run of the study.
+    """Part of a study in MLflow's trash: its experiment, or the run of the study.
 
     Args:
-        store: Where to look.
-        study: Its name, also the experiment's.
-        parent_id: The study's run; None where it isn't known.
+        store: MLflow store to look in.
+        study: Study's name, also the experiment's.
+        parent_id: Id of the study's own run; None where it isn't known.
 
     Raises:
         StateError: The store doesn't open.
@@ -417,7 +418,7 @@ class Trash:
         self._experiment_id = found.experiment_id if deleted else None
 
     def holds(self) -> str | None:
-        """What is there, for people; None where nothing is."""
+        """Name of what is there, for people; None where nothing is."""
         if self._experiment_id:
             return f"experiment {self._experiment_id}"
         if self._parent_id and _run_in_trash(self._client, self._parent_id):
@@ -449,7 +450,7 @@ def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
 
 
 def _storable(text: str) -> str:
-    """What any database takes, and no secret: lines of text."""
+    """Text that any database takes, without secrets; lines stay lines."""
     return "\n".join(map(printable, redact(text).split("\n")))
 
 

@@ -41,7 +41,7 @@ _VARIABLE = "MLFLOW_TRACKING_URI"
 # Where MLflow's client looks for them.
 _USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
 _VERSION = re.compile(r"\d+\.\d+")
-# Of MLflow's own client, which waits without a word: `Retry` does it aloud.
+# Retries and timeout of MLflow's own client, which waits in silence: `Retry` says so.
 _HTTP_RETRIES, _HTTP_TIMEOUT_S = 0, 60
 # The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server,
 # of which a call may ask several things.
@@ -55,7 +55,7 @@ class Store:
     Attributes:
         uri: MLflow's tracking URI; a server's holds no credentials, a database's may.
         artifacts: Folder for the artifacts of new experiments; None where a server decides.
-        credentials: User and password of a server, where its address named them.
+        credentials: User and password of a server, where its address names them; else None.
     """
 
     uri: str
@@ -92,7 +92,7 @@ class Store:
 
     @property
     def about(self) -> str:
-        """What it is, for people."""
+        """The store's name, for people."""
         return f"MLflow store {self.shown}"
 
     def client(self, retry: Retry | None = None, *, make: bool = True) -> Client:
@@ -101,8 +101,8 @@ class Store:
         Also points MLflow's module-level functions here, which model flavours use.
 
         Args:
-            retry: Makes every call; None makes each once.
-            make: Whether it is made where it is absent; a worker finds one that was made.
+            retry: Retry that makes every call; None makes each once.
+            make: Whether the store is made where it is absent; a worker finds one that was made.
 
         Raises:
             StateError: The store doesn't open, or the state folder is gone. The client's calls
@@ -199,8 +199,8 @@ class Store:
         """Let an experiment keep its artifacts among the state's own.
 
         Args:
-            name: Of the experiment.
-            in_use: Whether one that has runs or models too.
+            name: Experiment's name.
+            in_use: Whether that includes an experiment that has runs or models.
 
         Returns:
             Whether that was done.
@@ -332,7 +332,7 @@ def _server_address(given: str) -> Address:
 
 
 def _credentials(address: Address) -> tuple[str, str] | None:
-    """Those of an address; one that names a user alone takes the password of the environment."""
+    """Credentials of an address; a user alone takes the password of the environment."""
     if address.user is None:
         return None
     password = address.password or os.environ.get(_PASSWORD)
@@ -389,7 +389,7 @@ def _require_mlflow(store: Store) -> None:
 
 
 def _probe(uri: str) -> None:
-    """Find out at once that a server is away; MLflow's client would retry for minutes."""
+    """Find out early that a server is away; MLflow's client would retry for minutes."""
     try:
         open_url(below(uri, "health"), _PROBE_S, authorization=_authorization()).close()
     except urllib.error.HTTPError:
@@ -399,7 +399,7 @@ def _probe(uri: str) -> None:
 
 
 def _authorization() -> str:
-    """What MLflow's client sends, by the same order; empty where the environment names nobody."""
+    """The header that MLflow's client sends, by the same order; empty without credentials."""
     user, password, token = (os.environ.get(name) for name in (_USER, _PASSWORD, _TOKEN))
     if user and password:
         return basic_auth(user, password)

@@ -1,4 +1,4 @@
-"""What a trial leaves as files: what val was taken for, and the figures of those worth keeping."""
+"""A trial's files: its predictions on val, and the figures of those worth keeping."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def log_val(
     labels: npt.NDArray[np.float32],
     probabilities: npt.NDArray[np.float32],
 ) -> None:
-    """Keep the probabilities of val beside its labels, so that figures can be drawn later.
+    """Keep the probabilities of val beside its labels, so that figures can be plotted later.
 
     Args:
-        client: MLflow's.
-        run_id: The trial's.
-        labels: (n,) or (n, 1), 0 or 1.
-        probabilities: (n,), of class 1.
+        client: MLflow client.
+        run_id: Id of the trial's run.
+        labels: Labels of val, (n,) or (n, 1), 0 or 1.
+        probabilities: Probabilities of class 1, (n,), 0 to 1.
     """
     folder, name = words.PREDICTIONS_FILE.split("/")
     with tempfile.TemporaryDirectory() as temporary:
@@ -50,7 +50,7 @@ def log_val(
 
 
 def load_val(client: MlflowClient, run_id: str) -> Predictions | None:
-    """What `log_val` kept; None where the run has none."""
+    """The predictions that `log_val` kept; None where the run has none."""
     folder = words.PREDICTIONS_FILE.split("/", maxsplit=1)[0]
     if not client.list_artifacts(run_id, folder):
         return None
@@ -75,7 +75,7 @@ def log_figures(
     predictions: Predictions,
     dataset: Dataset,
 ) -> None:
-    """Draw and keep every figure of a trial."""
+    """Plot and log every figure of a trial."""
     names = dataset.manifest.class_names
     photos = val_photos(dataset)
     figures = trial_figures(title, history, best_epoch, predictions, names, photos)

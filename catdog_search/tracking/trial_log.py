@@ -1,4 +1,4 @@
-"""What is logged of a trial while it trains and when it is over."""
+"""Logging of a trial while it trains and when it is over."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from catdog_search.data.dataset import Dataset
 
-# Seconds; a trial that is shorter leaves none.
+# Seconds between samples of the machine; a trial that is shorter leaves none.
 _SAMPLE_EVERY_S = 5
 
 
@@ -30,8 +30,8 @@ class TrialLog:
     """Logs the trials of one worker, through one client.
 
     Args:
-        store: Where; it is there already.
-        retry: Makes every call.
+        store: MLflow store to log to; it exists already.
+        retry: Retry that makes every call.
 
     Raises:
         StateError: The store doesn't open.
@@ -47,7 +47,7 @@ class TrialLog:
         log_metrics(self._client, run_id, metrics, epoch)
 
     def watch_machine(self, run_id: str) -> contextlib.AbstractContextManager[None]:
-        """Log meanwhile what the machine does."""
+        """Log the machine's load meanwhile."""
         return _system_metrics(self._store, run_id)
 
     def log_result(
@@ -58,14 +58,14 @@ class TrialLog:
         n_weights: int,
         kept: Recorded,
     ) -> None:
-        """Log what a finished training came to, and what it took val for.
+        """Log a finished training's scores, and its predictions on val.
 
         Args:
-            run_id: Of the trial.
-            objective: Its value.
-            scores: Final metrics of val.
-            n_weights: Of the network.
-            kept: The epoch that was kept, and what it took val for.
+            run_id: Id of the trial's run.
+            objective: Objective's value.
+            scores: Final metrics of val, by name.
+            n_weights: Number of the network's weights.
+            kept: Epoch that was kept, and its predictions on val.
         """
         more = {words.N_WEIGHTS: n_weights, words.BEST_EPOCH: kept.best_epoch or 0}
         log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
@@ -85,14 +85,14 @@ class TrialLog:
 
 
 def draw_figures(store: Store, run_id: str, title: str, kept: Recorded, dataset: Dataset) -> None:
-    """Draw and keep the figures of a trial that has just been trained, with a client of its own.
+    """Plot and log the figures of a trial that has just been trained, with a client of its own.
 
     Args:
-        store: Where.
-        run_id: Of the trial.
-        title: Of every figure.
-        kept: What they are drawn from.
-        dataset: That it trained on.
+        store: MLflow store to log to.
+        run_id: Id of the trial's run.
+        title: Title of every figure.
+        kept: Curves and predictions that they are plotted from.
+        dataset: Dataset that the trial trained on.
     """
     assert kept.predictions is not None, "it is finished"
     client = store.client(make=False)
@@ -105,7 +105,7 @@ def remove_figures(store: Store, run_id: str) -> None:
 
 
 def final_metrics(objective: float, scores: Mapping[str, float]) -> dict[str, float]:
-    """What a trial came to, as its run names it: the objective, and all scores of val."""
+    """A trial's final metrics, as its run names them: the objective, and all scores of val."""
     final = {f"{words.FINAL}{name}": score for name, score in scores.items()}
     return {**final, words.OBJECTIVE: objective}
 
@@ -121,7 +121,7 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float],
 
 @contextlib.contextmanager
 def _system_metrics(store: Store, run_id: str) -> Iterator[None]:
-    """Log what the machine does meanwhile: processors, memory, disk, network, every GPU of it."""
+    """Log the machine's load meanwhile: processors, memory, disk, network, every GPU of it."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(

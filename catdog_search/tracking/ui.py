@@ -21,7 +21,7 @@ from catdog_search.web import base_url, below, open_url
 # MLflow opens in its mode for language models otherwise.
 _MODE = "?workflowType=machine_learning"
 _START_S = 120
-# Where one that listens everywhere is asked.
+# Addresses to ask a server at that listens on all of them.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  the user's choice
 
 
@@ -35,10 +35,10 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     """Run MLflow's server until it ends or is interrupted.
 
     Args:
-        store: To show, none that is a server already.
+        store: MLflow store to show, none that is a server already.
         host: Address to listen on.
         port: Port to listen on.
-        ready: Called with the URL once the server answers.
+        ready: Callback with the URL, once the server answers.
 
     Returns:
         Its exit code; 0 where it was interrupted.
@@ -48,7 +48,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     """
     store.client()  # makes the store safely, before the server would migrate it in place
     _check_free(host, port)
-    # It runs in a folder of its own: uvicorn imports from the current one, whatever Python is told.
+    # It runs in a folder of its own: uvicorn imports from the current one, even with `python -P`.
     with tempfile.TemporaryDirectory(prefix="catdog-search-") as folder:
         server = subprocess.Popen(
             _command(store, host, port),
@@ -80,7 +80,10 @@ def _command(store: Store, host: str, port: int) -> list[str]:
 
 
 def _environment(store: Store) -> dict[str, str]:
-    """Whose processes everybody can list, but nobody else's environment: the URI may be secret."""
+    """Environment of the server, with the store's URI.
+
+    That may be secret, and everybody can list the arguments of a process, but not its environment.
+    """
     file = sqlite_file(store.uri)
     return {
         **safe_environment(),

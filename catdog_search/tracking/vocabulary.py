@@ -42,7 +42,7 @@ N_WEIGHTS = "n_weights"
 BEST_EPOCH = "best_epoch"
 FINAL = "final/"
 AT_THE_END = (OBJECTIVE, N_WEIGHTS, BEST_EPOCH)
-# Of a study's run.
+# Metrics of a study's run.
 BEST_VALUE = "best_value"
 BEST = "best/"
 
@@ -54,7 +54,7 @@ VERSIONS_FILE = "versions.json"
 AUDIT_FILE, LEFT_OUT_FILE = "data/audit.json", "data/left_out.json"
 SPLITS_FILE = "data/splits.json"
 TRIALS_FILE = "trials.json"
-# Of both.
+# Folder of both.
 FIGURES = "figures"
-# Of a trial's run.
+# Files of a trial's run.
 PREDICTIONS_FILE = "val/predictions.npz"

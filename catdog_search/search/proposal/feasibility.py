@@ -1,8 +1,8 @@
 """Which params will probably fail, learned from the trials that did.
 
-The sampler learns from constraints too, but slowly: it ranks what failed last, and goes on to draw
-beside it. Memory grows as a product of a few params, so on a logarithmic scale what fails lies on
-one side of a plane, and a logistic regression finds it from a handful of trials.
+The sampler learns from constraints too, but slowly: it ranks what failed last, and goes on to
+sample close to it. Memory grows as a product of a few params, so on a logarithmic scale what fails
+lies on one side of a plane, and a logistic regression finds it from a handful of trials.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def failure_risk(space: Space, failed: Sequence[Params], fitted: Sequence[Params
     """The probability that a trial fails, by its params.
 
     Args:
-        space: Of the study.
+        space: Study's search space.
         failed: Params of trials that ran out of memory, were too large, diverged or crashed.
         fitted: Params of trials that didn't.
 
     Returns:
-        None while there are too few of either to tell.
+        None while there are too few of either.
     """
     if min(len(failed), len(fitted)) < _FEWEST:
         return None

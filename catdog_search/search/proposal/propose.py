@@ -27,9 +27,9 @@ from catdog_search.search.study import schema
 from catdog_search.search.study.views import StudyView
 from catdog_search.space import Params, Space, params_key
 
-# Draws of the sampler's own before chance takes over.
+# Samples of the sampler's own before uniform sampling takes over.
 _DRAWS = 10
-# A risk of failure above this calls for another draw.
+# Probability of failure above which another sample is taken.
 _PROBABLE = 0.5
 # Spaces up to this size are listed to find what is left in them.
 _LISTED = 20_000
@@ -37,17 +37,18 @@ _CHANCES = 10_000
 
 
 class Proposer(Protocol):
-    """Proposes params for the trials of one study, and learns from what they came to."""
+    """Proposes params for the trials of one study, and learns from their outcomes."""
 
     def observe(self, view: StudyView) -> None:
-        """Take in what the trials so far came to."""
+        """Take in the outcomes of the trials so far."""
         ...
 
     def propose(self, trial: Trial, tried: Collection[str]) -> Params:
         """All active params of a trial, stored with it: its own if it has them, else new ones.
 
         Args:
-            trial: Running; without params, queued with some, or taken up from a dead coordinator.
+            trial: RUNNING trial, without params, queued with some, or taken up from a dead
+                coordinator.
             tried: Keys of the params that are not to come again, unless they were queued.
 
         Raises:
@@ -57,15 +58,16 @@ class Proposer(Protocol):
 
 
 class SamplingProposer:
-    """Proposes what Optuna's sampler draws, unless it was tried or will probably fail.
+    """Proposes what Optuna's sampler suggests, unless it was tried or will probably fail.
 
     Args:
-        study: That is searched.
-        sampler: Its sampler.
-        space: Its space.
+        study: Optuna study.
+        sampler: Study's sampler.
+        space: Study's search space.
 
     Attributes:
-        risk: The probability that params fail; None while too little is known.
+        risk: Function that gives the probability, 0 to 1, that params fail; None while too little
+            is known.
     """
 
     def __init__(self, study: Study, sampler: PerTrialSampler, space: Space) -> None:
@@ -85,7 +87,7 @@ class SamplingProposer:
         self.risk = failure_risk(self._space, failed, fitted)
 
     def propose(self, trial: Trial, tried: Collection[str]) -> Params:
-        """As `Proposer`.
+        """As in `Proposer`.
 
         Raises:
             LookupError: Nothing is left to try.
@@ -103,7 +105,7 @@ class SamplingProposer:
         return _Draft(self._study, trial, self._space, given)
 
     def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
-        """The first draw that is new and will probably do; else the new one that fails least."""
+        """The first sample that is new and probably fits; else the new one of the lowest risk."""
         risky: list[tuple[float, int, _Draft]] = []
         for attempt in range(_DRAWS):
             if attempt:
@@ -131,7 +133,7 @@ def is_exhausted(space: Space, tried: Collection[str]) -> bool:
 
 
 def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
-    """A point that is left, each as probable as any other while there are many.
+    """A point that is left, sampled uniformly while there are many.
 
     Raises:
         LookupError: None is left.
@@ -153,16 +155,16 @@ def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> P
 
 
 class _Draft:
-    """Draws as an Optuna trial does, and keeps what it drew to itself.
+    """Samples as an Optuna trial does, but stores nothing until `store` is called.
 
     Args:
-        study: Of the trial.
-        trial: That will have the params.
-        space: Of the study.
-        given: Values that are taken as they are.
+        study: Trial's study.
+        trial: Trial that gets the params.
+        space: Study's search space.
+        given: Values that are taken as they are, by param.
 
     Attributes:
-        params: All active ones.
+        params: All active params.
     """
 
     def __init__(self, study: Study, trial: Trial, space: Space, given: Params) -> None:
@@ -175,17 +177,17 @@ class _Draft:
         self.params = space.sample(self)
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Draw an integer."""
+        """Sample an integer."""
         return int(self._sample(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
-        """Draw a float."""
+        """Sample a float."""
         return float(self._sample(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """Draw one of the choices."""
+        """Sample one of the choices."""
         return self._sample(name, CategoricalDistribution(choices))
 
     def _sample(self, name: str, distribution: BaseDistribution) -> Any:
@@ -204,7 +206,7 @@ class _Draft:
         return value
 
     def store(self) -> None:
-        """Give the trial what was drawn, as the space spells it."""
+        """Store the sampled params with the trial, as the space spells them."""
         has = self._frozen.params
         for name, distribution in self._sampled.items():
             if name not in has:
@@ -215,7 +217,7 @@ class _Draft:
 
 
 def _of_bracket(study: Study, trial: Trial) -> Study:
-    """What the sampler may learn from: under Hyperband, the trials of the same bracket."""
+    """The study that the sampler learns from: under Hyperband, trials of the same bracket."""
     if not isinstance(study.pruner, HyperbandPruner):
         return study
     frozen = trial.storage.get_trial(trial._trial_id)

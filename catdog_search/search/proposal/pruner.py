@@ -1,4 +1,4 @@
-"""Who stops trials that look hopeless."""
+"""Pruners, which stop trials that look hopeless."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def make_pruner(config: PrunerConfig, epochs: int) -> BasePruner:
     """The pruner of a study file.
 
     Args:
-        config: Of the study.
-        epochs: Of a whole trial.
+        config: Study's `[pruner]` settings.
+        epochs: Number of epochs of a whole trial.
     """
     startup, warmup = config.n_startup_trials, config.n_warmup_epochs
     match config.name:
@@ -52,10 +52,10 @@ def report_epoch(study: Study, trial: Trial, epoch: int, value: float) -> bool:
     overwritten, and later ones are kept from the pruner.
 
     Args:
-        study: Of the trial.
-        trial: That runs.
-        epoch: From 0.
-        value: The study's metric.
+        study: Trial's study.
+        trial: RUNNING trial.
+        epoch: Epoch's index, from 0.
+        value: Value of the study's metric.
     """
     trial.storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
     frozen = copy.copy(trial.storage.get_trial(trial._trial_id))

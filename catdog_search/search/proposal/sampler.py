@@ -1,4 +1,4 @@
-"""Who proposes params; seeded so that a resume proposes the same."""
+"""Samplers, seeded so that a resumed study proposes the same params."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class PerTrialSampler(BaseSampler):
     trials alone.
 
     Args:
-        make: Makes the sampler from a seed.
-        seed: Of the study.
+        make: Factory of the sampler, by seed.
+        seed: Study's seed, 0 to 2**32 - 1.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler], seed: int) -> None:
@@ -113,7 +113,7 @@ class PerTrialSampler(BaseSampler):
         return self._current[1]
 
     def _fresh(self, number: int) -> BaseSampler:
-        # One stream for the params, another for the training; a further draw has its own.
+        # One stream for the params, another for the training; a further sample has its own.
         with quiet_experiments():
             return self._make(trial_seed(self._seed + self._draw, number) ^ 1)
 

@@ -1,4 +1,4 @@
-"""Draw from a space without Optuna."""
+"""Sample a space without Optuna."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 
 class UniformDraw:
-    """Draws evenly, for `Space.sample`."""
+    """Samples uniformly, for `Space.sample`."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Draw an integer."""
+        """Sample an integer."""
         del name, log
         return self._chance.randrange(low, high + 1, step)
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
-        """Draw a float."""
+        """Sample a float, uniformly in its logarithm with `log`."""
         del name
         if log:
             sampled = math.exp(self._chance.uniform(math.log(low), math.log(high)))
@@ -31,6 +31,6 @@ class UniformDraw:
         return low + step * self._chance.randint(0, round((high - low) / step))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """Draw one of the choices."""
+        """Sample one of the choices."""
         del name
         return self._chance.choice(list(choices))

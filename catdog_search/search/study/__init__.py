@@ -1,1 +1,1 @@
-"""What a study keeps of itself, in Optuna and in MLflow, and how both are held together."""
+"""A study's records, in Optuna and in MLflow, and how both are kept consistent."""

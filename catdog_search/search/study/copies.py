@@ -1,4 +1,4 @@
-"""A copy of Optuna's storage, which tells what the storage has lost."""
+"""A copy of Optuna's storage, which shows what the storage has lost."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FEW = 5
 
 
 def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False) -> list[str]:
-    """What the copy of the storage knows, and the storage says otherwise or not at all.
+    """Facts in the copy of the storage that the storage has lost or changed.
 
     A finished trial never changes, so it must be in both, the same.
 
     Args:
-        state: Where both are.
-        name: Of the study to look at; None for all.
+        state: State folder that keeps both.
+        name: Name of the study to look at; None for all.
         thorough: Whether all that is known of a trial is compared, not its outcome alone.
 
     Returns:
@@ -46,7 +46,7 @@ def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False)
 
 
 def _lasting(storage: RDBStorage, name: str | None, thorough: bool) -> dict[str, dict[str, str]]:
-    """What never changes, by study: its finished trials and its own id."""
+    """Facts that never change, by study: its finished trials and its own id."""
     facts: dict[str, dict[str, str]] = {}
     try:
         for study in storage.get_all_studies():

@@ -1,4 +1,4 @@
-"""What a study's trials say together: what mattered, what failed, and how much is noise."""
+"""Insight into a study's trials: what mattered, what failed, and how much is noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from catdog_search.space import params_key
 
 # Fewer COMPLETE trials say nothing about what matters.
 FEWEST = 6
-# Fewer say little: what is drawn together can't be told apart.
+# Fewer say little: params that were sampled together can't be separated.
 TELLING = 30
 # fANOVA takes half a second for so many trials, and ever longer for more. PED-ANOVA takes none,
 # but compares the best tenth with the rest: of fewer trials that are too few to compare.
@@ -38,8 +38,9 @@ class Importance:
     """How much of the difference between trials each param explains.
 
     Attributes:
-        shares: By param, largest first, adding up to 1; empty where it can't be told.
-        note: How it was reckoned, or why it can't be.
+        shares: Share that each param explains, 0 to 1, by name, largest first, adding up to 1;
+            empty where it can't be computed.
+        note: Method and number of trials, or why there is no result.
     """
 
     shares: dict[str, float]
@@ -72,13 +73,13 @@ def importance(study: optuna.Study) -> Importance:
 
 
 class Insight:
-    """A study that is read: its trials, and what they say together.
+    """A study to read: its trials, and what they say together.
 
     Args:
-        study: In Optuna.
+        study: Optuna study.
 
     Attributes:
-        view: The study as it stands.
+        view: Study as it stands.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -87,7 +88,7 @@ class Insight:
 
     @cached_property
     def importance(self) -> Importance:
-        """How much each param explains; reckoning it takes seconds."""
+        """How much each param explains; computing it takes seconds."""
         return importance(self._study)
 
 
@@ -105,10 +106,10 @@ class Replicates:
     """Trials of the same params on different seeds.
 
     Attributes:
-        name: Of the recipe, or the first trial.
-        numbers: Of the trials.
-        mean: Of their values.
-        spread: Sample standard deviation.
+        name: Name of the recipe, or of the first trial.
+        numbers: Trials' numbers, from 0, ascending.
+        mean: Mean of their values.
+        spread: Sample standard deviation of their values.
     """
 
     name: str
@@ -168,6 +169,6 @@ def ended_early(view: StudyView) -> dict[Ending, list[int]]:
 
 
 def most_common_errors(view: StudyView, ending: Ending, most: int = 3) -> list[tuple[str, int]]:
-    """What the trials of one reason said, the most frequent first."""
+    """Errors of the trials of one ending, and how often each came, the most frequent first."""
     said = Counter(row.error for row in view.trials if row.ending == ending and row.error)
     return said.most_common(most)

@@ -28,13 +28,13 @@ from catdog_search.tracking.store import Store
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be.
+    """A disagreement of the stores, or a leftover.
 
     Attributes:
-        study: Where.
-        text: What, for people.
-        mend: What `repair` does about it, for people.
-        repair: Does it; None where only people can.
+        study: Study's name.
+        text: Description of it, for people.
+        mend: Description of what `repair` does about it, for people.
+        repair: Function that does it; None where only people can.
     """
 
     study: str
@@ -47,8 +47,8 @@ def reconcile(state: StateFolder, name: str, *, repair: bool) -> list[Finding]:
     """Where the stores disagree about a study.
 
     Args:
-        state: Where it is kept.
-        name: Of the study.
+        state: State folder that keeps the study.
+        name: Study's name.
         repair: Whether to mend what is found; nothing is changed otherwise.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Record trials in Optuna and MLflow so that both tell the same, also after a kill."""
+"""Record trials in Optuna and MLflow so that both agree, also after a kill."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class StudyRecord:
     """The record of one study.
 
     Args:
-        study: In Optuna.
-        runs: In MLflow.
-        config: Of the study.
-        dataset: That its trials train on.
-        photos: Its pixels, as long as the study runs.
+        study: Optuna study.
+        runs: Study's runs in MLflow.
+        config: Study's configuration.
+        dataset: Dataset that its trials train on.
+        photos: Packed photos of the dataset, while the study runs.
         study_file: Text of the study file.
     """
 
@@ -78,8 +78,8 @@ class StudyRecord:
         """Say on the study's own run what the study is and where it runs.
 
         Args:
-            ready: What its first worker says of itself.
-            environment: That worker's.
+            ready: Facts about its first worker.
+            environment: Environment of that worker.
         """
         config, manifest = self._config, self._dataset.manifest
         self._study.set_user_attr(schema.DEVICE, f"{ready.device.name}, {ready.backend}")
@@ -124,10 +124,10 @@ class StudyRecord:
         """Open the run of a trial, or of its next attempt.
 
         Args:
-            trial: Of the study, RUNNING.
-            params: With all defaults.
-            seed: Of the trial.
-            environment: Where it will train.
+            trial: Study's trial, RUNNING.
+            params: Trial's params, with all defaults.
+            seed: Trial's seed, 0 to 2**31 - 1.
+            environment: Environment that it will train in.
 
         Returns:
             The run id, and which attempt this is, from 1.
@@ -230,7 +230,7 @@ class StudyRecord:
         self._draw_missing()
 
     def _draw_missing(self) -> None:
-        """Draw the figures that a worker was killed over, from what MLflow keeps of the trial."""
+        """Plot the figures that a killed worker left out, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             run_id = row.run_id
             if not row.kept or run_id is None or not self._runs.owns(run_id):
@@ -244,10 +244,10 @@ class StudyRecord:
                 self._photos.draw(draw)
 
     def close(self, status: RunStatus) -> None:
-        """Draw the study, close its run, and the child of a trial that a dead worker left open."""
+        """Plot the study, close its run, and the child of a trial that a dead worker left open."""
         try:
             self.settle()
-            # Another worker may have been drawing them when they were deleted.
+            # Another worker may have been plotting them when they were deleted.
             for run_id in self._dropped:
                 self._runs.drop(run_id, None)
             if view_of(self._study).ranked():
@@ -266,7 +266,7 @@ def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
 
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
-    """Make the run of a finished trial anew, from what Optuna knows: not its curves of train."""
+    """Make the run of a finished trial anew, from what Optuna knows: no curves of train."""
     attrs, metric = trial.user_attrs, made_with(study)["metric"]
     curves = {epoch: {metric: value} for epoch, value in trial.intermediate_values.items()}
     params, digest = views.params_of(study, trial), study.user_attrs[schema.DIGEST]
@@ -279,7 +279,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
 
 
 def _commit() -> str:
-    """Of the code that runs: its git commit, `+changes` where files differ; else `none`."""
+    """Git commit of the code that runs, with `+changes` where files differ; else `none`."""
     here = Path(__file__).resolve().parent
 
     def git(*arguments: str) -> str:

@@ -35,14 +35,14 @@ from catdog_search.tracking.store import own_uri, sqlite_file, sqlite_uri, track
 
 @dataclass(frozen=True)
 class Relocated:
-    """What was done.
+    """Result of a relocation.
 
     Attributes:
-        places: Where the state was, the last place first; empty where it was at home.
+        places: Former folders of the state, the last one first; empty where it was at home.
         is_copy: Whether it is a copy, which is now a state of its own.
-        locations: That were rewritten.
-        kept: Models that trials should keep, and that a store of files knows.
-        missing: Ids of those whose files aren't there.
+        locations: Number of locations that were rewritten.
+        kept: Number of models that trials should keep, and that a store of files knows.
+        missing: Ids of those models whose files are missing.
     """
 
     places: tuple[Path, ...]
@@ -91,7 +91,7 @@ def _relocate(state: StateFolder, away: Displaced) -> Relocated:
 
 
 def _renew_copies(state: StateFolder) -> None:
-    """Those of before name the old place, and would bring it back."""
+    """Copy the databases anew: earlier copies name the old place, and would bring it back."""
     for store in (state.optuna_db, state.mlflow_db):
         if store.exists():
             state.keep_copy(store)
@@ -181,7 +181,7 @@ def _rewrite(state: StateFolder, move: Move, uids: Mapping[str, str], *, is_copy
     """Rewrite the stores and the models' own files.
 
     Returns:
-        Locations that changed.
+        Number of locations that changed.
 
     Raises:
         StateError: A store still names an earlier place.

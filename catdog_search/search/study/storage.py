@@ -29,8 +29,8 @@ from catdog_search.tracking.store import sqlite_uri
 # Settings whose numbers differ by less are the same.
 _ROUNDING = 1e-9
 
-# That sqlite waits for another writer, in seconds: a call that is tried again says so, and so it
-# waits little; one that isn't waits in silence.
+# Seconds that sqlite waits for another writer: a call that is tried again says so, and so it waits
+# little; one that isn't waits in silence.
 _WAIT_S, _ALONE_WAIT_S = 5.0, 60.0
 
 # Optuna logs what our own events say better.
@@ -62,7 +62,7 @@ def _retried(name: str) -> Callable[..., Any]:
     return call
 
 
-# What Optuna's cache asks of the storage behind it: the public calls, and four that are its own.
+# Calls of Optuna's cache to the storage behind it: the public ones, and four that are its own.
 for _name in (
     *sorted(BaseStorage.__abstractmethods__),
     *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
@@ -71,7 +71,7 @@ for _name in (
 
 
 def about_storage(state: StateFolder) -> str:
-    """What it is, for people."""
+    """The storage's name, for people."""
     return f"Optuna storage {state.optuna_db}"
 
 
@@ -79,8 +79,8 @@ def open_storage(state: StateFolder, retry: Retry | None = None) -> RDBStorage:
     """Optuna's storage in `state`, made where it is absent: whole or not at all.
 
     Args:
-        state: Where it lies.
-        retry: Makes every call; None makes each once.
+        state: State folder that keeps the storage.
+        retry: Retry that makes every call; None makes each once.
     """
     state.require_home()
     path = state.optuna_db
@@ -131,15 +131,15 @@ def recorded_studies(state: StateFolder) -> list[optuna.Study]:
 def change_attributes(
     state: StateFolder, keys: Collection[str], change: Callable[[str, Any], Any]
 ) -> int:
-    """Change attributes of all studies in `state` at once, or none of them.
+    """Change attributes of all studies in `state` in one transaction: all of them or none.
 
     Args:
-        state: It need not be at home.
-        keys: Of the attributes.
-        change: Gives the value that an attribute of a key and a value is to have.
+        state: State folder; it need not be at home.
+        keys: Keys of the attributes.
+        change: Function that gives an attribute's new value, by its key and value.
 
     Returns:
-        Attributes that were changed.
+        Number of attributes that were changed.
 
     Raises:
         StateError: The storage doesn't open, or can't be written.
@@ -167,7 +167,7 @@ def change_attributes(
 
 
 def made_with(study: optuna.Study) -> dict[str, Any]:
-    """What a study was made with, as `open_study` compares it; empty before its first run."""
+    """Settings that a study was made with, which `open_study` compares; empty before a run."""
     stored = study.user_attrs.get(FINGERPRINT)
     found: dict[str, Any] = json.loads(stored) if stored else {}
     return found
@@ -202,7 +202,7 @@ def remembered_splits(state: StateFolder, name: str) -> tuple[str, dict[str, lis
 
 
 def _remembered(state: StateFolder, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """What a study was made with, and its attributes; None where there is no such study."""
+    """Settings that a study was made with, and its attributes; None where there is none."""
     if name not in existing_studies(state):
         return None, {}
     study = load_study(state, name)
@@ -220,12 +220,12 @@ def open_study(
     """The study of `config`, made or resumed.
 
     Args:
-        state: Where it is kept.
-        config: What it is.
-        dataset: That it trains on.
-        sampler: Proposes its trials.
-        pruner: Ends them early.
-        retry: Makes every call to the storage; None makes each once.
+        state: State folder that keeps the study.
+        config: Study's configuration.
+        dataset: Dataset that it trains on.
+        sampler: Sampler that proposes its trials.
+        pruner: Pruner that stops them early.
+        retry: Retry that makes every call to the storage; None makes each once.
 
     Raises:
         StateError: It was made with another space, objective or dataset; the differences are named.
@@ -264,7 +264,7 @@ def open_study(
 
 
 def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a study remembers, with its file of labels where that is now.
+    """Settings that a study remembers, with its file of labels where that is now.
 
     What is in the file is compared with the dataset's digest.
     """

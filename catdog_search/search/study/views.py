@@ -1,4 +1,4 @@
-"""What a study has done so far, read from Optuna alone."""
+"""A study so far, read from Optuna alone."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ class TrialRow:
     """One trial, for people.
 
     Attributes:
-        number: Of the trial.
-        state: As Optuna spells it.
-        value: The objective, None unless COMPLETE.
-        epochs: Reported ones.
-        seconds: Of work, pauses between calls left out; None while it runs.
+        number: Trial's number, from 0.
+        state: Trial's state, as Optuna spells it.
+        value: Objective's value; None unless COMPLETE.
+        epochs: Number of reported epochs.
+        seconds: Duration of its work, in s, pauses between calls left out; None while it runs.
         params: All active params, fixed ones included; empty before it started.
-        varied: The searched ones among them.
-        recipe: Name of the recipe, if it is one.
-        run_id: MLflow's.
+        varied: Searched params among them.
+        recipe: Name of its recipe; None where the sampler proposed it.
+        run_id: Id of its MLflow run; None before it started.
         kept: Whether it keeps its model and figures.
-        model_id: Of the kept model.
-        ending: How it ended; None before that.
-        error: Why, where it FAILed or was PRUNED by a constraint.
-        scores: Final metrics of val; empty unless COMPLETE.
-        n_weights: Of its network.
+        model_id: Kept model's id; None where it keeps none.
+        ending: Kind of end; None before that.
+        error: Reason, where it FAILed or was PRUNED by a constraint; else None.
+        scores: Final metrics of val, by name; empty unless COMPLETE.
+        n_weights: Number of its network's weights; None where it isn't known.
     """
 
     number: int
@@ -73,7 +73,7 @@ class TrialRow:
 
     @property
     def is_telling(self) -> bool:
-        """Whether it is over and says something of its params, as one that hit a bug doesn't."""
+        """Whether it is over and says something of its params; one that hit a bug doesn't."""
         return self.state in TELLING
 
     @property
@@ -87,16 +87,18 @@ class StudyView:
     """A study as it stands.
 
     Attributes:
-        name: Of the study.
-        direction: Of the objective.
-        trials: By number.
-        parent_run_id: MLflow's; None before the first run.
-        tracking_uri: Where it was last tracked.
-        dataset_digest: Of its dataset.
-        metric: The objective's name; None before the first run.
-        n_val: Photos of val; None where it isn't known.
-        class_counts: Photos of train and val by split and class name; empty where unknown.
-        device: That it last trained on; None before the first run.
+        name: Study's name.
+        direction: Objective's direction.
+        trials: All trials, by number.
+        parent_run_id: Id of the study's own MLflow run; None before the first run.
+        tracking_uri: MLflow's tracking URI of the last run, without credentials; None before the
+            first.
+        dataset_digest: Digest of its dataset; None before the first run.
+        metric: Objective's name; None before the first run.
+        n_val: Number of photos in val; None where it isn't known.
+        class_counts: Number of photos in train and val, by split and class name; empty where
+            unknown.
+        device: Device that it last trained on; None before the first run.
         published: Scores that others reached, by recipe and name.
     """
 
@@ -129,7 +131,7 @@ class StudyView:
 
     @property
     def floor(self) -> Always | None:
-        """What its scores are to be held against."""
+        """The baseline of its scores: one answer to every photo; None where it isn't known."""
         counts = self.class_counts
         return always(self.metric, counts["val"], counts["train"]) if counts else None
 
@@ -214,7 +216,7 @@ def note_tracking(study: optuna.Study, uri: str) -> None:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    """Of work; from start to end where a version that kept no count of it ran the trial."""
+    """Duration of its work; from start to end where an older version didn't count it."""
     whole = trial.duration.total_seconds() if trial.duration else None
     return trial.user_attrs.get(schema.SECONDS, whole)
 

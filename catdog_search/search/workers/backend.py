@@ -1,4 +1,4 @@
-"""Where workers come from: what the coordinator asks of them, whichever machine they are on."""
+"""Protocols of a worker and of the backend that starts it, whichever machine it runs on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Incoming = Event | Outcome | Unready | Recording
 
 
 class Worker(Protocol):
-    """One worker that was started; the first thing it says is Ready, or Unready."""
+    """A worker that was started; its first message is Ready, or Unready."""
 
     def send(self, message: TrialSpec | Decision | Stop) -> None:
         """Send a message.
@@ -52,7 +52,7 @@ class WorkerBackend(Protocol):
     """Starts workers and ends them, and keeps the checkpoints that they leave.
 
     Attributes:
-        capacity: Workers that may be in use at once.
+        capacity: Number of workers that may be in use concurrently, from 1.
         log: File that takes what workers and their libraries print.
     """
 
@@ -83,7 +83,7 @@ class WorkerBackend(Protocol):
         """End all workers.
 
         Args:
-            timeout: Seconds that each has to end by itself.
+            timeout: Time that each has to end by itself, in s.
         """
         ...
 
@@ -96,7 +96,7 @@ class WorkerBackend(Protocol):
         ...
 
     def forget_checkpoints(self, numbers: Collection[int]) -> None:
-        """Remove those of trials that are over."""
+        """Remove the checkpoints of trials that are over."""
         ...
 
 
@@ -104,8 +104,9 @@ class WorkerDiedError(Exception):
     """A worker is gone.
 
     Attributes:
-        ending: OOM where memory ran out, BLOCKED where it waited for something else, else CRASHED.
-        text: What happened, for people: `was killed by SIGKILL`.
+        ending: Kind of end: OOM where memory ran out, BLOCKED where it waited for something else,
+            else CRASHED.
+        text: Description of what happened, for people: `was killed by SIGKILL`.
         from_outside: Whether something else ended it, so that another may fare better.
     """
 

@@ -40,7 +40,7 @@ _RECYCLE_SHARE = 0.5
 
 
 def held_bytes(pid: int | None) -> int:
-    """Memory that only the end of a process gives back; 0 where there is none.
+    """Memory that only the end of a process gives back, in bytes; 0 where there is none.
 
     Pages of mapped files don't count where the system tells them apart (Linux): cached features are
     read that way, and the kernel takes such pages back whenever it needs them.
@@ -53,14 +53,14 @@ def held_bytes(pid: int | None) -> int:
 
 
 class LocalWorker:
-    """One worker process. It imports at once, and trains once it is started.
+    """A worker process. It imports right away, and trains once it is started.
 
     Args:
-        launch: How.
+        launch: Settings that it is launched with.
 
     Attributes:
-        connection: To it.
-        started: When, by the monotonic clock.
+        connection: Connection to the process.
+        started: Time of its launch, in s of the monotonic clock.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -83,7 +83,7 @@ class LocalWorker:
         theirs.close()  # so that a dead worker is the end of the pipe
         self.started = self._looked = time.monotonic()
         self._heard = clock.now()
-        self._recording_s = 0.0  # that it may be silent for; 0 where it doesn't speak to MLflow
+        self._recording_s = 0.0  # s that it may be silent; 0 where it doesn't call MLflow
         self._trials = 0
         self._full = False
 
@@ -146,7 +146,7 @@ class LocalWorker:
             raise WorkerDiedError(Ending.OOM, text)
 
     def memory_bytes(self) -> int:
-        """What the process holds in memory; 0 where it is gone."""
+        """Memory that the process holds, in bytes; 0 where it is gone."""
         return held_bytes(self._process.pid)
 
     def is_worn(self) -> bool:
@@ -166,7 +166,7 @@ class LocalWorker:
         self.kill()
 
     def kill(self) -> None:
-        """End the worker at once."""
+        """End the worker immediately."""
         if self._process.is_alive():
             self._process.kill()
         self._process.join()
@@ -187,12 +187,12 @@ class LocalWorkers:
     """Worker processes on this machine: those in use, and a spare that has only imported.
 
     Args:
-        launch: How they are started.
-        capacity: How many may be in use at once.
+        launch: Settings that they are launched with.
+        capacity: Number of workers that may be in use concurrently, from 1.
 
     Attributes:
-        capacity: How many may be in use at once.
-        log: File that takes what they and their libraries print.
+        capacity: Number of workers that may be in use concurrently, from 1.
+        log: File that takes what workers and their libraries print.
     """
 
     def __init__(self, launch: Launch, capacity: int) -> None:

@@ -1,4 +1,4 @@
-"""What coordinator and worker say to each other, and what the coordinator tells a listener."""
+"""Messages between the coordinator and a worker."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Launch:
     Attributes:
         log: File that takes what a worker and its libraries print.
         backend: Keras backend.
-        trainer: Makes what trains the trials.
+        trainer: Factory of the trainer, by the backend's name.
         deterministic: Whether the same trial must give the same numbers to the bit.
-        concurrency: Workers that share the device.
-        memory_bytes: That a worker may use.
-        stall_s: Seconds without a sign of life after which it is taken for dead.
-        trials: After which it gives way to a fresh one.
+        concurrency: Number of workers that share the device, from 1.
+        memory_bytes: Memory that a worker may use, in bytes.
+        stall_s: Time without a sign of life after which a worker is taken for dead, in s.
+        trials: Number of trials after which a worker gives way to a fresh one, from 1.
     """
 
     log: Path
@@ -44,14 +44,15 @@ class TrialSpec:
 
     Attributes:
         study: Name of the trial's study.
-        number: Of the trial.
-        job: What is trained.
-        data: The photos; their size is the job's.
-        run_id: The MLflow run to log to; the coordinator opened it.
-        store: MLflow's.
-        keep_above: The model is logged if the objective beats this; None logs it anyway.
-        checkpoint: Where the training is saved after every epoch.
-        retry_s: Seconds to try again for where the store doesn't answer.
+        number: Trial's number, from 0.
+        job: Training to run.
+        data: Reference to the photos; their size is the job's.
+        run_id: Id of the MLflow run to log to; the coordinator opened it.
+        store: MLflow store to log to.
+        keep_above: Objective's value that the trial must beat for its model to be logged; None logs
+            it always.
+        checkpoint: File that the training is saved to after every epoch.
+        retry_s: Time to try again for where the store doesn't answer, in s.
     """
 
     study: str
@@ -106,15 +107,16 @@ class Outcome:
     """How a trial ended.
 
     Attributes:
-        ending: The kind of end.
-        value: The objective; None unless finished.
-        scores: Final metrics of val.
-        n_weights: Of the network.
+        ending: Kind of end.
+        value: Objective's value; None unless finished.
+        scores: Final metrics of val, by name; None unless finished.
+        n_weights: Number of the network's weights; None where it isn't known.
         kept: Whether it was worth a model and figures.
-        model_id: Of the logged model.
-        excess: How far a limit was exceeded, above 0; what the sampler is told of a failure.
-        reason: In a line, where it is not finished.
-        trace: Of an error.
+        model_id: Logged model's id; None where none was logged.
+        excess: Amount by which a limit was exceeded, above 0; the sampler's constraint value of a
+            failed trial.
+        reason: Reason, in one line, where it is not finished; else empty.
+        trace: Traceback of an error; else empty.
         photos_lost: Whether it was blocked because the cache lost the photos.
     """
 

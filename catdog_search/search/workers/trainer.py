@@ -1,4 +1,4 @@
-"""What a worker asks of whoever trains."""
+"""Protocol of what trains in a worker."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Trainer(Protocol):
         """Import what takes long; the device is left alone.
 
         Args:
-            concurrency: Workers that train on the device at once.
+            concurrency: Number of workers that train on the device concurrently, from 1.
             deterministic: Whether the same training must give the same numbers to the bit.
         """
         ...
 
     def look_at_device(self) -> Device:
-        """What it computes on."""
+        """The device that it computes on."""
         ...
 
     def product_rate(self) -> float:
-        """Floating-point operations a second of a large matrix product."""
+        """Rate of a large matrix product, in floating-point operations per second."""
         ...
 
     def is_out_of_memory(self, error: Exception) -> bool:
@@ -49,16 +49,16 @@ class Trainer(Protocol):
         """Train and score one trial, or go on with it where `checkpoint` is this training's.
 
         Args:
-            job: What is trained.
-            data: Train and val, at the job's image size.
-            report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
-                False stops the training.
-            on_batch: Called with (epoch, step, steps) now and then; False stops at once.
-            say: Told what a user should know, a line each.
-            checkpoint: Where to save after every epoch.
+            job: Training to run.
+            data: Photos of train and val, at the job's image size.
+            report: Callback with (epoch, metrics) after every epoch, those of a checkpoint
+                included; False stops the training.
+            on_batch: Callback with (epoch, step, steps) now and then; False stops immediately.
+            say: Callback for what a user should know, a line each.
+            checkpoint: File to save to after every epoch.
         """
         ...
 
 
-# Of the backend's name; what is given here must be picklable, and quick to import.
+# Makes a trainer for a backend, by its name; it must be picklable, and quick to import.
 MakeTrainer = Callable[[str], Trainer]

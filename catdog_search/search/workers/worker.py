@@ -156,11 +156,11 @@ class _Worker:
         self._connection.send(Notice(f"trial {self._number}: {text}"))
 
     def _open(self, spec: TrialSpec) -> TrialLog:
-        """The way to MLflow, kept for the trials that come."""
+        """The log of trials in MLflow, kept open for those that follow."""
         if self._log is None:
             from catdog_search.tracking.trial_log import TrialLog
 
-            # While it speaks to MLflow, the coordinator has nothing to say but to stop.
+            # While the worker calls MLflow, the only message that may come is to stop.
             retry = _AnnouncedRetry(
                 self._connection,
                 spec.store.about,
@@ -212,9 +212,9 @@ class _Worker:
     def _record(
         self, spec: TrialSpec, data: TrainData, result: TrialResult, log: TrialLog
     ) -> Outcome:
-        """Log scores, what val was taken for, and, where it is worth keeping, the model.
+        """Log scores, predictions on val and, where it is worth keeping, the model.
 
-        This comes before the outcome is told, so that COMPLETE means that they are there.
+        This comes before the outcome is sent, so that COMPLETE means that they are there.
         """
         from catdog_search.figures.predictions import Predictions
         from catdog_search.tracking.recorded import Recorded
@@ -240,14 +240,14 @@ class _Worker:
         )
 
     def _draw(self, spec: TrialSpec, seen: Recorded) -> None:
-        """Draw the figures while the next trial trains."""
+        """Plot the figures while the next trial trains."""
         assert self._data is not None, "it has just trained on them"
         self.finish()
         self._figures = _FigureThread(spec, seen, self._data[0])
         self._figures.start()
 
     def finish(self) -> None:
-        """Wait for the figures that are being drawn."""
+        """Wait for the figures that are being plotted."""
         if self._figures is not None:
             self._figures.join()
             if said := self._figures.failed:
@@ -269,14 +269,14 @@ class _Worker:
 
 
 class _AnnouncedRetry(Retry):
-    """Tells the coordinator before each call that it may take its time.
+    """Announces each call to the coordinator, as it may take long.
 
     Args:
-        connection: To the coordinator.
-        about: As `Retry` takes it, and what comes after it.
-        seconds: Of trying again.
-        say: Told a line when that begins.
-        stopped: Whether there is no more time for it.
+        connection: Connection to the coordinator.
+        about: Name of the store that is called, for people, as in `Retry`.
+        seconds: Time to try again for, in s; 0 for not at all.
+        say: Callback for a line when that begins.
+        stopped: Function that says whether there is no more time for it.
     """
 
     def __init__(
@@ -292,7 +292,7 @@ class _AnnouncedRetry(Retry):
         self._longest = seconds + CALL_S
 
     def __call__(self, call: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
-        """As `Retry`."""
+        """As in `Retry`."""
         self._connection.send(Recording(self._longest))
         try:
             return super().__call__(call, again)
@@ -301,18 +301,18 @@ class _AnnouncedRetry(Retry):
 
 
 class _FigureThread(threading.Thread):
-    """Draws a trial's figures and keeps them, with a client of its own.
+    """Plots a trial's figures and logs them, with a client of its own.
 
     That needs nothing but numbers, so it is safe beside a training. Where it fails, or a kill comes
-    before, the coordinator draws what is missing, from what MLflow keeps.
+    before, the coordinator plots what is missing, from what MLflow keeps.
 
     Args:
-        spec: Of the trial.
-        seen: What the figures are drawn from.
-        dataset: That it trained on.
+        spec: Trial's spec.
+        seen: Curves and predictions that the figures are plotted from.
+        dataset: Dataset that the trial trained on.
 
     Attributes:
-        failed: What to tell, in a line; empty where all is well.
+        failed: Message for the user, in one line; empty where nothing failed.
     """
 
     def __init__(self, spec: TrialSpec, seen: Recorded, dataset: Dataset) -> None:
@@ -323,14 +323,14 @@ class _FigureThread(threading.Thread):
         self.failed = ""
 
     def run(self) -> None:
-        """Draw."""
+        """Plot the figures and log them."""
         from catdog_search.tracking.trial_log import draw_figures, remove_figures
 
         spec = self._spec
         title = f"{spec.study} trial {spec.number}"
         try:
             draw_figures(spec.store, spec.run_id, title, self._seen, self._dataset)
-        # Of any kind: the trial has its value, and the coordinator meets the same error, alone.
+        # Any kind of error: the trial has its value, and the coordinator meets the same one, alone.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
             self.failed = (
