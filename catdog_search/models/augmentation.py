@@ -25,7 +25,7 @@ _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _GEOMETRY = frozenset({"flip", "alternating_flip", "rotation", "zoom", "translation"})
 _COLOUR = frozenset({"brightness", "contrast", "saturation"})
 
-# What was drawn for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
+# What was sampled for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
 # `contrast` and `saturation` (batch, 1, 1, 1); those that are not done are absent.
 SavedFigures = dict[str, Any]
 
@@ -44,9 +44,9 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     (Jordan 2024, arXiv:2404.00498).
 
     Args:
-        strength: 0 to 1.
-        kinds: Which of `families.base.AUGMENTATIONS` it does; mixup is not its.
-        seed: Of its random stream.
+        strength: Strength, 0 to 1.
+        kinds: Kinds of `families.base.AUGMENTATIONS` that it does; mixup is not its.
+        seed: Seed of its random stream, from 0.
     """
 
     def __init__(self, strength: float, kinds: Collection[str], seed: int) -> None:
@@ -134,7 +134,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _change(photos: Any, drawn: SavedFigures) -> Any:
-    """Do to photos what was drawn for them; on TensorFlow XLA makes one loop of it.
+    """Do to photos what was sampled for them; on TensorFlow XLA makes one loop of it.
 
     Unlike TensorFlow's own projective warp it can stand in a model that XLA compiles as a whole.
     """
@@ -236,7 +236,7 @@ class Shrink(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Mixup(keras.layers.Layer):  # type: ignore[misc]
-    """Blends each photo with its neighbour in the batch; the labels are blended where they are fed.
+    """Blends each photo with its neighbour in the batch; the labels are blended in the batches.
 
     Source: Zhang et al. 2017, arXiv:1710.09412.
     """
