@@ -33,9 +33,9 @@ class Check:
     """One thing looked at.
 
     Attributes:
-        name: What.
+        name: Name of the thing.
         ok: Whether a study can run with it.
-        text: What was found, and how to mend it where it isn't well.
+        text: Finding, and how to mend it where it isn't well.
     """
 
     name: str
@@ -75,9 +75,9 @@ class Difference:
     """Something that Optuna and MLflow don't agree about.
 
     Attributes:
-        study: Where.
-        text: What.
-        mend: What mends it.
+        study: Study concerned.
+        text: Line that says what they don't agree about.
+        mend: Line that says what mends it.
         mended: Whether it was mended.
         mendable: Whether `--repair` can.
     """

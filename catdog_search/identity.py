@@ -36,9 +36,9 @@ class Pending:
     """A relocation that has begun: what a second call needs to end it in the same way.
 
     Attributes:
-        root: Where it was begun.
+        root: Folder that it was begun in.
         state_id: Id that the state has when it is over.
-        uids: Of studies, old and new; a copy's studies get new ones.
+        uids: New uids of a copy's studies, by every uid that they had before.
     """
 
     root: Path
@@ -52,11 +52,11 @@ class Identity:
 
     Attributes:
         state_id: Tells this state from every other.
-        root: Where it is, absolute.
-        device: Of the root, as `stat` numbers it.
-        inode: Of the root, likewise.
-        former: Where it was before, the last place first.
-        origins: Of what it is a copy, likewise; files may have been left there.
+        root: Absolute path of the folder.
+        device: Device number of the root, as `stat` gives it.
+        inode: Inode number of the root, as `stat` gives it.
+        former: Former roots, the last one first.
+        origins: Roots that it is a copy of, the last one first; files may have been left there.
         pending: A relocation that isn't over; None otherwise.
     """
 
@@ -86,7 +86,7 @@ class Displaced:
 
     Attributes:
         state_id: Its id; None for one that has none yet.
-        places: Where it was, the last place first.
+        places: Former roots, the last one first.
         is_copy: Whether one of those places still holds it, or can't be looked at.
         pending: A relocation that was cut off; None otherwise.
     """
@@ -230,7 +230,7 @@ def displaced(root: Path) -> Displaced | None:
     """Where a state was before; None where it is at home, or is none.
 
     Raises:
-        StateError: That can't be found out.
+        StateError: A former place can't be found out.
     """
     found = read(root)
     if found is None:

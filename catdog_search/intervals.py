@@ -13,8 +13,8 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     Source: Wilson 1927, J. Am. Stat. Assoc. 22.
 
     Args:
-        right: How many of them count, 0 to n.
-        n: How many there are, at least 1.
+        right: Number of right answers, 0 to n.
+        n: Number of answers, at least 1.
     """
     z, share = _95_PERCENT, right / n
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)

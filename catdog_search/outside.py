@@ -27,7 +27,7 @@ class Outside:
     """A cause outside this program.
 
     Attributes:
-        text: In a line: what failed, and what to do.
+        text: Line that says what failed, and what to do.
         passes: Whether it may be over by itself, so that trying again helps.
     """
 
@@ -220,7 +220,7 @@ def outside(error: BaseException, about: str = "", state: Path | None = None) ->
     """What outside this program an error goes back to; None where it may be a bug of ours.
 
     Args:
-        error: As it was caught.
+        error: Exception as it was caught.
         about: The database or server that was spoken to, for people; empty where that isn't known.
         state: The state folder, where that is known: of a full disk the system doesn't say which.
     """

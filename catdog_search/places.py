@@ -81,7 +81,7 @@ class StateFolder:
         """Refuse a damaged store before a library takes it for a new one.
 
         Args:
-            path: Of a store in this folder; one that never was is whole.
+            path: Path of a store in this folder; one that never was is whole.
             thorough: See `sqlite.damage`.
 
         Raises:
@@ -189,11 +189,11 @@ def require_folder(root: Path) -> None:
 def make_database(path: Path, make: Callable[[Path], object]) -> None:
     """Make a database where it is absent, whole or not at all.
 
-    The libraries' own first start works in place: two at once, or a kill in the middle, leave a
-    file that never opens again. Here it is made aside, under a lock, and moved into place.
+    The libraries' own first start works in place: two concurrent ones, or a kill in the middle,
+    leave a file that never opens again. Here it is made aside, under a lock, and moved into place.
 
     Args:
-        path: Of the database.
+        path: Path of the database.
         make: Makes it at another path, and lets go of it.
     """
     if path.exists():

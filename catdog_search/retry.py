@@ -13,7 +13,7 @@ from catdog_search.outside import Outside, is_absent, outside
 
 _T = TypeVar("_T")
 _PAUSE_S = 2.0
-# A call that fails sooner is repeated at once and in silence: servers close idle connections.
+# A call that fails sooner is repeated immediately and in silence: servers close idle connections.
 _QUICK_S = 1.0
 
 
@@ -24,8 +24,8 @@ class Retry:
 
     Args:
         about: The database or server that is spoken to, for people.
-        seconds: To try again for; 0 for not at all.
-        say: Told a line when it begins to.
+        seconds: Seconds to try again for; 0 for not at all.
+        say: Callback given a line when it begins to.
         stopped: Whether there is no more time for it.
     """
 
@@ -50,8 +50,9 @@ class Retry:
         """What `call` returns.
 
         Args:
-            call: What is tried.
-            again: Tried instead, after the first time, where a call that failed may have worked.
+            call: Function that is tried.
+            again: Function tried instead, after the first time, where a call that failed may have
+                worked.
 
         Raises:
             StateError: A cause outside, which doesn't pass, or hasn't in time.
@@ -95,8 +96,8 @@ class _Failing:
     """A call that fails.
 
     Attributes:
-        since: When it first did, by our clock.
-        first_s: That it took to; raised once it was repeated at once.
+        since: Time of the first failure, in seconds of `clock.now`.
+        first_s: Seconds that the first failing call took; raised once it was repeated immediately.
         said: Whether that was said.
     """
 

@@ -55,7 +55,7 @@ class Knob:
     Attributes:
         kind: `int`, `float`, `bool` or `choice`.
         allowed: The allowed values, for people: `[0, 1)` or `one of relu, gelu`.
-        doc: What it does, with its unit.
+        doc: Meaning of the knob, with its unit.
         default: Value where a study doesn't name it.
         accepts: Whether a value is allowed, its type included.
     """
@@ -118,7 +118,7 @@ class Range:
         return sampled if own is None else own
 
     def canonical(self, value: object) -> Value | None:
-        """`value` as this dimension spells it; None where it could not have drawn it."""
+        """`value` as this dimension spells it; None where it could not have sampled it."""
         if isinstance(value, bool) or not isinstance(value, int if self.is_int else int | float):
             return None
         last_places = _LAST_PLACES * math.ulp(max(abs(self.low), abs(self.high)))
@@ -132,7 +132,7 @@ class Range:
         return own if abs(value - float(own)) <= near else None
 
     def contains(self, value: object) -> bool:
-        """Whether this dimension could have drawn `value`."""
+        """Whether this dimension could have sampled `value`."""
         return self.canonical(value) is not None
 
     def describe(self) -> str:
@@ -168,7 +168,7 @@ class Choice:
         return next((choice for choice in self.choices if _is_same(choice, value)), None)
 
     def contains(self, value: object) -> bool:
-        """Whether this dimension could have drawn `value`."""
+        """Whether this dimension could have sampled `value`."""
         return self.canonical(value) is not None
 
     def describe(self) -> str:
@@ -229,12 +229,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Space:
-    """Dimensions by name, in the order in which they are drawn."""
+    """Dimensions by name, in the order in which they are sampled."""
 
     dimensions: Mapping[str, Dimension]
 
     def is_active(self, name: str, params: Mapping[str, Value]) -> bool:
-        """Whether `name` plays a part, given the params drawn before it."""
+        """Whether `name` plays a part, given the params sampled before it."""
         when = self.dimensions[name].when
         return all(params.get(parent) in allowed for parent, allowed in when.items())
 
@@ -396,7 +396,7 @@ def parse_space(table: Mapping[str, object], knobs: Mapping[str, Knob], where: s
 
     Args:
         table: The table as TOML gave it.
-        knobs: What the family of models understands.
+        knobs: Knobs that the family of models understands.
         where: Prefix of messages: `studies/cnn.toml [space]`.
 
     Raises:

@@ -25,7 +25,7 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
     A lock, or a folder that can't be read, is no damage.
 
     Args:
-        path: Of the database.
+        path: Path of the database.
         thorough: Whether to read all of it, which takes a second for some hundred megabytes.
     """
     if not path.exists():
@@ -47,7 +47,7 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
 
 
 def enable_wal(path: Path) -> None:
-    """Let readers and a writer of a database work at once; stays with the file."""
+    """Let readers and a writer of a database work concurrently; stays with the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
 

@@ -95,7 +95,7 @@ def one_spelling(classes: str) -> str:
     """The same text for all that `chosen_classes` reads as the same, but for case.
 
     Raises:
-        ValueError: As `chosen_classes`.
+        ValueError: Classes as `chosen_classes` refuses them.
     """
     out = io.StringIO()
     items = sorted(f"{found}={ours}" for found, ours in chosen_classes(classes).items())

@@ -23,11 +23,11 @@ class Address:
     """An http or https address.
 
     Attributes:
-        url: Without credentials.
-        host: Without brackets.
+        url: Address without credentials.
+        host: Host name without brackets.
         path: Percent-encoded; without query.
         user: None where none was given; never printed.
-        password: Likewise.
+        password: Password; None where none was given; never printed.
     """
 
     url: str
@@ -112,9 +112,9 @@ def open_url(
     """Open an http or https address; the answer is to be closed.
 
     Args:
-        url: Without credentials.
+        url: Address without credentials.
         timeout: Seconds without a byte that are borne.
-        headers: Of the request.
+        headers: Headers of the request, by name.
         authorization: Value of that header; not sent on to where the answer redirects to.
         direct: Whether to ask without a proxy, as this machine is asked anyway.
 

@@ -1,4 +1,4 @@
-"""What is in a dataset, counted and drawn, so that one can trust it."""
+"""What is in a dataset, counted and plotted, so that one can trust it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def contact_sheet(dataset: Dataset, split: Split, columns: int = 12, rows: int =
 def audit_picture(dataset: Dataset, columns: int = 12, most_groups: int = 48) -> Image.Image:
     """Contact sheets of train and val, then the groups of duplicates; both labels are framed.
 
-    Test isn't drawn: it is for promotion alone.
+    Test isn't shown: it is for promotion alone.
     """
     shown: tuple[Split, ...] = ("train", "val")
     sheets = [contact_sheet(dataset, split, columns, 2) for split in shown]
@@ -166,8 +166,8 @@ def write_page(dataset: Dataset, notes: Sequence[str], file: Path) -> None:
 
     Args:
         dataset: The photos.
-        notes: What was said of how they are read.
-        file: Of HTML.
+        notes: Lines on how labels and splits are read.
+        file: HTML file to write.
 
     Raises:
         OSError: It can't be written.

@@ -41,8 +41,8 @@ class Budget:
 
     Attributes:
         total: Bytes in all, for decoding.
-        file_bytes: Of a file that is held without asking.
-        descriptors: Of the free parts, to read and to write; then of the turn, likewise.
+        file_bytes: Bytes of the largest file that is held without asking.
+        descriptors: Four ends of pipes: the free parts, to read and to write; the turn, likewise.
     """
 
     total: int
@@ -55,7 +55,7 @@ class Budget:
         """A share of what is free now; nobody may use it any more when the context ends.
 
         Args:
-            workers: That hold a file each.
+            workers: Number of workers, each of which holds a file; at least 1.
         """
         total = max(int(_SHARE * free_bytes()), _LEAST_BYTES)
         descriptors = (*os.pipe(), *os.pipe())

@@ -32,8 +32,8 @@ class Entry:
 
     Attributes:
         path: Its folder.
-        size: In bytes.
-        used: When it was last used, seconds since the epoch.
+        size: Size in bytes.
+        used: Time of its last use, in seconds since the epoch.
     """
 
     path: Path
@@ -48,7 +48,7 @@ class Note:
     Attributes:
         seen: Says whether it may have changed since; empty where it has to be looked at again.
         entry: Name of its entry.
-        location: Of the source.
+        location: Location of the source.
         unread: Keys of files that couldn't be read or decoded for a passing reason.
     """
 
@@ -63,7 +63,7 @@ def entry(folder: Path, name: str) -> Path:
 
     Args:
         folder: The cache folder.
-        name: Of what the manifest says.
+        name: Manifest's name, see `Manifest.name_of`.
     """
     return folder / "datasets" / entry_name(name)
 
@@ -72,7 +72,7 @@ def entry_name(name: str) -> str:
     """What the folder of an entry is called.
 
     Args:
-        name: Of what its manifest says.
+        name: Manifest's name, see `Manifest.name_of`.
     """
     return f"{FORMAT}-{name[:32]}"
 
@@ -82,8 +82,8 @@ def note_path(folder: Path, location: str, choices: str) -> Path:
 
     Args:
         folder: The cache folder.
-        location: Of the source.
-        choices: What the dataset depends on beside its files.
+        location: Location of the source.
+        choices: Choices that the dataset depends on beside its files.
     """
     named = json.dumps([FORMAT, location, choices])
     return folder / "sources" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
@@ -186,7 +186,7 @@ def evict(folder: Path, limit: int, keep: Path | None = None) -> list[Path]:
 
     Args:
         folder: The cache folder.
-        limit: In bytes.
+        limit: Bytes that the cache may hold.
         keep: Never removed, even where it alone is over the limit.
 
     Returns:

@@ -51,7 +51,7 @@ def shrinkage(manifest: Manifest, more_than: float) -> list[str]:
     """What became of the files, where few of them are left to learn from.
 
     Args:
-        manifest: Of the photos.
+        manifest: Manifest of the dataset that the photos became.
         more_than: Share of the files that may be left out without a word, in [0, 1).
     """
     said, left_out = [], manifest.left_out

@@ -35,7 +35,7 @@ class Dataset:
         digest: Names the photos, labels and split.
         image_size: Side in pixels.
         subset: Photos of train to use, a nested and stratified choice; None for all.
-        location: Of the source; None where it is the one that the entry was made from.
+        location: Location of the source; None where it is the one that the entry was made from.
         hold: Keeps the entry from being removed; None where it is gone.
     """
 
@@ -95,7 +95,7 @@ class Dataset:
         """Copy some photos into memory, checked: uint8 RGB (n, image_size, image_size, 3).
 
         Args:
-            rows: Of the manifest, rising.
+            rows: Row numbers in the manifest, from 0, rising.
 
         Raises:
             CacheLostError: They are gone or damaged.
@@ -147,8 +147,8 @@ def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]])
     small classes and large groups in another way.
 
     Args:
-        dataset: As it is split here and now.
-        digest: Of the dataset that the study has.
+        dataset: Dataset as it is split here and now.
+        digest: Digest of the dataset that the study has.
         moved: What `Manifest.moved` said of it; empty where nobody knows.
 
     Raises:

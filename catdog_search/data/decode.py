@@ -86,7 +86,7 @@ class Decoded:
 
     Attributes:
         pixels: uint8 RGB (image_size, image_size, 3).
-        grey: What its perceptual hash is made of, uint8 (32, 32).
+        grey: Grey levels that its perceptual hash is made of, uint8 (32, 32).
         flags: What was noticed, sorted: `16-bit`, `animated`, `blank` (next to nothing to see),
             `cmyk`, `damaged` (in its tail or its metadata, yet used), `grey`, `huge`, `lying
             extension`, `palette`, `rotated`, `tiny`, `transparent`.
@@ -103,8 +103,8 @@ class _Photo:
 
     Attributes:
         image: Mode RGB or L.
-        format: That it was stored in.
-        flags: What was noticed on the way.
+        format: Format that it was stored in.
+        flags: Names of what was noticed on the way, see `Decoded`.
         is_for_hash: Whether it has the size that the hash is made from.
     """
 
@@ -158,7 +158,7 @@ def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimi
         reserve: Takes bytes of memory while they are needed.
 
     Raises:
-        UndecodableError: As `decode`; or every pixel is the same.
+        UndecodableError: Not an image, broken, or of no usable size; or every pixel is the same.
     """
 
     def look(photo: _Photo) -> tuple[Pixels, set[str], _Gist | None]:

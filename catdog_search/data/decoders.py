@@ -1,4 +1,4 @@
-"""Many files at once: read, hashed and decoded, in processes where there are enough of them."""
+"""Files read, hashed and decoded concurrently, in processes where there are enough of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from catdog_search.text import printable
 _PER_PROCESS = 500
 # Whoever writes what they decode keeps up with no more.
 _MOST_PROCESSES = 16
-# What is examined at once, and handed over at once: a trip is cheap beside it, memory is bounded.
+# Files that are examined, and handed over, together: a trip is cheap beside it, memory is bounded.
 _CHUNK_PHOTOS = 32
 _CHUNK_BYTES = 4_000_000
 
@@ -86,9 +86,9 @@ class Task:
     """What is to be examined, and how.
 
     Attributes:
-        source: Where the files are.
+        source: Source of the files.
         image_size: Side of the pixels.
-        known: By `content_key`, files that are not to be decoded.
+        known: Keys, as `content_key` makes them, of files that are not to be decoded.
         budget: Memory that all who examine share; None where it doesn't count.
     """
 
@@ -278,7 +278,7 @@ def serve(descriptor: int) -> None:
     """A process's whole life: the task, then keys to examine, until the one that asks is gone.
 
     Args:
-        descriptor: Of the connection to that one.
+        descriptor: File descriptor of the connection to that one.
     """
     connection = Connection(descriptor)
     try:

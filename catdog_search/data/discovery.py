@@ -51,7 +51,7 @@ def judge(
         found: Takes them.
         files: Their keys.
         head: Reads the first bytes of one; raises one of `errors` where it can't be read.
-        errors: What reading raises.
+        errors: Exception types that reading raises.
     """
     keys = _others(found, files)
     suspects = may_be_own(keys)

@@ -30,8 +30,8 @@ def download(url: str, sha256: str, target: Path, progress: Progress | None = No
 
     Args:
         url: http or https; it may name user and password.
-        sha256: What the file must have, hex.
-        target: Where it goes; while it is fetched it is `<target>.partial`.
+        sha256: SHA-256 digest that the file must have, hex.
+        target: Path that it goes to; while it is fetched it is `<target>.partial`.
         progress: Called with (bytes so far, bytes in all or None).
 
     Returns:

@@ -65,8 +65,8 @@ def install(folder: Path, path: Path, image_size: int) -> Hold:
     """Move what was packed into its entry, which another may have made, or be removing.
 
     Args:
-        folder: With the manifest, and the pixels of one image size.
-        path: Of the entry.
+        folder: Folder with the manifest, and the pixels of one image size.
+        path: Path of the entry.
         image_size: Side in pixels.
     """
     while True:

@@ -109,7 +109,7 @@ def decoding_bytes(image: Image.Image, scale: int) -> int:
 
     Args:
         image: Opened and not yet loaded.
-        scale: By how much it is scaled down while it is decoded.
+        scale: Divisor of width and height while it is decoded, at least 1.
     """
     coded = image.width * image.height
     each = _PIXEL_BYTES.get(image.mode, 4)

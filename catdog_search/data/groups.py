@@ -37,7 +37,7 @@ class Grouping:
 
     Attributes:
         groups: Rows of two or more, each sorted, by their first row.
-        notes: What a user should know of it.
+        notes: Lines that a user should know.
     """
 
     groups: list[list[int]]
@@ -54,9 +54,9 @@ def group_photos(
     a split is left to exact copies.
 
     Args:
-        sha256s: Of the files' bytes.
-        looks: Of each photo the perceptual hash and the finer one, as hex digits; empty ones are
-            like no other.
+        sha256s: SHA-256 digests of the files' bytes, hex.
+        looks: Perceptual hash (16 hex digits) and finer one (64) of each photo; empty ones are like
+            no other.
         duplicates: Whether copies and what looks the same stay together, copies, or nothing.
     """
     if duplicates == "off":
@@ -123,7 +123,7 @@ def find_groups(sha256s: Sequence[str], phashes: Sequence[str]) -> list[list[int
     """Group equal and near-equal photos.
 
     Args:
-        sha256s: Of the files' bytes.
+        sha256s: SHA-256 digests of the files' bytes, hex.
         phashes: Perceptual hashes, 16 hex digits; an empty one is like no other.
 
     Returns:

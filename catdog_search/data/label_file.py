@@ -28,9 +28,9 @@ class Row:
     """One row: a path or name, and what it says the photo is.
 
     Attributes:
-        line: In the file, from 1.
-        name: As it stands there.
-        label: As it stands there; empty where there is none.
+        line: Line number in the file, from 1.
+        name: Path or name as it stands there.
+        label: Label as it stands there; empty where there is none.
     """
 
     line: int
@@ -43,7 +43,7 @@ class Matched:
     """What a file says of the photos.
 
     Attributes:
-        labels: By path.
+        labels: Labels by path.
         unmatched: (name, reason) of every row that names no photo.
     """
 

@@ -1,4 +1,4 @@
-"""Which class each photo is of, decided from all paths at once. Pure: no file is read.
+"""Which class each photo is of, decided from all paths together. Pure: no file is read.
 
 A reading is taken if it is the only one that separates the photos into two classes; where several
 do, or names contradict folders, none is, and the user says which.
@@ -63,9 +63,9 @@ class Labelling:
         class_names: Sorted; index 1 is the positive class.
         labels: Class index of every labelled photo, in the photos' order.
         left_out: (photo, reason) of the others; a reason starts with its kind.
-        splits: Of labelled photos, where a folder's name says one.
+        splits: Splits of labelled photos, where a folder's name says one.
         folders: Labelled photos by the folder that says their split.
-        others: What else the photos could be read as.
+        others: Other readings that the photos allow.
     """
 
     reading: Reading
@@ -99,9 +99,9 @@ def label(
     """Decide which class each photo is of.
 
     Args:
-        paths: Of the photos, below their source; sorted.
+        paths: Paths of the photos, below their source; sorted.
         location: The source, for messages.
-        choice: What the user says.
+        choice: User's choice about labels and splits.
         listed: Labels by path, where `choice.labels` names a file.
 
     Raises:
@@ -210,7 +210,7 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
     Args:
         tree: The photos.
         found: The reading by folders.
-        taken: What each of its classes is taken for; None for one that is left out.
+        taken: Class that each class of the folders is taken for; None for one that is left out.
     """
     keys = [shown_key(name) for name in found.names]
     longest = max(map(len, keys)) + _INFLECTION

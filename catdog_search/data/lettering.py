@@ -16,10 +16,10 @@ _NO_FONT = "Last Resort"
 
 @dataclass(frozen=True)
 class Lettered:
-    r"""Text that can be drawn.
+    r"""Text that the fonts can show.
 
     Attributes:
-        text: As it is drawn; letters that no font has are spelled out, as `\u732b`.
+        text: Text as it is shown; letters that no font has are spelled out, as `\u732b`.
         font: Path of a font that has its letters; None where any does.
     """
 
@@ -29,7 +29,7 @@ class Lettered:
 
 @functools.lru_cache(maxsize=256)
 def lettered(text: str) -> Lettered:
-    """Text as it can be drawn, and with what."""
+    """Text as the fonts can show it, and with which."""
     text = printable(text)
     if text.isascii():
         return Lettered(text, None)
@@ -44,7 +44,7 @@ def lettered(text: str) -> Lettered:
 
 
 def in_figure(text: str, most: int = 100) -> str:
-    """Text as matplotlib draws it: no formula, and in fonts that have its letters.
+    """Text as matplotlib shows it: no formula, and in fonts that have its letters.
 
     Args:
         text: Anybody's.

@@ -28,7 +28,7 @@ _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _DARKEST = 0.25
 # Resampling overshoots a little: floats from -0.004 to 1.004 are 0 to 1.
 _SLACK = 0.01
-# Pixels that are turned into numbers at once, at 8 bytes each.
+# Pixels that are turned into numbers in one piece, at 8 bytes each.
 _STRIP_PIXELS = 1_000_000
 # TIFF's tag for what a level means, and the value that turns black and white round; Pillow heeds
 # it for 8 bits and less alone.

@@ -20,7 +20,7 @@ TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
 # Of a class, wherever it is shared out exactly.
 _PER_CENT: dict[Split, int] = {"train": 70, "val": 15, "test": 15}
-# Where a class would have fewer photos in val or test, chance would decide what a score means.
+# Where a class would have fewer photos in val or test, noise would decide what a score means.
 FEWEST_BY_CHANCE = 20
 # Stands before the location in a manifest's text; in a JSON string its quotes would be escaped.
 _LOCATION = ', "location": '
@@ -64,7 +64,7 @@ def assign_splits(
     Where that leaves a class too few photos in val or test, the class is shared out exactly.
 
     Args:
-        sha256s: Of the photos.
+        sha256s: SHA-256 digests of the photos' files, hex.
         groups: Rows of duplicates.
         known: Splits of photos from an earlier manifest, by sha256.
         labels: Class indices of the photos; without them no class is looked at.
@@ -145,7 +145,7 @@ def keep_splits(
     Args:
         photos: All of them.
         groups: Rows of duplicates.
-        own: What folders say, by key.
+        own: Splits that folders say, by key.
 
     Returns:
         None for a photo of train that is a copy of one of val or test, which is to be left out.
@@ -171,11 +171,11 @@ class Photo:
 
     Attributes:
         key: Path in its source.
-        sha256: Of the file's bytes, hex.
+        sha256: SHA-256 digest of the file's bytes, 64 hex digits.
         label: Class index, 0 or 1.
-        split: Where it belongs for ever; None where it is left out, as a copy of others.
+        split: Split that it stays in; None where it is left out, as a copy of others.
         phash: Perceptual hash, 16 hex digits; empty where there is none.
-        flags: What was noticed while it was decoded.
+        flags: Names of what was noticed while it was decoded.
         group: Number of its group of duplicates; None where it is the only one.
         fine: A finer hash, 64 hex digits; empty where there is none.
     """
@@ -196,13 +196,13 @@ class Manifest:
 
     Attributes:
         kind: Kind of source: `folder`, `zip` or `synthetic`.
-        location: Where it was read from, for people.
+        location: Location that it was read from, for people.
         class_names: Sorted; index 1 is positive.
         photos: The usable ones, those without a split too, which `left_out` has as well.
         left_out: (key, reason) of every file that could not be used; a reason starts with its
             kind: `truncated: …`.
         duplicates: Which photos were to stay in one split: `near`, `exact` or `off`.
-        notes: What a user should know of how they were found.
+        notes: Lines that a user should know of how they were found.
         own_splits: Whether the splits are those of the photos' folders.
     """
 
@@ -220,7 +220,7 @@ class Manifest:
         """Names what the text of a manifest says, wherever the photos lie.
 
         Args:
-            text: As `to_json` gives it.
+            text: JSON as `to_json` gives it.
         """
         return hashlib.sha256(text.rpartition(_LOCATION)[0].encode()).hexdigest()
 

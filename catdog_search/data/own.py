@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from PIL.PngImagePlugin import PngInfo
 
-# Written into every picture that is drawn.
+# Written into every picture file that this program saves.
 MARK: Mapping[str, str] = {"Software": "catdog-search"}
 _MARKED = re.compile(rb"\x89PNG\r\n\x1a\n.{0,400}tEXtSoftware\0catdog-search", re.DOTALL)
 # Names that pictures have unless somebody gives them another one.
@@ -45,7 +45,7 @@ def may_be_own(keys: Collection[str]) -> set[str]:
     """The files that are worth looking into for the mark: by their names, or because they are few.
 
     Args:
-        keys: Of all files, relative to the source.
+        keys: Keys of all files, relative to the source.
     """
     pictures = [key for key in keys if key.lower().endswith(".png")]
     around = Counter(key.rpartition("/")[0] for key in pictures)
@@ -60,7 +60,7 @@ def of_studies(keys: Collection[str]) -> tuple[str, ...]:
     """What the keys of files begin with in which studies are kept.
 
     Args:
-        keys: Of all files, relative to the source.
+        keys: Keys of all files, relative to the source.
     """
     found = {key.rpartition("/")[0] for key in keys if key.rpartition("/")[2] in _STORES}
     # The source itself may be a state folder: photos may lie beside its files.

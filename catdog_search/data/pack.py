@@ -40,7 +40,7 @@ class PackWriter:
     """Writes a pack photo by photo; it is complete, on the disk, when the context ends well.
 
     Args:
-        path: Of the pixels; the checksums come to lie beside it.
+        path: Path of the pixels; the checksums come to lie beside it.
         image_size: Side in pixels.
     """
 
@@ -79,7 +79,7 @@ def is_whole(pack: Path, n: int, image_size: int) -> bool:
     """Whether a pack holds, to the bit, what was written.
 
     Args:
-        pack: Of the pixels.
+        pack: Path of the pixels.
         n: Photos that it should hold.
         image_size: Side in pixels.
     """
@@ -102,10 +102,10 @@ def read(pack: Path, n: int, image_size: int, rows: Sequence[int]) -> Pixels:
     """Some photos of a pack, checked.
 
     Args:
-        pack: Of the pixels.
+        pack: Path of the pixels.
         n: Photos that it should hold.
         image_size: Side in pixels.
-        rows: Of the photos, rising.
+        rows: Row numbers of the photos, from 0, rising.
 
     Raises:
         CacheLostError: The pack is gone or damaged.

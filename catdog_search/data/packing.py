@@ -72,14 +72,14 @@ def load(  # noqa: PLR0913  what a dataset is made of
     photos that were there, are then found again by content.
 
     Args:
-        source: Where the photos are.
+        source: Source of the photos.
         image_size: Side in pixels.
         folder: The cache folder.
         limit: Bytes that the cache may hold.
         progress: Called with (done, total) photos.
         subset: Photos of train to use; None for all.
-        duplicates: Which photos stay in one split.
-        say: Told what a user should know, a line each.
+        duplicates: Rule for which photos stay in one split.
+        say: Callback given what a user should know, a line each.
 
     Raises:
         DataError: A split would lack a class, train has fewer photos than `subset`, the disk is
@@ -101,7 +101,7 @@ class DecodedPhotos:
 
     Attributes:
         pixels: uint8 RGB (n, side, side, 3).
-        photos: What each is; its split is that of its content alone.
+        photos: Photos, row by row; the split of each is that of its content alone.
         left_out: (key, reason) of every file that could not be used.
     """
 
@@ -153,12 +153,12 @@ class _Loading:
     """One way from a source to its dataset.
 
     Args:
-        source: Where the photos are.
+        source: Source of the photos.
         image_size: Side in pixels.
         folder: The cache folder.
-        duplicates: Which photos stay in one split.
+        duplicates: Rule for which photos stay in one split.
         progress: Called with (done, total) photos.
-        say: Told what a user should know.
+        say: Callback given what a user should know, a line each.
     """
 
     def __init__(
@@ -291,10 +291,10 @@ class _Known:
 
     Attributes:
         image_size: Side of the pixels.
-        photos: By `content_key`.
-        rows: Of the photos in `pixels`, likewise.
+        photos: Photos by `content_key`.
+        rows: Row numbers in `pixels` by `content_key`, from 0.
         pixels: Checked; None where they aren't at hand.
-        splits: Of the photos, by sha256.
+        splits: Splits of the photos by sha256.
         elsewhere: Whether the entry is that of a source in another place.
     """
 
@@ -357,7 +357,7 @@ class _Decoded:
     """What decoding a source gave.
 
     Attributes:
-        manifest: Of its photos.
+        manifest: Manifest of the photos.
         unread: Keys of the files that were left out for a passing reason.
     """
 
@@ -373,7 +373,7 @@ def _decode_all(
     unread: list[str] = []
     total = len(source.labels)
     task = Task(source, known.image_size, known.at_hand())
-    # Closed at once where the disk is full or somebody interrupts: processes hang on it.
+    # Closed immediately where the disk is full or somebody interrupts: processes hang on it.
     with contextlib.closing(examine_all(task)) as examined:
         for done, found in enumerate(examined, start=1):
             if found.reason:

@@ -14,7 +14,7 @@ _KEPT_FINE = 16
 _FLAT_STD = 4.0
 # The rows of an unnormalised DCT-II.
 _COSINES = 2 * np.cos(np.pi / SIDE * np.outer(np.arange(_KEPT_FINE), np.arange(SIDE) + 0.5))
-# What is zero but for rounding has to be zero on every processor, or its sign would be chance.
+# What is zero but for rounding has to be zero on every processor, or its sign would be random.
 _DECIMALS = 6
 
 
@@ -38,7 +38,7 @@ def fine_hashes(grey: npt.NDArray[np.uint8]) -> list[str]:
     """The same of the 16 x 16 lowest frequencies: tells apart what looks alike from afar.
 
     Args:
-        grey: As for `perceptual_hashes`.
+        grey: Grey levels as for `perceptual_hashes`, uint8 (n, 32, 32).
 
     Returns:
         64 hex digits each; empty where the picture is too flat for a hash.

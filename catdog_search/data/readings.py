@@ -32,8 +32,8 @@ class Reading:
     """One way to read the labels.
 
     Attributes:
-        by: What they are read from.
-        names: Of the classes, as they are printed; sorted.
+        by: Place that the labels are read from.
+        names: Class names as they are printed; sorted.
         of: Each photo's class, by its place in `names`; None where it has none.
     """
 
@@ -119,8 +119,8 @@ class Tree:
     """The photos' folders and prefixes, by keys that compare as people do.
 
     Attributes:
-        paths: Of the photos.
-        prefixes: What stands before each photo's number, see `prefix_of`.
+        paths: Paths of the photos.
+        prefixes: Text before each photo's number, see `prefix_of`.
         names: The reading by prefixes.
         chains: Keys of the folders above each photo that can be classes, outermost first.
     """
@@ -129,7 +129,7 @@ class Tree:
         """Look at all paths.
 
         Args:
-            paths: Of the photos.
+            paths: Paths of the photos.
             chosen: Keys of folders that are classes whatever they are called.
         """
         self.paths = paths

@@ -18,7 +18,7 @@ class DataReference:
         digest: Names the photos, labels and split.
         folder: The cache entry where it lies; another machine finds its own by the digest.
         subset: Photos of train to use; None for all.
-        location: Of the source; None where it is the one that the entry was made from.
+        location: Location of the source; None where it is the one that the entry was made from.
     """
 
     digest: str

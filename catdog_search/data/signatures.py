@@ -16,9 +16,9 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        name: For people.
+        name: Name of the format, for people.
         is_photo: Whether it can be decoded here.
-        advice: What to do with one that can't; empty where nothing can be done.
+        advice: Advice for a file that can't be decoded; empty where nothing can be done.
     """
 
     name: str

@@ -35,7 +35,7 @@ _TICK_NS = 20_000_000
 _MISSING = frozenset(("unreadable folder", "broken link", "link"))
 # Of one reading, in the facts.
 _MOST_CLASSES = 200
-# Of a picture that is drawn.
+# Bytes of a drawn picture.
 _DRAWN_BYTES = 3 * synthetic.SIDE**2
 
 
@@ -44,13 +44,13 @@ class Source(Protocol):
 
     Attributes:
         kind: `folder`, `zip` or `synthetic`.
-        location: Where it is, for people.
+        location: Location of the source, for people.
         class_names: Sorted; index 1 is the positive class.
         labels: Class index of every labelled image file by key, in key order.
         left_out: (key, reason) of everything else: no image, of no class, can't be read.
         splits: The split of photos whose folder says one, where splits are to be kept.
-        facts: What its labels and splits were read from, as plain values for JSON.
-        notes: What a user should know of how it was read, a line each.
+        facts: Facts that its labels and splits were read from, as plain values for JSON.
+        notes: Lines that a user should know of how it was read.
     """
 
     kind: str
@@ -300,8 +300,8 @@ def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
     """The folder or zip at `path`.
 
     Args:
-        path: Of a folder or a zip.
-        choice: What the user says about labels and splits.
+        path: Path of a folder or a zip.
+        choice: User's choice about labels and splits.
 
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes.
@@ -322,7 +322,7 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
 
     Args:
         config: The study file's `[data]`, with the choices of this call.
-        given: What `--data` says.
+        given: Value of `--data`; None where it isn't given.
 
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes; or there are choices

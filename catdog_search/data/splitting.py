@@ -30,7 +30,7 @@ class Settled:
 
     Attributes:
         photos: All of them; one that is left out has no split.
-        notes: What a user should know of how duplicates were found.
+        notes: Lines that a user should know of how duplicates were found.
         left_out: (key, reason) of the photos that have no split.
     """
 
@@ -45,10 +45,10 @@ def settle(
     """Give every photo its group and its split.
 
     Args:
-        photos: Of a source.
-        source: Where they are; it may say their splits.
+        photos: Photos of a source.
+        source: Source of the photos; it may say their splits.
         known: Splits of photos that stay where they are, by sha256.
-        duplicates: Which photos stay in one split.
+        duplicates: Rule for which photos stay in one split.
     """
     # Drawn pictures are made of the same few shapes: alike to a hash, but never duplicates.
     drawn = source.kind == "synthetic" and duplicates == "near"
@@ -112,8 +112,8 @@ def as_remembered(manifest: Manifest, moved: Mapping[str, Sequence[str]]) -> lis
     """The splits that a study remembers.
 
     Args:
-        manifest: Of the photos.
-        moved: What `Manifest.moved` said of them.
+        manifest: Manifest of the photos.
+        moved: Hashes by split, as `Manifest.moved` gives them.
     """
     by_hash = {short: split for split in SPLITS for short in moved.get(split, ())}
     shas = [photo.sha256 for photo in manifest.photos]

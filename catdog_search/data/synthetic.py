@@ -35,7 +35,7 @@ OCCLUDED_SHARE = 0.2
 NOISE = 14
 BLUR = 1.0
 ODD_TRAIT = 0.06
-"""Chance of each trait that is more typical of the other kind."""
+"""Probability of each trait that is more typical of the other kind."""
 
 SUPERSAMPLE = 3
 CANVAS = SIDE * SUPERSAMPLE
@@ -65,8 +65,8 @@ class Pen:
     """Draws shapes given in units of the head's radius, x to the right and y down.
 
     Attributes:
-        canvas: What is drawn on, ``CANVAS`` pixels on each side.
-        origin: Where (0, 0) lies on the canvas, shape (2,), in canvas pixels.
+        canvas: Picture that is drawn on, ``CANVAS`` pixels on each side.
+        origin: Point (0, 0) on the canvas, shape (2,), in canvas pixels.
         axes: Rows are the unit steps along x and y, shape (2, 2), in canvas pixels.
         outline: Colour of the outlines.
     """
@@ -139,8 +139,8 @@ def draw(label: int, index: int, seed: int = 0) -> Image.Image:
 
     Args:
         label: 0 for a cat, 1 for a dog.
-        index: Which picture of that kind, 0 or more.
-        seed: Which collection of pictures, 0 or more.
+        index: Number of the picture among those of its kind, from 0.
+        seed: Seed of the collection of pictures, 0 or more.
 
     Returns:
         An RGB image, ``SIDE`` x ``SIDE`` pixels.

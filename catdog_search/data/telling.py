@@ -39,11 +39,11 @@ def load(
     """A dataset by image size, from the user's cache or packed now.
 
     Args:
-        source: Where the photos are.
+        source: Source of the photos.
         sizes: Sides in pixels; at least one.
-        say: Told what a user should know, a line each.
+        say: Callback given what a user should know, a line each.
         subset: Photos of train to use; None for all.
-        duplicates: Which photos stay in one split.
+        duplicates: Rule for which photos stay in one split.
 
     Raises:
         DataError: The photos can't be used.
@@ -76,7 +76,7 @@ def about(manifest: Manifest, subset: int | None) -> Iterator[str]:
     """Lines that say what a dataset is and what was left out of it.
 
     Args:
-        manifest: Of its photos.
+        manifest: Manifest of the dataset.
         subset: Photos of train that are used; None for all.
     """
     splits = ", ".join(f"{k} {sum(v.values())}" for k, v in manifest.counts().items())

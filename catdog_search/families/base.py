@@ -120,9 +120,9 @@ class Cost:
     Attributes:
         parameters: Weights, normalization's included.
         activations: Numbers that one photo leaves on its way forward.
-        multiply_adds: Of one photo, forward, in what is trained.
-        forward_only: Of one photo in what is frozen, in every epoch.
-        once: Of one photo in what is frozen, before the first epoch.
+        multiply_adds: Multiply-adds per photo, forward, in what is trained.
+        forward_only: Multiply-adds per photo in what is frozen, in every epoch.
+        once: Multiply-adds per photo in what is frozen, before the first epoch.
         tells_speed: Whether a step takes as long as its arithmetic says; next to none doesn't.
     """
 
@@ -148,8 +148,8 @@ class Domain:
     """What the trials of a study can be, for rules that join params.
 
     Attributes:
-        space: Of the study.
-        defaults: Of every knob, for those that the space leaves out.
+        space: Search space of the study.
+        defaults: Values by knob, for those that the space leaves out.
         image_sizes: Sides in pixels.
     """
 
@@ -184,12 +184,13 @@ class Family(Generic[P]):
     """One family of networks: a row of the registry.
 
     Attributes:
-        name: In study files.
+        name: Name in study files.
         params: Its params, each with its bounds and its meaning.
-        problems: Which of them can't be together: lines, each from where in the study file on.
-        cost: What a trial takes, by its params and the study's weights; builds nothing.
+        problems: Finder of knobs that can't be together: lines, each from where in the study file
+            on.
+        cost: Cost of a trial by its params and the study's weights; builds nothing.
         training: Name of the module that trains it, a `training.plan.Planner`: it is heavy.
-        parts: What its exported networks are made of.
+        parts: Parts that its exported networks are made of.
         require_weights: Raises a DataError for weights that can't be had, before minutes of
             packing; it may ask the network. None where all of it starts random.
     """

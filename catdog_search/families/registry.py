@@ -53,8 +53,8 @@ def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
     """The family that a trial of a study is of, and the params that are that family's.
 
     Args:
-        family: Of the study.
-        params: Of the trial; with several families, `network` may be among them.
+        family: Family of the study, or `any` where it has several.
+        params: Params of the trial; with several families, `network` may be among them.
     """
     own = dict(params)
     name = str(own.pop(NETWORK, default())) if family == ANY_FAMILY else family

@@ -82,7 +82,7 @@ def trained_stages(params: ResNet50Params, loaded: tuple[str, ...]) -> tuple[str
     """The stages that are trained, in order.
 
     Args:
-        params: Of the trial.
+        params: Params of the trial.
         loaded: Stages with loaded weights.
     """
     present = stages_until(params.backbone_end)
@@ -121,7 +121,7 @@ def cost_of_resnet50(params: ResNet50Params, loaded: tuple[str, ...]) -> Cost:
     """What a trial costs; frozen stages are counted once where their features are kept.
 
     Args:
-        params: Of the trial, with its image size.
+        params: Params of the trial, with its image size in pixels.
         loaded: Stages with loaded weights.
     """
     stages = _stages(params.image_size)

@@ -53,7 +53,7 @@ def weights_id(weights: str) -> str:
 
 
 def require_weights(weights: str) -> None:
-    """Say at once what would fail only after minutes of packing; asks the network for `imagenet`.
+    """Say first what would fail only after minutes of packing; asks the network for `imagenet`.
 
     Raises:
         DataError: A file is not one of a ResNet50; or `imagenet` is neither in Keras's cache nor to

@@ -44,9 +44,9 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
     (Jordan 2024, arXiv:2404.00498).
 
     Args:
-        strength: 0 to 1.
-        kinds: Which of `families.base.AUGMENTATIONS` it does; mixup is not its.
-        seed: Of its random stream.
+        strength: Strength, 0 to 1.
+        kinds: Kinds of `families.base.AUGMENTATIONS` that it does; mixup is not its.
+        seed: Seed of its random stream, from 0.
     """
 
     def __init__(self, strength: float, kinds: Collection[str], seed: int) -> None:
@@ -236,7 +236,7 @@ class Shrink(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Mixup(keras.layers.Layer):  # type: ignore[misc]
-    """Blends each photo with its neighbour in the batch; the labels are blended where they are fed.
+    """Blends each photo with its neighbour in the batch; the labels are blended in the batches.
 
     Source: Zhang et al. 2017, arXiv:1710.09412.
     """

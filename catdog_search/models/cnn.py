@@ -32,7 +32,7 @@ def build_cnn(
     Args:
         params: Its shape; `n_blocks` must leave at least one pixel.
         image_size: Side in pixels, at least 2 ** n_blocks.
-        seed: Of dropout; on PyTorch a layer without one draws from a stream that isn't saved.
+        seed: Seed of dropout; on PyTorch a layer without one takes a stream that isn't saved.
         fused: Whether batch normalization is TensorFlow's one operation, for training alone.
 
     Returns:
@@ -88,7 +88,7 @@ class _Convolve:
     """Convolution, normalization, activation.
 
     Args:
-        params: Of the network.
+        params: Params of the network.
         batch_normalization: The layer that does it.
     """
 

@@ -43,9 +43,9 @@ def training_model(
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
         image_size: Side of the packed photos.
         params: Say what is augmented, and how strongly.
-        seed: Of the augmentation.
-        lookup: Rows (batch,) int32 -> packed photos; None where the photos themselves are fed.
-        first: What a family does to packed photos before augmentation; None for nothing.
+        seed: Seed of the augmentation, from 0.
+        lookup: Layer: rows (batch,) int32 -> packed photos; None where the model takes photos.
+        first: Layer of a family that takes packed photos before augmentation; None for nothing.
 
     Returns:
         Uncompiled model: packed uint8 RGB (batch, side, side, 3), or rows of `lookup` ->

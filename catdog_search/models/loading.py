@@ -93,7 +93,7 @@ def load_exported(path: Path, image_size: int) -> keras.Model:
 
 
 def photos_at_once(model: keras.Model, image_size: int, most: int) -> int:
-    """How many photos a loaded model can be shown at once in the memory that is free, up to `most`.
+    """Largest batch of photos that a loaded model can judge in the free memory, up to `most`.
 
     Raises:
         ForeignModelError: Not even one.

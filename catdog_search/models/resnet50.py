@@ -91,7 +91,7 @@ def build_backbone(params: ResNet50Params, weights: str) -> Backbone:
     """The backbone of a trial.
 
     Args:
-        params: Of the trial, with its image size, at least 32.
+        params: Params of the trial, with its image size in pixels, at least 32.
         weights: `imagenet`, `none`, or the path of a file.
 
     Raises:

@@ -92,8 +92,8 @@ class DataConfig(Table):
         remembers, and a new one begins with what its file says.
 
         Args:
-            options: Of the command line, by name; None where one isn't given.
-            remembered: What `remembered` said when the study was made; None for a new study.
+            options: Options of the command line, by name; None where one isn't given.
+            remembered: Choices that the study `remembered` when it was made; None for a new one.
         """
         kept: dict[str, Any] = {}
         if remembered is not None:

@@ -1,4 +1,4 @@
-"""Photos in batches, in an order that the seed and the epoch alone decide, and fed to `fit`."""
+"""Photos in batches, in an order that the seed and the epoch alone decide, as `fit` takes them."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
     the epoch's first photos.
 
     Args:
-        data: Of the trial.
+        data: Train and val of the trial.
         batch_size: Photos a batch, or all there are if they are fewer.
-        seed: Of the order and of mixup.
-        mixup_alpha: Of the Beta distribution that shares are drawn from; None for no mixup.
+        seed: Seed of the order and of mixup, from 0.
+        mixup_alpha: Both parameters of the Beta distribution that shares are sampled from, above 0;
+            None for no mixup.
         rows: Whether the model looks the photos up itself: batches hold the numbers of rows.
-        views: Features of train's photos that are fed instead, taken in turn by epoch.
+        views: Features of train's photos that are given instead, taken in turn by epoch.
     """
 
     def __init__(
@@ -88,11 +89,12 @@ class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Val in its own order, in batches of about one size.
 
     Args:
-        data: Of the trial.
+        data: Train and val of the trial.
         rows: Whether the model looks the photos up itself.
         shares: Whether the model takes mixup's shares too; val's photos are wholly their own.
-        photos: Features of val's photos that are fed instead.
-        first_row: Of val, where the model looks them up; by default behind train's photos.
+        photos: Features of val's photos that are given instead.
+        first_row: Row of val's first photo, where the model looks them up; by default behind
+            train's photos.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ def feed(batches: keras.utils.PyDataset) -> Any:
 
     On TensorFlow as a `tf.data.Dataset` that is not tuned while it runs. What Keras would make of
     the batches itself is, and at the end of an epoch it waits for the tuner, which sleeps for up
-    to as long as the epoch took: half of the time of a training, or none, by chance.
+    to as long as the epoch took: half of the time of a training, or none, at random.
     """
     if keras.backend.backend() != "tensorflow":
         return batches

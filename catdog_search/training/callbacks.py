@@ -34,7 +34,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         report: Called with (epoch, metrics) after each epoch; False stops.
         on_batch: Called with (epoch, step, steps) now and then between batches; False stops.
         monitor: The metric that must be there and finite.
-        photos: Of an epoch, for the speed.
+        photos: Photos of an epoch, for its speed in photos a second.
         history: Metrics of the epochs before the first one; they are not reported.
 
     Attributes:
@@ -122,14 +122,15 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
     stands before the callbacks that read val's metrics.
 
     Args:
-        val: As `predict` is given it.
-        labels: Of val (n, 1).
+        val: Batches of val, as `predict` is given them.
+        labels: Labels of val (n, 1), 0 or 1.
         reporter: Told that training rests, and asked whether to stop.
         stopper: Knows the best epoch; None where the last one counts.
         averager: Puts the averaged weights in place while val is looked at; None for no averages.
 
     Attributes:
-        logits: Of val (n,), by epoch; those of the last two, and of the best while there is one.
+        logits: Logits of val (n,), float32, by epoch; those of the last two, and of the best
+            while there is one.
     """
 
     def __init__(
@@ -190,10 +191,10 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         save: Keeps a checkpoint.
-        key: Of the training.
-        reporter: Whose history is saved.
+        key: Key of the training, see `loop.training_key`.
+        reporter: Reporter whose history is saved.
         stopper: Early stopping; None where there is none.
-        resumed: What the training goes on from; None at a beginning.
+        resumed: Checkpoint that the training goes on from; None at a beginning.
     """
 
     def __init__(
@@ -247,7 +248,7 @@ class ProgressiveCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         shrink: The layer that halves it.
-        epochs: How many.
+        epochs: Number of epochs, 0 or more.
     """
 
     def __init__(self, shrink: Shrink, epochs: int) -> None:

@@ -44,8 +44,8 @@ class Checkpoint:
         history: Metrics of the epochs so far.
         done: Whether early stopping had ended it.
         stopper: Early stopping's counters.
-        variables: Of model and optimizer, random streams and step counter included.
-        best_weights: Of the best epoch so far; empty where none is kept.
+        variables: Variables of model and optimizer, random streams and step counter included.
+        best_weights: Weights of the best epoch so far; empty where none is kept.
     """
 
     key: str

@@ -30,11 +30,11 @@ class CnnTraining:
     """The models of one trial of the family `cnn`.
 
     Args:
-        params: Of the trial, with its image size.
-        epochs: At most so many.
+        params: Params of the trial, with its image size in pixels.
+        epochs: Epochs at most, at least 1.
         data: Train and val.
-        seed: Of weights, dropout, order and augmentation.
-        execution: How it runs.
+        seed: Seed of weights, dropout, order and augmentation, from 0.
+        execution: Execution on the device.
     """
 
     def __init__(

@@ -21,9 +21,9 @@ class Device:
     """What a backend computes on.
 
     Attributes:
-        name: For people: `NVIDIA H200` or `CPU, 2 cores`.
+        name: Name for people: `NVIDIA H200` or `CPU, 2 cores`.
         accelerator: Whether it is more than the processors of this machine.
-        memory_bytes: Its own; None where it shares the machine's, or the backend doesn't say.
+        memory_bytes: Bytes of its own memory; None where it shares the machine's, or doesn't say.
         bfloat16: Whether it computes faster in half precision, with the range of float32.
     """
 
@@ -39,7 +39,7 @@ class ForcedExecution:
 
     Attributes:
         pixels: `device` or `stream`.
-        precision: As Keras spells its policies.
+        precision: Keras's dtype policy: `float32`, `mixed_bfloat16`, `mixed_float16`.
         steps_per_call: Steps that one call of the host runs, at least 1.
         xla: Whether XLA compiles the training step.
     """
@@ -55,12 +55,12 @@ class Execution:
     """How a training runs.
 
     Attributes:
-        pixels: On the `device`, placed there once, so that a step is given the numbers of rows;
-            or a `stream` of batches, prepared while the device computes.
+        pixels: Place of the pixels: on the `device`, placed there once, so that a step is given the
+            numbers of rows; or in a `stream` of batches, prepared while the device computes.
         precision: Keras's dtype policy; weights, loss and what is exported are float32 anyway.
         steps_per_call: Most steps that one call of the host runs.
         xla: Whether XLA compiles the training step.
-        room_bytes: For what is placed on the device; None where it isn't bounded.
+        room_bytes: Bytes free for what is placed on the device; None where it isn't bounded.
     """
 
     pixels: Place = "stream"
@@ -103,11 +103,11 @@ def choose(
     one step a call costs next to nothing, since a step takes far longer than the call.
 
     Args:
-        forced: What the user forces.
+        forced: Settings that the user forces.
         backend: `tensorflow`, `jax` or `torch`.
-        device: Of the backend.
-        pixel_bytes: Of train and val together.
-        concurrency: Trials that train on the device at once.
+        device: Device that the backend computes on.
+        pixel_bytes: Bytes of the pixels of train and val together.
+        concurrency: Trials that train on the device concurrently, at least 1.
 
     Raises:
         BackendError: The backend or the device can't do what is forced.

@@ -24,7 +24,7 @@ Compute = Callable[[slice], npt.NDArray[Any]]
 # Called with (done, total) photos; False stops.
 OnPhotos = Callable[[int, int], bool]
 
-# Photos that go through the frozen part at once; it needs no gradients.
+# Photos that go through the frozen part in a batch; it needs no gradients.
 CHUNK = 64
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -41,9 +41,9 @@ class FeatureCache:
     of them are right. Nobody removes an array as long as a process has it mapped or computes it.
 
     Args:
-        folder: Where they lie.
+        folder: Folder of the arrays.
         limit: Bytes that all of them may take together.
-        say: Told what a user should know.
+        say: Callback given what a user should know, a line each.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FeatureCache:
         self._say = say
 
     def fits(self, n_bytes: int) -> bool:
-        """Whether so many bytes may be kept at once."""
+        """Whether so many bytes may be kept together."""
         return n_bytes <= self._limit
 
     def has(self, facts: Mapping[str, Any], shape: tuple[int, ...]) -> bool:
@@ -72,7 +72,7 @@ class FeatureCache:
 
         Args:
             facts: All that it depends on.
-            shape: Of it; the first axis is photos.
+            shape: Shape of the array; the first axis is photos.
             compute: Some rows of it, `CHUNK` of them but for the last ones.
             on_photos: Asked between chunks.
 
@@ -172,7 +172,7 @@ class _Sums:
     An array without that file is from before there were any, and taken for right.
 
     Args:
-        path: Of the array, finished or not.
+        path: Path of the array, finished or not.
     """
 
     def __init__(self, path: Path) -> None:

@@ -19,12 +19,12 @@ class TrainingJob:
     Attributes:
         params: Values for every knob of the trial's family, the image size in pixels among them.
         training: Epochs and early stopping of the study.
-        metric: What early stopping watches.
-        direction: Of the metric.
-        weights: Where loaded weights come from: `imagenet`, `none`, or the path of a file.
-        weights_id: What tells those weights apart, wherever they lie; None where none are loaded.
-        seed: Of weights, order, dropout and augmentation.
-        execution: How it runs on the device; it learns the same but for the rounding of numbers.
+        metric: Metric that early stopping watches.
+        direction: Direction of the metric, `maximize` or `minimize`.
+        weights: Origin of loaded weights: `imagenet`, `none`, or the path of a file.
+        weights_id: Digest of those weights, wherever they lie; None where none are loaded.
+        seed: Seed of weights, order, dropout and augmentation, from 0.
+        execution: Execution on the device; it learns the same but for the rounding of numbers.
     """
 
     params: TrialParams
@@ -55,9 +55,9 @@ def job_of(
     Args:
         config: The study.
         params: Values for the knobs of its family; those absent take their defaults.
-        seed: Of the trial.
-        execution: How it runs.
-        weights_id: What tells the study's weights apart; None to find out, which reads them.
+        seed: Seed of the trial, from 0.
+        execution: Execution on the device.
+        weights_id: Digest of the study's weights; None to find out, which reads them.
 
     Raises:
         DataError: The weights can't be read.

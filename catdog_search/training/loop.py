@@ -56,15 +56,15 @@ def train(
     the last epoch's are, averaged if `ema` says so: the best of the epochs before would be luck.
 
     Args:
-        job: What is trained. The order in which threads add numbers is not fixed by its seed,
+        job: Training to run. The order in which threads add numbers is not fixed by its seed,
             unless `set_deterministic` was called.
         data: Train and val, at the job's image size.
         report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
             False stops the training.
-        on_batch: Called with (epoch, step, steps) now and then; False stops at once.
-        say: Told what a user should know, a line each.
-        checkpoint: Where to save after every epoch, and to go on from. One that is damaged, or not
-            of exactly this training, is dropped.
+        on_batch: Called with (epoch, step, steps) now and then; False stops immediately.
+        say: Callback given what a user should know, a line each.
+        checkpoint: File to save to after every epoch, and to go on from. One that is damaged, or
+            not of exactly this training, is dropped.
 
     Raises:
         KeyError: The model doesn't log the job's metric.
@@ -142,12 +142,12 @@ class _Fitter:
     """Runs the phases of one training through Keras `fit`.
 
     Args:
-        job: What is trained.
-        data: Of the trial.
+        job: Training to run.
+        data: Train and val, at the job's image size.
         reporter: Counts epochs through all phases.
-        key: Of the training's checkpoints.
-        checkpoint: Where to save.
-        resumed: What to go on from.
+        key: Key of the training's checkpoints, see `training_key`.
+        checkpoint: File to save to after every epoch; None for no checkpoints.
+        resumed: Checkpoint to go on from; None at a beginning.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ def compile_model(
 
     Args:
         model: RGB -> logits (batch, 1).
-        params: Of the trial.
-        total_steps: Of the whole training; a falling rate reaches its end there.
+        params: Params of the trial.
+        total_steps: Optimizer steps of the whole training; a falling rate reaches its end there.
         steps_per_call: Steps that one call of the host runs.
         xla: Whether XLA compiles a step; on JAX it does anyway.
         slow: Variables whose learning rate is so many times that of the others.

@@ -19,7 +19,7 @@ class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
     """Rows (batch,) int32 -> photos, or their features, (batch, ...).
 
     Args:
-        photos: What is placed on the device (n, ...): uint8 pixels or float16 features.
+        photos: Array that is placed on the device (n, ...): uint8 pixels or float16 features.
     """
 
     def __init__(self, photos: npt.NDArray[Any]) -> None:

@@ -23,13 +23,13 @@ P = TypeVar("P", bound=TrialParams)
 
 @dataclass(frozen=True)
 class CompiledPhase:
-    """A compiled model, and what it is fed.
+    """A compiled model, and the batches that `fit` is given.
 
     Attributes:
         model: Trained by `fit`.
-        batches: Of train.
-        val: Of val.
-        callbacks: That the plan needs besides those of every training.
+        batches: Batches of train.
+        val: Batches of val.
+        callbacks: Callbacks that the plan needs besides those of every training.
     """
 
     model: keras.Model
@@ -59,7 +59,7 @@ class TrainingPlan(Protocol):
     """One trial's models, whatever its family.
 
     Attributes:
-        phases: In order; at least one.
+        phases: Phases in order, at least one.
         n_weights: Trainable and other weights of the network.
         as_trained: Whether `network` gives the logits that were seen in training, but for
             rounding in float32: not after half precision, and not where it looks twice.
@@ -79,14 +79,14 @@ class Task(Generic[P]):
     """What a plan is made from.
 
     Attributes:
-        params: Of the trial, with its image size.
-        epochs: At most so many.
-        weights: Of the study: `imagenet`, `none`, or the path of a file.
+        params: Params of the trial, with its image size in pixels.
+        epochs: Epochs at most, at least 1.
+        weights: Weights of the study: `imagenet`, `none`, or the path of a file.
         data: Train and val.
-        seed: Of weights, dropout, order and augmentation.
-        execution: How it runs.
+        seed: Seed of weights, dropout, order and augmentation, from 0.
+        execution: Execution on the device.
         on_photos: Asked now and then while something is computed before the first epoch.
-        say: Told what a user should know, a line each.
+        say: Callback given what a user should know, a line each.
     """
 
     params: P

@@ -28,7 +28,7 @@ class _Wanted:
 
     Attributes:
         photos: uint8 (n, side, side, 3).
-        augment: What is done to them before.
+        augment: Function that augments them before.
         facts: All that the features depend on.
     """
 
@@ -45,8 +45,8 @@ class ResNet50Training:
     """The models of one trial of the family `resnet50`.
 
     Args:
-        task: What is to be trained.
-        cache: Of the features of frozen stages.
+        task: Training to plan.
+        cache: Cache of the features of frozen stages.
     """
 
     def __init__(self, task: Task[ResNet50Params], cache: FeatureCache) -> None:

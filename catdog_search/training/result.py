@@ -30,8 +30,8 @@ class TrainData:
     Attributes:
         x_train: uint8 RGB (n, side, side, 3).
         y_train: float32 labels (n, 1), 0 or 1.
-        x_val: As x_train.
-        y_val: As y_train.
+        x_val: uint8 RGB (n, side, side, 3).
+        y_val: float32 labels (n, 1), 0 or 1.
         class_names: Index 1 is positive.
         digest: Names photos, labels, split, size and subset; empty where nothing is to be kept.
     """

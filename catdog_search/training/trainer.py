@@ -26,7 +26,7 @@ class KerasTrainer:
         """Import Keras; the device is left alone.
 
         Args:
-            concurrency: Processes that train on the device at once.
+            concurrency: Processes that train on the device concurrently.
             deterministic: Whether the same training must give the same numbers to the bit.
         """
         from catdog_search.training.device import set_deterministic, share_device

@@ -19,7 +19,7 @@ def whitening_kernel(photos: Pixels, side: int) -> npt.NDArray[np.float32]:
     Args:
         photos: uint8 RGB (n, rows, columns, 3); 2,000 to 4,000 of them are looked at, spread
             evenly, since those of a class may lie together.
-        side: Of a patch, in pixels.
+        side: Side of a patch, in pixels.
 
     Returns:
         A convolution's kernel (side, side, 3, 2 * side * side * 3) for pixels in -1 to 1: the
