@@ -69,6 +69,16 @@ def test_hiccup_is_not_worth_a_word(time: Clock) -> None:
     assert (said, time.seconds) == ([], 0)
 
 
+def test_one_told_to_give_up_waits_no_more_until_something_works(time: Clock) -> None:
+    retry = Retry("the store", 60)
+    retry.give_up()
+    with pytest.raises(StateError, match="the store can't be reached"):
+        retry(failing(time, 30))
+    assert time.seconds == 0
+    assert retry(lambda: "done") == "done"
+    assert retry(failing(time, 30)) == "done"
+
+
 def test_call_that_was_slow_to_fail_is_said_at_once(time: Clock) -> None:
     said: list[str] = []
     Retry("the store", 60, said.append)(failing(time, 45, took=20))

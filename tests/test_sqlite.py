@@ -61,6 +61,32 @@ def test_lock_is_no_damage(database: Path) -> None:
         assert sqlite.damage(database) is None
 
 
+def test_lock_that_keeps_readers_out_is_no_damage(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "_WAIT_S", 0)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("pragma journal_mode=delete")  # as an older program leaves it
+        connection.execute("begin exclusive")
+        assert sqlite.damage(database) is None
+
+
+def test_what_cannot_be_opened_is_no_damage(tmp_path: Path) -> None:
+    assert sqlite.damage(tmp_path) is None
+
+
+def test_two_set_aside_in_one_second_are_both_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite.time, "strftime", lambda _form: "20260101-000000")
+    path = tmp_path / "a.db"
+    aside = []
+    for content in ("first", "second"):
+        path.write_text(content)
+        aside.append(sqlite.set_aside(path))
+    assert [each and each.read_text() for each in aside] == ["first", "second"]
+
+
 def test_copy_holds_what_was_written_while_it_was_open(database: Path) -> None:
     with closing(sqlite3.connect(database)) as writer:
         writer.execute("insert into t values (1)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -82,6 +83,19 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         (base(recipes={"a": {"dropout": 0.7}}), "[recipes.a] dropout: 0.7 is not in the space"),
         (base(recipes={"a": {"droput": 0.2}}), "did you mean 'dropout'?"),
         (base(recipes={"a": 3}), "f.toml [recipes.a]: 3 is not a table"),
+        (base(recipes={"": {}}), "f.toml [recipes.]: its name must have 1 to "),
+        (
+            base(recipes={"plain": {"dropout": 0.2}}, published={"plian": {"val_accuracy": 0.9}}),
+            "f.toml [published.plian]: did you mean 'plain'?",
+        ),
+        (
+            base(space={"image_size": {"low": 32, "high": 64}}),
+            "f.toml [space] image_size: 33 sizes, each of which is packed; at most 16",
+        ),
+        (
+            base(space={"image_size": {"choices": [4, 32]}}),
+            "f.toml [space] image_size: 4 is not allowed; it must be at least 8",
+        ),
         (
             base(sampler={"name": "grid"}),
             "f.toml [sampler] name: 'grid' can't search [space] dropout: it is continuous",
@@ -176,6 +190,16 @@ def test_load_refuses_what_is_not_a_study(tmp_path: Path, content: bytes, says: 
         studies.load(str(path))
     assert says in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_load_says_why_a_file_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "locked.toml"
+    path.touch()
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "not allowed")))
+    with pytest.raises(StudyFileError, match=r"locked\.toml: can't be read: not allowed"):
+        studies.load(str(path))
 
 
 def test_find_names_the_near_one() -> None:
