@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,8 +17,9 @@ from catdog_search.errors import BackendError
 from catdog_search.training.device import has_bfloat16
 from catdog_search.training.execution import Device, Execution, ForcedExecution, Precision, choose
 from catdog_search.training.pixels import on_device
-from catdog_search.training.result import TrainData
+from catdog_search.training.result import TrainData, TrialResult
 
+SMALL = {**PARAMS, "batch_size": 6}
 EXECUTIONS = [
     Execution(pixels="device"),
     Execution(pixels="device", steps_per_call=2),
@@ -25,6 +29,24 @@ EXECUTIONS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def many(data: TrainData) -> TrainData:
+    """96 photos, which in batches of 6 are 16 steps: two of them a call."""
+    return TrainData(*(np.concatenate([a] * 4) for a in (data.x_train, data.y_train)),
+                     data.x_val, data.y_val, data.class_names)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plainly(many: TrainData) -> Callable[..., TrialResult]:
+    """Trains once, however often it is asked for, with some augmentation and no execution."""
+
+    @functools.cache
+    def trained(**augmentation: Any) -> TrialResult:
+        return train({**SMALL, **augmentation}, config(), many, go_on, seed=1)
+
+    return trained
+
+
 @pytest.mark.parametrize("mixup", [False, True])
 @pytest.mark.parametrize(
     "execution",
@@ -32,16 +54,14 @@ EXECUTIONS = [
     ids=str,
 )
 def test_train_learns_the_same_however_it_runs(
-    data: TrainData, execution: Execution, mixup: bool
+    many: TrainData, plainly: Callable[..., TrialResult], execution: Execution, mixup: bool
 ) -> None:
-    # 96 photos in batches of 6 are 16 steps: two of them a call.
-    many = TrainData(*(np.concatenate([a] * 4) for a in (data.x_train, data.y_train)),
-                     data.x_val, data.y_val, data.class_names)  # fmt: skip
-    params = {**PARAMS, "batch_size": 6, "augmentation": 0.3}
-    params["augmentation_kinds"] = "mixup" if mixup else "flip+zoom"
+    augmentation: dict[str, Any] = {"augmentation": 0.3}
+    augmentation["augmentation_kinds"] = "mixup" if mixup else "flip+zoom"
     if execution.xla and BACKEND == "tensorflow" and not mixup:
-        params["augmentation"] = 0.0  # its random numbers are others under XLA
-    plain = train(params, config(), many, go_on, seed=1)
+        augmentation["augmentation"] = 0.0  # its random numbers are others under XLA
+    plain = plainly(**augmentation)
+    params = {**SMALL, **augmentation}
     other = train(params, config(), many, go_on, seed=1, execution=execution)
     for one, two in zip(plain.history, other.history, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], abs=2e-3)
