@@ -21,6 +21,10 @@ SPELLED := README.md CONTRIBUTING.md CHANGELOG.md docs catdog_search tests studi
 LOWEST_TESTS := tests/test_cli.py tests/test_studies.py tests/test_space.py tests/test_tracking.py \
 	tests/test_tracking_figures.py tests/test_search_coordinator.py tests/test_search_sampler.py \
 	tests/test_search_storage.py tests/test_data_dataset.py tests/test_models.py
+# A minute and a half of one core: what trains nothing and starts no study. COVERED_TESTS=tests: all.
+COVERED_TESTS := $(foreach name,text space studies retry sqlite web outside cli data_labels \
+	data_sources data_dataset data_manifest data_splits data_discovery data_label_file \
+	data_decode,tests/test_$(name).py)
 BENCHES := input step xla trial search scale device levers cli memory features
 DATA ?=
 WEIGHTS ?=
