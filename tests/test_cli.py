@@ -24,7 +24,6 @@ from catdog_search import cli
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
 from catdog_search.outcomes import Ending
-from catdog_search.search.estimate import StudyEstimate
 from catdog_search.search.events import (
     BatchDone,
     Best,
@@ -35,6 +34,7 @@ from catdog_search.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from catdog_search.search.limits import StudyEstimate
 from catdog_search.study import studies
 from catdog_search.training.execution import PLAIN, Device
 

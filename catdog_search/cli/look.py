@@ -21,7 +21,7 @@ from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
     from catdog_search.places import StateFolder
-    from catdog_search.search.estimate import StudyEstimate
+    from catdog_search.search.limits import StudyEstimate
     from catdog_search.search.study.insight import Insight
     from catdog_search.search.study.views import StudyView, TrialRow
     from catdog_search.study.config import StudyConfig

@@ -4,32 +4,12 @@ from __future__ import annotations
 
 import random
 import statistics
-from dataclasses import dataclass
 
-from catdog_search.search.limits import Limits
+from catdog_search.search.limits import Limits, StudyEstimate
 from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.study.config import StudyConfig
 
 _SAMPLE = 200
-
-
-@dataclass(frozen=True)
-class StudyEstimate:
-    """Estimate of a study's trials, over a sample of its space and its recipes.
-
-    Attributes:
-        parameters: Minimum, median and maximum number of a network's weights.
-        memory_bytes: Largest peak memory of a training step, in bytes; photos and libraries not
-            counted.
-        seconds: Mean duration of a trial, if none is stopped early, in s; None where the speed of
-            the device isn't known.
-        too_large: Share of the sample that exceeds a limit, 0 to 1.
-    """
-
-    parameters: tuple[int, int, int]
-    memory_bytes: int
-    seconds: float | None
-    too_large: float
 
 
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:

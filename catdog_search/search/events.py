@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from catdog_search.outcomes import Ending
-from catdog_search.search.estimate import StudyEstimate
+from catdog_search.search.limits import StudyEstimate
 from catdog_search.space import Params
 from catdog_search.study.config import StudyConfig
 from catdog_search.training.execution import Device, Execution

@@ -51,6 +51,25 @@ class Estimate:
     seconds: float | None
 
 
+@dataclass(frozen=True)
+class StudyEstimate:
+    """Estimate of a study's trials, over a sample of its space and its recipes.
+
+    Attributes:
+        parameters: Minimum, median and maximum number of a network's weights.
+        memory_bytes: Largest peak memory of a training step, in bytes; photos and libraries not
+            counted.
+        seconds: Mean duration of a trial, if none is stopped early, in s; None where the speed of
+            the device isn't known.
+        too_large: Share of the sample that exceeds a limit, 0 to 1.
+    """
+
+    parameters: tuple[int, int, int]
+    memory_bytes: int
+    seconds: float | None
+    too_large: float
+
+
 class Limits:
     """The limits of a study's trials in one worker after another.
 

@@ -16,7 +16,7 @@ from optuna.pruners import (
 )
 from optuna.trial import Trial
 
-from catdog_search.search.proposal.sampler import quiet_experiments
+from catdog_search.search.quiet import quiet_experiments
 from catdog_search.study.config import PrunerConfig
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna import Study
 from optuna.distributions import BaseDistribution
-from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
     CmaEsSampler,
@@ -24,6 +21,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.errors import StateError
+from catdog_search.search.quiet import quiet_experiments
 from catdog_search.space import Space
 from catdog_search.study.config import SamplerConfig
 
@@ -67,14 +65,6 @@ def require_sampler(config: SamplerConfig) -> None:
         raise StateError(
             f"sampler {config.name!r} needs the package {package}, which is not installed"
         )
-
-
-@contextlib.contextmanager
-def quiet_experiments() -> Iterator[None]:
-    """Keep Optuna from warning, at every trial, that a sampler or pruner may change one day."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
 
 
 class _Grid(GridSampler):

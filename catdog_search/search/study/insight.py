@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from catdog_search.intervals import wilson
 from catdog_search.outcomes import Ending
 from catdog_search.places import StateFolder
-from catdog_search.search.proposal.sampler import quiet_experiments
+from catdog_search.search.quiet import quiet_experiments
 from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import StudyView, TrialRow, view_of
 from catdog_search.space import params_key
