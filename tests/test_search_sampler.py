@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from catdog_search.errors import StateError
 from catdog_search.search.proposal.feasibility import failure_risk
-from catdog_search.search.proposal.propose import SamplingProposer, _by_chance, is_exhausted
+from catdog_search.search.proposal.propose import SamplingProposer, _untried, is_exhausted
 from catdog_search.search.proposal.pruner import make_pruner, report_epoch
 from catdog_search.search.proposal.sampler import PerTrialSampler, make_sampler, trial_seed
 from catdog_search.search.proposal.uniform import UniformDraw
@@ -121,7 +121,7 @@ def test_last_point_of_a_large_space_is_found() -> None:
     space = Space({"x": Range(0.0, 0.5, 2e-5), "n": Fixed(1)})  # 25,001 points, too many to list
     points = list(space.points())
     keys = {params_key(p) for p in points[:-1]}
-    assert _by_chance(space, keys, random.Random(1)) == points[-1]
+    assert _untried(space, keys, random.Random(1)) == points[-1]
     assert is_exhausted(space, {*keys, params_key(points[-1])})
 
 
@@ -133,16 +133,16 @@ def test_only_points_of_the_space_exhaust_it() -> None:
 @pytest.mark.parametrize("steps", [0.1, 0.05, 1e-4])
 def test_chance_draws_values_of_the_range(steps: float) -> None:
     dimension = Range(-0.5, 0.7, steps)
-    chance = UniformDraw(random.Random(1))
-    assert {dimension.suggest("x", chance) for _ in range(500)} <= set(dimension.values or ())
+    uniform = UniformDraw(random.Random(1))
+    assert {dimension.suggest("x", uniform) for _ in range(500)} <= set(dimension.values or ())
 
 
 def test_chance_stays_within_a_logarithmic_range() -> None:
     dimension = Range(1e-5, 1.1e-5, log=True)
-    chance = UniformDraw(random.Random(1))
-    drawn = [chance.suggest_float("x", 1e-5, 1e-5, step=None, log=True) for _ in range(3)]
-    assert drawn == [1e-5] * 3
-    assert all(dimension.contains(dimension.suggest("x", chance)) for _ in range(500))
+    uniform = UniformDraw(random.Random(1))
+    sampled = [uniform.suggest_float("x", 1e-5, 1e-5, step=None, log=True) for _ in range(3)]
+    assert sampled == [1e-5] * 3
+    assert all(dimension.contains(dimension.suggest("x", uniform)) for _ in range(500))
 
 
 def test_queued_value_of_an_older_version_is_taken_as_its_step() -> None:
@@ -198,8 +198,8 @@ def test_propose_draws_again_what_will_probably_fail() -> None:
     proposer = SamplingProposer(study, study.sampler, NUMBERS)
     risk = lambda params: float(params["x"] > -0.5)  # noqa: E731
     proposer.risk = risk
-    drawn = [proposer.propose(study.ask(), []) for _ in range(30)]
-    assert sum(risk(params) for params in drawn) < 6  # of 22 or so without
+    sampled = [proposer.propose(study.ask(), []) for _ in range(30)]
+    assert sum(risk(params) for params in sampled) < 6  # of 22 or so without
     proposer.risk = lambda params: 0.6 + 0.1 * float(params["x"])
     least = proposer.propose(study.ask(), [])
     assert least["x"] < 0  # the best of ten that all look bad

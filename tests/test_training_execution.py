@@ -126,7 +126,7 @@ def test_progressive_training_sees_photos_of_half_the_side_first(data: TrainData
     assert np.allclose(served, halved.val_probabilities, atol=1e-4)
 
 
-WISH, CPU = ForcedExecution(), Device("CPU, 2 cores")
+FORCED, CPU = ForcedExecution(), Device("CPU, 2 cores")
 GPU = Device("GPU", True, 80 * 10**9, True)
 
 
@@ -153,16 +153,16 @@ def test_processors_that_multiply_bfloat16_are_told(
 @pytest.mark.parametrize(
     ("forced", "backend", "device", "pixel_gb", "concurrency", "expected"),
     [
-        (WISH, "tensorflow", CPU, 1, 1, Execution()),
-        (WISH, "tensorflow", Device("CPU", bfloat16=True), 1, 1, Execution("stream", HALF)),
-        (WISH, "jax", CPU, 1, 1, Execution(xla=True)),
-        (WISH, "torch", CPU, 1, 1, Execution()),
-        (WISH, "jax", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
-        (WISH, "torch", GPU, 1, 1, Execution("device", "mixed_bfloat16", 1, False)),
-        (WISH, "tensorflow", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", GPU, 40, 1, Execution("stream", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", GPU, 10, 4, Execution("stream", "mixed_bfloat16", 16, True)),
-        (WISH, "jax", Device("GPU", True, None), 1, 1, Execution("stream", "float32", 16, True)),
+        (FORCED, "tensorflow", CPU, 1, 1, Execution()),
+        (FORCED, "tensorflow", Device("CPU", bfloat16=True), 1, 1, Execution("stream", HALF)),
+        (FORCED, "jax", CPU, 1, 1, Execution(xla=True)),
+        (FORCED, "torch", CPU, 1, 1, Execution()),
+        (FORCED, "jax", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
+        (FORCED, "torch", GPU, 1, 1, Execution("device", "mixed_bfloat16", 1, False)),
+        (FORCED, "tensorflow", GPU, 1, 1, Execution("device", "mixed_bfloat16", 16, True)),
+        (FORCED, "jax", GPU, 40, 1, Execution("stream", "mixed_bfloat16", 16, True)),
+        (FORCED, "jax", GPU, 10, 4, Execution("stream", "mixed_bfloat16", 16, True)),
+        (FORCED, "jax", Device("GPU", True, None), 1, 1, Execution("stream", "float32", 16, True)),
         (ForcedExecution(pixels="device"), "tensorflow", CPU, 1, 1, Execution("device")),
         (
             ForcedExecution("stream", "float32", 4),

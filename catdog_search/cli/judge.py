@@ -102,16 +102,16 @@ def compare(
 def _write(
     found: Comparison, rows: list[tuple[str, ...]], page: Path | None, folder: Path | None
 ) -> None:
-    from catdog_search.figures import comparison as drawn
+    from catdog_search.figures import comparison as plots
 
     if page is None and folder is None:
         return
     bars = [_bar(entry) for entry in found.entries]
     floors = {floor.name: floor.val_accuracy for floor in found.floors}
-    figures = {"accuracy": drawn.accuracies(bars, floors), "curves": drawn.curves(bars)}
+    figures = {"accuracy": plots.accuracies(bars, floors), "curves": plots.curves(bars)}
     names = sorted({entry.study for entry in found.entries})
     if page is not None:
-        text = drawn.page(f"Comparison of {', '.join(names)}", rows, found.notes, figures)
+        text = plots.page(f"Comparison of {', '.join(names)}", rows, found.notes, figures)
         try:
             page.write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:

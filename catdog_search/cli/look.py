@@ -74,8 +74,8 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
     path = studies.find(study)
     config = studies.load(str(path))
     size = config.space.size()
-    drawn = round(config.data.synthetic_n * TRAIN_BELOW)
-    own = config.data.subset or (drawn if config.data.source == "synthetic" else _PHOTOS)
+    saved = round(config.data.synthetic_n * TRAIN_BELOW)
+    own = config.data.subset or (saved if config.data.source == "synthetic" else _PHOTOS)
     photos = photos or own
     estimate = _estimate(config, photos)
     if as_json:
@@ -164,16 +164,16 @@ def show(
     where = StateFolder.at(state)
     seen = insight.read(where, study)
     row = None if trial is None else _row(seen.view, trial)
-    drawn = [] if figures is None else _draw(where, seen, row, figures)
+    saved = [] if figures is None else _plot(where, seen, row, figures)
     if as_json:
         facts = _as_json(seen) if row is None else dataclasses.asdict(row)
-        say_json({**facts, "figures": [str(path) for path in drawn]})
+        say_json({**facts, "figures": [str(path) for path in saved]})
         return
     if row is None:
         _say_study(seen, top)
     else:
         _say_trial(seen.view, row)
-    for path in drawn:
+    for path in saved:
         say(f"figure: {path}")
 
 
@@ -184,7 +184,7 @@ def _row(view: StudyView, number: int) -> TrialRow:
     return view.trials[number]
 
 
-def _draw(state: StateFolder, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
+def _plot(state: StateFolder, seen: Insight, row: TrialRow | None, folder: Path) -> list[Path]:
     from catdog_search.report import plots
 
     try:

@@ -51,8 +51,8 @@ def settle(
         duplicates: Rule for which photos stay in one split.
     """
     # Drawn pictures are made of the same few shapes: alike to a hash, but never duplicates.
-    drawn = source.kind == "synthetic" and duplicates == "near"
-    wanted: Duplicates = "exact" if drawn else duplicates
+    synthetic = source.kind == "synthetic" and duplicates == "near"
+    wanted: Duplicates = "exact" if synthetic else duplicates
     splits: Sequence[Split | None]
     if source.splits:
         found = _grouped(photos, wanted)
@@ -123,6 +123,6 @@ def as_remembered(manifest: Manifest, moved: Mapping[str, Sequence[str]]) -> lis
 def as_before_ranks(manifest: Manifest) -> list[Split]:
     """The splits of versions that knew neither small classes nor chains."""
     shas = [photo.sha256 for photo in manifest.photos]
-    drawn = manifest.kind == "synthetic"
-    phashes = ["" if drawn else photo.phash for photo in manifest.photos]
+    synthetic = manifest.kind == "synthetic"
+    phashes = ["" if synthetic else photo.phash for photo in manifest.photos]
     return assign_splits(shas, find_groups(shas, phashes), {})

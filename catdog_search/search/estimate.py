@@ -14,10 +14,10 @@ _SAMPLE = 200
 
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
     """Estimate a study; the same study gives the same estimate."""
-    chance = UniformDraw(random.Random(config.seed))  # noqa: S311  no secret
+    uniform = UniformDraw(random.Random(config.seed))  # noqa: S311  no secret
     points = [config.space.complete(params) for params in config.recipes.values()]
     if config.trials > len(points):  # else the sampler is never asked
-        points += [config.space.sample(chance) for _ in range(_SAMPLE)]
+        points += [config.space.sample(uniform) for _ in range(_SAMPLE)]
     trials = [config.trial_params(params) for params in points]
     fits = [trial for trial in trials if limits.too_large(trial) is None]
     estimates = [limits.estimate(trial) for trial in fits or trials]

@@ -141,13 +141,13 @@ def feed(batches: keras.utils.PyDataset) -> Any:
 
     first, last = batches[0], batches[len(batches) - 1]
     signature = tf.nest.map_structure(_spec, first, last)
-    fed = tf.data.Dataset.from_generator(
+    batched = tf.data.Dataset.from_generator(
         lambda: (batches[index] for index in range(len(batches))), output_signature=signature
     )
-    fed = fed.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(_AHEAD)
+    batched = batched.apply(tf.data.experimental.assert_cardinality(len(batches))).prefetch(_AHEAD)
     options = tf.data.Options()
     options.autotune.enabled = False
-    return fed.with_options(options)
+    return batched.with_options(options)
 
 
 def _spec(first: Any, last: Any) -> Any:

@@ -186,18 +186,18 @@ class _Fitter:
         phase = next((phase for phase in phases if self.concerns(phase)), None)
         if phase is None:
             raise UnusableError("has more epochs than the trial")
-        fed = phase.begin()
-        restore(fed.model, self._resumed, early_stopping=phase.early_stopping)
-        self._begun = (phase, fed)
+        compiled = phase.begin()
+        restore(compiled.model, self._resumed, early_stopping=phase.early_stopping)
+        self._begun = (phase, compiled)
 
     def fit(self, phase: Phase) -> None:
         """Train the epochs of a phase that are not trained yet."""
-        fed = self._begun[1] if self._begun and self._begun[0] is phase else phase.begin()
+        compiled = self._begun[1] if self._begun and self._begun[0] is phase else phase.begin()
         self._stopper = _early_stopping(self._job) if phase.early_stopping else None
         done = len(self._reporter.history)
-        callbacks = self._callbacks(fed, averaged=phase.averaged)
-        fed.model.fit(
-            feed(fed.batches),
+        callbacks = self._callbacks(compiled, averaged=phase.averaged)
+        compiled.model.fit(
+            feed(compiled.batches),
             shuffle=False,  # they shuffle themselves; Keras would by another stream
             initial_epoch=done,
             epochs=done if self._resumed and self._resumed.done else phase.end,
@@ -206,17 +206,17 @@ class _Fitter:
         )
         self._resumed = self._begun = None  # the phases after it begin anew
 
-    def _callbacks(self, fed: CompiledPhase, *, averaged: bool) -> list[Any]:
+    def _callbacks(self, compiled: CompiledPhase, *, averaged: bool) -> list[Any]:
         """In the order in which they take effect at the end of an epoch."""
         averager = keras.callbacks.SwapEMAWeights() if averaged else None
         self._scorer = ValCallback(
-            feed(fed.val), self._data.y_val, self._reporter, self._stopper, averager
+            feed(compiled.val), self._data.y_val, self._reporter, self._stopper, averager
         )
         order = keras.callbacks.LambdaCallback(
-            on_epoch_begin=lambda epoch, logs: _begin_epoch(fed, epoch)
+            on_epoch_begin=lambda epoch, logs: _begin_epoch(compiled, epoch)
         )
         own = [averager, order, self._scorer, self._stopper, self._reporter]
-        callbacks = [*fed.callbacks, *(callback for callback in own if callback)]
+        callbacks = [*compiled.callbacks, *(callback for callback in own if callback)]
         if (path := self._checkpoint) is not None:
             saver = CheckpointCallback(
                 lambda c: ckpt.save(path, c),
@@ -238,9 +238,9 @@ class _Fitter:
         return self._scorer.logits.get(self.best_epoch()) if self._scorer else None
 
 
-def _begin_epoch(fed: CompiledPhase, epoch: int) -> None:
-    fed.batches.set_epoch(epoch)
-    for layer in fed.model.layers:
+def _begin_epoch(compiled: CompiledPhase, epoch: int) -> None:
+    compiled.batches.set_epoch(epoch)
+    for layer in compiled.model.layers:
         if isinstance(layer, Augment):
             layer.set_epoch(epoch)
 

@@ -33,7 +33,7 @@ _DRAWS = 10
 _PROBABLE = 0.5
 # Spaces up to this size are listed to find what is left in them.
 _LISTED = 20_000
-_CHANCES = 10_000
+_RANDOM_TRIES = 10_000
 
 
 class Proposer(Protocol):
@@ -119,8 +119,8 @@ class SamplingProposer:
             risky.append((danger, attempt, draft))
         if risky:
             return min(risky)[2]
-        chance = random.Random(f"{trial.number}:{len(tried)}")  # noqa: S311  no secret
-        return self._draft(trial, _by_chance(self._space, tried, chance))
+        rng = random.Random(f"{trial.number}:{len(tried)}")  # noqa: S311  no secret
+        return self._draft(trial, _untried(self._space, tried, rng))
 
 
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:
@@ -132,7 +132,7 @@ def is_exhausted(space: Space, tried: Collection[str]) -> bool:
     return all(params_key(point) in tried for point in space.points())
 
 
-def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> Params:
+def _untried(space: Space, tried: Collection[str], rng: random.Random) -> Params:
     """A point that is left, sampled uniformly while there are many.
 
     Raises:
@@ -142,9 +142,9 @@ def _by_chance(space: Space, tried: Collection[str], chance: random.Random) -> P
     if not size.continuous and size.combinations <= _LISTED:
         left = [p for p in space.points() if params_key(p) not in tried]
         if left:
-            return chance.choice(left)
-    for _ in range(_CHANCES):
-        params = space.sample(UniformDraw(chance))
+            return rng.choice(left)
+    for _ in range(_RANDOM_TRIES):
+        params = space.sample(UniformDraw(rng))
         if params_key(params) not in tried:
             return params
     points = iter(()) if size.continuous else space.points()
