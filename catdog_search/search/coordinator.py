@@ -375,6 +375,12 @@ class _Coordinator:
             if slot in turns.busy:
                 continue
             view = view_of(self.study)
+            if not self._wants_more(view, turns.busy):
+                continue
+            if not slot.is_ready:  # before it takes a trial, or params would be old when it trains
+                turns.begin(slot, slot.begin_worker())
+                begun = True
+                continue
             tried = {*view.tried, *(s.params_key for s in turns.busy if s.params_key)}
             if (trial := self._next_trial(workers, view, tried, turns.busy)) is None:
                 continue
@@ -402,6 +408,11 @@ class _Coordinator:
             self._notify(Planned(estimate, ready.memory_bytes, execution, ready.concurrency))
         return execution, environment
 
+    def _wants_more(self, view: StudyView, busy: Collection[Slot]) -> bool:
+        """Whether the budget isn't given out, and it isn't time to stop."""
+        training = sum(slot.number is not None for slot in busy)
+        return not self._stop.cause and view.finished + training < self._options.trials
+
     def _next_trial(
         self,
         workers: WorkerBackend,
@@ -411,10 +422,8 @@ class _Coordinator:
     ) -> Trial | None:
         """A trial that a dead coordinator left running, else the next that Optuna proposes.
 
-        None where the budget is given out, the space has no more, or it is time to stop.
+        None where the space has no more.
         """
-        if self._stop.cause or view.finished + len(busy) >= self._options.trials:
-            return None
         training = {slot.number for slot in busy}
         left = [t for t in self._trials(TrialState.RUNNING) if t.number not in training]
         if left:

@@ -158,6 +158,11 @@ class Slot:
         self.params_key: str | None = None
         self.number: int | None = None
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker has said what it is; another one may have taken its place."""
+        return self._environment is not None
+
     def begin_worker(self) -> Turns[bool]:
         """Put a worker into use; False when asked to stop before it was ready.
 
@@ -206,7 +211,7 @@ class Slot:
             self._worker = None
 
     def run_trial(self, trial: Trial, view: StudyView, tried: set[str]) -> Turns[None]:
-        """Train one trial and record its outcome.
+        """Train one trial and record its outcome, in a slot that is ready.
 
         Args:
             trial: Study's trial, RUNNING.
@@ -220,8 +225,6 @@ class Slot:
         self._began = clock.now() - trial.user_attrs.get(schema.SECONDS, 0.0)
         self.number = trial.number
         try:
-            if self._environment is None and not (yield from self.begin_worker()):
-                return  # asked to stop; the trial is there for the next call
             self._set.proposer.observe(view)
             params = self._set.proposer.propose(trial, tried)
             self.params_key = params_key(params)
