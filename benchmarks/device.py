@@ -4,16 +4,19 @@ The device's own rate is that of large matrix products in float32, measured besi
 which computes in float32 too unless told otherwise. The arithmetic of a training step is counted:
 twice the multiplications of a forward pass, and as much twice again for what is trained. Three
 networks of the family `cnn`, ResNet50 by the stages that are trained, and one trial against
-several at once.
+several concurrent ones.
 
     python benchmarks/device.py [--data PHOTOS] [--n 3]
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
 import multiprocessing as mp
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import common
@@ -34,6 +37,9 @@ NETWORKS: dict[str, dict[str, Any]] = {
 # Stages of ResNet50 by the first letters of their layers' names, the last one first.
 STAGES = ("conv5", "conv4", "conv3", "conv2", "conv1")
 _RESNET_SIZE, _RESNET_BATCH = 96, 32
+
+# Photos a second, and operations a photo.
+Measure = Callable[[], tuple[float, float]]
 
 
 def rate() -> float:
@@ -86,7 +92,7 @@ def trained_beside(data: TrainData, size: int, execution: Execution, answers: An
     answers.put(ours(data, size, 3, execution))
 
 
-def at_once(processes: int, data: TrainData, size: int, execution: Execution) -> float:
+def concurrently(processes: int, data: TrainData, size: int, execution: Execution) -> float:
     """Photos a second of several processes together."""
     context = mp.get_context("spawn")
     answers = context.Queue()
@@ -100,41 +106,42 @@ def at_once(processes: int, data: TrainData, size: int, execution: Execution) ->
     return float(total)
 
 
-def main() -> None:
-    """Measure in turns and print."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = common.parser(__doc__, n=3)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=1920)
     parser.add_argument("--resnet-steps", type=int, default=4)
     parser.add_argument("--precision", default="float32")
-    asked = parser.parse_args()
-    backend = os.environ["KERAS_BACKEND"] = choose_backend()
-    from catdog_search.training.device import look_at_device
+    return parser.parse_args()
 
-    device = look_at_device(backend)
-    whole = common.packed(asked, asked.image_size)
-    data, size = subset(whole, asked.photos), asked.image_size
-    execution = choose(
-        ForcedExecution(precision=asked.precision), backend, device, data.x_train.nbytes
-    )
-    kinds: dict[str, Any] = {
-        name: lambda p=params: of_network(p, data, size, execution)
+
+def measures(
+    data: TrainData, size: int, execution: Execution, resnet_steps: int
+) -> dict[str, Measure]:
+    """What is measured, by name."""
+    kinds: dict[str, Measure] = {
+        name: functools.partial(of_network, params, data, size, execution)
         for name, params in NETWORKS.items()
     }
     for trained in (0, 1, 2, 5):
-        kinds[f"ResNet50 at {_RESNET_SIZE} px, {trained} stages trained"] = lambda t=trained: (
-            of_resnet(t, asked.resnet_steps)
-        )
+        name = f"ResNet50 at {_RESNET_SIZE} px, {trained} stages trained"
+        kinds[name] = functools.partial(of_resnet, trained, resnet_steps)
+    return kinds
+
+
+def measure_in_turns(kinds: dict[str, Measure], n: int) -> tuple[list[dict[str, Any]], list[float]]:
+    """Results of each kind, and the operations a second of matrix products beside them."""
     speeds: dict[str, list[float]] = {name: [] for name in kinds}
     shares: dict[str, list[float]] = {name: [] for name in kinds}
     rates: list[float] = []
-    for _ in range(asked.n):
+    for _ in range(n):
         for name, measure in kinds.items():
             rates.append(rate())
             photos_per_second, operations = measure()
             speeds[name].append(photos_per_second)
             shares[name].append(photos_per_second * operations / max(rates[-1], rate()))
-    rows: list[dict[str, Any]] = [
+    rows = [
         {
             "what": name,
             "photos_per_second": common.spread(speeds[name], 1),
@@ -142,13 +149,39 @@ def main() -> None:
         }
         for name in kinds
     ]
+    return rows, rates
+
+
+def measure_concurrency(
+    data: TrainData, size: int, execution: Execution, n: int
+) -> list[dict[str, Any]]:
+    """Results of one process against two, in turns."""
     together: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(asked.n):
+    for _ in range(n):
         for processes, values in together.items():
-            values.append(at_once(processes, data, size, execution))
-    for processes, values in together.items():
-        row = {"what": f"published, {processes} at once, together"}
-        rows.append(row | {"photos_per_second": common.spread(values, 1)})
+            values.append(concurrently(processes, data, size, execution))
+    return [
+        {
+            "what": f"published, {processes} at once, together",
+            "photos_per_second": common.spread(values, 1),
+        }
+        for processes, values in together.items()
+    ]
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    asked = arguments()
+    backend = os.environ["KERAS_BACKEND"] = choose_backend()
+    from catdog_search.training.device import look_at_device
+
+    device = look_at_device(backend)
+    data, size = subset(common.packed(asked, asked.image_size), asked.photos), asked.image_size
+    execution = choose(
+        ForcedExecution(precision=asked.precision), backend, device, data.x_train.nbytes
+    )
+    rows, rates = measure_in_turns(measures(data, size, execution, asked.resnet_steps), asked.n)
+    rows += measure_concurrency(data, size, execution, asked.n)
     common.report(
         asked,
         ("keras", backend),

@@ -10,6 +10,7 @@ measurement is a training of its own; its first epoch compiles and is not counte
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -43,6 +44,14 @@ RESIDUAL = {
     "dense_units": 128,
     "dropout": 0.2,
     "batch_size": 64,
+}
+# What each kind is compared with.
+BESIDE = {
+    "ours, plain": "fit, plain",
+    "ours, augmented": "ours, plain",
+    "fit, layers in the model": "fit, plain",
+    "fit, layers in tf.data": "fit, plain",
+    "fit, plain, tf.data not tuned": "fit, plain",
 }
 
 Measure = Callable[[], float]
@@ -145,7 +154,7 @@ def augmented_tf_data(data: TrainData, augment: Any) -> Any:
 
 
 def subset(whole: Dataset, photos: int) -> TrainData:
-    """The first photos of train, in an order of chance, and 64 of val."""
+    """The first photos of train, in a random order, and 64 of val."""
     data = TrainData.of(whole)
     chance = np.random.default_rng(0)
     rows = chance.permutation(len(data.y_train))[:photos]
@@ -155,8 +164,8 @@ def subset(whole: Dataset, photos: int) -> TrainData:
     )
 
 
-def main() -> None:
-    """Measure in turns and print."""
+def arguments() -> argparse.Namespace:
+    """The command line."""
     parser = common.parser(__doc__, n=5)
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=3200, help="an epoch; default: %(default)s")
@@ -166,15 +175,17 @@ def main() -> None:
     parser.add_argument("--network", choices=["published", "residual"], default="published")
     parser.add_argument("--steps-per-call", type=int, default=1)
     parser.add_argument("--xla", action="store_true")
-    asked = parser.parse_args()
-    backend = os.environ["KERAS_BACKEND"] = choose_backend()
-    whole = common.packed(asked, asked.image_size)
-    data, size, epochs = subset(whole, asked.photos), asked.image_size, asked.epochs
-    precision: Precision = asked.precision
-    execution = Execution(asked.pixels, precision, asked.steps_per_call, asked.xla)
+    return parser.parse_args()
+
+
+def measures(
+    asked: argparse.Namespace, data: TrainData, execution: Execution, backend: str
+) -> dict[str, Measure]:
+    """What is measured, by name; each gives photos a second."""
+    size, epochs = asked.image_size, asked.epochs
     network = PARAMS if asked.network == "published" else RESIDUAL
     full = {**network, "augmentation": 1.0, "augmentation_kinds": FULL}
-    peer = functools.partial(bare, network, data, size, epochs, precision=precision)
+    peer = functools.partial(bare, network, data, size, epochs, precision=execution.precision)
     kinds: dict[str, Measure] = {
         "fit, plain": peer,
         "ours, plain": lambda: ours(data, size, epochs, execution, **network),
@@ -184,32 +195,46 @@ def main() -> None:
     if backend == "tensorflow":
         kinds["fit, layers in tf.data"] = lambda: peer("tf.data")
         kinds["fit, plain, tf.data not tuned"] = lambda: peer(untuned=True)
+    return kinds
+
+
+def measure_in_turns(kinds: dict[str, Measure], n: int) -> dict[str, list[float]]:
+    """Photos a second of n measurements of each kind, every second turn in reverse."""
     speeds: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for turn in range(asked.n):
+    for turn in range(n):
         for kind in list(kinds) if turn % 2 == 0 else reversed(kinds):
             speeds[kind].append(kinds[kind]())
             print(f"{kind}: {speeds[kind][-1]:.1f} photos/s", file=sys.stderr, flush=True)
-    beside = {
-        "ours, plain": "fit, plain",
-        "ours, augmented": "ours, plain",
-        "fit, layers in the model": "fit, plain",
-        "fit, layers in tf.data": "fit, plain",
-        "fit, plain, tf.data not tuned": "fit, plain",
-    }
+    return speeds
+
+
+def rows_of(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Photos a second of each kind, and their ratio to those of the kind it stands beside."""
     rows = []
     for kind, values in speeds.items():
         row: dict[str, Any] = {"what": kind, "photos_per_second": common.spread(values, 1)}
-        if kind in beside:
-            row |= {"against": beside[kind], "ratio": common.ratio(values, speeds[beside[kind]])}
+        if kind in BESIDE:
+            row |= {"against": BESIDE[kind], "ratio": common.ratio(values, speeds[BESIDE[kind]])}
         rows.append(row)
+    return rows
+
+
+def main() -> None:
+    """Measure in turns and print."""
+    asked = arguments()
+    backend = os.environ["KERAS_BACKEND"] = choose_backend()
+    whole = common.packed(asked, asked.image_size)
+    data = subset(whole, asked.photos)
+    execution = Execution(asked.pixels, asked.precision, asked.steps_per_call, asked.xla)
+    speeds = measure_in_turns(measures(asked, data, execution, backend), asked.n)
     common.report(
         asked,
         ("keras", backend),
-        rows,
+        rows_of(speeds),
         backend=backend,
         network=asked.network,
         execution=str(execution),
-        image_size=size,
+        image_size=asked.image_size,
         photos=len(data.y_train),
         data_kind=whole.manifest.kind,
     )
