@@ -278,7 +278,7 @@ def test_what_decodes_is_looked_at_again_with_another_decoder(
 ) -> None:
     (photo_folder / "Cat" / "new.ppm").write_bytes(b"a format of tomorrow")
     assert len(packed().manifest.left_out) == 1
-    monkeypatch.setattr(dataset.metadata, "version", lambda name: "tomorrow's")
+    monkeypatch.setattr(packing.metadata, "version", lambda name: "tomorrow's")
     picture = next(photo_folder.rglob("*.ppm")).read_bytes()
     real = decoders.examine
     monkeypatch.setattr(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from catdog_search.data import cache, dataset, decoders, packing
+from catdog_search.data import cache, decoders, packing
 from catdog_search.data.budget import Reserve
 from catdog_search.data.decode import Decoded, decode
 from catdog_search.data.sources import FolderSource, SyntheticSource
@@ -59,7 +59,7 @@ def test_failed_packing_leaves_no_pack(
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(dataset, "_decode_all", full)
+    monkeypatch.setattr(packing, "_decode_all", full)
     with pytest.raises(DataError, match="No space left on device"):
         packing.load(drawn, 16, tmp_path, LIMIT)
     files = [p.name for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"]
@@ -208,7 +208,7 @@ def test_packing_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path: 
 
 
 def test_two_processes_pack_once(tmp_path: Path) -> None:
-    with packing_process(tmp_path) as first, packing(tmp_path) as second:
+    with packing_process(tmp_path) as first, packing_process(tmp_path) as second:
         outputs = [process.communicate()[0] for process in (first, second)]
     digests = {output.splitlines()[-1] for output in outputs}
     assert len(digests) == 1

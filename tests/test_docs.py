@@ -41,7 +41,7 @@ HOLDS = [
     "`make test`, `make STUDY=quick run`, `VENV=x make test`",
     "`catdog-search run --study NAME --no-keep-splits`, `catdog-search`, `catdog-search data`",
     "`--sha256 HEX`, `--network residual` of a benchmark",
-    "`search/floor.py`, `floor.py`, `./mlruns`, `/tmp/x.py`, `CHANGELOG.md`, `tests/test_NAME.py`",
+    "`evaluation/floor.py`, `clock.py`, `./mlruns`, `/tmp/x`, `CHANGELOG.md`, `tests/test_NAME.py`",
     "`tests/test_docs.py`, `constraints.txt`, `benchmarks/results/*.json`, `studies/NAME.toml`",
     "`training.loop.train(params)`, `catdog_search.errors.CatdogError`, `cli.main`, `numpy.array`",
     "`memory.events`, of the kernel; `mlruns/mlflow.db`, of the state",

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -32,7 +33,7 @@ from catdog_search.data.sources import SyntheticSource
 from catdog_search.errors import StateError, StudyLockedError, TrialFailedError
 from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.events import Event, Notice, Planned, TrialEnded, TrialStarted
-from catdog_search.search.study import views
+from catdog_search.search.study import record, views
 from catdog_search.search.study.storage import load_study
 from catdog_search.tracking.store import Store
 
@@ -417,3 +418,25 @@ def test_bug_beside_another_trial_leaves_that_one_to_be_taken_up(
     assert views.load_view(state, "tiny").counts == {"FAIL": 1, "RUNNING": 1}
     assert run(state, pictures, 4).view.counts == {"FAIL": 1, "COMPLETE": 3}
     assert_stores_agree(state)
+
+
+def test_run_names_the_commit_of_the_code_where_that_is_a_checkout(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package = tmp_path / "repository" / "catdog_search"
+    package.mkdir(parents=True)
+    monkeypatch.setattr("catdog_search.__file__", str(package / "__init__.py"))
+    assert record._commit() == "none"
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        command = ["git", "-C", str(package.parent), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "--quiet")
+    (package / "__init__.py").touch()
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    assert record._commit() == git("rev-parse", "HEAD")
+    (package / "new.py").touch()
+    assert record._commit() == git("rev-parse", "HEAD") + "+changes"

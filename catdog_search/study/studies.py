@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import catdog_search
 from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import SMALLEST_IMAGE
@@ -20,7 +21,7 @@ _LONGEST_NAME = 250
 # Optuna's grid sampler lists all points, for every trial anew.
 _MOST_POINTS = 1_000_000
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE = Path(catdog_search.__file__).resolve().parent
 
 
 def folders() -> list[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+import catdog_search
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SYNTHETIC_NOTICE
@@ -280,15 +281,15 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
 
 def _commit() -> str:
     """Git commit of the code that runs, with `+changes` where files differ; else `none`."""
-    here = Path(__file__).resolve().parent
+    package = Path(catdog_search.__file__).resolve().parent
 
     def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
+        command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         # Only the package's own repository counts, not one that lies around site-packages.
-        if Path(git("rev-parse", "--show-toplevel")) != here.parents[1]:
+        if Path(git("rev-parse", "--show-toplevel")) != package.parent:
             return "none"
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
