@@ -325,7 +325,7 @@ def test_ended_event_counts_up_to_the_budget(state: StateFolder, pictures: Datas
         2,
         listener=lambda e: ended.append(e) if isinstance(e, TrialEnded) else None,
     )
-    assert [(e.number, e.state, e.epochs) for e in ended] == [
+    assert [(e.number, e.ending.state, e.epochs) for e in ended] == [
         (0, "COMPLETE", 3),
         (1, "COMPLETE", 3),
     ]
