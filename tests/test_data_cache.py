@@ -254,7 +254,7 @@ def test_memory_that_ran_out_while_decoding_is_no_fact_either(
     with monkeypatch.context() as patched:
         patched.setattr("PIL.Image.Image.convert", _out_of_memory)
         patched.setattr("PIL.Image.Image.resize", _out_of_memory)
-        with pytest.raises(dataset.DataError):
+        with pytest.raises(packing.DataError):
             packed()
     assert packed().manifest.left_out == ()
 
