@@ -152,7 +152,7 @@ def _killed_by_the_kernel() -> None:
 
 
 def _hog() -> None:
-    held = [np.ones(10**7) for _ in range(5)]  # 400 MB, touched
+    held = [np.ones(10**7) for _ in range(8)]  # 640 MB, touched
     time.sleep(60)
     del held
 

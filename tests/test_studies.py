@@ -167,7 +167,7 @@ def test_parse_refuses_a_grid_that_no_memory_holds() -> None:
 
 def test_parse_loads_nothing_heavy(in_fresh_python: Callable[[str], str]) -> None:
     code = (
-        "import sys; from catdog_search import studies; studies.load('quick')\n"
+        "import sys; from catdog_search.study import studies; studies.load('quick')\n"
         "print([m for m in ('keras', 'tensorflow', 'mlflow', 'optuna', 'sklearn', 'matplotlib') "
         "if m in sys.modules])"
     )
