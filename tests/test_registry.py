@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from tiny_study import call, listing
 
+from catdog_search.cli import main
 from catdog_search.errors import StateError
 from catdog_search.machine.who import user_at_host
 from catdog_search.places import StateFolder
@@ -219,7 +221,7 @@ def test_models_says_what_was_deleted(two: StateFolder) -> None:
     client.delete_run(found["run_id"])
     folder = two.artifacts / "tiny" / "models" / found["model_id"]
     (folder / "artifacts" / "data" / "model.keras").unlink()
-    gone = [f"its run {found['run_id']} was deleted", "its files were deleted"]
+    gone = [f"its run {found['run_id']} was deleted", "its files are gone"]
     assert models(two, "catdog")["gone"] == gone
     shutil.rmtree(folder)
     two.optuna_db.unlink()
@@ -253,12 +255,45 @@ def test_rollback_makes_the_version_before_champion_and_records_why(two: StateFo
     assert len(models(two)["models"][0]["moves"]) == 4
 
 
+def test_rollback_asks_on_a_terminal(two: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("catdog_search.cli.registry._on_terminal", lambda: True)
+    arguments = ["rollback", "--reason", "worse", "--json", "--state", str(two.root)]
+    refused = CliRunner().invoke(main, arguments, input="n\n")
+    assert "make champion version 1 of 'catdog' instead of version 2?" in refused.stderr
+    assert (refused.exit_code, refused.stdout, champion(two)) == (1, "", 2)
+    agreed = CliRunner().invoke(main, arguments, input="y\n")
+    assert json.loads(agreed.stdout)["version"] == champion(two) == 1
+    call("rollback", "--to", "2", "--yes", "--reason", "better", "--state", str(two.root))
+
+
+def test_who_has_no_name_is_told_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 1234)
+    assert user_at_host().startswith("uid 1234@")
+
+
+def test_secret_in_a_reason_is_not_recorded(
+    workshop: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-two")
+    register(workshop, "secret")
+    where = ["--model", "secret", "--state", str(workshop.root)]
+    call("promote", "--study", "tiny", *where)
+    said = call("rollback", "--reason", "as hunter-two\nsaid \x1b[31m", *where).output
+    assert "champion, instead of version 2: as *** said \\x1b[31m\n" in said
+    moves = Registry(Store.of(workshop)).model("secret").record.moves
+    assert moves[-1].note.reason == "as *** said \\x1b[31m"
+
+
 def test_rollback_refuses_a_version_without_files_or_that_was_deleted(two: StateFolder) -> None:
     found = models(two, "catdog", "--version", "1")
     model = two.artifacts / "tiny" / "models" / found["model_id"]
     shutil.rmtree(model)
     said = roll_back(two, "--yes", code=1)
-    assert "version 1 of 'catdog' can't be champion: its files were deleted" in said
+    assert "version 1 of 'catdog' can't be champion: its files are gone" in said
     Store.of(two).client().delete_model_version("catdog", "1")
     assert "version 1 of 'catdog', the one before, was deleted; --to" in roll_back(two, code=1)
     assert "'catdog' has no version 1; there are 2" in roll_back(two, "--to", "1", code=1)

@@ -200,7 +200,7 @@ def rollback(
     from catdog_search.promotion.rollback import rollback as roll_back
 
     def agree(target: int, before: int | None) -> None:
-        if not yes and sys.stdin.isatty():
+        if not yes and _on_terminal():
             question = f"version {target} of {printable(model)!r} instead of version {before}?"
             click.confirm(f"make champion {question}", abort=True, err=True)
 
@@ -215,3 +215,8 @@ def rollback(
         say(f"version {done.version} of {model!r} is champion already; nothing was moved")
     say(f"tracking URI: {done.tracking_uri}")
     say(done.uri)
+
+
+def _on_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()

@@ -154,22 +154,27 @@ class Registry:
 
         try:
             class_names, image_size = said_of(f"{_MODEL_URI}{name}/{version}")
-        except FileNotFoundError:
-            return Said(missing="its files were deleted")
+        except (FileNotFoundError, NotADirectoryError):
+            return Said(missing="its files are gone")
         except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
             return Said(missing=f"its files can't be used: {_first_line(error)}")
         return Said(class_names, image_size)
 
     def has_run(self, run_id: str) -> bool:
-        """Whether a run is there and not deleted."""
+        """Whether a run is there and not deleted.
+
+        Raises:
+            StateError: The store doesn't answer.
+        """
         import mlflow
 
-        try:
-            return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
-        except mlflow.exceptions.MlflowException as error:
-            if not is_absent(error):
-                raise
-            return False
+        with _told(f"run {run_id} can't be read"):
+            try:
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+            except mlflow.exceptions.MlflowException as error:
+                if not is_absent(error):
+                    raise
+                return False
 
     def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> tuple[int, bool]:
         """The version of a logged model, and whether it was made; a registered one gets no second.
