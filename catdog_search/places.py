@@ -164,6 +164,19 @@ class StateFolder:
                     raise StateError(f"state folder {self.root}: {error.strerror}") from None
             yield
 
+    @contextlib.contextmanager
+    def registering(self) -> Iterator[None]:
+        """Keep others of this state from changing the registry meanwhile; wait for those who do.
+
+        A folder that isn't there, or that can't be written, keeps nobody: only a server's registry
+        can be changed from there, where others come by whatever way they like.
+        """
+        with contextlib.ExitStack() as held:
+            if self.root.is_dir() and os.access(self.root, os.W_OK):
+                held.enter_context(self.in_use())
+                held.enter_context(file_lock(self.root / "registry.lock"))
+            yield
+
 
 def _leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()

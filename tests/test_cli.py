@@ -40,7 +40,7 @@ from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (
     *("run", "studies", "check", "show", "compare", "evaluate"),
-    *("promote", "ui", "relocate", "doctor", "data"),
+    *("promote", "models", "rollback", "ui", "relocate", "doctor", "data"),
 )
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
 HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
@@ -111,6 +111,12 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["data", "download", "--url", "http://h/x"], 2, "--url and --sha256 go together"),
         (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
         (["promote", "--study", "quick"], 1, "error: no study 'quick' in "),
+        (["models", "catdog"], 1, "error: no registered model 'catdog' in "),
+        (["models", "--version", "1"], 2, "--version wants the NAME of a model"),
+        (["models", "catdog", "--version", "0"], 2, "'--version'"),
+        (["rollback", "--reason", "worse"], 1, "error: no registered model 'catdog' in "),
+        (["rollback"], 2, "Missing option '--reason'"),
+        (["rollback", "--reason", " "], 1, "error: --reason: takes 1 to 1000 characters, has 0"),
     ],
 )
 def test_wrong_input_is_one_line_and_leaves_nothing_behind(

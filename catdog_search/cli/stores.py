@@ -1,4 +1,4 @@
-"""`promote`, `ui`, `doctor`: what is done with the stores."""
+"""`ui`, `relocate`, `doctor`: what is done with the stores."""
 
 from __future__ import annotations
 
@@ -13,42 +13,6 @@ if TYPE_CHECKING:
     from catdog_search.doctor import Difference
     from catdog_search.places import StateFolder
     from catdog_search.search.study.relocate import Relocated
-
-
-@click.command()
-@click.option("--study", required=True, metavar="NAME", help="Study whose best trial to promote.")
-@click.option(
-    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
-)
-@json_option
-@state_option
-def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
-    """Register the best trial's model and make it the champion."""
-    from catdog_search.places import StateFolder
-    from catdog_search.promotion.promote import promote as promote_best
-
-    done = promote_best(StateFolder.at(state), study, model)
-    registered, best = done.registered, done.best
-    if as_json:
-        facts = {
-            "uri": registered.uri,
-            "version": registered.version,
-            "study": study,
-            "trial": best.number,
-            "value": best.value,
-            "run_id": best.run_id,
-            "tracking_uri": done.tracking_uri,
-        }
-        say_json(facts)
-        return
-    how = "registered" if registered.created else "was registered before"
-    was = f", before it version {registered.previous}" if registered.previous else ""
-    say(
-        f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
-        f"version {registered.version} of {model!r} is champion{was}"
-    )
-    say(f"tracking URI: {done.tracking_uri}")
-    say(registered.uri)
 
 
 @click.command()

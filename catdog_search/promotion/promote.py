@@ -8,6 +8,7 @@ from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
 from catdog_search.search.events import Best
 from catdog_search.search.study import views
+from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.registry import Registered, register_champion
 from catdog_search.tracking.store import Store
 
@@ -48,13 +49,14 @@ def promote(state: StateFolder, study: str, model_name: str) -> Promotion:
         raise StateError(f"trial {best.number} of study {study!r} kept no model")
     store = Store.of(state)
     tags = {
-        "study": study,
-        "trial": str(best.number),
-        "run_id": best.run_id,
-        "objective": f"{best.value:.6g}",
-        "dataset_digest": view.dataset_digest or "",
+        words.STUDY: study,
+        words.TRIAL: str(best.number),
+        words.RUN_ID: best.run_id,
+        words.METRIC: view.metric or "",
+        words.OBJECTIVE: f"{best.value:.6g}",
+        words.DATASET_DIGEST: view.dataset_digest or "",
     }
-    with state.in_use():
+    with state.registering():
         registered = register_champion(store, model_name, model_id, tags)
         store.keep_copy()
     return Promotion(best, registered, store.shown)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,20 +111,23 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     return Loaded(model, uri, run_id, class_names, image_size, batch_size)
 
 
-def require_ours(uri: str) -> None:
-    """Refuse a model that doesn't say of itself what ours say; its network isn't looked at.
+def said_of(uri: str) -> tuple[tuple[str, ...], int]:
+    """The class names and the image size that a model says of itself; its network isn't looked at.
 
     Args:
         uri: Model's URI in MLflow.
 
     Raises:
-        ValueError: It doesn't, or its files are not its own.
+        ValueError: It doesn't say what ours say, or its files are not its own, or not there.
         OSError: They are gone.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     with tempfile.TemporaryDirectory() as folder:
-        _said_of(_Files(get_artifact_repository(uri), Path(folder)).path(_SAYS, _MOST_SAID_BYTES))
+        files = _Files(get_artifact_repository(uri), Path(folder))
+        said = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
+        files.require(_MODEL)
+        return said
 
 
 def _load(path: Path, image_size: int) -> tuple[keras.Model, int]:
@@ -158,21 +162,40 @@ class _Files:
         Raises:
             ValueError: It is too large, or lies elsewhere.
         """
-        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
-
-        where = getattr(self.repository, "repo", self.repository)
-        if isinstance(where, LocalArtifactRepository):
-            root = Path(where.artifact_dir).resolve()
-            path = (root / name).resolve(strict=True)
-            if not path.is_relative_to(root) or not path.is_file():
-                raise ValueError(f"its {name} is no file of its own")
-        else:
-            folder = name.rpartition("/")[0] or None
-            listed = {f.path: f.file_size for f in self.repository.list_artifacts(folder)}
-            _check_size(name, listed.get(name), most_bytes)
+        path = self._here(name)
+        if path is None:
+            _check_size(name, self._listed(name), most_bytes)
             path = Path(self.repository.download_artifacts(name, str(self.folder)))
         _check_size(name, path.stat().st_size, most_bytes)
         return path
+
+    def require(self, name: str) -> None:
+        """Refuse a model without a file, which isn't downloaded.
+
+        Raises:
+            ValueError: The file is absent, or lies elsewhere.
+            OSError: It is gone.
+        """
+        if self._here(name) is None:
+            _check_size(name, self._listed(name), sys.maxsize)
+
+    def _here(self, name: str) -> Path | None:
+        """Where a file is on this machine; None where it has to be downloaded."""
+        from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+
+        where = getattr(self.repository, "repo", self.repository)
+        if not isinstance(where, LocalArtifactRepository):
+            return None
+        root = Path(where.artifact_dir).resolve()
+        path = (root / name).resolve(strict=True)
+        if not path.is_relative_to(root) or not path.is_file():
+            raise ValueError(f"its {name} is no file of its own")
+        return path
+
+    def _listed(self, name: str) -> int | None:
+        """Bytes that a server says a file has; None where it lists none."""
+        folder = name.rpartition("/")[0] or None
+        return {f.path: f.file_size for f in self.repository.list_artifacts(folder)}.get(name)
 
 
 def _check_size(name: str, n_bytes: int | None, most: int) -> None:

@@ -1,19 +1,38 @@
-"""MLflow's model registry: versions and the alias others load by."""
+"""MLflow's model registry: versions, the alias others load by, and the record of where it was.
+
+One write is the commit point of a promotion, the alias `champion`. What comes before it, a version
+and a note of the move, changes nothing for those who load a model.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Mapping
+import json
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
+from catdog_search.machine.who import user_at_host
+from catdog_search.outside import is_absent
+from catdog_search.redact import redact
+from catdog_search.space import did_you_mean
 from catdog_search.text import printable
+from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import equals
-from catdog_search.tracking.looked_at import require_ours
+from catdog_search.tracking.looked_at import said_of
+from catdog_search.tracking.models import find_model
+from catdog_search.tracking.moves import Move, Note, Record
 from catdog_search.tracking.store import Store
 
-CHAMPION = "champion"
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+
+_MODEL_URI = "models:/"
+CHAMPION_URI = _MODEL_URI + "{}@" + words.CHAMPION
 
 
 @dataclass(frozen=True)
@@ -33,39 +52,317 @@ class Registered:
     previous: int | None
 
 
+@dataclass(frozen=True)
+class Version:
+    """A version as the registry has it.
+
+    Attributes:
+        number: Of the version.
+        aliases: MLflow's, sorted.
+        registered_at: In UTC, as ISO 8601 writes it.
+        tags: That it was registered with.
+        run_id: Of the run that logged its model; None where the registry doesn't know.
+        model_id: Of the logged model; None for one registered in another way.
+        source: What was registered.
+    """
+
+    number: int
+    aliases: tuple[str, ...]
+    registered_at: str
+    tags: Mapping[str, str]
+    run_id: str | None
+    model_id: str | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model.
+
+    Attributes:
+        name: Of the model.
+        versions: Newest first.
+        record: Of its champion.
+    """
+
+    name: str
+    versions: tuple[Version, ...]
+    record: Record
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a version's files say.
+
+    Attributes:
+        class_names: Index 1 is positive; empty where the files can't be used.
+        image_size: That it resizes to; None likewise.
+        missing: Why they can't be used; None where they can.
+    """
+
+    class_names: tuple[str, ...] = ()
+    image_size: int | None = None
+    missing: str | None = None
+
+
+class Registry:
+    """The registry of a store.
+
+    Args:
+        store: Which; it is made where it is absent, so whoever only reads asks that first.
+
+    Raises:
+        StateError: It doesn't open.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._client = store.client()
+
+    def models(self) -> list[Model]:
+        """All of them, by name.
+
+        Raises:
+            StateError: The registry doesn't answer, or a record of moves can't be read.
+        """
+        with _told("the registry can't be read"):
+            found = list(_all_pages(self._client.search_registered_models))
+            versions: dict[str, list[ModelVersion]] = {each.name: [] for each in found}
+            for version in _all_pages(self._client.search_model_versions):
+                versions.setdefault(version.name, []).append(version)
+        return [_model(each, versions[each.name]) for each in sorted(found, key=lambda e: e.name)]
+
+    def model(self, name: str) -> Model:
+        """One of them.
+
+        Raises:
+            StateError: There is none of this name, or as `models`.
+        """
+        found = self._find(name)
+        if found is None:
+            with _told("the registry can't be read"):
+                known = [each.name for each in _all_pages(self._client.search_registered_models)]
+            there = did_you_mean(name, known, "registered") if known else "no model is registered"
+            raise StateError(
+                f"no registered model {name!r}; {there}; catdog-search promote registers one"
+            )
+        with _told(f"registered model {name!r} can't be read"):
+            return _model(found, self._versions(name))
+
+    def said(self, name: str, version: int) -> Said:
+        """What a version's files say of it, found as everybody who loads it finds them."""
+        import mlflow
+
+        try:
+            class_names, image_size = said_of(f"{_MODEL_URI}{name}/{version}")
+        except (FileNotFoundError, NotADirectoryError):
+            return Said(missing="its files are gone")
+        except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
+            return Said(missing=f"its files can't be used: {_first_line(error)}")
+        return Said(class_names, image_size)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether a run is there and not deleted.
+
+        Raises:
+            StateError: The store doesn't answer.
+        """
+        import mlflow
+
+        with _told(f"run {run_id} can't be read"):
+            try:
+                return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
+            except mlflow.exceptions.MlflowException as error:
+                if not is_absent(error):
+                    raise
+                return False
+
+    def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> tuple[int, bool]:
+        """The version of a logged model, and whether it was made; a registered one gets no second.
+
+        Raises:
+            StateError: The model or its files are gone, it isn't one of ours, or MLflow refuses
+                the name.
+        """
+        if "@" in name:
+            raise StateError(
+                f"--model {name}: an @ parts a model's name from its alias; leave it out"
+            )
+        source = f"{_MODEL_URI}{model_id}"
+        with _told(f"model {source} can't be registered as {name!r}"):
+            said_of(source)
+            known = self._versions(name)
+            version = min((int(v.version) for v in known if v.source == source), default=None)
+            created = version is None
+            if version is None:
+                if self._find(name) is None:
+                    self._make(name)
+                made = self._client.create_model_version(
+                    name, source, tags=dict(tags), model_id=model_id
+                )
+                version = int(made.version)
+            self._link(model_id, name, version)
+        return version, created
+
+    def move(self, name: str, to: int, command: str, reason: str = "", **of: str) -> int | None:
+        """Let the alias `champion` name a version; where it does so already, nothing happens.
+
+        The caller keeps others of its state from doing so meanwhile, see
+        `StateFolder.registering`; who comes by another way is noticed afterwards.
+
+        Args:
+            name: Of the registered model.
+            to: The version.
+            command: That does it.
+            reason: For people.
+            of: The study and the trial, where a trial is promoted.
+
+        Returns:
+            The version that had the alias before.
+
+        Raises:
+            StateError: The registry doesn't answer, or somebody else moved the alias meanwhile.
+        """
+        with _told(f"version {to} of {name!r} can't be made {words.CHAMPION}"):
+            found = self._client.get_registered_model(name)
+            record = Record.read(name, _champion(found), found.tags)
+            note = Note(command, user_at_host(), now(), redact(reason), **of)
+            if record.unfinished:
+                self._write(name, record.unfinished.undone(note.at))
+            if record.champion == to:
+                return to
+            self._write(
+                name, Move(record.next_key(uuid.uuid4().hex[:8]), record.champion, to, note)
+            )
+            self._client.set_registered_model_alias(name, words.CHAMPION, str(to))
+            after = _champion(self._client.get_registered_model(name))
+        if after != to:
+            where = "no version" if after is None else f"version {after}"
+            raise StateError(
+                f"version {to} of {name!r} was made {words.CHAMPION}, and somebody else moved the "
+                f"alias meanwhile: it names {where}; `catdog-search models` tells who did what"
+            )
+        return record.champion
+
+    def _write(self, name: str, move: Move) -> None:
+        self._client.set_registered_model_tag(name, move.key, move.text)
+
+    def _find(self, name: str) -> RegisteredModel | None:
+        import mlflow
+
+        with _told(f"registered model {name!r} can't be read"):
+            try:
+                return self._client.get_registered_model(name)
+            except mlflow.exceptions.MlflowException as error:
+                if not is_absent(error):
+                    raise
+                return None
+
+    def _make(self, name: str) -> None:
+        import mlflow
+
+        try:
+            self._client.create_registered_model(name)
+        except mlflow.exceptions.MlflowException:
+            if self._find(name) is None:  # or somebody else has just made it
+                raise
+
+    def _link(self, model_id: str, name: str, version: int) -> None:
+        """Say on a logged model that a version stands on it, so that its files are kept.
+
+        As MLflow's own `register_model` does, which, cut off before it, leaves that undone.
+        """
+        model = find_model(self._client, model_id)
+        if model is None:
+            return
+        link = {"name": name, "version": version}
+        links = json.loads(model.tags.get(words.MODEL_VERSIONS, "[]"))
+        if any((each["name"], int(each["version"])) == (name, version) for each in links):
+            return
+        tags = {words.MODEL_VERSIONS: json.dumps([*links, link])}
+        self._client.set_logged_model_tags(model_id, tags)
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        query = equals("name", name)
+        return list(_all_pages(self._client.search_model_versions, filter_string=query))
+
+
 def register_champion(
     store: Store, name: str, model_id: str, tags: Mapping[str, str]
 ) -> Registered:
     """Register a logged model and move the alias `champion` to it.
 
-    A model that is registered already gets no second version, so a repeated call changes nothing.
+    A model that is registered already gets no second version, so a repeated call changes nothing,
+    and one that was cut off is ended by the next.
 
     Raises:
-        StateError: The model or its files are gone, it isn't one of ours, or MLflow refuses the
-            name.
+        StateError: As `Registry.register` and `Registry.move`.
     """
-    if "@" in name:
-        raise StateError(f"--model {name}: an @ parts a model's name from its alias; leave it out")
-    client = store.client()
+    registry = Registry(store)
+    version, created = registry.register(name, model_id, tags)
+    of = {key: tags[key] for key in (words.STUDY, words.TRIAL) if key in tags}
+    previous = registry.move(name, version, words.PROMOTE, **of)
+    uri = CHAMPION_URI.format(name)
+    return Registered(uri, version, created, None if previous == version else previous)
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601 writes it."""
+    return _iso(datetime.now(UTC))
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _champion(found: RegisteredModel) -> int | None:
+    version = found.aliases.get(words.CHAMPION)
+    return None if version is None else int(version)
+
+
+def _model(found: RegisteredModel, versions: Iterable[ModelVersion]) -> Model:
+    aliases: dict[int, list[str]] = {}
+    for alias, version in sorted(found.aliases.items()):
+        aliases.setdefault(int(version), []).append(alias)
+    known = sorted((_version(v, aliases) for v in versions), key=lambda v: -v.number)
+    record = Record.read(found.name, _champion(found), found.tags)
+    return Model(found.name, tuple(known), record)
+
+
+def _version(found: ModelVersion, aliases: Mapping[int, list[str]]) -> Version:
+    number, source = int(found.version), found.source or ""
+    # A source may also be `models:/NAME/VERSION`, or a place.
+    inside = source.removeprefix(_MODEL_URI) if source.startswith(_MODEL_URI) else ""
+    return Version(
+        number=number,
+        aliases=tuple(aliases.get(number, ())),
+        registered_at=_iso(datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)),
+        tags=dict(found.tags),
+        run_id=found.run_id or None,
+        model_id=inside if inside and "/" not in inside and "@" not in inside else None,
+        source=source,
+    )
+
+
+def _all_pages(search: Callable[..., Any], **options: Any) -> Iterator[Any]:
+    token = None
+    while True:
+        page = search(**options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell in a line what MLflow, or the files that it looks at, refuse."""
     import mlflow
 
-    source = f"models:/{model_id}"
     try:
-        require_ours(source)
-        known = client.search_model_versions(equals("name", name))
-        version = next((v for v in known if v.source == source), None)
-        created = version is None
-        if version is None:
-            with contextlib.redirect_stderr(io.StringIO()):  # it prints what we return
-                version = mlflow.register_model(source, name, tags=dict(tags))
-        previous = client.get_registered_model(name).aliases.get(CHAMPION)
-        client.set_registered_model_alias(name, CHAMPION, version.version)
+        yield
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        first = printable(str(error).strip().splitlines()[0])
-        raise StateError(f"model {source} can't be registered as {name!r}: {first}") from error
-    return Registered(
-        uri=f"models:/{name}@{CHAMPION}",
-        version=int(version.version),
-        created=created,
-        previous=None if previous in (None, version.version) else int(previous),
-    )
+        raise StateError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

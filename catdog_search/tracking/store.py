@@ -124,6 +124,17 @@ class Store:
             raise StateError(f"{self.about}: {first}") from error
         return cast("Client", RetryingClient(client, retry))
 
+    def is_absent(self) -> bool:
+        """Whether there is no database yet, so that whoever only reads would make one.
+
+        Raises:
+            StateError: It was there, and is gone or damaged.
+        """
+        path = None if is_server(self.uri) else sqlite_file(self.uri)
+        if path is not None and path == self.own_file:
+            StateFolder(self._root).require_whole(path)
+        return path is not None and not path.exists()
+
     def require_open(self) -> None:
         """Make sure of a store that somebody else keeps, before anything is made for it.
 

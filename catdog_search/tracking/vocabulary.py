@@ -58,3 +58,15 @@ TRIALS_FILE = "trials.json"
 FIGURES = "figures"
 # Files of a trial's run.
 PREDICTIONS_FILE = "val/predictions.npz"
+
+# Alias of a registered model.
+CHAMPION = "champion"
+
+# Tags of a registered model: one for each move of its champion, `champion_move.0001.<hex>`.
+MOVE = "champion_move."
+# Commands that move it, as a move names them.
+PROMOTE, ROLLBACK = "promote", "rollback"
+
+# Tags of a model version; STUDY, TRIAL, OBJECTIVE and DATASET_DIGEST too.
+RUN_ID = "run_id"
+METRIC = "metric"

@@ -1,0 +1,222 @@
+"""`promote`, `models`, `rollback`: what is done with the registry."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catdog_search.cli.common import json_option, say, say_json, say_table, state_option
+from catdog_search.text import printable
+
+if TYPE_CHECKING:
+    from catdog_search.promotion.versions import ModelRows, VersionRow
+    from catdog_search.tracking.moves import Move
+
+
+@click.command()
+@click.option("--study", required=True, metavar="NAME", help="Study whose best trial to promote.")
+@click.option(
+    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
+)
+@json_option
+@state_option
+def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
+    """Register the best trial's model and make it the champion."""
+    from catdog_search.places import StateFolder
+    from catdog_search.promotion.promote import promote as promote_best
+
+    done = promote_best(StateFolder.at(state), study, model)
+    registered, best = done.registered, done.best
+    if as_json:
+        facts = {
+            "uri": registered.uri,
+            "version": registered.version,
+            "study": study,
+            "trial": best.number,
+            "value": best.value,
+            "run_id": best.run_id,
+            "tracking_uri": done.tracking_uri,
+        }
+        say_json(facts)
+        return
+    how = "registered" if registered.created else "was registered before"
+    was = f", before it version {registered.previous}" if registered.previous else ""
+    say(
+        f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
+        f"version {registered.version} of {model!r} is champion{was}"
+    )
+    say(f"tracking URI: {done.tracking_uri}")
+    say(registered.uri)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--version",
+    type=click.IntRange(min=1),
+    metavar="V",
+    help="Version of NAME to show  [default: the champion, else the newest].",
+)
+@json_option
+@state_option
+def models(name: str | None, version: int | None, as_json: bool, state: str | None) -> None:
+    """List registered models' versions, or show one with all that it says of itself."""
+    from catdog_search.places import StateFolder
+    from catdog_search.promotion.versions import find_version, list_models
+
+    where = StateFolder.at(state)
+    if name is not None:
+        _say_version(find_version(where, name, version), as_json)
+        return
+    if version is not None:
+        raise click.UsageError("--version wants the NAME of a model.")
+    rows = list_models(where)
+    if as_json:
+        say_json({"models": [_as_json(model) for model in rows]})
+    elif rows:
+        _say_models(rows)
+    else:
+        say("no model is registered; catdog-search promote registers one")
+
+
+def _say_models(rows: list[ModelRows]) -> None:
+    head = ("model", "version", "aliases", "study", "trial", "on val", "registered", "moved")
+    say_table([head, *(_cells(model, row) for model in rows for row in model.versions)])
+    for model in rows:
+        if not model.versions:
+            say(f"{model.name}: has no version")
+        for row in model.versions:
+            for line in row.gone:
+                say(f"{model.name} version {row.version}: {line}")
+        if model.unfinished:
+            say(f"{model.name}: {_unfinished(model.unfinished)}")
+
+
+def _cells(model: ModelRows, row: VersionRow) -> tuple[str, ...]:
+    score = f"{row.metric or ''} {'' if row.value is None else f'{row.value:.4f}'}".strip()
+    shown = (str(row.version), ", ".join(row.aliases), row.study or "", row.trial or "", score)
+    return (model.name, *shown, row.registered_at, _moved(model, row))
+
+
+def _moved(model: ModelRows, row: VersionRow) -> str:
+    if row.move is None:
+        return "not recorded" if row.version == model.champion else ""
+    note = row.move.note
+    why = f": {note.reason}" if note.reason else ""
+    return f"{note.command} by {note.by} at {note.at}{why}"
+
+
+def _unfinished(move: Move) -> str:
+    return f"{move} was begun and didn't happen; the next promote or rollback marks it so"
+
+
+def _say_version(model: ModelRows, as_json: bool) -> None:
+    (row,) = model.versions
+    if as_json:
+        say_json({**_version_as_json(row), "moves": _moves_as_json(model)})
+        return
+    aliases = f" ({', '.join(row.aliases)})" if row.aliases else ""
+    say(f"version {row.version} of {model.name!r}{aliases}, registered at {row.registered_at}")
+    for line in _facts(row):
+        say(line)
+    for key, value in sorted(row.tags.items()):
+        say(f"tag {key}: {value}")
+    for line in (*_moves(model, row), *row.gone):
+        say(line)
+    if model.unfinished:
+        say(_unfinished(model.unfinished))
+
+
+def _moves(model: ModelRows, row: VersionRow) -> Iterator[str]:
+    for move, outcome in model.moves:
+        if row.version in (move.before, move.to):
+            why = f": {move.note.reason}" if move.note.reason else ""
+            yield f"move, {outcome}: {move}{why}"
+    if row.version == model.champion and row.move is None:
+        yield "move: who made it champion isn't recorded"
+
+
+def _facts(row: VersionRow) -> Iterator[str]:
+    if row.study is not None:
+        score = "" if row.value is None else f", {row.metric or 'objective'} {row.value:.4f} on val"
+        yield f"trial {row.trial} of {row.study}{score}"
+    yield f"run {row.run_id or 'unknown'}; model {row.model_id or 'unknown'}"
+    if row.said.class_names:
+        yield f"classes {', '.join(row.said.class_names)}; {row.said.image_size} px"
+    if row.dataset_digest:
+        yield f"dataset digest {row.dataset_digest}"
+
+
+def _as_json(model: ModelRows) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "champion": model.champion,
+        "previous": model.previous,
+        "versions": [_version_as_json(row) for row in model.versions],
+        "moves": _moves_as_json(model),
+    }
+
+
+def _version_as_json(row: VersionRow) -> dict[str, Any]:
+    facts = dataclasses.asdict(row)
+    said = facts.pop("said")
+    del said["missing"]  # among what is gone
+    facts.update(said)
+    facts["move"] = row.move and _move_as_json(row.move)
+    return facts
+
+
+def _moves_as_json(model: ModelRows) -> list[dict[str, Any]]:
+    return [{**_move_as_json(move), "outcome": outcome} for move, outcome in model.moves]
+
+
+def _move_as_json(move: Move) -> dict[str, Any]:
+    return {"from": move.before, "to": move.to, **dataclasses.asdict(move.note)}
+
+
+@click.command()
+@click.option(
+    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
+)
+@click.option(
+    "--to",
+    type=click.IntRange(min=1),
+    metavar="V",
+    help="Version to go back to  [default: the one that was champion before].",
+)
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it is recorded.")
+@click.option("--yes", is_flag=True, help="Don't ask, as is done on a terminal.")
+@json_option
+@state_option
+def rollback(
+    model: str, to: int | None, reason: str, yes: bool, as_json: bool, state: str | None
+) -> None:
+    """Make an earlier version the champion again."""
+    from catdog_search.places import StateFolder
+    from catdog_search.promotion.rollback import rollback as roll_back
+
+    def agree(target: int, before: int | None) -> None:
+        if not yes and _on_terminal():
+            question = f"version {target} of {printable(model)!r} instead of version {before}?"
+            click.confirm(f"make champion {question}", abort=True, err=True)
+
+    done = roll_back(StateFolder.at(state), model, reason, to, agree)
+    if as_json:
+        say_json(dataclasses.asdict(done))
+        return
+    instead = f", instead of version {done.before}" if done.before else ""
+    if done.moved:
+        say(f"version {done.version} of {model!r} is champion{instead}: {done.reason}")
+    else:
+        say(f"version {done.version} of {model!r} is champion already; nothing was moved")
+    say(f"tracking URI: {done.tracking_uri}")
+    say(done.uri)
+
+
+def _on_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()

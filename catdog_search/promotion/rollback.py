@@ -1,0 +1,113 @@
+"""Let an earlier version be the champion again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catdog_search.errors import RequestError, StateError
+from catdog_search.places import StateFolder
+from catdog_search.promotion.versions import find_model, require_version
+from catdog_search.text import in_a_line, printable
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.registry import CHAMPION_URI, Model, Registry
+from catdog_search.tracking.store import Store
+
+LONGEST_REASON = 1000
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """What was rolled back.
+
+    Attributes:
+        uri: `models:/<name>@champion`.
+        version: That is champion now.
+        before: The one that was; None where the alias named none.
+        reason: As recorded.
+        tracking_uri: MLflow's, without which the model's URI means nothing.
+    """
+
+    uri: str
+    version: int
+    before: int | None
+    reason: str
+    tracking_uri: str
+
+    @property
+    def moved(self) -> bool:
+        """Whether it wasn't champion already."""
+        return self.version != self.before
+
+
+def rollback(
+    state: StateFolder,
+    name: str,
+    reason: str,
+    to: int | None = None,
+    agree: Callable[[int, int | None], None] = lambda to, before: None,
+) -> RolledBack:
+    """Make the version before, or another one, champion.
+
+    Args:
+        state: Of which the registry is; MLFLOW_TRACKING_URI's where that is set.
+        name: Of the registered model.
+        reason: Why, in a line; it is recorded.
+        to: Version; None for the one before, as the record of moves has it.
+        agree: Asked before anything is changed, with the version to come and the one that is; it
+            raises where it doesn't.
+
+    Raises:
+        RequestError: The reason is empty or too long.
+        StateError: There is no such model or version, no version before, its files are gone, or
+            the registry doesn't answer.
+    """
+    reason = _read_reason(reason)
+    registry, model = find_model(state, name)
+    target, before = _target(model, to), model.record.champion
+    _require_files(registry, model, target)
+    if target != before:
+        agree(target, before)
+    with state.registering():
+        # The version before is another one, once somebody has moved it.
+        if (found := registry.model(name).record.champion) != before:
+            raise StateError(
+                f"somebody else has moved {words.CHAMPION} of {name!r} meanwhile, from version "
+                f"{before} to {found}; look with catdog-search models, and ask again"
+            )
+        registry.move(name, target, words.ROLLBACK, reason)
+        store = Store.of(state)
+        store.keep_copy()
+    return RolledBack(CHAMPION_URI.format(name), target, before, reason, store.shown)
+
+
+def _read_reason(text: str) -> str:
+    reason = printable(in_a_line(text))
+    if not 0 < len(reason) <= LONGEST_REASON:
+        raise RequestError(f"--reason: takes 1 to {LONGEST_REASON} characters, has {len(reason)}")
+    return reason
+
+
+def _target(model: Model, to: int | None) -> int:
+    if to is not None:
+        require_version(model, to)
+        return to
+    previous = model.record.previous
+    if previous is None:
+        raise StateError(
+            f"registered model {model.name!r} has no version before its {words.CHAMPION}, as far "
+            "as the record of moves goes; --to names one"
+        )
+    if previous not in {version.number for version in model.versions}:
+        raise StateError(
+            f"version {previous} of {model.name!r}, the one before, was deleted; --to names another"
+        )
+    return previous
+
+
+def _require_files(registry: Registry, model: Model, version: int) -> None:
+    if missing := registry.said(model.name, version).missing:
+        raise StateError(
+            f"version {version} of {model.name!r} can't be {words.CHAMPION}: {missing}; --to names "
+            "another"
+        )

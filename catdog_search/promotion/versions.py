@@ -1,0 +1,203 @@
+"""The versions of registered models, and whether what they came from is still there; reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from catdog_search.errors import StateError
+from catdog_search.places import StateFolder
+from catdog_search.search.study import schema
+from catdog_search.search.study.storage import existing_studies, load_study
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.moves import Move, Outcome
+from catdog_search.tracking.registry import Model, Registry, Said, Version
+from catdog_search.tracking.store import Store
+
+# Of a version, as MLflow's aliases are; it is derived from the record and none of MLflow's.
+PREVIOUS = "previous"
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One version, for people.
+
+    Attributes:
+        model: Name of the registered model.
+        version: Its number.
+        aliases: MLflow's, and `previous`.
+        study: Whose trial it is; None for one that something else registered.
+        trial: Its number, likewise.
+        metric: What `value` is of; None where nobody knows any more.
+        value: The objective on val; None where it isn't said.
+        registered_at: In UTC.
+        move: The last one that made it champion; None where none is recorded.
+        run_id: Of the run that logged its model.
+        model_id: Of the logged model.
+        dataset_digest: Of what it was trained on.
+        tags: All that it was registered with.
+        said: What its files say.
+        gone: What was deleted, or isn't to be found here, a line each.
+    """
+
+    model: str
+    version: int
+    aliases: tuple[str, ...]
+    study: str | None
+    trial: str | None
+    metric: str | None
+    value: float | None
+    registered_at: str
+    move: Move | None
+    run_id: str | None
+    model_id: str | None
+    dataset_digest: str | None
+    tags: dict[str, str]
+    said: Said
+    gone: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ModelRows:
+    """A registered model, for people.
+
+    Attributes:
+        name: Of the model.
+        champion: The version that the alias names; None for none.
+        previous: The one before.
+        versions: Newest first.
+        moves: Of the champion, and what became of each, in order.
+    """
+
+    name: str
+    champion: int | None
+    previous: int | None
+    versions: tuple[VersionRow, ...]
+    moves: tuple[tuple[Move, Outcome], ...]
+
+    @property
+    def unfinished(self) -> Move | None:
+        """The last move, where it didn't happen and isn't marked so."""
+        return next((move for move, outcome in self.moves if outcome == "open"), None)
+
+
+def list_models(state: StateFolder) -> list[ModelRows]:
+    """All registered models; makes nothing.
+
+    Raises:
+        StateError: The registry can't be read.
+    """
+    store = Store.of(state)
+    if store.is_absent():
+        return []
+    look = _Look(state, Registry(store))
+    return [look.rows(model) for model in look.registry.models()]
+
+
+def find_version(state: StateFolder, name: str, version: int | None) -> ModelRows:
+    """A registered model with one version: by default its champion, else its newest.
+
+    Raises:
+        StateError: There is none of this name or number, or the registry can't be read.
+    """
+    registry, model = find_model(state, name)
+    number = version or model.record.champion or (model.versions[0].number if model.versions else 0)
+    require_version(model, number)
+    return _Look(state, registry).rows(model, only=number)
+
+
+def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
+    """A registered model and where it is; makes nothing.
+
+    Raises:
+        StateError: There is none of this name, or the registry can't be read.
+    """
+    store = Store.of(state)
+    if store.is_absent():
+        raise StateError(
+            f"no registered model {name!r} in {store.shown}; no model is registered; "
+            "catdog-search promote registers one"
+        )
+    registry = Registry(store)
+    return registry, registry.model(name)
+
+
+def require_version(model: Model, number: int) -> None:
+    """Refuse a number that no version of a model has.
+
+    Raises:
+        StateError: None has.
+    """
+    known = [version.number for version in model.versions]
+    if number not in known:
+        there = f"there are {', '.join(map(str, sorted(known)))}" if known else "it has none"
+        raise StateError(f"registered model {model.name!r} has no version {number}; {there}")
+
+
+class _Look:
+    """Looks at versions, and at each study once.
+
+    Args:
+        state: Where their studies may be.
+        registry: Where they are.
+    """
+
+    def __init__(self, state: StateFolder, registry: Registry) -> None:
+        self.registry = registry
+        self._state = state
+        self._studies = existing_studies(state)
+
+    def rows(self, model: Model, only: int | None = None) -> ModelRows:
+        record = model.record
+        versions = [v for v in model.versions if only in (None, v.number)]
+        return ModelRows(
+            model.name,
+            record.champion,
+            record.previous,
+            tuple(self._row(model, version) for version in versions),
+            record.outcomes(),
+        )
+
+    def _row(self, model: Model, version: Version) -> VersionRow:
+        tags = version.tags
+        study = tags.get(words.STUDY)
+        said = self.registry.said(model.name, version.number)
+        derived = (PREVIOUS,) if version.number == model.record.previous else ()
+        return VersionRow(
+            model=model.name,
+            version=version.number,
+            aliases=tuple(dict.fromkeys((*version.aliases, *derived))),
+            study=study,
+            trial=tags.get(words.TRIAL),
+            metric=tags.get(words.METRIC) or self._metric(study),
+            value=_number(tags.get(words.OBJECTIVE)),
+            registered_at=version.registered_at,
+            move=model.record.moved(version.number),
+            run_id=version.run_id,
+            model_id=version.model_id,
+            dataset_digest=tags.get(words.DATASET_DIGEST) or None,
+            tags=dict(tags),
+            said=said,
+            gone=tuple(self._gone(version, study, said)),
+        )
+
+    def _metric(self, study: str | None) -> str | None:
+        """As the study says, where a version from before doesn't."""
+        if study not in self._studies:
+            return None
+        return load_study(self._state, study).user_attrs.get(schema.METRIC)
+
+    def _gone(self, version: Version, study: str | None, said: Said) -> Iterator[str]:
+        if study is not None and study not in self._studies:
+            yield f"its study {study!r} isn't in {self._state.root}"
+        if version.run_id and not self.registry.has_run(version.run_id):
+            yield f"its run {version.run_id} was deleted"
+        if said.missing:
+            yield said.missing
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None  # a tag of somebody else's

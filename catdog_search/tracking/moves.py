@@ -1,0 +1,182 @@
+"""The record of where a champion was moved: one tag of the registered model for each move.
+
+A tag is written before the alias is moved, and the alias is the one write that counts: what became
+of a move shows in what the alias said when the next one was written, or says now. So nothing has to
+be written afterwards, and a kill between the two leaves a move that is known not to have happened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from catdog_search.errors import StateError
+from catdog_search.tracking import vocabulary as words
+
+# Of what became of a move. `open` is one that didn't happen and isn't marked so yet; `unclear` one
+# after which somebody moved the alias without a record, so that it probably happened.
+Outcome = Literal["done", "open", "undone", "unclear"]
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is told of a move.
+
+    Attributes:
+        command: `promote` or `rollback`.
+        by: Who, as user@host.
+        at: When, in UTC, as ISO 8601 writes it.
+        reason: In a line; empty where the study and the trial say it.
+        study: Whose trial was promoted; None where that isn't it.
+        trial: Its number.
+    """
+
+    command: str
+    by: str
+    at: str
+    reason: str = ""
+    study: str | None = None
+    trial: str | None = None
+
+
+_TOLD = tuple(field.name for field in fields(Note))
+
+
+@dataclass(frozen=True)
+class Move:
+    """One move, as it was meant.
+
+    Attributes:
+        key: Of its tag; in the order of moves.
+        before: Version that the alias named then; None for none.
+        to: Version that it was to name.
+        note: What was told of it.
+        undone_at: When it was marked as one that didn't happen; None where it wasn't.
+    """
+
+    key: str
+    before: int | None
+    to: int
+    note: Note
+    undone_at: str | None = None
+
+    def undone(self, at: str) -> Move:
+        """The same, marked as one that didn't happen."""
+        return replace(self, undone_at=at)
+
+    @property
+    def text(self) -> str:
+        """Value of its tag."""
+        facts = {"from": self.before, "to": self.to, **asdict(self.note)}
+        return json.dumps({**facts, "undone_at": self.undone_at} if self.undone_at else facts)
+
+    def __str__(self) -> str:
+        to, by, at = self.to, self.note.by, self.note.at
+        return f"{self.note.command} to version {to} by {by} at {at}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """All moves of a model's champion, and where it is.
+
+    Attributes:
+        champion: Version that the alias names; None for none.
+        moves: By the order in which they were written.
+    """
+
+    champion: int | None
+    moves: tuple[Move, ...]
+
+    @classmethod
+    def read(cls, model: str, champion: int | None, tags: Mapping[str, str]) -> Record:
+        """That of a registered model.
+
+        Raises:
+            StateError: A tag that should tell of a move doesn't.
+        """
+        keys = [key for key in tags if key.startswith(words.MOVE)]
+        moves = [_read(model, key, tags[key]) for key in keys]
+        return cls(champion, tuple(sorted(moves, key=lambda move: (_number(move.key), move.key))))
+
+    def next_key(self, unique: str) -> str:
+        """Key of the tag of a move to come.
+
+        Args:
+            unique: What nobody else puts there, who writes a move at the same time.
+        """
+        number = _number(self.moves[-1].key) + 1 if self.moves else 1
+        return f"{words.MOVE}{number:0{_DIGITS}d}.{unique}"
+
+    def outcomes(self) -> tuple[tuple[Move, Outcome], ...]:
+        """What became of each move."""
+        said_next = [*(move.before for move in self.moves[1:]), self.champion]
+        return tuple(
+            (move, _outcome(move, after, is_last=move is self.moves[-1]))
+            for move, after in zip(self.moves, said_next, strict=False)  # none: one too many
+        )
+
+    @property
+    def unfinished(self) -> Move | None:
+        """The move that was written, and that neither happened nor is marked so."""
+        return next((move for move, outcome in self.outcomes() if outcome == "open"), None)
+
+    @property
+    def previous(self) -> int | None:
+        """The version that was champion before this one, with what was rolled back left out.
+
+        None where the record knows of none.
+        """
+        stood: list[int] = []
+        for move, outcome in self.outcomes():
+            _stands(stood, move.before, back=False)
+            if outcome in ("done", "unclear"):
+                _stands(stood, move.to, back=move.note.command == words.ROLLBACK)
+        if self.champion is None:
+            return stood[-1] if stood else None
+        _stands(stood, self.champion, back=False)
+        return stood[-2] if len(stood) > 1 else None
+
+    def moved(self, version: int) -> Move | None:
+        """The last move that made a version champion, as far as the record knows."""
+        done = [m for m, outcome in self.outcomes() if m.to == version and outcome == "done"]
+        if not done and version == self.champion:  # two at once on a server
+            done = [m for m in self.moves if m.to == version]
+        return done[-1] if done else None
+
+
+def _stands(stood: list[int], version: int | None, *, back: bool) -> None:
+    """Put the version that is champion now on top of those that were."""
+    if back and version in stood:
+        while stood[-1] != version:
+            stood.pop()
+    elif version is not None and stood[-1:] != [version]:
+        stood.append(version)
+
+
+def _outcome(move: Move, after: int | None, *, is_last: bool) -> Outcome:
+    if after == move.to:
+        return "done"
+    if move.undone_at or (after == move.before and not is_last):
+        return "undone"
+    return "open" if after == move.before else "unclear"
+
+
+def _number(key: str) -> int:
+    return int(key.removeprefix(words.MOVE).split(".")[0])
+
+
+def _read(model: str, key: str, text: str) -> Move:
+    try:
+        _number(key)
+        facts: dict[str, Any] = json.loads(text)
+        before, to, undone_at = facts["from"], facts["to"], facts.get("undone_at")
+        note = Note(**{name: facts[name] for name in _TOLD if name in facts})
+        return Move(key, None if before is None else int(before), int(to), note, undone_at)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise StateError(
+            f"registered model {model!r}: its tag {key} tells of no move of the champion; mend or "
+            "remove it in MLflow"
+        ) from None
