@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from catdog_search.data import cache, dataset, decoders, packing
+from catdog_search.data import cache, decoders, packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.decode import decode
 from catdog_search.data.sources import FolderSource, SyntheticSource, ZipSource, open_source

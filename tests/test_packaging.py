@@ -48,7 +48,10 @@ def test_wheel_carries_the_shipped_studies(wheel: Path) -> None:
 def test_wheel_finds_its_studies_away_from_the_checkout(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "site")
-    code = "from catdog_search.study import studies; print(studies.load('quick').name, studies.__file__)"
+    code = (
+        "from catdog_search.study import studies; "
+        "print(studies.load('quick').name, studies.__file__)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
