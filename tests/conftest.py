@@ -31,6 +31,14 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 REAL_PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "dogs-vs-cats-20k.zip"
 
 
+# What takes longest comes first, or one process would be left with it when the others are done.
+_FIRST = ("test_search_storm.py", "test_earlier_state.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
+
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
