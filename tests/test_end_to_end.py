@@ -202,8 +202,6 @@ def test_whole_way_through_a_server(
     assert "figures/learning_curves.png" in figures
     promoted = call_outside("promote", "--study", "served", "--state", str(state.root), "--json")
     assert json.loads(promoted.stdout)["uri"] == "models:/catdog@champion"
-    shown = json.loads(call("models", "catdog", "--json", "--state", str(state.root)).stdout)
-    assert (shown["aliases"], shown["image_size"], shown["gone"]) == (["champion"], 16, [])
     import mlflow
 
     model = mlflow.keras.load_model("models:/catdog@champion")
@@ -212,4 +210,6 @@ def test_whole_way_through_a_server(
     own = {"optuna.db", "optuna.lock", "copies", "scratch", "state.json"}
     own |= {"state.lock", "registry.lock"}
     assert {p.name for p in state.root.iterdir()} == own
+    shown = json.loads(call("models", "catdog", "--json", "--state", str(state.root)).stdout)
+    assert (shown["aliases"], shown["image_size"], shown["gone"]) == (["champion"], 16, [])
     assert server in call("ui", "--state", str(state.root)).stdout
