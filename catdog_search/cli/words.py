@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from catdog_search.search.events import (
-    Planned,
-)
+from catdog_search.search.events import Planned
 from catdog_search.space import Params, Value
-
-if TYPE_CHECKING:
-    pass
 
 
 def counted(n: int, noun: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from catdog_search.data.pack import has_size, pack_path, read, sums_path
 from catdog_search.data.splitting import as_before_ranks, as_remembered
 from catdog_search.errors import CacheLostError
 from catdog_search.places import Hold
-
-if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
-    pass
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,12 @@ import errno
 import functools
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from catdog_search.data import cache
 from catdog_search.data.manifest import Manifest
 from catdog_search.data.pack import pack_path, sums_path
 from catdog_search.errors import CacheLostError, DataError
 from catdog_search.places import Hold
-
-if TYPE_CHECKING:  # what checks study files is not needed where photos are decoded
-    pass
 
 
 def link(file: Path, to: Path) -> None:
