@@ -13,8 +13,9 @@ from PIL import Image
 from catdog_search.data import cache, decoders, packing
 from catdog_search.data.budget import Reserve
 from catdog_search.data.decode import Decoded, decode
+from catdog_search.data.reference import DataReference
 from catdog_search.data.sources import FolderSource, SyntheticSource
-from catdog_search.errors import DataError
+from catdog_search.errors import CacheLostError, DataError
 
 LIMIT = 10**9
 
@@ -247,3 +248,18 @@ def test_damaged_manifest_of_the_cache_is_made_again(
     loaded = packing.load(drawn, 8, tmp_path, LIMIT)
     (loaded.folder / "manifest.json").write_text("{")
     assert packing.load(drawn, 8, tmp_path, LIMIT).digest == loaded.digest
+
+
+def test_reference_finds_what_it_names_by_digest_where_its_folder_is_not(
+    drawn: SyntheticSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = packing.load(drawn, 8, tmp_path / "cache", LIMIT)
+    assert DataReference.to(packed).at(8) == packed
+    elsewhere = DataReference(packed.digest, tmp_path / "another", 10, "another machine")
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "cache"))
+    found = elsewhere.at(8)
+    assert (found.folder, found.subset) == (packed.folder, 10)
+    assert found.manifest.location == "another machine"
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(CacheLostError, match="another"):
+        elsewhere.at(8).split("train")
