@@ -101,3 +101,8 @@ def one_spelling(classes: str) -> str:
     items = sorted(f"{found}={ours}" for found, ours in chosen_classes(classes).items())
     csv.writer(out, lineterminator="").writerow(items)
     return out.getvalue()
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, to print; its type where it says nothing."""
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

@@ -22,9 +22,9 @@ class RolledBack:
 
     Attributes:
         uri: `models:/<name>@champion`.
-        version: That is champion now.
+        version: Version that is champion now, from 1.
         before: The one that was; None where the alias named none.
-        reason: As recorded.
+        reason: Reason, as recorded.
         tracking_uri: MLflow's, without which the model's URI means nothing.
     """
 
@@ -50,8 +50,8 @@ def rollback(
     """Make the version before, or another one, champion.
 
     Args:
-        state: Of which the registry is; MLFLOW_TRACKING_URI's where that is set.
-        name: Of the registered model.
+        state: State folder whose registry it is; MLFLOW_TRACKING_URI's where that is set.
+        name: Name of the registered model.
         reason: Why, in a line; it is recorded.
         to: Version; None for the one before, as the record of moves has it.
         agree: Asked before anything is changed, with the version to come and the one that is; it

@@ -26,18 +26,18 @@ class VersionRow:
         model: Name of the registered model.
         version: Its number.
         aliases: MLflow's, and `previous`.
-        study: Whose trial it is; None for one that something else registered.
+        study: Study whose trial it is; None for one that something else registered.
         trial: Its number, likewise.
-        metric: What `value` is of; None where nobody knows any more.
+        metric: Metric that `value` is of; None where nobody knows any more.
         value: The objective on val; None where it isn't said.
-        registered_at: In UTC.
+        registered_at: Time of registration in UTC, in ISO 8601.
         move: The last one that made it champion; None where none is recorded.
-        run_id: Of the run that logged its model.
-        model_id: Of the logged model.
-        dataset_digest: Of what it was trained on.
+        run_id: Id of the run that logged its model.
+        model_id: Id of the logged model.
+        dataset_digest: Digest of the dataset that it was trained on.
         tags: All that it was registered with.
-        said: What its files say.
-        gone: What was deleted, or isn't to be found here, a line each.
+        said: Facts that its files say.
+        gone: Lines, one for each thing that was deleted or isn't to be found here.
     """
 
     model: str
@@ -62,11 +62,11 @@ class ModelRows:
     """A registered model, for people.
 
     Attributes:
-        name: Of the model.
+        name: Model's name.
         champion: The version that the alias names; None for none.
         previous: The one before.
         versions: Newest first.
-        moves: Of the champion, and what became of each, in order.
+        moves: Moves of the champion in order, and what became of each.
     """
 
     name: str
@@ -138,8 +138,8 @@ class _Look:
     """Looks at versions, and at each study once.
 
     Args:
-        state: Where their studies may be.
-        registry: Where they are.
+        state: State folder that may hold their studies.
+        registry: Registry that holds them.
     """
 
     def __init__(self, state: StateFolder, registry: Registry) -> None:

@@ -209,6 +209,8 @@ class _Coordinator:
         self._scratch = state.scratch(config.name)
         self._notify = listener
         self._stop = stop
+        # Measured once, before there is a worker.
+        self._worker_bytes = memory_limit(config.limits) // options.concurrency
         self.study: optuna.Study
         self._proposer: Proposer
         self.store = Store.of(state)
@@ -268,7 +270,7 @@ class _Coordinator:
             trainer=self._options.trainer,
             deterministic=self._options.deterministic,
             concurrency=self._options.concurrency,
-            memory_bytes=memory_limit(self._config.limits) // self._options.concurrency,
+            memory_bytes=self._worker_bytes,
             stall_s=self._config.limits.stall_minutes * 60,
             trials=self._config.limits.trials_per_worker,
         )
@@ -389,8 +391,7 @@ class _Coordinator:
         return begun
 
     def _new_limits(self) -> Limits:
-        memory = memory_limit(self._config.limits) // self._options.concurrency
-        return Limits(self._config, len(self._dataset.rows("train")), memory)
+        return Limits(self._config, len(self._dataset.rows("train")), self._worker_bytes)
 
     def _learn(self, slot: Slot, ready: Ready) -> tuple[Execution, Environment]:
         """How and where trials train in a worker; the first worker's facts are recorded."""

@@ -51,7 +51,11 @@ class Environment:
 
     def tags(self) -> dict[str, str]:
         """Tags of a run there."""
-        return dict(vars(self))
+        return {
+            words.BACKEND: self.backend,
+            words.DEVICE: self.device,
+            words.EXECUTION: self.execution,
+        }
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,7 @@ class TrialRun:
         state: Trial's state in Optuna, as the run says; None where it doesn't.
         objective: Objective's last value; None where there is none.
         rank: Trial's rank, as text of 4 digits or more, from 1; None where it has none.
+        artifacts: Location of its artifacts, as MLflow keeps it.
     """
 
     run_id: str
@@ -142,6 +147,7 @@ class TrialRun:
     state: str | None
     objective: float | None
     rank: str | None
+    artifacts: str
 
     @classmethod
     def of(cls, run: Run) -> TrialRun:
@@ -154,4 +160,5 @@ class TrialRun:
             state=tags.get(words.TRIAL_STATE),
             objective=run.data.metrics.get(words.OBJECTIVE),
             rank=tags.get(words.RANK),
+            artifacts=str(run.info.artifact_uri),
         )

@@ -1,6 +1,9 @@
-"""Conditions in MLflow's search language, which are built here and nowhere else."""
+"""Searches in MLflow: conditions in its language, and all pages of what is found."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from catdog_search.errors import StateError
 
@@ -19,3 +22,19 @@ def equals(field: str, value: str) -> str:
     if quote is None:
         raise StateError(f"{value!r}: MLflow can't search for a name that holds both ' and \"")
     return f"{field} = {quote}{value}{quote}"
+
+
+def all_pages(search: Callable[..., Any], **options: Any) -> Iterator[Any]:
+    """All that a search finds, page after page.
+
+    Args:
+        search: Search of MLflow's client that takes a `page_token`.
+        options: Its other arguments.
+    """
+    token = None
+    while True:
+        page = search(**options, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return

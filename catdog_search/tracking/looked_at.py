@@ -18,7 +18,7 @@ from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.machine.memory import free_bytes
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
-from catdog_search.text import N_CLASSES, name_key, printable
+from catdog_search.text import N_CLASSES, first_line, name_key, printable
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.store import Store
 
@@ -106,8 +106,7 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
             path = files.path(_MODEL, free_bytes())
             model, batch_size = _load(path, image_size)
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        first = printable((str(error).strip() or type(error).__name__).splitlines()[0])
-        raise StateError(f"model {name}: can't be loaded: {first}") from error
+        raise StateError(f"model {name}: can't be loaded: {first_line(error)}") from error
     return Loaded(model, uri, run_id, class_names, image_size, batch_size)
 
 

@@ -29,9 +29,9 @@ class Note:
         command: `promote` or `rollback`.
         by: Who, as user@host.
         at: When, in UTC, as ISO 8601 writes it.
-        reason: In a line; empty where the study and the trial say it.
-        study: Whose trial was promoted; None where that isn't it.
-        trial: Its number.
+        reason: Reason, in a line; empty where the study and the trial say it.
+        study: Study whose trial was promoted; None for another move.
+        trial: Trial's number, as text; None for another move.
     """
 
     command: str
@@ -50,10 +50,10 @@ class Move:
     """One move, as it was meant.
 
     Attributes:
-        key: Of its tag; in the order of moves.
+        key: Key of its tag; keys sort as the moves were made.
         before: Version that the alias named then; None for none.
         to: Version that it was to name.
-        note: What was told of it.
+        note: Note of who, when and why.
         undone_at: When it was marked as one that didn't happen; None where it wasn't.
     """
 
@@ -84,7 +84,7 @@ class Record:
 
     Attributes:
         champion: Version that the alias names; None for none.
-        moves: By the order in which they were written.
+        moves: Moves in the order in which they were written.
     """
 
     champion: int | None
@@ -105,7 +105,7 @@ class Record:
         """Key of the tag of a move to come.
 
         Args:
-            unique: What nobody else puts there, who writes a move at the same time.
+            unique: Text that nobody else uses who writes a move at the same time.
         """
         number = _number(self.moves[-1].key) + 1 if self.moves else 1
         return f"{words.MOVE}{number:0{_DIGITS}d}.{unique}"

@@ -9,19 +9,19 @@ from __future__ import annotations
 import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from catdog_search.errors import StateError
 from catdog_search.machine.who import user_at_host
 from catdog_search.outside import is_absent
 from catdog_search.redact import redact
 from catdog_search.space import did_you_mean
-from catdog_search.text import printable
+from catdog_search.text import first_line
 from catdog_search.tracking import vocabulary as words
-from catdog_search.tracking.filters import equals
+from catdog_search.tracking.filters import all_pages, equals
 from catdog_search.tracking.looked_at import said_of
 from catdog_search.tracking.models import find_model
 from catdog_search.tracking.moves import Move, Note, Record
@@ -57,13 +57,13 @@ class Version:
     """A version as the registry has it.
 
     Attributes:
-        number: Of the version.
-        aliases: MLflow's, sorted.
-        registered_at: In UTC, as ISO 8601 writes it.
-        tags: That it was registered with.
-        run_id: Of the run that logged its model; None where the registry doesn't know.
-        model_id: Of the logged model; None for one registered in another way.
-        source: What was registered.
+        number: Version's number, from 1.
+        aliases: Aliases in MLflow, sorted.
+        registered_at: Time of registration in UTC, in ISO 8601.
+        tags: Tags that it was registered with.
+        run_id: Id of the run that logged its model; None where the registry doesn't know.
+        model_id: Id of the logged model; None for one registered in another way.
+        source: URI or place of what was registered.
     """
 
     number: int
@@ -80,9 +80,9 @@ class Model:
     """A registered model.
 
     Attributes:
-        name: Of the model.
+        name: Model's name.
         versions: Newest first.
-        record: Of its champion.
+        record: Record of its champion's moves.
     """
 
     name: str
@@ -96,7 +96,7 @@ class Said:
 
     Attributes:
         class_names: Index 1 is positive; empty where the files can't be used.
-        image_size: That it resizes to; None likewise.
+        image_size: Side that it resizes to, in pixels; None where the files can't be used.
         missing: Why they can't be used; None where they can.
     """
 
@@ -125,9 +125,9 @@ class Registry:
             StateError: The registry doesn't answer, or a record of moves can't be read.
         """
         with _told("the registry can't be read"):
-            found = list(_all_pages(self._client.search_registered_models))
+            found = list(all_pages(self._client.search_registered_models))
             versions: dict[str, list[ModelVersion]] = {each.name: [] for each in found}
-            for version in _all_pages(self._client.search_model_versions):
+            for version in all_pages(self._client.search_model_versions):
                 versions.setdefault(version.name, []).append(version)
         return [_model(each, versions[each.name]) for each in sorted(found, key=lambda e: e.name)]
 
@@ -140,7 +140,7 @@ class Registry:
         found = self._find(name)
         if found is None:
             with _told("the registry can't be read"):
-                known = [each.name for each in _all_pages(self._client.search_registered_models)]
+                known = [each.name for each in all_pages(self._client.search_registered_models)]
             there = did_you_mean(name, known, "registered") if known else "no model is registered"
             raise StateError(
                 f"no registered model {name!r}; {there}; catdog-search promote registers one"
@@ -157,7 +157,7 @@ class Registry:
         except (FileNotFoundError, NotADirectoryError):
             return Said(missing="its files are gone")
         except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-            return Said(missing=f"its files can't be used: {_first_line(error)}")
+            return Said(missing=f"its files can't be used: {first_line(error)}")
         return Said(class_names, image_size)
 
     def has_run(self, run_id: str) -> bool:
@@ -210,11 +210,11 @@ class Registry:
         `StateFolder.registering`; who comes by another way is noticed afterwards.
 
         Args:
-            name: Of the registered model.
-            to: The version.
-            command: That does it.
-            reason: For people.
-            of: The study and the trial, where a trial is promoted.
+            name: Name of the registered model.
+            to: Version that it is to name, from 1.
+            command: Command that moves it: `promote` or `rollback`.
+            reason: Reason, for people; empty where the trial says it.
+            of: Study and trial, where a trial is promoted.
 
         Returns:
             The version that had the alias before.
@@ -283,7 +283,7 @@ class Registry:
 
     def _versions(self, name: str) -> list[ModelVersion]:
         query = equals("name", name)
-        return list(_all_pages(self._client.search_model_versions, filter_string=query))
+        return list(all_pages(self._client.search_model_versions, filter_string=query))
 
 
 def register_champion(
@@ -343,16 +343,6 @@ def _version(found: ModelVersion, aliases: Mapping[int, list[str]]) -> Version:
     )
 
 
-def _all_pages(search: Callable[..., Any], **options: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(**options, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
 @contextlib.contextmanager
 def _told(what: str) -> Iterator[None]:
     """Tell in a line what MLflow, or the files that it looks at, refuse."""
@@ -361,8 +351,4 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        raise StateError(f"{what}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).strip() or type(error).__name__).splitlines()[0])
+        raise StateError(f"{what}: {first_line(error)}") from error

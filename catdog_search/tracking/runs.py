@@ -18,7 +18,7 @@ from catdog_search.text import printable
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard, TrialRun
 from catdog_search.tracking.confine import as_location, is_stray
-from catdog_search.tracking.filters import equals
+from catdog_search.tracking.filters import all_pages, equals
 from catdog_search.tracking.locations import database, enter_model, place_run
 from catdog_search.tracking.models import (
     Standing,
@@ -29,12 +29,12 @@ from catdog_search.tracking.models import (
 )
 from catdog_search.tracking.recorded import Recorded, recorded
 from catdog_search.tracking.store import Store
+from catdog_search.tracking.trash import run_in_trash
 from catdog_search.tracking.trial_files import delete_files, keep_figures, log_figures
 from catdog_search.tracking.trial_log import final_metrics, log_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from mlflow import MlflowClient
     from mlflow.entities import LoggedModel, Run
     from PIL.Image import Image
     from sqlalchemy import URL
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 # Source that MLflow's table of runs shows.
-_SOURCE = {"mlflow.source.name": "catdog-search", "mlflow.source.type": "LOCAL"}
+_SOURCE = {words.SOURCE_NAME: "catdog-search", words.SOURCE_TYPE: "LOCAL"}
 
 
 class StudyRuns:
@@ -130,7 +130,7 @@ class StudyRuns:
 
     def is_in_trash(self, run_id: str) -> bool:
         """Whether somebody deleted a run that MLflow still has."""
-        return _run_in_trash(self._client, run_id)
+        return run_in_trash(self._client, run_id)
 
     def owns(self, run_id: str) -> bool:
         """Whether a run is of this study, and not of the one that it was copied from."""
@@ -176,11 +176,9 @@ class StudyRuns:
         Yields:
             The run's id, where they should lie, and the location that is said.
         """
-        ids = (self.parent_id, *(run.run_id for run in self.trials()))
-        for run_id in ids:
-            said = self._client.get_run(run_id).info.artifact_uri
-            if self._store.artifacts and is_stray(self._store.artifacts, said, run_id):
-                yield run_id, self._place_of(run_id), said
+        for run in (TrialRun.of(self._client.get_run(self.parent_id)), *self.trials()):
+            if self._store.artifacts and is_stray(self._store.artifacts, run.artifacts, run.run_id):
+                yield run.run_id, self._place_of(run.run_id), run.artifacts
 
     def place(self, run_id: str) -> None:
         """Let a run keep its artifacts where they should lie; not on a server."""
@@ -398,57 +396,6 @@ class StudyRuns:
         self._log(self.parent_id, {}, {words.LOGGED_TABLES: as_table})
 
 
-class Trash:
-    """Part of a study in MLflow's trash: its experiment, or the run of the study.
-
-    Args:
-        store: MLflow store to look in.
-        study: Study's name, also the experiment's.
-        parent_id: Id of the study's own run; None where it isn't known.
-
-    Raises:
-        StateError: The store doesn't open.
-    """
-
-    def __init__(self, store: Store, study: str, parent_id: str | None) -> None:
-        self._client = store.client()
-        self._parent_id = parent_id
-        found = self._client.get_experiment_by_name(study)
-        deleted = found is not None and found.lifecycle_stage == "deleted"
-        self._experiment_id = found.experiment_id if deleted else None
-
-    def holds(self) -> str | None:
-        """Name of what is there, for people; None where nothing is."""
-        if self._experiment_id:
-            return f"experiment {self._experiment_id}"
-        if self._parent_id and _run_in_trash(self._client, self._parent_id):
-            return f"run {self._parent_id} of the study"
-        return None
-
-    def restore(self) -> None:
-        """Bring it back; with the run of the study those of its trials."""
-        if self._experiment_id:
-            self._client.restore_experiment(self._experiment_id)
-        elif self._parent_id:
-            from mlflow.entities import ViewType
-
-            self._client.restore_run(self._parent_id)
-            experiment = self._client.get_run(self._parent_id).info.experiment_id
-            query = equals(f"tags.`{words.PARENT}`", self._parent_id)
-            while found := self._client.search_runs([experiment], query, ViewType.DELETED_ONLY):
-                for run in found:
-                    self._client.restore_run(run.info.run_id)
-
-
-def _run_in_trash(client: MlflowClient, run_id: str) -> bool:
-    import mlflow
-
-    try:
-        return str(client.get_run(run_id).info.lifecycle_stage) == "deleted"
-    except mlflow.exceptions.MlflowException:
-        return False
-
-
 def _storable(text: str) -> str:
     """Text that any database takes, without secrets; lines stay lines."""
     return "\n".join(map(printable, redact(text).split("\n")))
@@ -460,13 +407,8 @@ def _parent_query(uid: str) -> str:
 
 
 def _search(client: Client, experiment_id: str, query: str) -> Iterator[Run]:
-    token = None
-    while True:
-        page = client.search_runs([experiment_id], query, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    where: dict[str, Any] = {"experiment_ids": [experiment_id], "filter_string": query}
+    return all_pages(client.search_runs, **where, max_results=_PAGE)
 
 
 def _create_parent(client: Client, experiment_id: str, study: str, uid: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 # Tags of every run. MLflow's own begin with `mlflow.`; the parent is that of a study's trials.
 PARENT = "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+SOURCE_NAME, SOURCE_TYPE = "mlflow.source.name", "mlflow.source.type"
 LOGGED_TABLES = "mlflow.loggedArtifacts"
 DATA_CONTEXT = "mlflow.data.context"
 MODEL_VERSIONS = "mlflow.modelVersions"  # of a logged model
@@ -34,6 +35,7 @@ TEST_LOOKED_AT = "test_looked_at"
 
 # Tags of both.
 DATASET_DIGEST = "dataset_digest"
+BACKEND, DEVICE, EXECUTION = "backend", "device", "execution"
 DATA_KIND, DATA_LOCATION, DATA_NOTICE = "data_kind", "data_location", "data_notice"
 
 # Metrics, logged at the end of a trial; what is logged after each epoch has Keras's names.

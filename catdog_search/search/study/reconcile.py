@@ -22,8 +22,9 @@ from catdog_search.search.study.views import TrialRow, view_of
 from catdog_search.text import printable
 from catdog_search.tracking.cards import TrialRun
 from catdog_search.tracking.confine import copy_here
-from catdog_search.tracking.runs import StudyRuns, Trash
+from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
+from catdog_search.tracking.trash import Trash
 
 
 @dataclass(frozen=True)
