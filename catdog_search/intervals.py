@@ -20,3 +20,58 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def needed_for(bound: float) -> int | None:
+    """How many answers it takes until `wilson`'s lower bound can exceed a bound.
+
+    It does then if all of them are right. None where no number would do: a share is at most 1.
+    """
+    if bound >= 1:
+        return None
+    # The lower bound for n of n is n / (n + z²).
+    return max(math.floor(bound * _95_PERCENT**2 / (1 - bound)) + 1, 1)
+
+
+def clopper_pearson_upper(wrong: int, n: int, level: float = 0.95) -> float:
+    """A one-sided upper bound of a share, which holds at least as often as its level says.
+
+    Source: Clopper & Pearson 1934, Biometrika 26. It is 1 where all are wrong, or none was asked.
+
+    Args:
+        wrong: Number of wrong answers, 0 to n.
+        n: Number of answers, at least 0.
+        level: How often the bound shall hold, above 0 and below 1.
+    """
+    from scipy.special import betaincinv
+
+    return 1.0 if wrong == n else float(betaincinv(wrong + 1, n - wrong, level))
+
+
+def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of how many more of the same questions one answers right than another.
+
+    The adjusted Wald interval, one more of either disagreement: it doesn't collapse where there is
+    none. Source: Bonett & Price 2012, J. Educ. Behav. Stat. 37.
+
+    Args:
+        gained: Number that the one has right and the other wrong, 0 to n.
+        lost: Number that the other has right and the one wrong, 0 to n - gained.
+        n: Number of questions, at least 1.
+
+    Returns:
+        Bounds of (gained - lost) / n, each -1 to 1.
+    """
+    up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+    half = _95_PERCENT * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """How probable so uneven a gain and loss is where neither is better, or more: 0 to 1.
+
+    McNemar's test, exact and two-sided. It is 1 where none was gained or lost.
+    """
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5)))

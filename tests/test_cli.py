@@ -43,7 +43,10 @@ COMMANDS = (
     *("promote", "models", "rollback", "ui", "relocate", "doctor", "data"),
 )
 LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
-HEAVY = ("optuna", "mlflow", "keras", "tensorflow", "numpy", "sklearn", "matplotlib", "rich", "PIL")
+HEAVY = (
+    *("optuna", "mlflow", "keras", "tensorflow", "numpy", "scipy", "sklearn", "matplotlib"),
+    *("rich", "PIL"),
+)
 
 
 def call(*arguments: str) -> Result:

@@ -15,7 +15,6 @@ from tiny_study import TABLE, run
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
-from catdog_search.intervals import wilson
 from catdog_search.places import StateFolder
 from catdog_search.report.compare import verdict
 from catdog_search.report.floors import majority, probe
@@ -119,15 +118,6 @@ def test_floors_are_those_of_val(shared_cache: Path) -> None:
     assert floor.n == len(x)
     assert floor.val_accuracy in (pytest.approx(share), pytest.approx(1 - share))
     assert probe(packed).val_accuracy > floor.val_accuracy
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [(81, 100, 0.7222, 0.8749), (100, 100, 0.9630, 1.0), (0, 10, 0.0, 0.2775)],
-)
-def test_interval_is_wilsons(right: int, n: int, low: float, high: float) -> None:
-    # Values of statsmodels' proportion_confint(method="wilson").
-    assert wilson(right, n) == pytest.approx((low, high), abs=2e-4)
 
 
 @pytest.fixture(scope="module")
