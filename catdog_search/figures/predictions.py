@@ -1,4 +1,4 @@
-"""Data that a trial's figures are plotted from; imports no matplotlib."""
+"""Data that figures of predictions are plotted from; imports no matplotlib."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ TRIAL_FIGURES = (
     "most_wrong.png",
 )
 
+# Bins of equally many photos.
+MASS_BINS = 15
+
 
 @dataclass(frozen=True)
 class Predictions:
@@ -35,6 +38,53 @@ class Predictions:
     def predicted(self) -> npt.NDArray[Any]:
         """The more probable class of each photo."""
         return (self.probabilities > 0.5).astype(int)  # noqa: PLR2004
+
+    @property
+    def brier(self) -> float:
+        """Mean squared distance of probabilities and labels: 0 to 1.
+
+        Source: Brier 1950, Mon. Weather Rev. 78.
+        """
+        return float(np.mean((self.probabilities - self.labels) ** 2))
+
+    def equal_mass_bins(self, most: int = MASS_BINS) -> Bins:
+        """Put photos into bins of equally many, from the least probable to the most.
+
+        Photos of one probability share a bin, so that their order has no say; then, and where there
+        are fewer photos than bins, bins are uneven or fewer.
+
+        Args:
+            most: Number of bins, at least 1.
+        """
+        p = np.asarray(self.probabilities, np.float64)
+        _, place, counts = np.unique(p, return_inverse=True, return_counts=True)
+        middles = np.cumsum(counts) - counts / 2
+        bins = (middles * most / len(p)).astype(int)[place]
+        photos = np.bincount(bins, minlength=most)
+        filled = photos > 0
+        sums = (np.bincount(bins, weights=each, minlength=most) for each in (p, self.labels))
+        means, shares = (each[filled] / photos[filled] for each in sums)
+        return Bins(photos[filled], means, shares)
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Photos by their probability.
+
+    Attributes:
+        photos: Number of photos of each bin, at least 1.
+        means: Mean probability of class 1 of each.
+        shares: Share of each that is class 1.
+    """
+
+    photos: npt.NDArray[np.int64]
+    means: npt.NDArray[np.float64]
+    shares: npt.NDArray[np.float64]
+
+    @property
+    def error(self) -> float:
+        """How far probabilities are from shares, on average over photos: 0 to 1."""
+        return float(np.average(np.abs(self.means - self.shares), weights=self.photos))
 
 
 @dataclass(frozen=True)
