@@ -168,13 +168,22 @@ def write(root: Path, identity: Identity) -> None:
             "id": identity.pending.state_id,
             "uids": dict(identity.pending.uids),
         }
-    fresh = root / f"{FILE}.{os.getpid()}"
+    write_whole(root / FILE, json.dumps(table, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of a state: whole or not at all, also when the power goes.
+
+    Raises:
+        OSError: It can't be written.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         with fresh.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(table, indent=2) + "\n")
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        fresh.replace(root / FILE)
+        fresh.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             fresh.unlink()

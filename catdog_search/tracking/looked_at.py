@@ -20,6 +20,8 @@ from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
 from catdog_search.text import N_CLASSES, first_line, name_key, printable
 from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.filters import all_pages
+from catdog_search.tracking.models import MODEL_URI, model_id_of
 from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -44,17 +46,22 @@ class Loaded:
             (batch, 1).
         uri: Model's URI in MLflow, for people.
         run_id: Run id of the trial that trained it, as the store says.
+        model_id: Id of the logged model, whatever name it was asked for by; `NAME/VERSION` of one
+            that was registered without.
         class_names: Class names, by index; index 1 is positive.
         image_size: Side that it resizes photos to, in pixels.
         batch_size: Number of photos in a batch, from 1.
+        dataset_digest: Digest of the dataset that it was trained on; None where it doesn't say.
     """
 
     model: keras.Model
     uri: str
     run_id: str
+    model_id: str
     class_names: tuple[str, ...]
     image_size: int
     batch_size: int
+    dataset_digest: str | None
 
 
 class LoggedModels:
@@ -101,13 +108,22 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     try:
         with tempfile.TemporaryDirectory() as folder:
             files = _Files(get_artifact_repository(uri), Path(folder))
-            run_id = _run_id(client, files.repository, uri)
-            class_names, image_size = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
+            run_id, model_id = _origin(client, files.repository, uri)
+            said = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
             path = files.path(_MODEL, free_bytes())
-            model, batch_size = _load(path, image_size)
+            model, batch_size = _load(path, said.image_size)
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
         raise StateError(f"model {name}: can't be loaded: {first_line(error)}") from error
-    return Loaded(model, uri, run_id, class_names, image_size, batch_size)
+    return Loaded(
+        model=model,
+        uri=uri,
+        run_id=run_id,
+        model_id=model_id,
+        class_names=said.class_names,
+        image_size=said.image_size,
+        batch_size=batch_size,
+        dataset_digest=said.dataset_digest,
+    )
 
 
 def said_of(uri: str) -> tuple[tuple[str, ...], int]:
@@ -126,7 +142,7 @@ def said_of(uri: str) -> tuple[tuple[str, ...], int]:
         files = _Files(get_artifact_repository(uri), Path(folder))
         said = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
         files.require(_MODEL)
-        return said
+        return said.class_names, said.image_size
 
 
 def _load(path: Path, image_size: int) -> tuple[keras.Model, int]:
@@ -204,8 +220,15 @@ def _check_size(name: str, n_bytes: int | None, most: int) -> None:
         raise ValueError(f"its {name} has {n_bytes / 1e6:.1f} MB, at most {most / 1e6:.1f}")
 
 
-def _said_of(path: Path) -> tuple[tuple[str, ...], int]:
-    """The classes and the size that a model's MLmodel file says.
+@dataclass(frozen=True)
+class _Said:
+    class_names: tuple[str, ...]
+    image_size: int
+    dataset_digest: str | None
+
+
+def _said_of(path: Path) -> _Said:
+    """What a model's MLmodel file says of it.
 
     Raises:
         ValueError: It says none, or such as no study has.
@@ -217,7 +240,12 @@ def _said_of(path: Path) -> tuple[tuple[str, ...], int]:
     facts = said.get("metadata") if isinstance(said, dict) else None
     if not isinstance(facts, dict) or not {"class_names", "image_size"} <= set(facts):
         raise ValueError("it doesn't say its classes and size; it is not of this house")
-    return _class_names(facts["class_names"]), _image_size(facts["image_size"])
+    digest = facts.get("dataset_digest")
+    return _Said(
+        _class_names(facts["class_names"]),
+        _image_size(facts["image_size"]),
+        digest if isinstance(digest, str) else None,
+    )
 
 
 def _class_names(said: Any) -> tuple[str, ...]:
@@ -238,28 +266,42 @@ def _image_size(said: Any) -> int:
     return said
 
 
-def _run_id(client: MlflowClient, repository: Any, uri: str) -> str:
-    """Id of the run that logged a model, as the store says: a file could name any run.
+def _origin(client: MlflowClient, repository: Any, uri: str) -> tuple[str, str]:
+    """The run that logged a model, and the model, by id, as the store says: a file could name any.
 
     Raises:
         ValueError: None did.
     """
     if repository.model_name is None:
-        run_id = client.get_logged_model(uri.removeprefix("models:/")).source_run_id
+        model_id = uri.removeprefix(MODEL_URI)
+        run_id = client.get_logged_model(model_id).source_run_id
     else:
-        version = client.get_model_version(repository.model_name, repository.model_version)
+        name, number = repository.model_name, repository.model_version
+        version = client.get_model_version(name, number)
         run_id = version.run_id
+        model_id = model_id_of(version.source or "") or f"{name}/{number}"
     if not run_id:
         raise ValueError("no run has logged it")
-    return str(run_id)
+    return str(run_id), model_id
+
+
+def registered_names(client: MlflowClient) -> list[str]:
+    """Names of the registered models; the ledger is none."""
+    found = all_pages(client.search_registered_models)
+    return [each.name for each in found if not is_ledger(each.name)]
+
+
+def is_ledger(name: str) -> bool:
+    """Whether a registered model is the ledger, also where a database takes any case for it."""
+    return name_key(name) == name_key(words.LEDGER)
 
 
 def _require_registered(client: MlflowClient, name: str) -> None:
     """MLflow's own word of an absent one doesn't say what there is."""
-    if name.startswith((_RUN, "models:/")):
+    if name.startswith((_RUN, MODEL_URI)):
         return
     plain = re.split("[@/]", name, maxsplit=1)[0]
-    known = [model.name for model in client.search_registered_models()]
+    known = registered_names(client)
     if plain not in known:
         there = did_you_mean(plain, known, "registered") if known else "no model is registered"
         raise StateError(
@@ -279,10 +321,10 @@ def _uri(client: MlflowClient, name: str) -> str:
         models = outputs.model_outputs if outputs else []
         if not models:
             raise StateError(f"{name}: the run keeps no model")
-        return f"models:/{models[-1].model_id}"
-    if name.startswith("models:/"):
+        return f"{MODEL_URI}{models[-1].model_id}"
+    if name.startswith(MODEL_URI):
         return name
-    return f"models:/{name}" if "@" in name or "/" in name else f"models:/{name}@champion"
+    return f"{MODEL_URI}{name}" if "@" in name or "/" in name else f"{MODEL_URI}{name}@champion"
 
 
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
+# What the URI of a logged model, and of a registered one, begins with.
+MODEL_URI = "models:/"
 # File that makes a folder a model.
 MODEL_FILE = "MLmodel"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -116,6 +118,15 @@ def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[Log
     """The models that a run logged, those that it didn't finish included."""
     query = equals("source_run_id", run_id)
     return list(client.search_logged_models([experiment_id], filter_string=query))
+
+
+def model_id_of(source: str) -> str | None:
+    """The logged model that a URI or a version's source names; None for any other kind.
+
+    A source may also be `models:/NAME/VERSION`, or a place.
+    """
+    inside = source.removeprefix(MODEL_URI) if source.startswith(MODEL_URI) else ""
+    return inside if inside and "/" not in inside and "@" not in inside else None
 
 
 def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:

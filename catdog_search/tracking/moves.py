@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 from catdog_search.errors import StateError
 from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.numbered import next_key, number
 
 # Of what became of a move. `open` is one that didn't happen and isn't marked so yet; `unclear` one
 # after which somebody moved the alias without a record, so that it probably happened.
 Outcome = Literal["done", "open", "undone", "unclear"]
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,10 @@ class Record:
         """
         keys = [key for key in tags if key.startswith(words.MOVE)]
         moves = [_read(model, key, tags[key]) for key in keys]
-        return cls(champion, tuple(sorted(moves, key=lambda move: (_number(move.key), move.key))))
+        return cls(
+            champion,
+            tuple(sorted(moves, key=lambda move: (number(words.MOVE, move.key), move.key))),
+        )
 
     def next_key(self, unique: str) -> str:
         """Key of the tag of a move to come.
@@ -107,8 +110,7 @@ class Record:
         Args:
             unique: Text that nobody else uses who writes a move at the same time.
         """
-        number = _number(self.moves[-1].key) + 1 if self.moves else 1
-        return f"{words.MOVE}{number:0{_DIGITS}d}.{unique}"
+        return next_key(words.MOVE, (move.key for move in self.moves), unique)
 
     def outcomes(self) -> tuple[tuple[Move, Outcome], ...]:
         """What became of each move."""
@@ -164,13 +166,9 @@ def _outcome(move: Move, after: int | None, *, is_last: bool) -> Outcome:
     return "open" if after == move.before else "unclear"
 
 
-def _number(key: str) -> int:
-    return int(key.removeprefix(words.MOVE).split(".")[0])
-
-
 def _read(model: str, key: str, text: str) -> Move:
     try:
-        _number(key)
+        number(words.MOVE, key)
         facts: dict[str, Any] = json.loads(text)
         before, to, undone_at = facts["from"], facts["to"], facts.get("undone_at")
         note = Note(**{name: facts[name] for name in _TOLD if name in facts})

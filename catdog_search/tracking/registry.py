@@ -22,8 +22,8 @@ from catdog_search.space import did_you_mean
 from catdog_search.text import first_line
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages, equals
-from catdog_search.tracking.looked_at import said_of
-from catdog_search.tracking.models import find_model
+from catdog_search.tracking.looked_at import is_ledger, registered_names, said_of
+from catdog_search.tracking.models import MODEL_URI, find_model, model_id_of
 from catdog_search.tracking.moves import Move, Note, Record
 from catdog_search.tracking.store import Store
 
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 
-_MODEL_URI = "models:/"
-CHAMPION_URI = _MODEL_URI + "{}@" + words.CHAMPION
+CHAMPION_URI = MODEL_URI + "{}@" + words.CHAMPION
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,11 @@ class Registry:
             StateError: The registry doesn't answer, or a record of moves can't be read.
         """
         with _told("the registry can't be read"):
-            found = list(all_pages(self._client.search_registered_models))
+            found = [
+                each
+                for each in all_pages(self._client.search_registered_models)
+                if not is_ledger(each.name)
+            ]
             versions: dict[str, list[ModelVersion]] = {each.name: [] for each in found}
             for version in all_pages(self._client.search_model_versions):
                 versions.setdefault(version.name, []).append(version)
@@ -137,10 +140,10 @@ class Registry:
         Raises:
             StateError: There is none of this name, or as `models`.
         """
-        found = self._find(name)
+        found = None if is_ledger(name) else self._find(name)
         if found is None:
             with _told("the registry can't be read"):
-                known = [each.name for each in all_pages(self._client.search_registered_models)]
+                known = registered_names(self._client)
             there = did_you_mean(name, known, "registered") if known else "no model is registered"
             raise StateError(
                 f"no registered model {name!r}; {there}; catdog-search promote registers one"
@@ -153,7 +156,7 @@ class Registry:
         import mlflow
 
         try:
-            class_names, image_size = said_of(f"{_MODEL_URI}{name}/{version}")
+            class_names, image_size = said_of(f"{MODEL_URI}{name}/{version}")
         except (FileNotFoundError, NotADirectoryError):
             return Said(missing="its files are gone")
         except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
@@ -180,14 +183,18 @@ class Registry:
         """The version of a logged model, and whether it was made; a registered one gets no second.
 
         Raises:
-            StateError: The model or its files are gone, it isn't one of ours, or MLflow refuses
-                the name.
+            StateError: The model or its files are gone, it isn't one of ours, or the name is that
+                of the ledger or one that MLflow refuses.
         """
+        if is_ledger(name):
+            raise StateError(
+                f"--model {name}: is the ledger of looks at photos of test; give another name"
+            )
         if "@" in name:
             raise StateError(
                 f"--model {name}: an @ parts a model's name from its alias; leave it out"
             )
-        source = f"{_MODEL_URI}{model_id}"
+        source = f"{MODEL_URI}{model_id}"
         with _told(f"model {source} can't be registered as {name!r}"):
             said_of(source)
             known = self._versions(name)
@@ -243,6 +250,32 @@ class Registry:
             )
         return record.champion
 
+    def tags(self, name: str) -> Mapping[str, str]:
+        """The tags of a registered model; empty where there is none of this name.
+
+        Raises:
+            StateError: The registry doesn't answer.
+        """
+        found = self._find(name)
+        return {} if found is None else dict(found.tags)
+
+    def tag(self, name: str, key: str, text: str, description: str) -> None:
+        """Write a tag of a registered model, which is made where it is absent.
+
+        Args:
+            name: Name of the registered model.
+            key: Tag's key.
+            text: Tag's value.
+            description: Description of the model, where it is made.
+
+        Raises:
+            StateError: The registry doesn't take it.
+        """
+        with _told(f"tag {key} of registered model {name!r} can't be written"):
+            if self._find(name) is None:
+                self._make(name, description)
+            self._client.set_registered_model_tag(name, key, text)
+
     def _write(self, name: str, move: Move) -> None:
         self._client.set_registered_model_tag(name, move.key, move.text)
 
@@ -257,11 +290,11 @@ class Registry:
                     raise
                 return None
 
-    def _make(self, name: str) -> None:
+    def _make(self, name: str, description: str | None = None) -> None:
         import mlflow
 
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(name, description=description)
         except mlflow.exceptions.MlflowException:
             if self._find(name) is None:  # or somebody else has just made it
                 raise
@@ -330,15 +363,13 @@ def _model(found: RegisteredModel, versions: Iterable[ModelVersion]) -> Model:
 
 def _version(found: ModelVersion, aliases: Mapping[int, list[str]]) -> Version:
     number, source = int(found.version), found.source or ""
-    # A source may also be `models:/NAME/VERSION`, or a place.
-    inside = source.removeprefix(_MODEL_URI) if source.startswith(_MODEL_URI) else ""
     return Version(
         number=number,
         aliases=tuple(aliases.get(number, ())),
         registered_at=_iso(datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)),
         tags=dict(found.tags),
         run_id=found.run_id or None,
-        model_id=inside if inside and "/" not in inside and "@" not in inside else None,
+        model_id=model_id_of(source),
         source=source,
     )
 

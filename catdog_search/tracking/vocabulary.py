@@ -61,6 +61,9 @@ FIGURES = "figures"
 # Files of a trial's run.
 PREDICTIONS_FILE = "val/predictions.npz"
 
+# Folder of the run of a model that was shown photos of test: their hashes, `looks/<digest>.json`.
+LOOKS = "looks"
+
 # Alias of a registered model.
 CHAMPION = "champion"
 
@@ -68,6 +71,11 @@ CHAMPION = "champion"
 MOVE = "champion_move."
 # Commands that move it, as a move names them.
 PROMOTE, ROLLBACK = "promote", "rollback"
+
+# The registered model that is the ledger of looks at photos of test; it has no versions.
+LEDGER = "catdog-search-test-looks"
+# Its tags: one for each look, `test_look.0001.<hex>`.
+LOOK = "test_look."
 
 # Tags of a model version; STUDY, TRIAL, OBJECTIVE and DATASET_DIGEST too.
 RUN_ID = "run_id"
