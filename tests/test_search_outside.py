@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_training import wait_less_for_locks
+from fake_training import FakeTrainer, wait_less_for_locks
 from tiny_study import assert_stores_agree, mlflow_children, run
 
 from catdog_search.data.dataset import Dataset
@@ -24,6 +24,9 @@ from catdog_search.places import StateFolder
 from catdog_search.search.events import EpochDone, Event, Notice
 from catdog_search.search.study import schema, storage, views
 from catdog_search.search.study.reconcile import reconcile
+from catdog_search.search.workers.backend import WorkerDiedError
+from catdog_search.search.workers.local import LocalWorker
+from catdog_search.search.workers.messages import Launch, Start, Unready
 from catdog_search.tracking.store import Store
 
 Act = Callable[..., None]
@@ -345,3 +348,16 @@ def test_answer_that_is_lost_makes_no_second_run(
     experiment = client.get_experiment_by_name("tiny")
     uid = storage.load_study(state, "tiny").user_attrs[schema.UID]
     assert len(client.search_runs([experiment.experiment_id], f"tags.study_uid = '{uid}'")) == 1
+
+
+def test_worker_that_ended_before_it_was_started_has_said_why(tmp_path: Path) -> None:
+    log = tmp_path / "gone" / "scratch" / "tiny" / "worker.log"  # a state that isn't there
+    worker = LocalWorker(Launch(log, "tensorflow", FakeTrainer))
+    try:
+        worker._process.join(60)
+        worker.send(Start())
+        assert isinstance(worker.receive(), Unready)
+        with pytest.raises(WorkerDiedError, match="exited with 0"):
+            worker.receive()
+    finally:
+        worker.kill()

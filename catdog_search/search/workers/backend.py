@@ -24,11 +24,7 @@ class Worker(Protocol):
     """A worker that was started; its first message is Ready, or Unready."""
 
     def send(self, message: TrialSpec | Decision | Stop) -> None:
-        """Send a message.
-
-        Raises:
-            WorkerDiedError: The worker is gone.
-        """
+        """Send a message; that the worker is gone, `receive` says."""
         ...
 
     def receive(self) -> Incoming | None:

@@ -88,19 +88,13 @@ class LocalWorker:
         self._full = False
 
     def send(self, message: Start | TrialSpec | Decision | Stop) -> None:
-        """Send a message.
-
-        Raises:
-            WorkerDiedError: The worker is gone.
-        """
+        """Send a message; that the worker is gone, `receive` says."""
         if isinstance(message, TrialSpec):
             self._trials += 1
             self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
         self._heard = clock.now()  # from now on it has something to say
-        try:
+        with contextlib.suppress(OSError):  # it may have said why before it ended
             self.connection.send(message)
-        except OSError:
-            raise self._died() from None
 
     def receive(self) -> Incoming | None:
         """The next message; None where there is none for a moment.
