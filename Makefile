@@ -14,7 +14,8 @@ RUN := $(BIN)/catdog-search
 
 # What has to hold on every backend: networks, augmentation, training, and one whole way.
 BACKEND_TESTS := tests/test_models.py tests/test_training.py \
-	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py
+	tests/test_training_execution.py tests/test_resnet50.py tests/test_end_to_end.py \
+	tests/test_neither.py tests/test_promotion.py
 SPELLED := README.md CONTRIBUTING.md CHANGELOG.md docs catdog_search tests studies \
 	benchmarks/*.py Makefile pyproject.toml
 # What meets other people's interfaces: the command line, stores, samplers, networks, figures.
@@ -25,7 +26,7 @@ LOWEST_TESTS := tests/test_cli.py tests/test_studies.py tests/test_space.py test
 COVERED_TESTS := $(foreach name,text space studies retry sqlite web outside cli data_labels \
 	data_sources data_dataset data_manifest data_splits data_discovery data_label_file \
 	data_decode,tests/test_$(name).py)
-BENCHES := input step xla trial search scale device levers cli memory features
+BENCHES := input step xla trial search scale device levers cli memory features calibration
 DATA ?=
 WEIGHTS ?=
 
@@ -122,7 +123,7 @@ bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIG
 ui: setup ## MLflow's user interface
 	$(RUN) ui
 
-promote: setup ## Register the best trial of STUDY and make it the champion
+promote: setup ## Find the champion of STUDY: finalists, one look at test, gates
 	$(RUN) promote --study $(STUDY)
 
 clean: ## Remove what was built and installed; the state in mlruns/ stays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import annotated_types
@@ -47,6 +48,8 @@ def allowed_values(info: FieldInfo) -> str:
     annotation = info.annotation
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
+    if typing.get_origin(annotation) is Mapping:
+        return "a table"
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     arms = [a for a in (typing.get_args(annotation) or (annotation,)) if a is not type(None)]
     kind = kinds.get(arms[0], "a table")

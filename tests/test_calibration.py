@@ -265,6 +265,17 @@ def test_wrong_photo_among_the_equally_sure_counts() -> None:
     assert find_band(labels, p, 0.5, 0.01) is None
 
 
+def test_photos_are_equally_sure_but_for_rounding() -> None:
+    labels = np.r_[np.ones(299), np.zeros(101)]
+    p = np.where(labels == 1, 0.8, 0.2)
+    assert 0.8 - 0.5 > 0.5 - 0.2
+    band = find_band(labels, p, 0.5, 0.01)
+    assert band is not None
+    assert band.answered == 400
+    labels[-1] = 1
+    assert find_band(labels, p, 0.5, 0.01) is None
+
+
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.75])
 def test_band_lies_around_its_threshold(threshold: float) -> None:
     sure = np.linspace(1, 0.001, 400)

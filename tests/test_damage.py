@@ -17,6 +17,7 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+import tomllib
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -25,17 +26,44 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_study import TABLE, assert_stores_agree, run
+from tiny_study import assert_stores_agree, register_best, run
 
 from catdog_search.cli import main
 from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
 from catdog_search.tracking.store import disconnect
 
-# Real networks, so that there are real models to lose.
-REAL = {**TABLE, "image_size": 16, "training": {"epochs": 1}, "keep_models": 3}
+# Real networks, so that there are real models to lose; and a file that a promotion can begin with.
+STUDY_FILE = """
+name = "tiny"
+purpose = "A study for tests."
+image_size = 16
+metric = "val_accuracy"
+direction = "maximize"
+trials = 3
+seed = 5
+keep_models = 3
+data = { source = "synthetic", synthetic_n = 100 }
+training = { epochs = 1 }
+sampler = { n_startup_trials = 2 }
+pruner = { name = "none" }
+promotion = { calibration_photos = 10 }
+
+[space]
+n_blocks = { low = 1, high = 2 }
+filters = { choices = [4, 8] }
+dropout = { low = 0.0, high = 0.5 }
+dense_units = 0
+
+[recipes.plain]
+n_blocks = 2
+filters = 4
+dropout = 0.0
+"""
+REAL = tomllib.loads(STUDY_FILE)
 _CURE = re.compile(r"`((?:catdog-search|mv|cp|mkdir|chmod) [^`]+)`")
 _LOST_MODEL = re.compile("kept no model|can't be registered|can't be loaded|is gone|holds no")
 _DATABASES = ("optuna.db", "mlflow.db")
@@ -186,9 +214,10 @@ class Patient:
         self.state = StateFolder.at(str(folder / "state"))
         self.outside = folder / "outside"
         self.state.create()
-        view = run(self.state, pictures, 4, table=REAL, training="keras").view
+        options = {"training": "keras", "study_file": STUDY_FILE}
+        view = run(self.state, pictures, 4, table=REAL, **options).view
         assert sum(row.model_id is not None for row in view.trials) == 3
-        assert call("promote", "--study", "tiny", "--state", str(self.state.root)).exit_code == 0
+        assert register_best(self.state).created
         shutil.copytree(self.state.root, self._kept, symlinks=True)
         shutil.copytree(self.state.root, self.outside / "state", symlinks=True)
         self.outside_before = tree(self.outside)
@@ -260,6 +289,7 @@ def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
         # The one thing that no cure brings back is a model whose files are gone.
         assert look.exit_code == 0 or _LOST_MODEL.search(look.output), look.output
         assert "bug: " not in look.output
+    champion(state)
     if whole:
         patient.go_on(state)
     assert tree(patient.outside) == patient.outside_before
@@ -267,12 +297,22 @@ def damage_and_cure(patient: Patient, seed: int, *, whole: bool) -> str:
     return f"{what}; cured by {commands or 'nothing'}"
 
 
+def champion(state: StateFolder) -> None:
+    """Let the best model be champion again, as a promotion ends."""
+    said = ""
+    try:
+        register_best(state)
+    except StateError as error:
+        said = str(error)
+    assert not said or _LOST_MODEL.search(said), said
+
+
 def models_of(state: StateFolder) -> set[str]:
     folder = state.artifacts / "tiny" / "models"
     return {str(path.relative_to(folder)) for path in folder.rglob("model.keras")}
 
 
-LOOKS = (("show", "--study", "tiny"), ("promote", "--study", "tiny"))
+LOOKS = (("show", "--study", "tiny"), ("promote", "--study", "tiny", "--dry-run"))
 
 
 @pytest.fixture(scope="module")

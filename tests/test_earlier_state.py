@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import call
+from tiny_study import call, register_best
 
 from catdog_search.outcomes import Ending
 from catdog_search.places import StateFolder
@@ -48,7 +48,7 @@ def known(rows: list[dict[str, Any]], *, models: bool) -> list[dict[str, Any]]:
     return [{**row, "ending": ending} for row, ending in zip(plain, endings, strict=True)]
 
 
-def test_earlier_state_is_shown_gone_on_with_compared_and_promoted(
+def test_earlier_state_is_shown_gone_on_with_compared_and_asked_for_a_champion(
     earlier: tuple[Path, Path],
 ) -> None:
     folder, state = earlier
@@ -71,9 +71,15 @@ def test_earlier_state_is_shown_gone_on_with_compared_and_promoted(
     assert len(shown["trials"]) == INTERRUPTED + 1
     compared = json.loads(call("compare", "--json", "--state", str(state)).stdout)
     assert compared["entries"][0]["name"] == "small-cnn"
-    promoted = json.loads(
-        call("promote", "--study", "quick", "--json", "--state", str(state)).stdout
-    )
-    assert promoted["trial"] == shown["best"]["number"]
+    # Its study file is from before [promotion], its photos are too few to set some aside, and its
+    # best trial is no better than a floor: that is found out, and said.
+    as_it_is = ["--finalists", "1", "--seeds", "1", "--json", "--state", str(state)]
+    told = json.loads(call("promote", "--study", study, *as_it_is, code=1).stdout)
+    assert told["trial"] == shown["best"]["number"]
+    verdicts = {gate["name"]: gate["verdict"] for gate in told["gates"]}
+    assert (verdicts["round trip"], verdicts["accuracy"]) == ("passed", "failed")
+    assert (told["promoted"], told["version"]) == (False, None)
+    best = register_best(StateFolder.at(str(state)), study="quick")
+    assert (best.version, best.created) == (1, True)
     assert call("doctor", "--state", str(state)).exit_code == 0
     assert StateFolder.at(str(state)).mlflow_db.exists()

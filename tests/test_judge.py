@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_study import TABLE, run
+from tiny_study import TABLE, register_best, run
 
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.evaluation.floors import majority, probe
 from catdog_search.places import StateFolder
 from catdog_search.report.compare import verdict
-from catdog_search.report.floors import majority, probe
 from catdog_search.search.study import views
+from catdog_search.search.study.relocate import relocate
+from catdog_search.tracking import vocabulary
+from catdog_search.tracking.ledger import Ledger
 from catdog_search.tracking.store import Store
 
 PUBLISHED = {"plain": {"train_accuracy": 0.95, "val_accuracy": 0.78}}
@@ -114,10 +121,10 @@ def test_floors_are_those_of_val(shared_cache: Path) -> None:
     packed = packing.load(SyntheticSource(300), 32, shared_cache, 10**9)
     x, y = packed.split("val")
     share = float(y.mean())
-    floor = majority(packed)
+    (floor,) = majority(packed.manifest.counts())
     assert floor.n == len(x)
-    assert floor.val_accuracy in (pytest.approx(share), pytest.approx(1 - share))
-    assert probe(packed).val_accuracy > floor.val_accuracy
+    assert floor.accuracy in (pytest.approx(share), pytest.approx(1 - share))
+    assert probe(packed).accuracy > floor.accuracy
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +152,7 @@ def trained(
     table = {**TABLE, "image_size": 16, "trials": 1}
     study.write_text(_toml(table))
     call("run", "--study", str(study), "--data", str(root / "known"), "--state", str(state.root))
-    call("promote", "--study", "tiny", "--state", str(state.root))
+    register_best(state)
     return state, root / "known", root / "others"
 
 
@@ -172,7 +179,7 @@ def test_evaluate_scores_new_photos(
         "accuracy", "balanced_accuracy", "loss", "precision", "recall", "f1", "auc",
         "calibration_error",
     }  # fmt: skip
-    assert found["seen"] == {"train": 0, "val": 0, "test": 0, "new": n}
+    assert found["seen"] == {"train": 0, "calibration": 0, "val": 0, "test": 0, "new": n}
     assert found["interval"][0] < right / n < found["interval"][1]
     best = views.load_view(state, "tiny").best
     assert best is not None
@@ -199,8 +206,8 @@ def test_evaluate_lists_what_it_left_out_and_takes_classes_in_any_case(
 
 def test_a_repeated_promotion_changes_nothing(trained: tuple[StateFolder, Path, Path]) -> None:
     state, _, _ = trained
-    said = call("promote", "--study", "tiny", "--state", str(state.root)).output
-    assert "was registered before: version 1 of 'catdog' is champion\n" in said
+    again = register_best(state)
+    assert (again.version, again.created, again.previous) == (1, False, None)
 
 
 def test_evaluate_refuses_photos_of_test_unless_forced(
@@ -216,7 +223,7 @@ def test_evaluate_refuses_photos_of_test_unless_forced(
     assert "test_looked_at" not in client.get_run(best.run_id).data.tags
     found = json.loads(call("evaluate", "catdog", *where, "--force", "--json").stdout)
     manifest = {k: sum(v.values()) for k, v in _counts(known).items()}
-    assert found["seen"] == {**manifest, "new": 0}
+    assert found["seen"] == {**manifest, "calibration": 0, "new": 0}
     tag = client.get_run(best.run_id).data.tags["test_looked_at"]
     assert tag == f"evaluate --force, {manifest['test']} photos"
 
@@ -228,6 +235,220 @@ def _counts(folder: Path) -> dict[str, dict[str, int]]:
 
     packed = packing.load(open_source(str(folder)), 16, places.cache_folder(), 10**9)
     return {str(k): v for k, v in packed.manifest.counts().items()}
+
+
+def as_json(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(call("evaluate", *arguments, "--json").stdout)
+    return found
+
+
+@pytest.fixture
+def fresh(trained: tuple[StateFolder, Path, Path], tmp_path: Path) -> StateFolder:
+    """The same state with a ledger that nobody has written to, its photos in the cache."""
+    _counts(trained[1])
+    state = StateFolder.at(str(tmp_path / "fresh"))
+    shutil.copytree(trained[0].root, state.root)
+    relocate(state)
+    shutil.rmtree(state.root / "looks", ignore_errors=True)
+    client = Store.of(state).client()
+    if any(each.name == vocabulary.LEDGER for each in client.search_registered_models()):
+        client.delete_registered_model(vocabulary.LEDGER)
+    return state
+
+
+def ledger(state: StateFolder) -> Ledger:
+    return Ledger(state, Store.of(state))
+
+
+def splits(state: StateFolder) -> dict[str, list[str]]:
+    (path,) = state.artifacts.rglob("splits.json")
+    found: dict[str, list[str]] = json.loads(path.read_text())
+    return found
+
+
+def test_evaluate_takes_a_split_from_the_cache(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path]
+) -> None:
+    _, known, _ = trained
+    where = ["--state", str(fresh.root)]
+    n = len(splits(fresh)["val"])
+    found = as_json("catdog", "--split", "val", *where)
+    assert (found["n"], found["seen"]["val"], found["not_found"]) == (n, n, 0)
+    best = views.load_view(fresh, "tiny").best
+    assert best is not None
+    assert found["scores"]["accuracy"] == pytest.approx(best.value)
+    assert (found["look"], found["looks"]["n"]) == (None, 0)
+    assert as_json("catdog", "--split", "val", "--data", str(known), *where)["n"] == n
+    said = call("evaluate", "catdog", "--split", "val", *where).output
+    assert f"on {n} photos of val\n" in said
+    assert "looks" not in said
+    assert not (fresh.root / "looks").exists()
+
+
+def test_evaluate_says_how_many_photos_of_a_split_it_did_not_find(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path], tmp_path: Path
+) -> None:
+    _, known, others = trained
+    shutil.copytree(known, tmp_path / "some")
+    train = set(splits(fresh)["train"])
+    paths = [p for p in (tmp_path / "some").rglob("*.ppm") if short(p) in train]
+    paths[0].unlink()
+    shutil.copy(paths[1], paths[0])  # a copy is scored too, and finds nothing new
+    where = ["--state", str(fresh.root), "--split", "train"]
+    said = call("evaluate", "catdog", "--data", str(tmp_path / "some"), *where).output
+    assert f"on {len(train)} photos of train\nnot found: 1 photos of train\n" in said
+    refused = call("evaluate", "catdog", "--data", str(others), *where, code=1).output
+    assert "holds no photo of the train split of model catdog" in refused
+
+
+def short(path: Path) -> str:
+    return short_hash(hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_evaluate_of_test_is_recorded_first_and_a_second_look_is_forced_and_marked(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = splits(fresh)["test"]
+    where = ["--split", "test", "--state", str(fresh.root)]
+    with monkeypatch.context() as patch:
+        patch.setattr("catdog_search.evaluation.evaluate._scored", _killed)
+        call("evaluate", "catdog", *where, code=130)
+    (first,) = ledger(fresh).looks(test).known
+    assert (first.command, first.again) == ("evaluate catdog --split test", False)
+    assert first.n == len(test)
+    best = views.load_view(fresh, "tiny").best
+    assert best is not None
+    assert first.run_id == best.run_id
+    # The same model by another name.
+    refused = call("evaluate", f"run:{best.run_id}", *where, code=1).output
+    assert f"was shown photos of test that are among these before ({first})" in refused
+    assert len(refused.splitlines()) == 1
+    assert ledger(fresh).looks(test).known == (first,)
+    found = as_json("catdog", *where, "--force")
+    assert (found["n"], found["seen"]["test"]) == (len(test), len(test))
+    assert [each["key"] for each in found["looks"]["looks"]] == [first.key]
+    assert (found["looks"]["n"], found["look"]["again"]) == (1, True)
+    said = call("evaluate", "catdog", *where, "--force").output
+    assert "looks: these photos have been looked at 2 times before (last: " in said
+    assert ", evaluate catdog --split test --force)\n" in said
+    assert "looks: this model was shown them before" in said
+    tag = Store.of(fresh).client().get_run(best.run_id).data.tags["test_looked_at"]
+    assert tag == f"evaluate --split test --force, {len(test)} photos"
+    # All of its photos at once, forced: the look is at those of test alone.
+    _, known, _ = trained
+    said = call(
+        "evaluate", "catdog", "--data", str(known), "--force", "--state", str(fresh.root)
+    ).output
+    assert (
+        f"looks: {len(test)} of the photos are of test; these photos have been looked at 3" in said
+    )
+    last = ledger(fresh).looks(test).known[-1]
+    assert (last.digest, last.n, last.again) == (first.digest, len(test), True)
+
+
+def _killed(*_: Any, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_evaluate_of_test_twice_at_once_is_one_look(fresh: StateFolder) -> None:
+    command = [sys.executable, "-m", "catdog_search", "evaluate", "catdog", "--split", "test"]
+    both = [
+        subprocess.Popen(
+            [*command, "--state", str(fresh.root)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=240)[0] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    assert sum("not been looked at before" in text for text in said) == 1
+    assert sum("was shown photos of test that are among these" in text for text in said) == 1
+    assert len(ledger(fresh).looks(splits(fresh)["test"]).known) == 1
+
+
+def test_evaluate_of_photos_that_others_looked_at_is_a_look_too(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path]
+) -> None:
+    _, _, others = trained
+    best = views.load_view(fresh, "tiny").best
+    assert best is not None
+    some = sorted(map(short, others.rglob("*.ppm")))[:5]
+    facts = {"command": "promote", "model": "m", "model_id": "m-0", "run_id": best.run_id}
+    ledger(fresh).write(**facts, hashes=some)
+    where = ["--data", str(others), "--state", str(fresh.root)]
+    found = as_json("catdog", *where)
+    assert (found["looks"]["n"], found["look"]["n"], found["look"]["again"]) == (1, 5, False)
+    refused = call("evaluate", "catdog", *where, code=1).output
+    assert "--force shows them again" in refused
+    assert as_json("catdog", *where, "--force")["look"]["again"]
+
+
+def test_evaluate_tells_of_looks_whose_photos_nobody_knows(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path]
+) -> None:
+    where = ["--state", str(fresh.root)]
+    call("evaluate", "catdog", "--split", "test", *where)
+    for path in fresh.root.rglob("looks/*.json"):
+        path.unlink()
+    said = call("evaluate", "catdog", "--split", "val", *where).output
+    assert "not been looked at before, as far as is known: of 1 look the photos are no" in said
+    # The digest is known.
+    call("evaluate", "catdog", "--split", "test", *where, code=1)
+
+
+def test_evaluate_looks_at_nothing_that_cannot_be_recorded(
+    fresh: StateFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (fresh.root / "looks").write_text("in the way")
+    monkeypatch.setattr("catdog_search.evaluation.evaluate._scored", _killed)
+    where = ["--split", "test", "--state", str(fresh.root)]
+    refused = call("evaluate", "catdog", *where, code=1).output
+    assert "so none was looked at: " in refused
+    assert len(refused.splitlines()) == 1
+    assert ledger(fresh).looks(splits(fresh)["test"]).known == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ([], 2, "--data PATH or --split NAME: say which photos."),
+        (["--split", "tset"], 2, "'tset' is not one of 'train', 'calibration', 'val', 'test'."),
+        (["--split", "val", "--classes", "a=cat,b=dog"], 2, "how --data is read; give it too."),
+        (["--split", "calibration"], 1, "has no photos of calibration (it has train, val, test)"),
+    ],
+)
+def test_evaluate_refuses_a_split_that_cannot_be_taken(
+    trained: tuple[StateFolder, Path, Path], arguments: list[str], code: int, says: str
+) -> None:
+    where = ["--state", str(trained[0].root)]
+    said = call("evaluate", "catdog", *arguments, *where, code=code).output
+    assert says in " ".join(said.replace("│", " ").split())
+
+
+def test_evaluate_counts_calibration_and_needs_the_cache_or_the_data(
+    fresh: StateFolder,
+    trained: tuple[StateFolder, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (path,) = fresh.artifacts.rglob("splits.json")
+    known = splits(fresh)
+    taken = known["train"][::8]
+    rest = [each for each in known["train"] if each not in taken]
+    path.write_text(json.dumps({**known, "train": rest, "calibration": taken}))
+    where = ["--state", str(fresh.root)]
+    found = as_json("catdog", "--split", "calibration", *where)
+    n = len(taken)
+    assert (found["n"], found["seen"]["calibration"]) == (n, n)
+    said = call("evaluate", "catdog", "--split", "calibration", *where).output
+    assert f"0 were in train, {n} in calibration, 0 in val, 0 in test, 0 are new" in said
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "none"))
+    refused = call("evaluate", "catdog", "--split", "val", *where, code=1).output
+    assert "doesn't hold the photos of its study (dataset digest " in refused
+    assert "at 16 px; say with --data where they are" in refused
+    path.unlink()
+    refused = call("evaluate", "catdog", "--split", "val", *where, code=1).output
+    assert "its study didn't keep which photos it had" in refused
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from catdog_search.models.loading import ForeignModelError, load_exported, photo
 from catdog_search.retry import Retry
 from catdog_search.tracking import looked_at
 from catdog_search.tracking.looked_at import load_model
-from catdog_search.tracking.models import log_model
+from catdog_search.tracking.models import Pair, log_model
 from catdog_search.tracking.registry import register_champion
 from catdog_search.tracking.store import Store
 
@@ -289,7 +289,7 @@ def test_model_of_another_face_is_refused(tmp_path: Path) -> None:
     photo = keras.Input((None, None, 3), dtype="uint8", name="photo")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(photo))
     keras.Model(photo, keras.layers.Dense(2)(x)).save(tmp_path / "model.keras")
-    with pytest.raises(ForeignModelError, match="not photos and probabilities"):
+    with pytest.raises(ForeignModelError, match="not photos and one number of each"):
         load_exported(tmp_path / "model.keras", SIDE)
 
 
@@ -324,7 +324,7 @@ class Logged:
         said = {"class_names": ["cat", "dog"], "image_size": SIDE}
         photos = np.zeros((1, 8, 8, 3), np.uint8)
         self.model_id = log_model(
-            client, self.run_id, exported(), "tensorflow", said, photos, Retry("the store")
+            client, self.run_id, Pair(exported()), "tensorflow", said, photos, Retry("the store")
         )
 
     @property

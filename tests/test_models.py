@@ -18,7 +18,16 @@ from catdog_search.families.cnn import CnnParams, cost_of_cnn
 from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50
 from catdog_search.models.augmentation import Augment, Mixup
 from catdog_search.models.cnn import build_cnn
-from catdog_search.models.export import exported_model, training_model
+from catdog_search.models.export import (
+    answers_to,
+    averaged_weights,
+    body_of,
+    calibrated_model,
+    exported_model,
+    logits_of,
+    training_model,
+)
+from catdog_search.models.loading import load_exported
 from catdog_search.models.normalization import FusedBatchNormalization
 from catdog_search.models.resnet50 import build_backbone, build_head
 from catdog_search.search.proposal.uniform import UniformDraw
@@ -357,3 +366,54 @@ def test_export_agrees_on_real_photos(body: keras.Model, real_photos: Path) -> N
     from_raw = np.concatenate([as_numpy(exported(r[None])) for r in raw])
     from_packed = as_numpy(exported(packed))
     assert np.abs(from_raw - from_packed).max() < 0.01
+
+
+@pytest.fixture(scope="module")
+def several() -> list[keras.Model]:
+    """Three exported networks of one recipe, with mirrored photos, and BatchNorm that has moved."""
+    facts = {
+        "n_blocks": 2,
+        "filters": 4,
+        "normalization": "batch",
+        "test_time_augmentation": "flip",
+    }
+    made = []
+    for seed in range(3):
+        keras.utils.set_random_seed(seed)
+        network = build_cnn(CnnParams.model_validate({**facts, "dropout": 0.5}), 16)
+        network(pixels(32, 16, seed), training=True)
+        made.append(exported_model(network, 16))
+    return made
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_calibrated_model_is_the_mean_of_what_its_networks_say(
+    several: list[keras.Model], n: int, temperature: float, tmp_path: Path
+) -> None:
+    x, networks = pixels(40, 16), several[:n]
+    logits = logits_of(networks, x)
+    assert logits.shape == (40, n)
+    alone = [as_numpy(network(x)).ravel() for network in networks]
+    assert np.abs(sigmoid(logits).T - alone).max() < 1e-5
+    model = calibrated_model([body_of(each) for each in networks], 16, temperature)
+    expected = sigmoid(logits / temperature).mean(axis=1)
+    assert np.abs(answers_to(model, x) - expected).max() < 1e-5
+    model.save(tmp_path / "model.keras")
+    read = load_exported(tmp_path / "model.keras", 16)
+    assert np.abs(answers_to(read, x) - expected).max() < 1e-6
+    # As packing and other sizes take it.
+    assert answers_to(read, pixels(2, 30)).shape == (2,)
+
+
+def test_averaged_weights_are_those_of_one_network(several: list[keras.Model]) -> None:
+    copies = [keras.models.clone_model(model) for model in several]
+    for copy, model in zip(copies, several, strict=True):
+        copy.set_weights(model.get_weights())
+    mean = [np.mean(each, axis=0) for each in zip(*(c.get_weights() for c in copies), strict=True)]
+    made = averaged_weights(copies)
+    assert len(made.get_weights()) == len(several[0].get_weights())
+    for weight, expected in zip(made.get_weights(), mean, strict=True):
+        assert np.allclose(weight, expected, atol=1e-6)
+    x = pixels(4, 16)
+    assert np.abs(answers_to(made, x) - answers_to(several[0], x)).max() > 1e-4

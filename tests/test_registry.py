@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from mlflow import MlflowClient
-from tiny_study import call, listing
+from tiny_study import call, listing, register_best, settle
 
 from catdog_search.cli import main
 from catdog_search.errors import StateError
@@ -108,20 +109,9 @@ def other_best(state: StateFolder) -> None:
 def two(home: StateFolder) -> StateFolder:
     """Two trials, both promoted one after the other."""
     other_best(home)
-    promote(home)
+    register_best(home)
     settle(home)
     return home
-
-
-def settle(state: StateFolder) -> None:
-    """Let the databases' files hold all, so that whoever only reads changes none."""
-    for store in (state.mlflow_db, state.optuna_db):
-        with contextlib.closing(sqlite3.connect(store)) as connection:
-            connection.execute("pragma wal_checkpoint(truncate)")
-
-
-def promote(state: StateFolder, code: int = 0) -> str:
-    return call("promote", "--study", "tiny", "--state", str(state.root), code=code).output
 
 
 def models(state: StateFolder, *arguments: str) -> Any:
@@ -163,6 +153,7 @@ def test_models_lists_versions_newest_first_with_who_moved_them(two: StateFolder
         "trial",
         "on",
         "val",
+        *("on", "test"),
         "registered",
         "moved",
     ]
@@ -256,7 +247,7 @@ def test_rollback_makes_the_version_before_champion_and_records_why(two: StateFo
 
 
 def test_rollback_asks_on_a_terminal(two: StateFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("catdog_search.cli.registry._on_terminal", lambda: True)
+    monkeypatch.setattr("catdog_search.cli.registry.on_terminal", lambda: True)
     arguments = ["rollback", "--reason", "worse", "--json", "--state", str(two.root)]
     refused = CliRunner().invoke(main, arguments, input="n\n")
     assert "make champion version 1 of 'catdog' instead of version 2?" in refused.stderr
@@ -281,7 +272,7 @@ def test_secret_in_a_reason_is_not_recorded(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "hunter-two")
     register(workshop, "secret")
     where = ["--model", "secret", "--state", str(workshop.root)]
-    call("promote", "--study", "tiny", *where)
+    register_best(workshop, "secret")
     said = call("rollback", "--reason", "as hunter-two\nsaid \x1b[31m", *where).output
     assert "champion, instead of version 2: as *** said \\x1b[31m\n" in said
     moves = Registry(Store.of(workshop)).model("secret").record.moves
@@ -308,7 +299,7 @@ def test_champion_from_before_the_record_is_shown_and_followed(home: StateFolder
     assert "not recorded" in call("models", "--state", str(home.root)).output
     assert "no version before" in roll_back(home, code=1)
     other_best(home)
-    promote(home)
+    register_best(home)
     assert "instead of version 2" in roll_back(home)
 
 
@@ -354,7 +345,6 @@ def test_promotion_that_fails_at_any_step_is_never_half_and_the_next_ends_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     name = f"{step}-{worked}-{had}"
-    promotion = ["promote", "--study", "tiny", "--model", name, "--state", str(workshop.root)]
     client, newest = Store.of(workshop).client(), 1 + (had or 0)
     if had:
         register(workshop, name)
@@ -367,13 +357,14 @@ def test_promotion_that_fails_at_any_step_is_never_half_and_the_next_ends_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, step, fail)
-        said = call(*promotion, code=1).output
-    assert len(said.splitlines()) == 1
+        with pytest.raises(StateError) as caught:
+            register_best(workshop, name)
+    assert "\n" not in str(caught.value)
     # What fails after the one write that counts is only the look at it.
     alias = newest if worked and step == "set_registered_model_alias" else had
     known = {model.name: model for model in Registry(Store.of(workshop)).models()}
     assert (known[name].record.champion if name in known else None) == alias
-    call(*promotion)
+    register_best(workshop, name)
     model = Registry(Store.of(workshop)).model(name)
     assert (model.record.champion, len(model.versions)) == (newest, newest)
     outcomes = [outcome for _, outcome in model.record.outcomes()]
@@ -391,7 +382,8 @@ def test_move_that_was_cut_off_is_told_and_then_marked(
     where = ["--state", str(workshop.root)]
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_registered_model_alias", _refuse)
-        call("promote", "--study", "tiny", "--model", "cut", *where, code=1)
+        with pytest.raises(StateError):
+            register_best(workshop, "cut")
     begun = "was begun and didn't happen; the next promote or rollback marks it so"
     assert begun in call("models", "cut", *where).output
     assert f"cut: promote to version 2 by {user_at_host()} at " in call("models", *where).output
@@ -417,20 +409,20 @@ def test_alias_that_somebody_else_moves_meanwhile_is_told(
         real(self, name, alias, version)
         real(self, name, alias, "1")
 
-    where = ["--state", str(workshop.root)]
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "set_registered_model_alias", overtaken)
-        said = call("promote", "--study", "tiny", "--model", "raced", *where, code=1).output
-    assert "somebody else moved the alias meanwhile: it names version 1;" in said
-    assert len(said.splitlines()) == 1
+        told = "somebody else moved the alias meanwhile: it names version 1;"
+        with pytest.raises(StateError, match=told) as caught:
+            register_best(workshop, "raced")
+    assert "\n" not in str(caught.value)
 
 
 def test_rollback_asked_of_another_champion_is_refused(
     workshop: StateFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, where = "two-rollbacks", ["--state", str(workshop.root)]
+    name = "two-rollbacks"
     register(workshop, name)
-    call("promote", "--study", "tiny", "--model", name, *where)
+    register_best(workshop, name)
 
     def other_first(target: int, before: int | None) -> None:
         rollback(workshop, name, "mine came first")
@@ -448,7 +440,8 @@ def test_rollback_asked_of_another_champion_is_refused(
 _PROMOTE = """
 import os, signal, sys, time
 from mlflow import MlflowClient
-from catdog_search.cli import main
+from catdog_search.places import StateFolder
+from tiny_study import register_best
 
 real = MlflowClient.set_registered_model_alias
 def alias(self, *arguments):
@@ -457,13 +450,15 @@ def alias(self, *arguments):
     time.sleep(0.5)  # long enough for another to come between, if it could
     real(self, *arguments)
 MlflowClient.set_registered_model_alias = alias
-main(sys.argv[2:])
+print(register_best(StateFolder.at(sys.argv[2]), sys.argv[3]).previous)
 """
 
 
-def _process(how: str, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", _PROMOTE, how, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def _process(how: str, state: StateFolder, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _PROMOTE, how, str(state.root), name]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen(command, env=env, text=True, **out)
 
 
 def test_promotion_that_is_killed_is_ended_by_the_next_and_two_at_once_wait(
@@ -471,17 +466,16 @@ def test_promotion_that_is_killed_is_ended_by_the_next_and_two_at_once_wait(
 ) -> None:
     name = "killed"
     register(workshop, name)
-    promotion = ["promote", "--study", "tiny", "--model", name, "--state", str(workshop.root)]
-    killed = _process("die", *promotion)
+    killed = _process("die", workshop, name)
     assert killed.communicate(timeout=120) == ("", None)
     assert killed.returncode == -signal.SIGKILL
     model = Registry(Store.of(workshop)).model(name)
     assert (model.record.champion, len(model.versions)) == (1, 2)
     assert model.record.unfinished is not None
-    both = [_process("wait", *promotion) for _ in range(2)]
+    both = [_process("wait", workshop, name) for _ in range(2)]
     said = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("before it version 1" in text for text in said) == [False, True]
+    assert sorted(text.splitlines()[-1] for text in said) == ["1", "None"]
     found = Registry(Store.of(workshop)).model(name)
     outcomes = [(move.before, move.to, outcome) for move, outcome in found.record.outcomes()]
     assert outcomes == [(None, 1, "done"), (1, 2, "undone"), (1, 2, "done")]

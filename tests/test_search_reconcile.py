@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tiny_study import assert_stores_agree, call, listing, mlflow_children, run
+from tiny_study import assert_stores_agree, call, listing, mlflow_children, register_best, run
 
 from catdog_search import identity
 from catdog_search.cli import main
@@ -194,7 +194,7 @@ def test_model_whose_files_are_there_is_entered_again(
     assert best_of(home)[1] == model_id
     model = Store.of(home).client().get_logged_model(model_id)
     assert model.artifact_location == folder.as_uri()
-    call("promote", "--study", "tiny", "--model", "again", "--state", str(home.root))
+    assert register_best(home, "again").created
 
 
 def forget_origins(state: StateFolder) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 import sqlalchemy as sa
-from tiny_study import assert_stores_agree, call, listing, run
+from tiny_study import assert_stores_agree, call, listing, register_best, run
 
 from catdog_search import identity
 from catdog_search.data.dataset import Dataset
@@ -101,7 +101,7 @@ def test_copy_becomes_a_state_of_its_own_and_the_original_stays(
     assert ids[0] != ids[1]
     where = ["--state", str(copy.root)]
     assert "Optuna and MLflow agree" in call("doctor", *where).output
-    assert "is champion" in call("promote", "--study", "tiny", *where).output
+    assert register_best(copy).uri == "models:/catdog@champion"
     # This drops a model and its figures.
     view = run(copy, pictures, 3, table=KEEP_ONE).view
     assert view.counts == {"COMPLETE": 3}
@@ -131,7 +131,7 @@ def test_moved_state_is_refused_then_relocated_and_works(
     where = ["--state", str(state.root)]
     assert "Optuna and MLflow agree" in call("doctor", *where).output
     run(state, pictures, 2, table=KEEP_ONE)
-    assert "is champion" in call("promote", "--study", "tiny", *where).output
+    assert register_best(state).uri == "models:/catdog@champion"
     assert len(list(state.artifacts.rglob("model.keras"))) == 1
     assert not old.exists()
     again = call("relocate", *where).output
@@ -380,7 +380,7 @@ def test_second_path_needs_no_relocation(
     run(state, pictures, 2, table=KEEP_ONE)
     where = ["--state", str(tmp_path / "link")]
     assert "nothing to relocate" in call("relocate", *where).output
-    assert "is champion" in call("promote", "--study", "tiny", *where).output
+    assert register_best(state).uri == "models:/catdog@champion"
     assert len(list(home.artifacts.rglob("model.keras"))) == 1
 
 

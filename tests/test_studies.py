@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,47 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
             "each once, and one of the two flips at most",
         ),
         (base(limits={"max_memory_gb": 0}), "[limits] max_memory_gb: 0 is not allowed"),
+        (
+            base(promotion={"min_acuracy": 0.9}),
+            "f.toml [promotion] min_acuracy: unknown; did you mean 'min_accuracy'?",
+        ),
+        (base(promotion={"fairness": 1}), "f.toml [promotion] fairness: unknown; allowed: "),
+        (base(promotion=3), "f.toml promotion: 3 is not allowed; it must be a table"),
+        *(
+            (base(promotion={key: value}), f"f.toml [promotion] {key}: {value!r} is not allowed")
+            for key, value in (
+                ("finalists", 0),
+                ("finalists", 101),
+                ("finalists", 1.5),
+                ("seeds", 0),
+                ("seeds", True),
+                ("calibration_share", 0.0),
+                ("calibration_share", 0.51),
+                ("calibration_share", math.nan),
+                ("calibration_photos", 1),
+                ("error_rate", 0.0),
+                ("error_rate", 0.5),
+                ("min_accuracy", 1.0),
+                ("min_accuracy", -0.1),
+                ("min_accuracy", "high"),
+                ("margin", -0.01),
+                ("margin", 1.0),
+                ("margin", math.inf),
+                ("min_recall_share", 1.1),
+                ("max_calibration_error", 0.0),
+                ("max_calibration_error", math.nan),
+                ("max_latency_ms", 0),
+                ("max_latency_ms", math.inf),
+                ("max_size_mb", 0.0),
+                ("max_size_mb", math.inf),
+                ("max_leaked", -1),
+                ("drawn_over_photos", "yes"),
+                ("costs", 3),
+            )
+        ),
+        (base(promotion={"costs": {"cat": "much"}}), "f.toml [promotion.costs] cat: 'much'"),
+        (base(promotion={"costs": {"cat": math.nan}}), "f.toml [promotion.costs] cat: nan"),
+        (base(promotion={"costs": {"cat": 0}}), "f.toml [promotion.costs] cat: 0 "),
     ],
 )
 def test_parse_refuses_and_says_what_is_allowed(table: dict[str, Any], says: str) -> None:
@@ -197,7 +239,7 @@ def test_load_says_why_a_file_cannot_be_read(
 ) -> None:
     path = tmp_path / "locked.toml"
     path.touch()
-    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "not allowed")))
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=PermissionError(13, "not allowed")))
     with pytest.raises(StudyFileError, match=r"locked\.toml: can't be read: not allowed"):
         studies.load(str(path))
 
@@ -251,6 +293,7 @@ def test_fingerprint_changes_with_what_trials_are_compared_by(change: dict[str, 
         {"purpose": "other"},
         {"limits": {"max_memory_gb": 3}},
         {"seeds": 2},
+        {"promotion": {"finalists": 1, "min_accuracy": 0.9}},
     ],
 )
 def test_fingerprint_allows_more_trials_and_time(change: dict[str, Any]) -> None:

@@ -11,13 +11,15 @@ from matplotlib import cbook
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from catdog_search.figures import promotion
 from catdog_search.figures import trial as figures
 from catdog_search.figures.comparison import Bar, accuracies, curves, page
-from catdog_search.figures.predictions import TRIAL_FIGURES, Photos, Predictions
+from catdog_search.figures.predictions import TRIAL_FIGURES, Photos, Predictions, RiskCurve
 from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
 
 NAMES = ("cat", "dog")
 GOT = Predictions(np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.95, 0.4, 0.8, 0.3]))
+RISK = RiskCurve(np.array([0.5, 1.0]), np.array([0.0, 0.02]))
 METRICS = {
     "loss": 1.0,
     "accuracy": 0.5,
@@ -108,6 +110,7 @@ def drawn_with(text: str) -> dict[str, Figure]:
     varied = {"dropout": 0.5, "activation": text}
     points = [Point(i, 0.5 + i / 10, False, varied, text) for i in range(3)]
     bars = [Bar(text, 0.9, 0.1, 0.9, 0.8, [metrics])]
+    finalists = [promotion.FinalistRow(text, [0.9], None, True, True)]
     return {
         **figures.trial_figures(text, metrics, 0, GOT, names, photos),
         "history": optimization_history(points, text, "maximize", text),
@@ -115,6 +118,13 @@ def drawn_with(text: str) -> dict[str, Figure]:
         "slices": slices(points, text, text),
         "accuracy": accuracies(bars, {text: 0.5}),
         "curves": curves(bars),
+        "gates": promotion.gates([promotion.GateRow(text, 0.9, 0.8, True, True, text)], text),
+        "seeds": promotion.seeds(finalists, text, text),
+        "risk": promotion.risk_coverage({text: RISK}, 0.01, None, text),
+        "neither": promotion.neither(np.array([0.1, 99.0]), {text: np.ones(3)}, 50.0, text),
+        "calibration": promotion.reliability_before_after(
+            GOT.labels, GOT.probabilities, GOT.probabilities, text, text
+        ),
     }
 
 

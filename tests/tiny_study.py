@@ -19,6 +19,7 @@ from warm_workers import blank_figures, warm_workers
 
 from catdog_search.cli import main
 from catdog_search.data.dataset import Dataset
+from catdog_search.errors import StateError
 from catdog_search.identity import local_path
 from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Options, Report, run_study
@@ -26,8 +27,9 @@ from catdog_search.search.study import schema, views
 from catdog_search.search.study.views import StudyView
 from catdog_search.search.workers.trainer import MakeTrainer
 from catdog_search.study import studies
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.registry import Registered, register_champion
 from catdog_search.tracking.store import Store
-from catdog_search.tracking.vocabulary import PARENT
 from catdog_search.training.trainer import KerasTrainer
 
 # By the name that tests, and scripts in processes of their own, know them by.
@@ -119,17 +121,43 @@ def add_model(state: StateFolder, view: StudyView, number: int) -> str:
     return str(model.model_id)
 
 
+def settle(state: StateFolder) -> None:
+    """Let the databases' files hold all, so that whoever only reads changes none."""
+    for store in (state.mlflow_db, state.optuna_db):
+        with contextlib.closing(sqlite3.connect(store)) as connection:
+            connection.execute("pragma wal_checkpoint(truncate)")
+
+
+def register_best(state: StateFolder, name: str = "catdog", study: str = "tiny") -> Registered:
+    """Let the best trial's model be champion: what a promotion ends with, and nothing before it."""
+    view = views.load_view(state, study)
+    assert view.best is not None
+    model_id = view.trials[view.best.number].model_id
+    if model_id is None:
+        raise StateError(f"trial {view.best.number} of study {study!r} kept no model")
+    tags = {
+        words.STUDY: study,
+        words.TRIAL: str(view.best.number),
+        words.RUN_ID: view.best.run_id,
+        words.METRIC: view.metric or "",
+        words.OBJECTIVE: f"{view.best.value:.6g}",
+        words.DATASET_DIGEST: view.dataset_digest or "",
+    }
+    store = Store.of(state)
+    with state.registering():
+        registered = register_champion(store, name, model_id, tags)
+        store.keep_copy()
+    return registered
+
+
 def make_done(root: Path, pictures: Dataset) -> StateFolder:
     """A study of two trials, each with a model, the better one promoted."""
     state = StateFolder.at(str(root))
     view = run(state, pictures, 2).view
     for row in view.trials:
         add_model(state, view, row.number)
-    call("promote", "--study", "tiny", "--state", str(root))
-    for store in (state.mlflow_db, state.optuna_db):
-        # Or the last of this process's connections to close would do it, at any later time.
-        with contextlib.closing(sqlite3.connect(store)) as connection:
-            connection.execute("pragma wal_checkpoint(truncate)")
+    register_best(state)
+    settle(state)  # or the last of this process's connections to close would, at any later time
     return state
 
 
@@ -140,7 +168,7 @@ def proposals(view: StudyView) -> list[Any]:
 def mlflow_children(state: StateFolder, view: StudyView) -> list[Any]:
     client = Store.of(state).client()
     experiment = client.get_experiment_by_name(view.name)
-    query = f"tags.`{PARENT}` = '{view.parent_run_id}'"
+    query = f"tags.`{words.PARENT}` = '{view.parent_run_id}'"
     return list(client.search_runs([experiment.experiment_id], query))
 
 

@@ -58,6 +58,65 @@ def duplicates_option(command: F) -> F:
     )(command)
 
 
+def execution_options(command: F) -> F:
+    """Add how trainings run on the device, as the arguments `concurrency`, `forced` and more."""
+
+    @functools.wraps(command)
+    def with_forced(
+        *args: Any,
+        pixels: Any,
+        precision: Any,
+        steps_per_call: int | None,
+        xla: bool | None,
+        **rest: Any,
+    ) -> Any:
+        from catdog_search.training.execution import ForcedExecution
+
+        forced = ForcedExecution(pixels, precision, steps_per_call, xla)
+        return command(*args, forced=forced, **rest)
+
+    options = (
+        click.option(
+            "--trials-per-gpu",
+            "concurrency",
+            type=click.IntRange(min=1),
+            default=1,
+            metavar="N",
+            help="Train N trials at once, each within its share of the memory [default: 1].",
+        ),
+        click.option(
+            "--pixels",
+            type=click.Choice(["device", "stream"]),
+            help="Where the photos lie [default: on a GPU if they fit, else streamed].",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
+            help="What training computes in [default: mixed_bfloat16 where the device has it].",
+        ),
+        click.option(
+            "--steps-per-call",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
+        ),
+        click.option(
+            "--xla/--no-xla",
+            default=None,
+            help="Compile the training step with XLA [default: on a GPU; JAX always does].",
+        ),
+        click.option(
+            "--deterministic",
+            is_flag=True,
+            help="The same trial gives the same numbers to the bit, on the same machine; slower.",
+        ),
+    )
+    wrapped: Any = with_forced
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    return cast(F, wrapped)
+
+
 def say(line: str, *, err: bool = False) -> None:
     """Print one line: no secret, and nothing in it that a terminal would act on.
 
@@ -144,6 +203,11 @@ def choice_options(*, with_splits: bool) -> Callable[[F], F]:
         return cast(F, labels_options(with_splits_too))
 
     return add
+
+
+def on_terminal() -> bool:
+    """Whether there is somebody to ask."""
+    return sys.stdin.isatty()
 
 
 def writer(as_json: bool) -> Callable[[str], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +108,7 @@ def _write(
     if page is None and folder is None:
         return
     bars = [_bar(entry) for entry in found.entries]
-    floors = {floor.name: floor.val_accuracy for floor in found.floors}
+    floors = {floor.name: floor.accuracy for floor in found.floors}
     figures = {"accuracy": plots.accuracies(bars, floors), "curves": plots.curves(bars)}
     names = sorted({entry.study for entry in found.entries})
     if page is not None:
@@ -155,7 +156,7 @@ def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
         (
             f"{f.name}: {f.answer}" if f.answer else f.name,
             *("",) * 3,
-            f"{f.val_accuracy:.3f}",
+            f"{f.accuracy:.3f}",
             *blank,
         )
         for f in found.floors
@@ -196,9 +197,20 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 
 @click.command()
 @click.argument("model", metavar="MODEL|run:ID")
-@click.option("--data", required=True, metavar="PATH", help="Folder or zip of labelled photos.")
+@click.option("--data", metavar="PATH", help="Folder or zip of labelled photos.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "calibration", "val", "test"]),
+    help="Photos of that split of the model's study alone; without --data, as the cache holds "
+    "them.",
+)
 @choice_options(with_splits=False)
-@click.option("--force", is_flag=True, help="Look at photos of the test split too; it is recorded.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Look at photos of the test split among others, or of test once more by the same model; "
+    "it is recorded.",
+)
 @click.option(
     "--figures",
     type=click.Path(file_okay=False, path_type=Path),
@@ -207,9 +219,10 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 )
 @json_option
 @state_option
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     model: str,
-    data: str,
+    data: str | None,
+    split: str | None,
     choice: Choice,
     force: bool,
     figures: Path | None,
@@ -220,6 +233,10 @@ def evaluate(
 
     MODEL is a name in the registry, whose champion is meant unless it says NAME@alias or
     NAME/version; run:ID is the model of a run.
+
+    Photos of test are those of the test split of the model's study, and those that anybody has
+    looked at as such. Each look at them is recorded before it happens, in the registry and here,
+    and the numbers say how many looks the photos have had.
     """
     import os
 
@@ -229,15 +246,24 @@ def evaluate(
     from catdog_search.machine.backends import choose_backend
     from catdog_search.places import StateFolder
 
+    if data is None and split is None:
+        raise click.UsageError("--data PATH or --split NAME: say which photos.")
+    if data is None and (choice.labels or choice.classes):
+        raise click.UsageError("--labels and --classes say how --data is read; give it too.")
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
     write = writer(as_json)
 
-    source = open_source(data, choice)
-    for note in source.notes:
+    source = None if data is None else open_source(data, choice)
+    for note in source.notes if source else ():
         write(note)
     done = score(
-        StateFolder.at(state), model, source, force=force, progress=counting("decoding", write)
+        StateFolder.at(state),
+        model,
+        source,
+        split=split,
+        force=force,
+        progress=counting("decoding", write),
     )
     if as_json:
         say_json(_as_json(done))
@@ -250,22 +276,50 @@ def evaluate(
 
 def _as_json(done: Evaluation) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(done) if f.name != "figures"]
-    return {name: getattr(done, name) for name in names}
+    before = [dataclasses.asdict(look) for look in done.looks.known]
+    unknown = [dataclasses.asdict(look) for look in done.looks.unknown]
+    return {
+        **{name: getattr(done, name) for name in names},
+        "looks": {"n": len(before), "looks": before, "unknown": unknown},
+        "look": done.look and dataclasses.asdict(done.look),
+    }
+
+
+def _looks(done: Evaluation) -> Iterator[str]:
+    """What the photos of test among those scored have been through."""
+    if done.kept:
+        yield "answers: those that its promotion kept, so that test was not looked at again"
+        yield f"looks: {done.looks}"
+        return
+    if done.look is None:
+        if done.looks.unknown:
+            yield f"looks: {done.looks}"
+        return
+    n = done.look.n
+    yield f"looks: {'' if n == done.n else f'{n} of the photos are of test; '}{done.looks}"
+    if done.look.again:
+        yield "looks: this model was shown them before; the look is recorded as one more by it"
 
 
 def _say_evaluation(done: Evaluation) -> None:
     from catdog_search.data import causes
     from catdog_search.evaluation.floor import always
 
-    say(f"model {done.uri} (run {done.run_id}) on {done.n} photos")
+    of = f" of {done.split}" if done.split else ""
+    say(f"model {done.uri} (run {done.run_id}) on {done.n} photos{of}")
+    if done.not_found:
+        say(f"not found: {done.not_found} photos of {done.split}")
     if done.seen is None:
         say("seen before: its study didn't keep which photos it had")
     else:
         seen = done.seen
+        calibration = f"{seen['calibration']} in calibration, " if seen["calibration"] else ""
         say(
-            f"seen before: {seen['train']} were in train, {seen['val']} in val, "
+            f"seen before: {seen['train']} were in train, {calibration}{seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
+    for line in _looks(done):
+        say(line)
     for line in causes.lines(done.left_out, "--json lists them"):
         say(line)
     low, high = done.interval

@@ -1,56 +1,27 @@
-"""`promote`, `models`, `rollback`: what is done with the registry."""
+"""`models`, `rollback`: what is in the registry, and the way back."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, say, say_json, say_table, state_option
+from catdog_search.cli.common import (
+    json_option,
+    on_terminal,
+    say,
+    say_json,
+    say_lines,
+    say_table,
+    state_option,
+)
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from catdog_search.promotion.versions import ModelRows, VersionRow
     from catdog_search.tracking.moves import Move
-
-
-@click.command()
-@click.option("--study", required=True, metavar="NAME", help="Study whose best trial to promote.")
-@click.option(
-    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
-)
-@json_option
-@state_option
-def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
-    """Register the best trial's model and make it the champion."""
-    from catdog_search.places import StateFolder
-    from catdog_search.promotion.promote import promote as promote_best
-
-    done = promote_best(StateFolder.at(state), study, model)
-    registered, best = done.registered, done.best
-    if as_json:
-        facts = {
-            "uri": registered.uri,
-            "version": registered.version,
-            "study": study,
-            "trial": best.number,
-            "value": best.value,
-            "run_id": best.run_id,
-            "tracking_uri": done.tracking_uri,
-        }
-        say_json(facts)
-        return
-    how = "registered" if registered.created else "was registered before"
-    was = f", before it version {registered.previous}" if registered.previous else ""
-    say(
-        f"trial {best.number} of {study} ({best.value:.4f} on val) {how}: "
-        f"version {registered.version} of {model!r} is champion{was}"
-    )
-    say(f"tracking URI: {done.tracking_uri}")
-    say(registered.uri)
 
 
 @click.command()
@@ -66,11 +37,12 @@ def promote(study: str, model: str, as_json: bool, state: str | None) -> None:
 def models(name: str | None, version: int | None, as_json: bool, state: str | None) -> None:
     """List registered models' versions, or show one with all that it says of itself."""
     from catdog_search.places import StateFolder
-    from catdog_search.promotion.versions import find_version, list_models
+    from catdog_search.promotion.versions import card_of, find_version, list_models
 
     where = StateFolder.at(state)
     if name is not None:
-        _say_version(find_version(where, name, version), as_json)
+        found = find_version(where, name, version)
+        _say_version(found, card_of(where, found.versions[0]), as_json)
         return
     if version is not None:
         raise click.UsageError("--version wants the NAME of a model.")
@@ -84,7 +56,10 @@ def models(name: str | None, version: int | None, as_json: bool, state: str | No
 
 
 def _say_models(rows: list[ModelRows]) -> None:
-    head = ("model", "version", "aliases", "study", "trial", "on val", "registered", "moved")
+    head = (
+        *("model", "version", "aliases", "study", "trial", "on val", "on test", "registered"),
+        "moved",
+    )
     say_table([head, *(_cells(model, row) for model in rows for row in model.versions)])
     for model in rows:
         if not model.versions:
@@ -99,7 +74,15 @@ def _say_models(rows: list[ModelRows]) -> None:
 def _cells(model: ModelRows, row: VersionRow) -> tuple[str, ...]:
     score = f"{row.metric or ''} {'' if row.value is None else f'{row.value:.4f}'}".strip()
     shown = (str(row.version), ", ".join(row.aliases), row.study or "", row.trial or "", score)
-    return (model.name, *shown, row.registered_at, _moved(model, row))
+    return (model.name, *shown, _on_test(row), row.registered_at, _moved(model, row))
+
+
+def _on_test(row: VersionRow) -> str:
+    if row.test is None:
+        return ""
+    low, high = row.test.interval
+    looks = f"{row.test.looks} look{'s' if row.test.looks != 1 else ''}"
+    return f"{row.test.accuracy:.4f} ({low:.4f} to {high:.4f}; {looks})"
 
 
 def _moved(model: ModelRows, row: VersionRow) -> str:
@@ -114,10 +97,10 @@ def _unfinished(move: Move) -> str:
     return f"{move} was begun and didn't happen; the next promote or rollback marks it so"
 
 
-def _say_version(model: ModelRows, as_json: bool) -> None:
+def _say_version(model: ModelRows, card: str | None, as_json: bool) -> None:
     (row,) = model.versions
     if as_json:
-        say_json({**_version_as_json(row), "moves": _moves_as_json(model)})
+        say_json({**_version_as_json(row), "moves": _moves_as_json(model), "card": card})
         return
     aliases = f" ({', '.join(row.aliases)})" if row.aliases else ""
     say(f"version {row.version} of {model.name!r}{aliases}, registered at {row.registered_at}")
@@ -129,6 +112,9 @@ def _say_version(model: ModelRows, as_json: bool) -> None:
         say(line)
     if model.unfinished:
         say(_unfinished(model.unfinished))
+    if card is not None:
+        say("")
+        say_lines(card)
 
 
 def _moves(model: ModelRows, row: VersionRow) -> Iterator[str]:
@@ -144,6 +130,8 @@ def _facts(row: VersionRow) -> Iterator[str]:
     if row.study is not None:
         score = "" if row.value is None else f", {row.metric or 'objective'} {row.value:.4f} on val"
         yield f"trial {row.trial} of {row.study}{score}"
+    if row.test is not None:
+        yield f"on {row.test.n} photos of test: accuracy {_on_test(row)}"
     yield f"run {row.run_id or 'unknown'}; model {row.model_id or 'unknown'}"
     if row.said.class_names:
         yield f"classes {', '.join(row.said.class_names)}; {row.said.image_size} px"
@@ -200,7 +188,7 @@ def rollback(
     from catdog_search.promotion.rollback import rollback as roll_back
 
     def agree(target: int, before: int | None) -> None:
-        if not yes and _on_terminal():
+        if not yes and on_terminal():
             question = f"version {target} of {printable(model)!r} instead of version {before}?"
             click.confirm(f"make champion {question}", abort=True, err=True)
 
@@ -215,8 +203,3 @@ def rollback(
         say(f"version {done.version} of {model!r} is champion already; nothing was moved")
     say(f"tracking URI: {done.tracking_uri}")
     say(done.uri)
-
-
-def _on_terminal() -> bool:
-    """Whether there is somebody to ask."""
-    return sys.stdin.isatty()

@@ -11,6 +11,7 @@ import click
 
 from catdog_search.cli.common import (
     duplicates_option,
+    execution_options,
     json_option,
     keep_splits_option,
     labels_options,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import Report
     from catdog_search.study.config import Duplicates, StudyConfig
-    from catdog_search.training.execution import Place, Precision
+    from catdog_search.training.execution import ForcedExecution
 
 INTERRUPTED = 130
 
@@ -68,40 +69,7 @@ INTERRUPTED = 130
     metavar="imagenet|none|FILE",
     help="Of ResNet50's backbone; FILE is a Keras weights file [default: the study file's].",
 )
-@click.option(
-    "--trials-per-gpu",
-    "concurrency",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Train N trials at once, each within its share of the memory [default: 1].",
-)
-@click.option(
-    "--pixels",
-    type=click.Choice(["device", "stream"]),
-    help="Where the photos lie [default: on a GPU if they fit, else streamed].",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
-    help="What training computes in [default: mixed_bfloat16 where the device has it].",
-)
-@click.option(
-    "--steps-per-call",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
-)
-@click.option(
-    "--xla/--no-xla",
-    default=None,
-    help="Compile the training step with XLA [default: on a GPU; JAX always does].",
-)
-@click.option(
-    "--deterministic",
-    is_flag=True,
-    help="The same trial gives the same numbers to the bit, on the same machine; slower.",
-)
+@execution_options
 @json_option
 @state_option
 def run(  # noqa: PLR0913, PLR0917  one for each option
@@ -117,10 +85,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     seeds: int | None,
     weights: str | None,
     concurrency: int,
-    pixels: Place | None,
-    precision: Precision | None,
-    steps_per_call: int | None,
-    xla: bool | None,
+    forced: ForcedExecution,
     deterministic: bool,
     as_json: bool,
     state: str | None,
@@ -130,7 +95,6 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import run_study
     from catdog_search.search.prepare import Request, prepare
-    from catdog_search.training.execution import ForcedExecution
 
     write = writer(as_json)
     request = Request(
@@ -148,13 +112,13 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
         seeds=seeds,
         concurrency=concurrency,
         deterministic=deterministic,
-        forced=ForcedExecution(pixels, precision, steps_per_call, xla),
+        forced=forced,
     )
     try:
         prepared = prepare(request, write)
     except RequestError as error:
         raise click.UsageError(str(error)) from None
-    display = _display(prepared.config, as_json, write)
+    display = display_of(prepared.config, as_json, write)
     with display.context():
         report = run_study(
             prepared.config, prepared.dataset, prepared.state, display, prepared.options
@@ -167,9 +131,10 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
         click.get_current_context().exit(INTERRUPTED)
 
 
-def _display(
+def display_of(
     config: StudyConfig, as_json: bool, write: Callable[[str], None]
 ) -> LiveDisplay | PlainDisplay:
+    """What shows a study as it runs: a live table, or lines where there is no terminal."""
     from rich.console import Console
 
     from catdog_search.cli.display import LiveDisplay, PlainDisplay

@@ -161,12 +161,20 @@ def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]])
         settled = tuple(dataclasses.replace(photo, split=split) for photo, split in photos)
         candidate = dataclasses.replace(manifest, photos=settled)
         if candidate.digest == digest:
-            return _beside(dataset, candidate)
+            return beside(dataset, candidate)
     return None
 
 
-def _beside(dataset: Dataset, manifest: Manifest) -> Dataset:
-    """Another entry of the same pixels."""
+def beside(dataset: Dataset, manifest: Manifest) -> Dataset:
+    """Another entry of the same pixels.
+
+    Args:
+        dataset: Dataset whose pixels they are.
+        manifest: Manifest of the same photos, in the same order, in other splits.
+
+    Raises:
+        DataError: The cache can't be written.
+    """
     text = manifest.to_json()
     root = dataset.folder.parents[1]
     path = cache.entry(root, Manifest.name_of(text))

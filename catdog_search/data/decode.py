@@ -148,6 +148,22 @@ def decode(content: bytes, image_size: int) -> Pixels:
     )
 
 
+def decode_whole(content: bytes, side: int) -> Pixels:
+    """Decode as `decode` does, but for the resize.
+
+    Args:
+        content: Bytes of an image file.
+        side: Pixels a side down to which a JPEG's decoder may scale it.
+
+    Returns:
+        uint8 RGB, (height, width, 3).
+
+    Raises:
+        UndecodableError: As `decode`.
+    """
+    return _seen(content, side, unlimited, lambda photo: np.asarray(photo.image.convert("RGB")))
+
+
 def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimited) -> Decoded:
     """Decode as `decode` does, and look at what the file is.
 

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-Split = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test", "calibration"]
+# Those that every dataset has.
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+# Of the photos of train that finalists aren't trained on, see `data.calibration`.
+CALIBRATION: Split = "calibration"
 
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
 TRAIN_BELOW = 0.70
@@ -39,11 +42,11 @@ def split_of(sha256: str) -> Split:
     Args:
         sha256: Hex digest of the file's bytes.
     """
-    share = _share(f"split:{sha256}")
+    share = share_of(f"split:{sha256}")
     return "train" if share < TRAIN_BELOW else "val" if share < _VAL_BELOW else "test"
 
 
-def _share(text: str) -> float:
+def share_of(text: str) -> float:
     """A number in [0, 1) from a salted digest.
 
     Not from the photo's own first digits: a set chosen by them would be all of one split.
@@ -125,7 +128,9 @@ def _shared_out(
     room = [max(share * len(members) - 100 * settled[s], 0) for s, share in _PER_CENT.items()]
     bounds = list(zip(SPLITS, itertools.accumulate(room), strict=True))
     done = 0
-    for rows in sorted(movable, key=lambda rows: _share(f"split:{min(sha256s[r] for r in rows)}")):
+    for rows in sorted(
+        movable, key=lambda rows: share_of(f"split:{min(sha256s[r] for r in rows)}")
+    ):
         middle = (2 * done + len(rows)) * sum(room)
         split = next(s for s, bound in bounds if middle < 2 * bound * moving)
         for row in rows:
@@ -252,7 +257,7 @@ class Manifest:
         found: dict[Split, list[str]] = {split: [] for split in SPLITS}
         for photo in self.photos:
             if photo.split is not None:
-                found[photo.split].append(short_hash(photo.sha256))
+                found.setdefault(photo.split, []).append(short_hash(photo.sha256))
         return found
 
     def moved(self) -> dict[Split, list[str]]:
@@ -298,7 +303,7 @@ class Manifest:
         ranked: list[tuple[float, int]] = []
         for label in range(len(self.class_names)):
             members = [i for i in rows if self.photos[i].label == label]
-            members.sort(key=lambda i: (_share(f"subset:{self.photos[i].sha256}"), i))
+            members.sort(key=lambda i: (share_of(f"subset:{self.photos[i].sha256}"), i))
             # Evenly spread over [0, 1), so that every prefix holds the classes' shares.
             ranked += [((n + 0.5) / len(members), i) for n, i in enumerate(members)]
         return sorted(i for _, i in sorted(ranked)[:subset])

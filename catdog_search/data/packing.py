@@ -26,7 +26,7 @@ from catdog_search.data.decode import Pixels
 from catdog_search.data.decoders import Found, Task, content_key, examine_all
 from catdog_search.data.entry import install, manifest_if_whole, unusable
 from catdog_search.data.files import READ_ERRORS, FileTooLargeError
-from catdog_search.data.manifest import Manifest, Photo, Split
+from catdog_search.data.manifest import CALIBRATION, Manifest, Photo, Split
 from catdog_search.data.pack import PackWriter, is_whole, pack_path
 from catdog_search.data.sources import Source
 from catdog_search.data.splitting import settle
@@ -319,7 +319,7 @@ class _Known:
             dict(zip(keys, manifest.photos, strict=True)),
             {key: row for row, key in enumerate(keys)},
             np.memmap(pack, np.uint8, "r", shape=shape) if whole else None,
-            {} if manifest.own_splits else {p.sha256: p.split for p in manifest.photos if p.split},
+            {} if manifest.own_splits else _splits(manifest),
             elsewhere,
         )
 
@@ -345,6 +345,15 @@ class _Known:
         if self.elsewhere and not self.splits.keys() <= set(sha256s):
             return {}
         return self.splits
+
+
+def _splits(manifest: Manifest) -> dict[str, Split]:
+    """Splits by sha256, as they were before a part of train was set aside."""
+    return {
+        photo.sha256: "train" if photo.split == CALIBRATION else photo.split
+        for photo in manifest.photos
+        if photo.split
+    }
 
 
 class _Out(Protocol):

@@ -18,7 +18,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, logsumexp
 
 from catdog_search.errors import RequestError
-from catdog_search.figures.predictions import MASS_BINS, Predictions
+from catdog_search.figures.predictions import MASS_BINS, Predictions, RiskCurve
 from catdog_search.intervals import clopper_pearson_upper, wilson
 from catdog_search.space import did_you_mean
 from catdog_search.text import name_key, printable
@@ -107,19 +107,6 @@ class Band(Covered):
     high: float
     upper: float
     rate: float
-
-
-@dataclass(frozen=True)
-class RiskCurve:
-    """Error among the photos that are answered, by how many are, the surest first.
-
-    Attributes:
-        coverage: Shares of photos that are answered, ascending.
-        error: Share of wrong answers among those.
-    """
-
-    coverage: Floats
-    error: Floats
 
 
 def mean_probabilities(logits: npt.NDArray[Any], temperature: float) -> Floats:

@@ -29,15 +29,17 @@ class Predictions:
     Attributes:
         labels: Labels, (n,), 0 or 1.
         probabilities: Probabilities of class 1, (n,), 0 to 1.
+        threshold: Probability above which class 1 is predicted.
     """
 
     labels: npt.NDArray[Any]
     probabilities: npt.NDArray[Any]
+    threshold: float = 0.5
 
     @property
     def predicted(self) -> npt.NDArray[Any]:
-        """The more probable class of each photo."""
-        return (self.probabilities > 0.5).astype(int)  # noqa: PLR2004
+        """The class that each photo is taken for."""
+        return (self.probabilities > self.threshold).astype(int)
 
     @property
     def brier(self) -> float:
@@ -85,6 +87,19 @@ class Bins:
     def error(self) -> float:
         """How far probabilities are from shares, on average over photos: 0 to 1."""
         return float(np.average(np.abs(self.means - self.shares), weights=self.photos))
+
+
+@dataclass(frozen=True)
+class RiskCurve:
+    """Error among the photos that are answered, by how many are, the surest first.
+
+    Attributes:
+        coverage: Shares of photos that are answered, ascending.
+        error: Share of wrong answers among those.
+    """
+
+    coverage: npt.NDArray[np.float64]
+    error: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -170,8 +170,8 @@ def most_wrong(
 ) -> Figure:
     """The photos that were taken for the wrong class with the most confidence, the worst first."""
     wrongness = np.abs(predictions.probabilities - predictions.labels)
-    order = np.argsort(-wrongness, kind="stable")[:_GALLERY]
-    order = order[wrongness[order] > 0.5]  # noqa: PLR2004  the others are right
+    order = np.argsort(-wrongness, kind="stable")
+    order = order[predictions.predicted[order] != predictions.labels[order]][:_GALLERY]
     rows = max(math.ceil(len(order) / _COLUMNS), 1)
     figure = Figure(figsize=(1.5 * _COLUMNS, 1.5 * _CELL * rows + 0.4))
     what = "most wrong" if len(order) else "none is wrong"

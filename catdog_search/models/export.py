@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import keras
+import numpy as np
+import numpy.typing as npt
 from keras import layers
 
 from catdog_search.families.base import TrialParams
 from catdog_search.models.augmentation import Augment, Mixup
+
+# As rooms name it that don't import Keras.
+ExportedModel: TypeAlias = keras.Model
+
+_BATCH = 64
+# Photos that are floats at one time.
+_AT_ONCE = 16 * _BATCH
 
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
@@ -82,11 +92,92 @@ def exported_model(body: keras.Model, image_size: int) -> keras.Model:
         Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> float32 probability of
         class 1 (batch, 1). It shares its weights with `body`.
     """
+    return calibrated_model([body], image_size)
+
+
+def calibrated_model(
+    bodies: Sequence[keras.Model], image_size: int, temperature: float = 1.0
+) -> keras.Model:
+    """As `exported_model`; of several networks the mean of their probabilities.
+
+    Args:
+        bodies: Networks: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1); at least one.
+        image_size: Side that they are given.
+        temperature: Number that each one's logits are divided by, above 0.
+    """
     inputs = keras.Input((None, None, 3), dtype="uint8", name="photo")
     x = layers.Rescaling(1.0)(inputs)  # to float first: resizing whole levels would cut them off
     x = layers.Resizing(image_size, image_size, interpolation="bilinear", antialias=True)(x)
-    # Keras's Resizing defaults to training=True and passes it on to the layers after it: called
-    # as model(x), dropout would be active and BatchNormalization would learn.
-    logits = body(x, training=False)
-    probability = layers.Activation("sigmoid", dtype="float32", name="probability")(logits)
-    return keras.Model(inputs, probability, name="catdog")
+    only = len(bodies) == 1
+    found = []
+    for number, body in enumerate(bodies):
+        # Keras's Resizing defaults to training=True and passes it on to the layers after it: called
+        # as model(x), dropout would be active and BatchNormalization would learn.
+        logits = (body if only else _renamed(body, number))(x, training=False)
+        if temperature != 1:
+            logits = layers.Rescaling(1 / temperature, dtype="float32")(logits)
+        name = "probability" if only else f"probability_{number}"
+        found.append(layers.Activation("sigmoid", dtype="float32", name=name)(logits))
+    mean = found[0] if only else layers.Average(dtype="float32", name="probability")(found)
+    return keras.Model(inputs, mean, name="catdog")
+
+
+def _renamed(body: keras.Model, number: int) -> keras.Model:
+    """The same layers: networks of the same recipe have the same name, which Keras refuses."""
+    return keras.Model(body.inputs[0], body.outputs[0], name=f"network_{number}")
+
+
+def body_of(exported: keras.Model) -> keras.Model:
+    """The network within an exported model of one network."""
+    return next(layer for layer in exported.layers if isinstance(layer, keras.Model))
+
+
+def logits_of(
+    exported: Sequence[keras.Model], photos: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float32]:
+    """What networks make of photos before the probability.
+
+    Args:
+        exported: Exported models of one network each, at the photos' size.
+        photos: uint8 RGB (n, side, side, 3).
+
+    Returns:
+        float32 (n, networks).
+    """
+    bodies = [body_of(model) for model in exported]
+    found = np.empty((len(photos), len(bodies)), np.float32)
+    for start in range(0, len(photos), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        x = photos[rows].astype(np.float32)
+        for column, body in enumerate(bodies):
+            found[rows, column] = np.ravel(body.predict(x, batch_size=_BATCH, verbose=0))
+    return found
+
+
+def averaged_weights(exported: Sequence[keras.Model]) -> keras.Model:
+    """One network with the mean of the weights of several, which must have begun alike.
+
+    Args:
+        exported: Exported models of one network each, of the same architecture; the first one's
+            weights are changed.
+
+    Source: Wortsman et al. 2022, Model soups, arXiv:2203.05482.
+    """
+    bodies = [body_of(model) for model in exported]
+    columns = zip(*(body.get_weights() for body in bodies), strict=True)
+    bodies[0].set_weights([np.mean(column, axis=0) for column in columns])
+    return exported[0]
+
+
+def answers_to(model: keras.Model, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """What an exported model says of photos of one size, whatever that is; compiles nothing.
+
+    Args:
+        model: Model: uint8 RGB (batch, height, width, 3) -> (batch, 1).
+        photos: uint8 RGB (n, height, width, 3), so few that they can be taken at one time.
+
+    Returns:
+        float32 (n,).
+    """
+    found = model(keras.ops.convert_to_tensor(photos), training=False)
+    return np.ravel(np.asarray(keras.ops.convert_to_numpy(found), np.float32))

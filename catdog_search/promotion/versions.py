@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from catdog_search.errors import StateError
@@ -11,11 +11,39 @@ from catdog_search.search.study import schema
 from catdog_search.search.study.storage import existing_studies, load_study
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.moves import Move, Outcome
+from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Said, Version
 from catdog_search.tracking.store import Store
 
 # Of a version, as MLflow's aliases are; it is derived from the record and none of MLflow's.
 PREVIOUS = "previous"
+
+
+@dataclass(frozen=True)
+class OnTest:
+    """What a version reached on test.
+
+    Attributes:
+        accuracy: Accuracy, 0 to 1.
+        interval: Bounds of its 95 % interval.
+        n: Number of photos.
+        looks: Number of looks that these photos had had by then, its own among them.
+    """
+
+    accuracy: float
+    interval: tuple[float, float]
+    n: int
+    looks: int
+
+    @classmethod
+    def read(cls, tags: Mapping[str, str]) -> OnTest | None:
+        """What a version's tags say; None where they say nothing, or what nobody of us wrote."""
+        try:
+            low, high = map(float, tags[words.TEST_INTERVAL].split())
+            n, looks = int(tags[words.TEST_N]), int(tags[words.TEST_LOOKS])
+            return cls(float(tags[words.TEST_ACCURACY]), (low, high), n, looks)
+        except (KeyError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,7 @@ class VersionRow:
         trial: Its number, likewise.
         metric: Metric that `value` is of; None where nobody knows any more.
         value: The objective on val; None where it isn't said.
+        test: What it reached on test; None where nobody looked.
         registered_at: Time of registration in UTC, in ISO 8601.
         move: The last one that made it champion; None where none is recorded.
         run_id: Id of the run that logged its model.
@@ -47,6 +76,7 @@ class VersionRow:
     trial: str | None
     metric: str | None
     value: float | None
+    test: OnTest | None
     registered_at: str
     move: Move | None
     run_id: str | None
@@ -104,6 +134,19 @@ def find_version(state: StateFolder, name: str, version: int | None) -> ModelRow
     number = version or model.record.champion or (model.versions[0].number if model.versions else 0)
     require_version(model, number)
     return _Look(state, registry).rows(model, only=number)
+
+
+def card_of(state: StateFolder, row: VersionRow) -> str | None:
+    """The model card of a version; None where its promotion wrote none, or is gone.
+
+    Raises:
+        StateError: The registry can't be read.
+    """
+    store = Store.of(state)
+    if row.run_id is None or not Registry(store).has_run(row.run_id):
+        return None
+    run = PromotionRun.of(store, row.run_id)
+    return None if run is None else run.card()
 
 
 def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
@@ -171,6 +214,7 @@ class _Look:
             trial=tags.get(words.TRIAL),
             metric=tags.get(words.METRIC) or self._metric(study),
             value=_number(tags.get(words.OBJECTIVE)),
+            test=OnTest.read(tags),
             registered_at=version.registered_at,
             move=model.record.moved(version.number),
             run_id=version.run_id,

@@ -8,8 +8,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from catdog_search.evaluation.floors import Floor, any_packed, floors_of, majority
 from catdog_search.places import StateFolder
-from catdog_search.report.floors import PROBE_SIDE, Floor, any_packed, majority, majority_of, probe
 from catdog_search.search.study import views
 from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.tracking.recorded import TrialReader
@@ -114,11 +114,8 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     packed = any_packed(read[0].dataset_digest)
     if packed is None:
         notes.append("no linear probe: the photos are not in the cache any more")
-        return Comparison(entries, majority_of(read[0].class_counts), notes)
-    floors = [majority(packed)]
-    if packed.image_size >= PROBE_SIDE:
-        floors.append(probe(packed))
-    return Comparison(entries, floors, notes)
+        return Comparison(entries, majority(read[0].class_counts), notes)
+    return Comparison(entries, floors_of(packed), notes)
 
 
 def _entries(state: StateFolder, view: StudyView) -> list[Entry]:

@@ -117,6 +117,7 @@ class Options:
         deterministic: Whether the same trial must give the same numbers to the bit.
         forced: Forced choices of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
+        recipes: Names of the recipes to train; None for all of the study's.
         remake: Function that packs the photos again where the cache loses them; None for none.
         trainer: Factory of the trainer in each worker, by the backend's name.
         workers: Factory of the worker backend, by launch settings and concurrency.
@@ -129,6 +130,7 @@ class Options:
     deterministic: bool = False
     forced: ForcedExecution = NOTHING_FORCED
     study_file: str = ""
+    recipes: Collection[str] | None = None
     remake: Remake | None = None
     trainer: MakeTrainer = KerasTrainer
     workers: Callable[[Launch, int], WorkerBackend] = LocalWorkers
@@ -311,10 +313,11 @@ class _Coordinator:
             (t.user_attrs.get(schema.RECIPE), t.user_attrs.get(schema.REPLICATE, 0))
             for t in self._trials()
         }
-        known = self._known_points()
+        known, wanted = self._known_points(), self._options.recipes
+        wanted = self._config.recipes if wanted is None else wanted
         for replicate in range(self._options.seeds):
             for name, params in self._config.recipes.items():
-                if (name, replicate) in queued:
+                if (name, replicate) in queued or name not in wanted:
                     continue
                 key = params_key(self._config.space.complete(params))
                 same = known.setdefault(key, _Known(name, f"recipe {name}, which is queued"))

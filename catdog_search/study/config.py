@@ -5,9 +5,10 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
@@ -181,6 +182,82 @@ class LimitsConfig(Table):
     )
 
 
+class PromotionConfig(Table):
+    """`[promotion]`: how a study's champion is found, and what it must reach.
+
+    Not part of what makes trials comparable.
+    """
+
+    finalists: int = Field(
+        3, ge=1, le=100, description="best COMPLETE trials that are trained again, by val"
+    )
+    seeds: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="new seeds that each finalist is trained on; with one finalist and one seed "
+        "the best trial goes on as it is, without a guarantee of its calibration",
+    )
+    calibration_share: float = Field(
+        0.05,
+        gt=0,
+        le=0.5,
+        description="of train, which finalists aren't trained on: it calibrates the champion",
+    )
+    calibration_photos: int = Field(
+        300, ge=2, le=1_000_000, description="of train, at least, for the same"
+    )
+    error_rate: float = Field(
+        0.01,
+        gt=0,
+        lt=0.5,
+        description="of the photos that the champion answers, at most; of others it is not sure",
+    )
+    costs: Mapping[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="of a photo of a class taken for another, by class name; a class that isn't "
+        "named costs 1",
+    )
+    min_accuracy: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="gate: the lower 95 % bound of the accuracy on test is above it, and above the "
+        "better floor, which is all that is asked where it is absent",
+    )
+    margin: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        description="gate: what the accuracy may fall behind the best champion so far, on the same "
+        "photos, at the lower 95 % bound of the difference",
+    )
+    min_recall_share: float = Field(
+        0.7, ge=0, le=1, description="gate: each class's recall on test, in shares of the accuracy"
+    )
+    max_calibration_error: float = Field(
+        0.05, gt=0, le=1, description="gate: on test, over 15 bins of equally many photos"
+    )
+    max_latency_ms: float | None = Field(
+        None,
+        gt=0,
+        description="gate: one photo on this machine, in ms; absent: measured, not asked",
+    )
+    max_size_mb: float = Field(200.0, gt=0, description="gate: of the model's file, in MB")
+    max_leaked: int = Field(
+        0, ge=0, description="gate: photos of test that have a copy, or nearly one, in train"
+    )
+    drawn_over_photos: bool = Field(
+        False,
+        description="gate: whether a champion of drawn pictures may follow one of photos",
+    )
+
+    @property
+    def as_it_is(self) -> bool:
+        """Whether the best trial goes on without being trained again."""
+        return self.finalists == self.seeds == 1
+
+
 class PublishedConfig(Table):
     """`[published.RECIPE]`: what others reached with a recipe, to set beside what it reaches here.
 
@@ -230,6 +307,7 @@ class StudyConfig(Table):
     sampler: SamplerConfig = SamplerConfig()
     pruner: PrunerConfig = PrunerConfig()
     limits: LimitsConfig = LimitsConfig()
+    promotion: PromotionConfig = PromotionConfig()
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
     published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
@@ -239,7 +317,7 @@ class StudyConfig(Table):
         plain = self.model_dump(
             exclude={
                 *("space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"),
-                *("limits", "seeds", "published"),
+                *("limits", "seeds", "published", "promotion"),
             }
         )
         plain["space"] = self.space.as_dict()
@@ -303,12 +381,19 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
     for table in tables:
-        is_named = typing.get_origin(owner) is Mapping  # tables with names of the user's own
-        owner = typing.get_args(owner)[1] if is_named else owner.model_fields[table].annotation
+        owner = _field(owner, table).annotation
     where = f"{file} [{'.'.join(tables)}]" if tables else file
     if error["type"] == "extra_forbidden":
         return f"{where} {key}: unknown; {did_you_mean(key, owner.model_fields)}"
-    allowed = allowed_values(owner.model_fields[key])
+    allowed = allowed_values(_field(owner, key))
     if error["type"] == "missing":
         return f"{where} {key}: is missing; it must be {allowed}"
     return f"{where} {key}: {error['input']!r} is not allowed; it must be {allowed}"
+
+
+def _field(owner: Any, name: str) -> FieldInfo:
+    """A field of a table; of one with names of the user's own each is like all."""
+    if typing.get_origin(owner) is Mapping:
+        return FieldInfo.from_annotation(typing.get_args(owner)[1])
+    found: FieldInfo = owner.model_fields[name]
+    return found

@@ -66,12 +66,23 @@ def load(name_or_file: str) -> StudyConfig:
     """
     path = find(name_or_file)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyFileError(f"{path}: is not TOML: {error}") from None
+        content = path.read_bytes()
     except OSError as error:
         raise StudyFileError(f"{path}: can't be read: {error.strerror}") from None
-    return parse(table, str(path))
+    return parse_file(content, str(path))
+
+
+def parse_file(content: bytes, file: str) -> StudyConfig:
+    """Check the content of a study file as it was read; `file` is named in messages.
+
+    Raises:
+        StudyFileError: As `load`.
+    """
+    try:
+        table = tomllib.loads(content.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyFileError(f"{file}: is not TOML: {error}") from None
+    return parse(table, file)
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:

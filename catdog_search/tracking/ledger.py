@@ -128,7 +128,7 @@ class Looks:
             return said
         lost = len(self.unknown)
         looks = "1 look" if lost == 1 else f"{lost} looks"
-        return f"{said}, and there may be more: of {looks} the photos are no longer known"
+        return f"{said}, as far as is known: of {looks} the photos are no longer known"
 
 
 def digest_of(hashes: Iterable[str]) -> str:
@@ -184,8 +184,12 @@ class Ledger:
         Raises:
             StateError: As `looks`.
         """
-        seen = [photos for _, photos in self._with_photos() if photos]
-        return frozenset(hashes).intersection(frozenset().union(*seen))
+        wanted, digest = frozenset(hashes), digest_of(hashes)
+        seen = [
+            wanted if look.digest == digest else photos or frozenset()
+            for look, photos in self._with_photos()
+        ]
+        return wanted.intersection(frozenset().union(*seen))
 
     def write(
         self,

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _RUN = "run:"
+# Of a model that says none.
+THRESHOLD = 0.5
 # Files of a logged model that are read, where MLflow's Keras flavour writes them.
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
 # Ours has 2 KB; YAML is slow to read.
@@ -52,6 +54,7 @@ class Loaded:
         image_size: Side that it resizes photos to, in pixels.
         batch_size: Number of photos in a batch, from 1.
         dataset_digest: Digest of the dataset that it was trained on; None where it doesn't say.
+        threshold: Probability above which it means class 1.
     """
 
     model: keras.Model
@@ -62,6 +65,7 @@ class Loaded:
     image_size: int
     batch_size: int
     dataset_digest: str | None
+    threshold: float
 
 
 class LoggedModels:
@@ -123,6 +127,7 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         image_size=said.image_size,
         batch_size=batch_size,
         dataset_digest=said.dataset_digest,
+        threshold=said.threshold,
     )
 
 
@@ -225,6 +230,7 @@ class _Said:
     class_names: tuple[str, ...]
     image_size: int
     dataset_digest: str | None
+    threshold: float
 
 
 def _said_of(path: Path) -> _Said:
@@ -245,6 +251,7 @@ def _said_of(path: Path) -> _Said:
         _class_names(facts["class_names"]),
         _image_size(facts["image_size"]),
         digest if isinstance(digest, str) else None,
+        _threshold(facts.get("threshold", THRESHOLD)),
     )
 
 
@@ -263,6 +270,12 @@ def _class_names(said: Any) -> tuple[str, ...]:
 def _image_size(said: Any) -> int:
     if not isinstance(said, int) or not SMALLEST_IMAGE <= said <= LARGEST_IMAGE:
         raise ValueError(f"its image_size is not within {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
+    return said
+
+
+def _threshold(said: Any) -> float:
+    if not isinstance(said, float) or not 0 < said < 1:
+        raise ValueError("its threshold is not a number between 0 and 1")
     return said
 
 
@@ -329,7 +342,8 @@ def _uri(client: MlflowClient, name: str) -> str:
 
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
-    parent = client.get_run(run_id).data.tags.get(words.PARENT)
+    tags = client.get_run(run_id).data.tags
+    parent = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
     folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
     if not parent or words.SPLITS_FILE not in {
         f.path for f in client.list_artifacts(parent, folder)

@@ -33,13 +33,28 @@ if TYPE_CHECKING:
 MODEL_URI = "models:/"
 # File that makes a folder a model.
 MODEL_FILE = "MLmodel"
+# Beside the model itself, where MLflow's flavour writes that.
+NEITHER_FILE = "data/neither.keras"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model to log, and what lies beside it.
+
+    Attributes:
+        model: Uncompiled network, so that no optimizer state is stored with it.
+        neither: Model of how unlike train a photo is; None for none.
+    """
+
+    model: keras.Model
+    neither: keras.Model | None = None
 
 
 def log_model(
     client: Client,
     run_id: str,
-    model: keras.Model,
+    pair: Pair,
     backend: str,
     metadata: Mapping[str, Any],
     example: npt.NDArray[np.uint8],
@@ -50,7 +65,7 @@ def log_model(
     Args:
         client: Client of the store, to which MLflow's module-level functions point too.
         run_id: Id of the trial's run.
-        model: Uncompiled network, so that no optimizer state is stored with it.
+        pair: Exported model, and what lies beside it.
         backend: Keras backend that it was trained on; any other loads it too.
         metadata: Plain values kept in the MLmodel file, class names among them.
         example: Photos kept as an example of the input, uint8 RGB (n, height, width, 3).
@@ -61,7 +76,7 @@ def log_model(
     """
     experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
     client.require_own(experiment.artifact_location, "models")
-    log = partial(_log_model, experiment, run_id, model, backend, metadata, example)
+    log = partial(_log_model, experiment, run_id, pair, backend, metadata, example)
 
     def again() -> str:
         for left in models_of(client, experiment.experiment_id, run_id):
@@ -74,7 +89,7 @@ def log_model(
 def _log_model(
     experiment: Experiment,
     run_id: str,
-    model: keras.Model,
+    pair: Pair,
     backend: str,
     metadata: Mapping[str, Any],
     example: npt.NDArray[np.uint8],
@@ -91,7 +106,7 @@ def _log_model(
         flavor_name="keras",
         input_example=example,
         run_id=run_id,
-        model=model,
+        pair=pair,
         signature=_signature(),
         # Without them MLflow starts a process that imports the backend again, for 10 s.
         pip_requirements=_requirements(backend),
@@ -106,12 +121,14 @@ class _KerasFlavor:
     """MLflow's Keras flavour, which writes its input example before it has made the folder."""
 
     @staticmethod
-    def save_model(path: str, *, validate_serving_input: bool, **options: Any) -> None:
+    def save_model(path: str, *, pair: Pair, validate_serving_input: bool, **options: Any) -> None:
         import mlflow
 
         del validate_serving_input  # Model.log's own, which it hands on
         Path(path).mkdir(parents=True, exist_ok=True)
-        mlflow.keras.save_model(path=path, **options)
+        mlflow.keras.save_model(path=path, model=pair.model, **options)
+        if pair.neither is not None:
+            pair.neither.save(Path(path, NEITHER_FILE))
 
 
 def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from catdog_search.figures.predictions import Predictions
+from catdog_search.outside import is_absent
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import load_val
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,49 @@ class TrialReader:
     def recorded(self, run_id: str) -> Recorded:
         """Curves and predictions that a trial's figures are plotted from."""
         return recorded(self._client, run_id)
+
+
+class StudyReader:
+    """Reads what MLflow keeps of studies.
+
+    Args:
+        store: MLflow store to read from.
+
+    Raises:
+        StateError: The store doesn't open.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._client = store.client()
+
+    def file(self, parent_id: str, study: str) -> bytes | None:
+        """The study file that a study's own run keeps; None where it keeps none, or is gone."""
+        name = f"{study}.toml"
+        if self._run(parent_id) is None:
+            return None
+        if name not in {file.path for file in self._client.list_artifacts(parent_id)}:
+            return None
+        with tempfile.TemporaryDirectory() as temporary:
+            return Path(self._client.download_artifacts(parent_id, name, temporary)).read_bytes()
+
+    def photos(self, parent_id: str) -> tuple[str | None, str | None]:
+        """Kind and location of the photos that a study had last, as its own run says.
+
+        None for what it doesn't say, and where it is gone.
+        """
+        run = self._run(parent_id)
+        tags = {} if run is None else run.data.tags
+        return tags.get(words.DATA_KIND), tags.get(words.DATA_LOCATION)
+
+    def _run(self, run_id: str) -> Run | None:
+        import mlflow
+
+        try:
+            return self._client.get_run(run_id) if run_id else None
+        except mlflow.exceptions.MlflowException as error:
+            if not is_absent(error):
+                raise
+            return None
 
 
 def recorded(client: MlflowClient, run_id: str) -> Recorded:

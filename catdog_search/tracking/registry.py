@@ -179,8 +179,23 @@ class Registry:
                     raise
                 return False
 
-    def register(self, name: str, model_id: str, tags: Mapping[str, str]) -> tuple[int, bool]:
+    def data_kind(self, run_id: str | None) -> str | None:
+        """The kind of photos that a run trained on; None where it doesn't say, or is gone."""
+        if run_id is None or not self.has_run(run_id):
+            return None
+        kind: str | None = self._client.get_run(run_id).data.tags.get(words.DATA_KIND)
+        return kind
+
+    def register(
+        self, name: str, model_id: str, tags: Mapping[str, str], description: str | None = None
+    ) -> tuple[int, bool]:
         """The version of a logged model, and whether it was made; a registered one gets no second.
+
+        Args:
+            name: Name of the registered model.
+            model_id: Id of the logged model.
+            tags: Tags of the version, where it is made.
+            description: Text of the version, where it is made, in Markdown; None for none.
 
         Raises:
             StateError: The model or its files are gone, it isn't one of ours, or the name is that
@@ -204,7 +219,7 @@ class Registry:
                 if self._find(name) is None:
                     self._make(name)
                 made = self._client.create_model_version(
-                    name, source, tags=dict(tags), model_id=model_id
+                    name, source, tags=dict(tags), model_id=model_id, description=description
                 )
                 version = int(made.version)
             self._link(model_id, name, version)
@@ -320,7 +335,11 @@ class Registry:
 
 
 def register_champion(
-    store: Store, name: str, model_id: str, tags: Mapping[str, str]
+    store: Store,
+    name: str,
+    model_id: str,
+    tags: Mapping[str, str],
+    description: str | None = None,
 ) -> Registered:
     """Register a logged model and move the alias `champion` to it.
 
@@ -331,7 +350,7 @@ def register_champion(
         StateError: As `Registry.register` and `Registry.move`.
     """
     registry = Registry(store)
-    version, created = registry.register(name, model_id, tags)
+    version, created = registry.register(name, model_id, tags, description)
     of = {key: tags[key] for key in (words.STUDY, words.TRIAL) if key in tags}
     previous = registry.move(name, version, words.PROMOTE, **of)
     uri = CHAMPION_URI.format(name)

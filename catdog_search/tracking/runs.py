@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 # Source that MLflow's table of runs shows.
-_SOURCE = {words.SOURCE_NAME: "catdog-search", words.SOURCE_TYPE: "LOCAL"}
+SOURCE = {words.SOURCE_NAME: "catdog-search", words.SOURCE_TYPE: "LOCAL"}
 
 
 class StudyRuns:
@@ -266,7 +266,7 @@ class StudyRuns:
                 words.ROLE: words.ROLE_TRIAL,
                 words.TRIAL: str(number),
                 words.TRIAL_STATE: "RUNNING",
-                **_SOURCE,
+                **SOURCE,
             },
         )
         run_id = str(run.info.run_id)
@@ -413,7 +413,7 @@ def _search(client: Client, experiment_id: str, query: str) -> Iterator[Run]:
 
 def _create_parent(client: Client, experiment_id: str, study: str, uid: str) -> str:
     role = {words.ROLE: words.ROLE_STUDY}
-    tags = {words.STUDY: study, words.STUDY_UID: uid, **role, **_SOURCE}
+    tags = {words.STUDY: study, words.STUDY_UID: uid, **role, **SOURCE}
     return str(client.create_run(experiment_id, run_name=study, tags=tags).info.run_id)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from catdog_search.retry import Retry
 from catdog_search.tracking import vocabulary as words
-from catdog_search.tracking.models import log_model
+from catdog_search.tracking.models import Pair, log_model
 from catdog_search.tracking.recorded import Recorded
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import delete_files, log_figures, log_val
@@ -81,7 +81,7 @@ class TrialLog:
         example: npt.NDArray[np.uint8],
     ) -> str:
         """Log the exported model of a run, see `models.log_model`; returns its model id."""
-        return log_model(self._client, run_id, model, backend, metadata, example, self._retry)
+        return log_model(self._client, run_id, Pair(model), backend, metadata, example, self._retry)
 
 
 def draw_figures(store: Store, run_id: str, title: str, kept: Recorded, dataset: Dataset) -> None:

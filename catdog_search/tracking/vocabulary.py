@@ -11,7 +11,7 @@ DATA_CONTEXT = "mlflow.data.context"
 MODEL_VERSIONS = "mlflow.modelVersions"  # of a logged model
 STUDY = "study"
 ROLE = "role"
-ROLE_STUDY, ROLE_TRIAL = "study", "trial"
+ROLE_STUDY, ROLE_TRIAL, ROLE_PROMOTION = "study", "trial", "promotion"
 
 # Tags of a study's run.
 STUDY_UID = "study_uid"
@@ -32,6 +32,12 @@ RANK = "rank"
 PREVIOUS_ATTEMPT, NEXT_ATTEMPT = "previous_attempt", "next_attempt"
 RECREATED = "recreated"
 TEST_LOOKED_AT = "test_looked_at"
+
+# Tags of a promotion's run. The run of the study that its networks were trained in is not its
+# parent: it is no trial.
+PROMOTION_KEY, ANSWERING_KEY = "promotion_key", "answering_key"
+TRAINED_IN = "trained_in"
+PROMOTED = "promoted"
 
 # Tags of both.
 DATASET_DIGEST = "dataset_digest"
@@ -64,6 +70,10 @@ PREDICTIONS_FILE = "val/predictions.npz"
 # Folder of the run of a model that was shown photos of test: their hashes, `looks/<digest>.json`.
 LOOKS = "looks"
 
+# Files of a promotion's run; answers lie in a folder for each split.
+ANSWERS_FILE = "answers.npz"
+PROMOTION_FILE, CARD_FILE = "promotion.json", "card.md"
+
 # Alias of a registered model.
 CHAMPION = "champion"
 
@@ -80,3 +90,6 @@ LOOK = "test_look."
 # Tags of a model version; STUDY, TRIAL, OBJECTIVE and DATASET_DIGEST too.
 RUN_ID = "run_id"
 METRIC = "metric"
+FORM, THRESHOLD = "form", "threshold"
+TEST_ACCURACY, TEST_INTERVAL, TEST_N = "test_accuracy", "test_accuracy_95", "test_photos"
+TEST_LOOKS = "test_looks"

@@ -15,7 +15,10 @@ _LARGEST = 500.0
 
 
 def scores(
-    labels: npt.NDArray[np.float32], probabilities: npt.NDArray[np.float32], prefix: str = "val_"
+    labels: npt.NDArray[np.float32],
+    probabilities: npt.NDArray[np.float32],
+    prefix: str = "val_",
+    threshold: float = THRESHOLD,
 ) -> dict[str, float]:
     """How well probabilities tell the classes apart.
 
@@ -25,6 +28,7 @@ def scores(
         labels: (n,) or (n, 1), 0 or 1; both classes must occur.
         probabilities: (n,) or (n, 1), of class 1.
         prefix: Before every name.
+        threshold: Probability above which class 1 is predicted.
 
     Returns:
         accuracy, balanced_accuracy (mean recall of the classes), loss (mean log loss), precision,
@@ -32,7 +36,7 @@ def scores(
     """
     y = np.ravel(labels).astype(int)
     p = np.ravel(probabilities).astype(np.float64)
-    predicted = (p > THRESHOLD).astype(int)
+    predicted = (p > threshold).astype(int)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         y, predicted, average="binary", zero_division=0
     )

@@ -238,6 +238,20 @@ def open_study(
         direction=config.direction,
         load_if_exists=True,
     )
+    now = settings_of(config, dataset)
+    if FINGERPRINT not in study.user_attrs:
+        study.set_user_attr(UID, uuid.uuid4().hex)
+        study.set_user_attr(FINGERPRINT, json.dumps(now))
+    then = require_same(study, config, dataset, state)
+    if then != made_with(study):
+        study.set_user_attr(FINGERPRINT, json.dumps(then))
+    if SPLITS not in study.user_attrs:
+        study.set_user_attr(SPLITS, dataset.manifest.moved())
+    return study
+
+
+def settings_of(config: StudyConfig, dataset: Dataset) -> dict[str, Any]:
+    """Settings that make the trials of a study comparable, its photos and weights among them."""
     now = {
         **config.fingerprint(),
         "dataset_digest": dataset.digest,
@@ -245,22 +259,44 @@ def open_study(
     }
     if "weights" in now:
         now["weights"] = weights_id(config.weights)
-    if FINGERPRINT not in study.user_attrs:
-        study.set_user_attr(UID, uuid.uuid4().hex)
-        study.set_user_attr(FINGERPRINT, json.dumps(now))
-    made = made_with(study)
-    then = _with_moved_labels(made, now)
+    return now
+
+
+def require_same(
+    study: optuna.Study, config: StudyConfig, dataset: Dataset, state: StateFolder
+) -> dict[str, Any]:
+    """Refuse settings that a study wasn't made with.
+
+    Args:
+        study: Study in Optuna's storage.
+        config: Study's configuration.
+        dataset: Dataset that it is to train on.
+        state: State folder that keeps the study.
+
+    Returns:
+        Settings that it should remember.
+
+    Raises:
+        StateError: It was made with another space, objective or dataset; the differences are named.
+    """
+    now = settings_of(config, dataset)
+    then = _with_moved_labels(made_with(study), now)
     if changes := list(differences(then, now)):
         raise StateError(
             f"study {config.name!r} in {state.root} was made with another setting, so its trials "
             f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
             "use another --state"
         )
-    if then != made:
-        study.set_user_attr(FINGERPRINT, json.dumps(then))
-    if SPLITS not in study.user_attrs:
-        study.set_user_attr(SPLITS, dataset.manifest.moved())
-    return study
+    return then
+
+
+def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
+    """Whether a study was made with these settings, as far as its file says them."""
+    made = made_with(study)
+    said = json.loads(json.dumps(config.fingerprint()))
+    of_call = ("dataset_digest", "subset", "weights", "data")
+    then, now = ({k: v for k, v in each.items() if k not in of_call} for each in (made, said))
+    return not list(differences(then, now))
 
 
 def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,7 @@ class TrialRow:
         params: All active params, fixed ones included; empty before it started.
         varied: Searched params among them.
         recipe: Name of its recipe; None where the sampler proposed it.
+        replicate: Which of the recipe's seeds it has, from 0.
         run_id: Id of its MLflow run; None before it started.
         kept: Whether it keeps its model and figures.
         model_id: Kept model's id; None where it keeps none.
@@ -58,6 +59,7 @@ class TrialRow:
     params: Params
     varied: Params
     recipe: str | None
+    replicate: int
     run_id: str | None
     kept: bool
     model_id: str | None
@@ -238,6 +240,7 @@ def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str,
         params=space.canonical(attrs.get(schema.PARAMS, {})),
         varied=space.canonical(trial.params),
         recipe=attrs.get(schema.RECIPE),
+        replicate=attrs.get(schema.REPLICATE, 0),
         run_id=runs.get(str(trial.number), attrs.get(schema.RUN_ID)),
         kept=attrs.get(schema.KEPT, False) and trial.number not in dropped,
         model_id=None if trial.number in dropped else attrs.get(schema.MODEL_ID),

@@ -1,4 +1,4 @@
-"""Floors: scores that hardly any effort reaches on the photos of a study."""
+"""Floors: scores that hardly any effort reaches on the photos of a study, a split of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from catdog_search import places
 from catdog_search.data import dataset
 from catdog_search.data.dataset import Dataset
+from catdog_search.data.manifest import Split
 from catdog_search.evaluation.floor import always
 
 # Side of the photos that a probe sees, in pixels.
@@ -19,49 +20,63 @@ PROBE_SIDE = 16
 
 @dataclass(frozen=True)
 class Floor:
-    """Score that hardly any effort reaches on val.
+    """Score that hardly any effort reaches on a split, that of compare's being val.
 
     Attributes:
         name: Floor's name, for people.
-        val_accuracy: Accuracy on val, 0 to 1.
-        n: Number of photos in val.
+        accuracy: Accuracy on the split, 0 to 1.
+        n: Number of photos in the split.
         answer: Answer to every photo, for people; empty where it looks at them.
     """
 
     name: str
-    val_accuracy: float
+    accuracy: float
     n: int
     answer: str = ""
 
 
-def majority(packed: Dataset) -> Floor:
-    """The floor of always answering the more frequent class of train."""
-    (floor,) = majority_of(packed.manifest.counts())
-    return floor
+def floors_of(packed: Dataset, split: Split = "val") -> list[Floor]:
+    """The floors of a split, as far as the photos' size allows: one answer, and a linear probe.
+
+    Args:
+        packed: Dataset; its train is what they learn from.
+        split: Split that they are scored on.
+    """
+    found = majority(packed.manifest.counts(), split)
+    return [*found, probe(packed, split)] if packed.image_size >= PROBE_SIDE else found
 
 
-def majority_of(counts: Mapping[Any, Mapping[str, int]]) -> list[Floor]:
-    """The same from the photos by split and class; none where nobody counted them."""
+def majority(counts: Mapping[Any, Mapping[str, int]], split: Split = "val") -> list[Floor]:
+    """The floor of always answering the more frequent class of train.
+
+    None where nobody counted the photos.
+
+    Args:
+        counts: Number of photos by split and class name.
+        split: Split that it is scored on.
+    """
     if not counts:
         return []
-    found = always("val_accuracy", counts["val"], counts["train"])
-    n = sum(counts["val"].values())
+    found = always("val_accuracy", counts[split], counts["train"])
+    n = sum(counts[split].values())
     return [] if found is None else [Floor("majority class", found.value, n, found.answer)]
 
 
-def probe(packed: Dataset) -> Floor:
+def probe(packed: Dataset, split: Split = "val") -> Floor:
     """A logistic regression on photos of 16 x 16 pixels."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     side = PROBE_SIDE
-    data = {split: packed.split(split) for split in ("train", "val")}
-    inputs = {split: _pooled(pixels, side) for split, (pixels, _) in data.items()}
+    wanted: tuple[Split, Split] = ("train", split)
+    (x, y), (x_other, y_other) = (
+        (_pooled(pixels, side), labels.ravel()) for pixels, labels in map(packed.split, wanted)
+    )
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=300))
-    linear.fit(inputs["train"], data["train"][1].ravel())
-    right = float(linear.score(inputs["val"], data["val"][1].ravel()))
-    return Floor(f"linear probe on {side} x {side} pixels", right, len(data["val"][1]))
+    linear.fit(x, y)
+    right = float(linear.score(x_other, y_other))
+    return Floor(f"linear probe on {side} x {side} pixels", right, len(y_other))
 
 
 def _pooled(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -1,0 +1,293 @@
+"""The best trials trained again on new seeds, as a study of their own.
+
+The best of many trials is best by luck too: its val score flatters it. New seeds tell what of it
+stays, and train leaves photos out that nobody has learned from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from catdog_search.data.calibration import set_aside
+from catdog_search.data.dataset import Dataset
+from catdog_search.data.manifest import CALIBRATION
+from catdog_search.errors import RequestError, StateError
+from catdog_search.families import registry
+from catdog_search.places import StateFolder
+from catdog_search.search.coordinator import Report, run_study
+from catdog_search.search.events import Listener
+from catdog_search.search.prepare import Prepared
+from catdog_search.search.study.storage import (
+    existing_studies,
+    load_study,
+    made_with,
+    remembered_splits,
+)
+from catdog_search.search.study.views import StudyView, TrialRow, load_view
+from catdog_search.space import Params, params_key
+from catdog_search.study.config import PrunerConfig, SamplerConfig, StudyConfig
+
+_SUFFIX = ".finalists"
+_LONGEST_NAME = 64
+_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A set of params that is trained again.
+
+    Attributes:
+        name: Name of its recipe in the study of finalists.
+        trial: The best trial of the promoted study that had these params.
+        seeds: Its COMPLETE trials on new seeds, in the order of the seeds; empty before that.
+        operations: Multiply-adds that one photo takes.
+        begins_alike: Whether every training begins with the same loaded weights.
+    """
+
+    name: str
+    trial: TrialRow
+    seeds: tuple[TrialRow, ...]
+    operations: int
+    begins_alike: bool
+
+    @property
+    def values(self) -> list[float]:
+        """The objective on val, seed by seed."""
+        return [row.value for row in self.seeds if row.value is not None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study of finalists, as it is to be.
+
+    Attributes:
+        prepared: Arguments of `run_study`.
+        finalists: Finalists, best first.
+        wanted: Number of seeds of each.
+        missing: Number of trainings that are not over yet.
+        left: Number of trainings that an earlier call with other counts left waiting, which come
+            before those that are missing.
+        seconds: Duration of what is missing or left, as long as trials of the same params took, in
+            s; None where that isn't known.
+    """
+
+    prepared: Prepared
+    finalists: tuple[Finalist, ...]
+    wanted: int
+    missing: int
+    left: int
+    seconds: float | None
+
+    @property
+    def study(self) -> str:
+        """Name of the study of finalists."""
+        return self.prepared.config.name
+
+    @property
+    def calibration(self) -> int:
+        """Number of photos that are set aside."""
+        photos = self.prepared.dataset.manifest.photos
+        return sum(photo.split == CALIBRATION for photo in photos)
+
+
+def name_of(study: str) -> str:
+    """Name of the study of a study's finalists."""
+    if len(study) + len(_SUFFIX) <= _LONGEST_NAME:
+        return study + _SUFFIX
+    digest = hashlib.sha256(study.encode()).hexdigest()[:_DIGITS]
+    return f"{study[: _LONGEST_NAME - len(_SUFFIX) - _DIGITS - 1]}-{digest}{_SUFFIX}"
+
+
+def require_no_finalists(study: str) -> None:
+    """Refuse a study of finalists itself.
+
+    Raises:
+        RequestError: It is one.
+    """
+    if study.endswith(_SUFFIX):
+        of = study.removesuffix(_SUFFIX)
+        raise RequestError(f"study {study!r} holds finalists; promote {of!r}, whose they are")
+
+
+def best_of(view: StudyView, most: int) -> list[TrialRow]:
+    """The best COMPLETE trials of a study, each set of params once.
+
+    Raises:
+        StateError: There is none.
+    """
+    ranked = view.ranked()
+    if not ranked:
+        counts = ", ".join(f"{n} {s}" for s, n in sorted(view.counts.items())) or "no trial"
+        raise StateError(f"study {view.name!r} has no COMPLETE trial to promote ({counts})")
+    first: dict[str, TrialRow] = {}
+    for row in ranked:
+        first.setdefault(params_key(row.params), row)
+    return list(first.values())[:most]
+
+
+def plan(view: StudyView, prepared: Prepared) -> Plan:
+    """Plan what is to be trained again, by the study's `[promotion]`.
+
+    Args:
+        view: Study to promote.
+        prepared: Arguments that it would be gone on with.
+
+    Raises:
+        StateError: It has no COMPLETE trial, or its finalists were trained with other photos set
+            aside.
+        DataError: Train has too few photos to set some aside.
+    """
+    config, state = prepared.config, prepared.state
+    asked = config.promotion
+    name = name_of(config.name)
+    dataset = _dataset(prepared, prepared.dataset)
+    _require_same_aside(state, name, dataset)
+    there = load_view(state, name).trials if name in existing_studies(state) else []
+    known = {_digest_in(row.recipe): row.recipe for row in there if row.recipe}
+    recipes = {
+        known.get(_digest_of(row)) or _recipe_name(row): row
+        for row in best_of(view, asked.finalists)
+    }
+    before = _remembered_recipes(state, name)
+    derived = config.model_copy(
+        update={
+            "name": name,
+            "purpose": f"The best of {config.name} on new seeds, for promotion.",
+            "seed": _seed(config.seed),
+            "sampler": SamplerConfig(name="random"),
+            "pruner": PrunerConfig(name="none"),
+            "recipes": {**before, **{each: row.varied for each, row in recipes.items()}},
+            "published": {},
+        }
+    )
+    over = {(row.recipe, row.replicate) for row in there if row.is_over}
+    begun = {(row.recipe, row.replicate) for row in there}
+    wanted = [(each, seed) for seed in range(asked.seeds) for each in recipes]
+    missing = [pair for pair in wanted if pair not in over]
+    left = begun - over - set(missing)
+    n_trials = len(there) + len(set(missing) - begun)
+    seconds = {_digest_of(row): row.seconds for row in reversed(view.ranked())}
+    took = [seconds.get(_digest_in(each or "")) for each, _ in (*missing, *left)]
+    known_s = [each for each in took if each is not None]
+    options = dataclasses.replace(
+        prepared.options,
+        trials=n_trials,
+        seeds=asked.seeds,
+        timeout=None,
+        recipes=list(recipes),
+        study_file=_as_file(derived),
+        remake=lambda: _dataset(prepared, _remade(prepared)),
+    )
+    derived = derived.model_copy(update={"trials": max(n_trials, 1), "keep_models": 1000})
+    return Plan(
+        prepared=Prepared(derived, dataset, state, options),
+        finalists=tuple(_finalist(config, each, row, there) for each, row in recipes.items()),
+        wanted=asked.seeds,
+        missing=len(missing),
+        left=len(left),
+        seconds=sum(known_s) if len(known_s) == len(took) else None,
+    )
+
+
+def train(planned: Plan, listener: Listener) -> Report:
+    """Train what is missing, or go on with it.
+
+    Raises:
+        StateError: As `run_study`.
+    """
+    prepared = planned.prepared
+    return run_study(prepared.config, prepared.dataset, prepared.state, listener, prepared.options)
+
+
+def trained(planned: Plan) -> tuple[Finalist, ...]:
+    """The finalists with their seeds, those that none of has ended well left out.
+
+    Raises:
+        StateError: There is none left.
+    """
+    view = load_view(planned.prepared.state, planned.study)
+    config = planned.prepared.config
+    found = [_finalist(config, f.name, f.trial, view.trials) for f in planned.finalists]
+    whole = tuple(dataclasses.replace(f, seeds=f.seeds[: planned.wanted]) for f in found if f.seeds)
+    if not whole:
+        ended = ", ".join(sorted({str(row.error or row.state) for row in view.trials}))
+        raise StateError(f"study {planned.study!r}: no finalist was trained to its end: {ended}")
+    return whole
+
+
+def _finalist(
+    config: StudyConfig, name: str, trial: TrialRow, rows: Sequence[TrialRow]
+) -> Finalist:
+    own = [row for row in rows if row.recipe == name and row.value is not None]
+    params = config.trial_params(trial.params)
+    family = registry.family_of(params)
+    cost = family.cost(params, config.weights)
+    return Finalist(
+        name=name,
+        trial=trial,
+        seeds=tuple(sorted(own, key=lambda row: row.replicate)),
+        operations=cost.multiply_adds + cost.forward_only + cost.once,
+        begins_alike=family.loads_weights and config.weights != "none",
+    )
+
+
+def _recipe_name(row: TrialRow) -> str:
+    """With a digest of the params: a study that was made anew has other trials of this number."""
+    return f"trial-{row.number:04d}-{_digest_of(row)}"
+
+
+def _digest_of(row: TrialRow) -> str:
+    return hashlib.sha256(params_key(row.params).encode()).hexdigest()[:_DIGITS]
+
+
+def _digest_in(recipe: str) -> str:
+    """By it params are known again where another trial of the same is now the best of them."""
+    return recipe.rpartition("-")[2]
+
+
+def _remembered_recipes(state: StateFolder, name: str) -> Mapping[str, Params]:
+    """Finalists of earlier promotions, which the study of finalists keeps."""
+    if name not in existing_studies(state):
+        return {}
+    found: Mapping[str, Params] = made_with(load_study(state, name)).get("recipes", {})
+    return found
+
+
+def _seed(seed: int) -> int:
+    """Another seed, so that the finalists' trials have new ones."""
+    digest = hashlib.sha256(f"finalists:{seed}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _dataset(prepared: Prepared, dataset: Dataset) -> Dataset:
+    """The photos with a part of train set aside, at every image size."""
+    config = prepared.config
+    sizes = {side: dataclasses.replace(dataset, image_size=side) for side in config.image_sizes()}
+    asked = config.promotion
+    return set_aside(sizes, asked.calibration_share, asked.calibration_photos)[config.image_size]
+
+
+def _require_same_aside(state: StateFolder, name: str, dataset: Dataset) -> None:
+    remembered = remembered_splits(state, name)
+    if remembered is not None and remembered[0] != dataset.digest:
+        raise StateError(
+            f"study {name!r} was trained with other photos set aside than [promotion] "
+            "calibration_share and calibration_photos ask for now; change them back, or use "
+            "another --state"
+        )
+
+
+def _remade(prepared: Prepared) -> Dataset:
+    assert prepared.options.remake is not None, "a prepared call can"
+    return prepared.options.remake()
+
+
+def _as_file(config: StudyConfig) -> str:
+    """What stands for a study file with the run of the finalists: nobody wrote one."""
+    facts = json.dumps(config.fingerprint(), indent=2, sort_keys=True, default=str)
+    lines = "\n".join(f"# {line}" for line in facts.splitlines())
+    return f"# {config.purpose} Made by catdog-search promote, of:\n{lines}\n"

@@ -1,0 +1,89 @@
+"""The study that is to be promoted, as its file and its own run say it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from catdog_search.data.sources import open_source
+from catdog_search.errors import CatdogError, StateError, StudyFileError
+from catdog_search.places import StateFolder
+from catdog_search.search.prepare import Prepared, Request, prepare
+from catdog_search.search.study.storage import is_as_made, load_study, made_with, require_same
+from catdog_search.search.study.views import StudyView, load_view
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
+from catdog_search.tracking.recorded import StudyReader
+from catdog_search.tracking.store import Store
+
+Say = Callable[[str], None]
+
+
+def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
+    """The configuration of a study that was run.
+
+    Of the file that is named; else of the file of its name, where that is still the study's; else
+    of the text that its run keeps.
+
+    Args:
+        state: State folder that keeps the study.
+        asked: Study's name, or the path of its file.
+        say: Callback for what a user should know, a line each.
+
+    Raises:
+        StudyFileError: The file is wrong, or its run keeps none.
+        StateError: There is no such study.
+    """
+    if Path(asked).suffix == ".toml":
+        return studies.load(asked)
+    study = load_study(state, asked)
+    if (path := studies.available().get(asked)) is not None:
+        config = studies.load(str(path))
+        if config.name == asked and is_as_made(study, config):
+            return config
+        say(f"{path} says otherwise than study {asked} was made with; its own run's copy is taken")
+    view = load_view(state, asked)
+    content = StudyReader(Store.of(state)).file(view.parent_run_id or "", asked)
+    if not content:
+        raise StudyFileError(
+            f"study {asked!r}: its run keeps no study file; name the file: --study FILE"
+        )
+    return studies.parse_file(content, f"the file that study {asked} was made with")
+
+
+def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, say: Say) -> Prepared:
+    """As `prepare`, with the photos that the study has, wherever they lie.
+
+    Args:
+        config: Study's configuration.
+        view: Study as it stands.
+        request: Request of the call; its study is this one.
+        say: Callback for what a user should know, a line each.
+
+    Raises:
+        StateError: The photos, or the settings, are not those of the study.
+        DataError: They can't be read; --data says where they are.
+    """
+    made = made_with(load_study(request.state, config.name))
+    data = request.data or _where(config, view, request.state)
+    asked = {"study": config, "data": data, "subset": made.get("subset")}
+    prepared = prepare(Request(**{**vars(request), **asked}), say)
+    require_same(
+        load_study(request.state, config.name), prepared.config, prepared.dataset, request.state
+    )
+    return prepared
+
+
+def _where(config: StudyConfig, view: StudyView, state: StateFolder) -> str | None:
+    """Where the study's photos were; None for drawn pictures."""
+    kind, location = StudyReader(Store.of(state)).photos(view.parent_run_id or "")
+    if kind == "synthetic" or location is None:
+        return None
+    try:
+        open_source(location)
+    except CatdogError as error:
+        raise StateError(
+            f"study {config.name!r}: its photos were in {location}, and can't be read there now: "
+            f"{error}; say where they are: --data PATH"
+        ) from None
+    return location
