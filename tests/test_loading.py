@@ -289,7 +289,7 @@ def test_model_of_another_face_is_refused(tmp_path: Path) -> None:
     photo = keras.Input((None, None, 3), dtype="uint8", name="photo")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(photo))
     keras.Model(photo, keras.layers.Dense(2)(x)).save(tmp_path / "model.keras")
-    with pytest.raises(ForeignModelError, match="not photos and probabilities"):
+    with pytest.raises(ForeignModelError, match="not photos and one number of each"):
         load_exported(tmp_path / "model.keras", SIDE)
 
 

@@ -13,6 +13,7 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import keras
 from catdog_search.families.base import Parts
 from catdog_search.families.registry import FAMILIES
 from catdog_search.machine.memory import free_bytes
+from catdog_search.models import neither
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _ENTRIES = frozenset((_CONFIG, _WEIGHTS, "metadata.json"))
@@ -68,6 +70,31 @@ class ForeignModelError(ValueError):
     """A file is no model of this house, or not as it was written."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What a file may name.
+
+    Attributes:
+        classes: Every class that a model of ours may be made of, by its module.
+        activations: Every activation's name.
+    """
+
+    classes: Mapping[str, frozenset[str]]
+    activations: frozenset[str]
+
+    @classmethod
+    def of(cls, around: Parts) -> _Known:
+        """The parts of every family's networks, and what is around them."""
+        parts = [around, *(family.parts for family in FAMILIES.values())]
+        ours = {
+            "keras.layers": frozenset[str]().union(*(part.layers for part in parts)),
+            "keras.initializers": frozenset[str]().union(*(part.initializers for part in parts)),
+            _OPERATIONS: frozenset[str]().union(*(part.operations for part in parts)),
+        }
+        activations = frozenset[str]().union(*(part.activations for part in parts))
+        return cls({**_KERAS, **ours}, activations)
+
+
 def load_exported(path: Path, image_size: int) -> keras.Model:
     """Load a model that `exported_model` made.
 
@@ -78,9 +105,26 @@ def load_exported(path: Path, image_size: int) -> keras.Model:
     Raises:
         ForeignModelError: It is anything else.
     """
+    return _load(path, image_size, _AROUND)
+
+
+def load_neither(path: Path, image_size: int) -> keras.Model:
+    """Load a score that `neither_model` made, as strictly as the model that it lies beside.
+
+    Args:
+        path: A .keras file.
+        image_size: The side that it resizes to, as is said beside the model.
+
+    Raises:
+        ForeignModelError: It is anything else.
+    """
+    return _load(path, image_size, neither.PARTS)
+
+
+def _load(path: Path, image_size: int, around: Parts) -> keras.Model:
     with tempfile.TemporaryDirectory() as folder:
         own = Path(folder, "model.keras")
-        _rewrite(path, own, image_size)
+        _rewrite(path, own, image_size, around)
         try:
             model = keras.saving.load_model(own, compile=False, safe_mode=True)
         # Errors of zipfile, h5py, Keras and its backend: a file that was checked and yet fits
@@ -117,13 +161,13 @@ def _map_sizes(model: keras.Model, image_size: int) -> Iterator[int]:
 
 
 def _check_face(model: keras.Model) -> None:
-    """It takes photos of any size, and says one probability of each."""
+    """It takes photos of any size, and says one number of each."""
     faces = [[tensor.shape for tensor in side] for side in (model.inputs, model.outputs)]
     if faces != [[(None, None, None, 3)], [(None, 1)]]:
-        raise ForeignModelError(f"takes and gives {faces}, not photos and probabilities")
+        raise ForeignModelError(f"takes and gives {faces}, not photos and one number of each")
 
 
-def _rewrite(path: Path, own: Path, image_size: int) -> None:
+def _rewrite(path: Path, own: Path, image_size: int, around: Parts) -> None:
     """Check a file, and write what was checked to another one.
 
     Raises:
@@ -137,7 +181,7 @@ def _rewrite(path: Path, own: Path, image_size: int) -> None:
             _check_entries(archive.infolist(), size)
             config = json.loads(archive.read(_CONFIG))
             weights = archive.read(_WEIGHTS)
-        _check_config(config, image_size, _count_numbers(weights))
+        _check_config(config, image_size, _Known.of(around), _count_numbers(weights))
     except ForeignModelError:
         raise
     except _DAMAGE as error:
@@ -193,7 +237,7 @@ def _numbers_in(item: Any) -> int:
     return int(item.size)
 
 
-def _check_config(config: Any, image_size: int, n_numbers: int) -> None:
+def _check_config(config: Any, image_size: int, known: _Known, n_numbers: int) -> None:
     """Check what a network is made of; what is said of its training is taken out.
 
     Raises:
@@ -205,11 +249,11 @@ def _check_config(config: Any, image_size: int, n_numbers: int) -> None:
     n_weights = 0
     for table in _tables(config):
         if "class_name" in table and table["class_name"] != _TENSOR:
-            _check_object(table, image_size)
+            _check_object(table, image_size, known)
             n_weights += _count_weights(table)
             table.pop("compile_config", None)
         for key, value in table.items():
-            _check_word(key, value)
+            _check_word(key, value, known)
     if n_weights > n_numbers:
         raise ForeignModelError(f"asks for {n_weights} weights, and holds {n_numbers} numbers")
 
@@ -225,22 +269,9 @@ def _tables(value: Any) -> Iterator[dict[str, Any]]:
             waiting += each
 
 
-def _parts() -> list[Parts]:
-    return [_AROUND, *(family.parts for family in FAMILIES.values())]
-
-
-def _stock() -> dict[str, frozenset[str]]:
-    """Every class that a model of ours may be made of, by its module."""
-    layers = frozenset().union(*(parts.layers for parts in _parts()))
-    initializers = frozenset().union(*(parts.initializers for parts in _parts()))
-    operations = frozenset().union(*(parts.operations for parts in _parts()))
-    ours = {"keras.layers": layers, "keras.initializers": initializers, _OPERATIONS: operations}
-    return {**_KERAS, **ours}
-
-
-def _check_object(table: dict[str, Any], image_size: int) -> None:
+def _check_object(table: dict[str, Any], image_size: int, known: _Known) -> None:
     name, module = str(table["class_name"]), str(table.get("module"))
-    if name not in _stock().get(module, ()):
+    if name not in known.classes.get(module, ()):
         raise ForeignModelError(f"names {module}.{name}, which is in no model of ours")
     if table.get("registered_name") not in (None, name):
         raise ForeignModelError(f"names {table['registered_name']!r} for {name}")
@@ -260,9 +291,8 @@ def _check_size(where: str, value: Any) -> None:
             raise ForeignModelError(f"{where} is {number}, at most {_MOST}")
 
 
-def _check_word(key: str, value: Any) -> None:
-    known = (name for parts in _parts() for name in parts.activations)
-    is_unknown = key == "activation" and value not in known
+def _check_word(key: str, value: Any, known: _Known) -> None:
+    is_unknown = key == "activation" and value not in known.activations
     is_looked_up = key.endswith(_LOOKED_UP) and isinstance(value, str)
     is_other = key.startswith("lora") or (key == "data_format" and value != "channels_last")
     if value is not None and (is_unknown or is_looked_up or is_other):
@@ -279,7 +309,7 @@ def _count_weights(table: Mapping[str, Any]) -> int:
         case "Dense":
             return channels * int(config["units"])
         case "BatchNormalization":
-            return 4 * channels
+            return channels * (2 + bool(config["scale"]) + bool(config["center"]))
         case "Conv2D":
             each = math.prod(map(int, config["kernel_size"])) * channels // int(config["groups"])
             return each * int(config["filters"])
