@@ -19,6 +19,7 @@ from catdog_search.evaluation.negatives import negatives
 from catdog_search.evaluation.neither import found_of, threshold_at
 from catdog_search.families.cnn import CnnParams
 from catdog_search.families.resnet50 import ResNet50Params
+from catdog_search.models import neither
 from catdog_search.models.cnn import build_cnn
 from catdog_search.models.export import exported_model
 from catdog_search.models.loading import (
@@ -189,6 +190,26 @@ def test_model_and_score_are_not_taken_for_each_other(fitted: Fitted) -> None:
         load_exported(fitted.path / "neither.keras", SIDE)
     with pytest.raises(ForeignModelError, match="in no model of ours"):
         load_neither(fitted.path / "model.keras", SIDE)
+
+
+def test_model_is_as_it_was_after_its_score_was_made(fitted: Fitted, train: np.ndarray) -> None:
+    loaded = load_exported(fitted.path / "model.keras", SIDE)
+    assert np.allclose(scores(loaded, train), scores(fitted.model, train), rtol=1e-5)
+
+
+def test_score_is_made_from_some_photos_of_many(
+    fitted: Fitted, train: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+
+    def look(statistics: keras.Model, photos: np.ndarray) -> list[np.ndarray]:
+        seen.append(photos)
+        return statistics_of(statistics, photos)
+
+    monkeypatch.setattr(neither, "_MOST_PHOTOS", 30)
+    monkeypatch.setattr(neither, "statistics_of", look)
+    neither_model(fitted.model, train)
+    assert np.array_equal(seen[0], train[::4])  # 120 of them
 
 
 def test_score_of_another_side_is_refused(fitted: Fitted) -> None:
