@@ -13,9 +13,12 @@ from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import FolderSource
 from catdog_search.errors import StateError, StudyFileError
+from catdog_search.families.weights import origin_of
 from catdog_search.places import StateFolder
 from catdog_search.promotion.recorded import config_of, prepare_as_it_was
 from catdog_search.search.prepare import Prepared, Request
+from catdog_search.search.study import schema
+from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import load_view
 from catdog_search.tracking.store import Store
 
@@ -233,3 +236,44 @@ def test_command_tells_what_is_missing_in_a_line(
     said = call("promote", "--study", "tiny", "--state", str(made.root), code=1).output
     assert said.startswith("error: study 'tiny': its run keeps no study file; ")
     assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "kept", "expected"),
+    [
+        ("resnet50", None, None, None),
+        ("resnet50", None, "/photos/w.weights.h5", "/photos/w.weights.h5"),
+        ("resnet50", "none", "/photos/w.weights.h5", "none"),
+        ("cnn", None, None, None),
+    ],
+)
+def test_weights_are_those_that_the_study_loaded_last(
+    family: str,
+    given: str | None,
+    kept: str | None,
+    expected: str | None,
+    made: StateFolder,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if kept:
+        load_study(made, "tiny").set_user_attr(schema.WEIGHTS, kept)
+    asked: list[Request] = []
+
+    def stop(request: Request, say: object) -> Prepared:
+        asked.append(request)
+        raise StateError("stopped here")
+
+    monkeypatch.setattr("catdog_search.promotion.recorded.prepare", stop)
+    config = config_of(made, "tiny", lambda line: None).model_copy(update={"family": family})
+    request = Request("tiny", made, weights=given)
+    with pytest.raises(StateError, match="stopped here"):
+        prepare_as_it_was(config, load_view(made, "tiny"), request, lambda line: None)
+    assert asked[0].weights == expected
+
+
+def test_weights_of_a_file_are_remembered_with_their_whole_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert origin_of("w.weights.h5") == str(tmp_path / "w.weights.h5")
+    assert (origin_of("imagenet"), origin_of("none")) == ("imagenet", "none")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @click.option(
     "--weights",
     metavar="imagenet|none|FILE",
-    help="As in run, where the study was given other weights than its file says.",
+    help="Of ResNet50's backbone [default: those that the study loaded last].",
 )
 @click.option(
     "--finalists",

@@ -52,6 +52,13 @@ def weights_id(weights: str) -> str:
         raise DataError(f"weights {weights}: can't be read: {error.strerror}") from None
 
 
+def origin_of(weights: str) -> str:
+    """Where `weights` of a study come from, from any folder: of a file its whole path."""
+    if weights in ("imagenet", "none"):
+        return weights
+    return str(Path(weights).expanduser().absolute())
+
+
 def require_weights(weights: str) -> None:
     """Say first what would fail only after minutes of packing; asks the network for `imagenet`.
 

@@ -9,7 +9,13 @@ from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyFileError
 from catdog_search.places import StateFolder
 from catdog_search.search.prepare import Prepared, Request, prepare
-from catdog_search.search.study.storage import is_as_made, load_study, made_with, require_same
+from catdog_search.search.study.storage import (
+    is_as_made,
+    load_study,
+    made_with,
+    remembered_weights,
+    require_same,
+)
 from catdog_search.search.study.views import StudyView, load_view
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
@@ -66,7 +72,13 @@ def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, sa
     """
     made = made_with(load_study(request.state, config.name))
     data = request.data or _where(config, view, request.state)
-    asked = {"study": config, "data": data, "subset": made.get("subset")}
+    weights = request.weights or remembered_weights(request.state, config.name)
+    asked = {
+        "study": config,
+        "data": data,
+        "subset": made.get("subset"),
+        "weights": weights if config.loads_weights else request.weights,
+    }
     prepared = prepare(Request(**{**vars(request), **asked}), say)
     require_same(
         load_study(request.state, config.name), prepared.config, prepared.dataset, request.state

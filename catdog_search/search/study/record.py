@@ -16,6 +16,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SYNTHETIC_NOTICE
 from catdog_search.families import registry
 from catdog_search.families.base import TrialParams
+from catdog_search.families.weights import origin_of
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
 from catdog_search.search.events import Ready
@@ -72,6 +73,8 @@ class StudyRecord:
         by_split = dataset.manifest.counts()
         counts = {split: by_split[split] for split in ("train", "val")}
         study.set_user_attr(schema.CLASS_COUNTS, counts)
+        if config.loads_weights:
+            study.set_user_attr(schema.WEIGHTS, origin_of(config.weights))
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(schema.PUBLISHED, published)
 

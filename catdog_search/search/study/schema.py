@@ -26,6 +26,7 @@ METRIC = "metric"
 N_VAL = "n_val"
 CLASS_COUNTS = "class_counts"  # photos of train and val by split and class name
 PUBLISHED = "published"  # scores that others reached, by recipe
+WEIGHTS = "weights_from"  # origin of the weights that the last call loaded
 DEVICE = "device"  # name of the device that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text

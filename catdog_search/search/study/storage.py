@@ -21,7 +21,7 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.families.weights import weights_id
 from catdog_search.places import StateFolder, make_database
 from catdog_search.retry import Retry
-from catdog_search.search.study.schema import FINGERPRINT, SPLITS, UID
+from catdog_search.search.study.schema import FINGERPRINT, SPLITS, UID, WEIGHTS
 from catdog_search.space import did_you_mean
 from catdog_search.study.config import LABELS, StudyConfig
 from catdog_search.tracking.store import sqlite_uri
@@ -199,6 +199,12 @@ def remembered_splits(state: StateFolder, name: str) -> tuple[str, dict[str, lis
     """A study's dataset digest, and what `Manifest.moved` said of it; None for a new study."""
     made, attrs = _remembered(state, name)
     return None if made is None else (made["dataset_digest"], attrs.get(SPLITS, {}))
+
+
+def remembered_weights(state: StateFolder, name: str) -> str | None:
+    """Origin of the weights that a study loaded last, as `--weights` takes it; None for none."""
+    found: str | None = _remembered(state, name)[1].get(WEIGHTS)
+    return found
 
 
 def _remembered(state: StateFolder, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
