@@ -17,6 +17,7 @@ from catdog_search.evaluation.calibration import (
     calibrate,
     covered,
     equal_mass_error,
+    error_by_chance,
     find_band,
     fit_temperature,
     least_answered,
@@ -354,3 +355,17 @@ def test_band_keeps_its_promise_nineteen_times_in_twenty(shape: str, threshold: 
             broken += beyond[min(int(least * 20_000), 19_999)] > RATE
     # Three standard deviations of what chance adds.
     assert broken / sets <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / sets)
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(298, 0.03, 0.08), (3000, 0.008, 0.02)])
+def test_error_by_chance_is_what_perfect_calibration_shows(n: int, low: float, high: float) -> None:
+    rng = np.random.default_rng(4)
+    p = 1 / (1 + np.exp(-rng.normal(0, 2.5, n)))
+    chance = error_by_chance(p)
+    assert low < chance < high
+    assert chance == error_by_chance(p)
+    # Labels of such a model show as much, those of one that is too sure show more.
+    seen = [equal_mass_error(rng.random(n) < p, p) for _ in range(200)]
+    assert np.mean(seen) == pytest.approx(chance, rel=0.1)
+    sure = 1 / (1 + np.exp(-3 * np.log(p / (1 - p))))
+    assert equal_mass_error(rng.random(n) < p, sure) > chance + 0.05

@@ -48,7 +48,7 @@ def test_gates_tell_passed_failed_and_not_looked_at_without_colours() -> None:
     assert [label.get_text() for label in words.get_yticklabels()] == [
         "✓ passed: 0.93, above 0.9",
         "✗ FAILED: 210 MB, at most 200 MB",
-        "– open: above -0.01",
+        "– above -0.01",
         "✓ passed: no drawn pictures",
     ]
     (better, circle), (worse, cross) = marks(axes)

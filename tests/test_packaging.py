@@ -144,3 +144,11 @@ def test_lowest_versions_are_the_lower_bounds() -> None:
 def test_requirement_without_a_lower_bound_is_refused(requirement: str) -> None:
     with pytest.raises(ValueError, match=f"'{requirement}' has no lower bound"):
         list(lowest([requirement]))
+
+
+def test_repository_holds_no_large_file() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert [str(path) for path in paths if path.is_file() and path.stat().st_size > 10**6] == []

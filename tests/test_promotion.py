@@ -517,6 +517,9 @@ def test_second_look_by_the_same_model_is_forced_and_marked(
     forced = json.loads(call(*where, "--split", "test", "--force", "--json").stdout)
     assert (forced["look"]["again"], forced["kept"]) == (True, False)
     assert [look.again for look in looks(state)] == [False, True]
+    # However often somebody looks later, the number says so.
+    found = json.loads(call("models", "catdog", "--json", "--state", str(state.root)).stdout)
+    assert found["test"]["looks"] == 2
 
 
 def test_cost_moves_the_threshold_and_evaluation_follows(

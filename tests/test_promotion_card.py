@@ -118,6 +118,7 @@ def facts(**changes: Any) -> dict[str, Any]:
                 "calibration": {"cat": 149, "dog": 151},
             },
         },
+        "at": "2026-01-02T03:04:05Z",
         "environment": {"python": "3.11", "keras": "3.0"},
     }
     return {**found, **changes}
@@ -137,7 +138,7 @@ def test_card_has_every_section_and_its_numbers() -> None:
     assert "| test | 300 | 0.9200 | 0.8850 to 0.9450 | 1 |" in found["Numbers"]
     assert "| val, which chose | 290 | 0.9300 | 0.9000 to 0.9500 | many |" in found["Numbers"]
     assert "looked at once, for this number." in found["Numbers"]
-    assert "| latency | off | one photo takes 3.0 ms |" in found["Gates"]
+    assert "| latency | not asked | one photo takes 3.0 ms |" in found["Gates"]
     chosen = found["How it was chosen"]
     assert "**mean of probabilities**, trials 0, 2 of tiny.finalists." in chosen
     assert "| trial-0003-0123 | 0.9000, 0.9200 | 0.9100 | 2 | chosen |" in chosen

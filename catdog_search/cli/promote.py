@@ -176,6 +176,9 @@ _MARKS = {"passed": "passed", "failed": "FAILED", "open": "not looked at", "off"
 
 
 def _say_promotion(done: Promotion, model: str, *, dry_run: bool) -> None:
+    if done.interrupted:
+        say("stopped; promote again to go on")
+        return
     for line in _found(done):
         say(line)
     say_table([("gate", "", "found and asked"), *map(_gate_cells, done.gates)])
@@ -200,9 +203,7 @@ def _gate_cells(gate: Gate) -> tuple[str, ...]:
 
 
 def _why_not(done: Promotion, *, dry_run: bool) -> Iterator[str]:
-    if done.interrupted:
-        yield "stopped; promote again to go on"
-    elif dry_run:
+    if dry_run:
         yield "dry run: nothing was looked at, registered or moved"
     else:
         names = ", ".join(gate.name for gate in done.failed)
@@ -220,7 +221,8 @@ def _found(done: Promotion) -> Iterator[str]:
         first = "" if each["first_value"] is None else f", its trial had {each['first_value']:.4f}"
         yield f"finalist {each['name']}: mean {each['mean']:.4f} on val ({said}){first}{mark}"
     if chosen["noise"] is not None:
-        yield f"one seed's noise: {chosen['noise']:.4f}; ties: {', '.join(chosen['ties'])}"
+        ties = f"; ties: {', '.join(chosen['ties'])}" if len(chosen["ties"]) > 1 else ""
+        yield f"one seed's noise: {chosen['noise']:.4f}{ties}"
     yield f"what goes on: {chosen['form']}"
     fitted = facts["calibration"]
     where = f"{fitted['n']} photos of {facts['fitted_on']}"

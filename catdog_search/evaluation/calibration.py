@@ -32,6 +32,8 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 TEMPERATURES = (0.05, 20.0)
 # Temperatures that are looked at before the best is refined; 1 is the middle one.
 _COARSE = 121
+# Sets of labels that are drawn: the mean is then good to a hundredth of itself.
+_CHANCE_DRAWS = 500
 # Confidences that differ by no more are the same but for rounding.
 _ROUNDING = 1e-12
 
@@ -183,6 +185,24 @@ def equal_mass_error(
         bins: Number of bins; see `Predictions.equal_mass_bins` for ties and for fewer photos.
     """
     return Predictions(labels, probabilities).equal_mass_bins(bins).error
+
+
+def error_by_chance(
+    probabilities: npt.NDArray[Any], bins: int = MASS_BINS, draws: int = _CHANCE_DRAWS
+) -> float:
+    """The equal-mass error that perfect calibration would show on so many photos, on average.
+
+    Labels are drawn from the probabilities themselves: Bröcker & Smith 2007, Weather Forecast. 22.
+
+    Args:
+        probabilities: (n,) of class 1, of at least one photo.
+        bins: Number of bins.
+        draws: Number of sets of labels.
+    """
+    p = np.asarray(probabilities, np.float64)
+    rng = np.random.default_rng(0)
+    drawn = (equal_mass_error(rng.random(len(p)) < p, p, bins) for _ in range(draws))
+    return float(np.mean(list(drawn)))
 
 
 def brier(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:

@@ -25,7 +25,7 @@ _TOLD = 60
 _PASSED: Mapping[bool | None, tuple[str, str, str]] = {
     True: ("o", "✓ passed", VAL),
     False: ("X", "✗ FAILED", MARK),
-    None: ("", "– open", TRAIN),
+    None: ("", "–", TRAIN),
 }
 _CURVES = ((VAL, "-"), (MARK, "--"))
 _SHADE = 0.12
@@ -93,7 +93,10 @@ def gates(rows: Sequence[GateRow], title: str) -> Figure:
     axes.set_xticks([-0.5, 0, 0.5], ["worse", "limit", "better"])
     axes.set_xlabel("distance from the limit, not to scale")
     words = axes.twinx()
-    told = [f"{_PASSED[row.passed][1]}: {in_figure(row.told, _TOLD)}" for row in rows]
+    told = [
+        f"{_PASSED[row.passed][1]}{'' if row.passed is None else ':'} {in_figure(row.told, _TOLD)}"
+        for row in rows
+    ]
     words.set_yticks(range(len(rows)), told)
     words.set_ylim(axes.get_ylim())
     words.tick_params(axis="y", length=0)

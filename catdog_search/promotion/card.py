@@ -14,6 +14,9 @@ LONGEST = 5000
 _MORE = f"\n\nThe rest of the card: {CARD_FILE} of the version's source run.\n"
 
 
+_VERDICTS = {"off": "not asked", "open": "not looked at"}
+
+
 def write(facts: Mapping[str, Any]) -> str:
     """Write the card of a promotion.
 
@@ -92,7 +95,7 @@ def _numbers(facts: Mapping[str, Any]) -> Iterator[str]:
     others = ", ".join(f"{name} {value:.4f}" for name, value in test["scores"].items())
     yield f"On test too: {others}."
     yield ""
-    yield f"Looks: {_text(facts['looks']['text'])}."
+    yield f"Looks, as of {facts['at']}: {_text(facts['looks']['text'])}."
 
 
 def _interval(found: Sequence[float]) -> str:
@@ -101,7 +104,10 @@ def _interval(found: Sequence[float]) -> str:
 
 def _gates(facts: Mapping[str, Any]) -> Iterator[str]:
     rows: list[tuple[object, ...]] = [("gate", "", "found and asked")]
-    rows += [(gate["name"], gate["verdict"], gate["text"]) for gate in facts["gates"]]
+    rows += [
+        (gate["name"], _VERDICTS.get(gate["verdict"], gate["verdict"]), gate["text"])
+        for gate in facts["gates"]
+    ]
     yield from _table(rows)
 
 
@@ -164,10 +170,13 @@ def _sureness(facts: Mapping[str, Any]) -> Iterator[str]:
 def _band(facts: Mapping[str, Any]) -> str:
     band, rate, found = facts["band"], facts["error_rate"], facts["covered"]
     if band is None:
+        least, n = facts["least_answered"], facts["calibration"]["n"]
+        why = f"of the surest {least}, none may be wrong"
+        if n < least:
+            why = f"that takes {least} photos without an error, and there are {n}"
         return (
             f'No band of "not sure" keeps the error of what is answered at most {rate:.2%} with '
-            f"95 % on these photos (of the surest {facts['least_answered']}, none may be wrong), "
-            "so every photo is answered."
+            f"95 % on these photos ({why}), so every photo is answered."
         )
     said = (
         f'Between {band["low"]:.4f} and {band["high"]:.4f} it is "not sure": it answers '

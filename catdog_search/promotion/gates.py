@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.errors import StateError
-from catdog_search.evaluation.calibration import equal_mass_error
+from catdog_search.evaluation.calibration import equal_mass_error, error_by_chance
 from catdog_search.evaluation.floors import Floor
 from catdog_search.intervals import mcnemar, needed_for, paired_difference, wilson
 from catdog_search.study.config import PromotionConfig
@@ -156,10 +156,20 @@ def on_test(
     each = ", ".join(f"{printable(name)} {value:.4f}" for name, value in recalls.items())
     text = f"{each}; each at least {limit:.4f}, {config.min_recall_share:g} of the accuracy"
     yield _judged("recall", recalls[worst], limit, text, "at least")
-    error = equal_mass_error(labels, probabilities)
+    yield _calibration(config, labels, probabilities)
+
+
+def _calibration(
+    config: PromotionConfig, labels: npt.NDArray[np.int_], probabilities: npt.NDArray[np.float64]
+) -> Gate:
+    """What chance alone shows on so few photos is no fault of the model's."""
+    error, chance = equal_mass_error(labels, probabilities), error_by_chance(probabilities)
     most = config.max_calibration_error
-    text = f"calibration error {error:.4f}, at most {most:g}"
-    yield _judged("calibration", error, most, text)
+    text = (
+        f"calibration error {error:.4f}, {chance:.4f} of which so many photos show by chance; the "
+        f"rest at most {most:g}"
+    )
+    return _judged("calibration", max(error - chance, 0.0), most, text)
 
 
 @dataclass(frozen=True)

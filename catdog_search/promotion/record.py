@@ -18,7 +18,7 @@ import numpy as np
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import CALIBRATION, short_hash
-from catdog_search.evaluation.calibration import covered, least_answered
+from catdog_search.evaluation.calibration import covered, equal_mass_error, least_answered
 from catdog_search.evaluation.neither import found_of
 from catdog_search.intervals import wilson
 from catdog_search.machine.backends import choose_backend
@@ -163,6 +163,7 @@ class Scene:
             "looks": looks
             and {
                 "text": _looks_in_words(looks),
+                "n": len(looks.known),
                 "known": [dataclasses.asdict(look) for look in looks.known],
                 "unknown": len(looks.unknown),
             },
@@ -231,7 +232,11 @@ class Scene:
             "right": right,
             "accuracy": right / len(labels),
             "interval": list(wilson(right, len(labels))),
-            "scores": scores(labels, p, prefix="", threshold=candidate.threshold),
+            # The gate's calibration error, not that of equal widths, which trials are scored by.
+            "scores": {
+                **scores(labels, p, prefix="", threshold=candidate.threshold),
+                "calibration_error": equal_mass_error(labels, p),
+            },
             "confusion": matrix.tolist(),
             "hardest": [
                 {

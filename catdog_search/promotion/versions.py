@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
 from catdog_search.search.study import schema
 from catdog_search.search.study.storage import existing_studies, load_study
 from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.ledger import Ledger
 from catdog_search.tracking.moves import Move, Outcome
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Said, Version
@@ -27,7 +28,8 @@ class OnTest:
         accuracy: Accuracy, 0 to 1.
         interval: Bounds of its 95 % interval.
         n: Number of photos.
-        looks: Number of looks that these photos had had by then, its own among them.
+        looks: Number of looks that these photos have had so far, its own among them; by then, where
+            nobody knows any more which they are.
     """
 
     accuracy: float
@@ -189,6 +191,8 @@ class _Look:
         self.registry = registry
         self._state = state
         self._studies = existing_studies(state)
+        self._store = Store.of(state)
+        self._ledger = Ledger(state, self._store)
 
     def rows(self, model: Model, only: int | None = None) -> ModelRows:
         record = model.record
@@ -214,7 +218,7 @@ class _Look:
             trial=tags.get(words.TRIAL),
             metric=tags.get(words.METRIC) or self._metric(study),
             value=_number(tags.get(words.OBJECTIVE)),
-            test=OnTest.read(tags),
+            test=self._on_test(version),
             registered_at=version.registered_at,
             move=model.record.moved(version.number),
             run_id=version.run_id,
@@ -224,6 +228,16 @@ class _Look:
             said=said,
             gone=tuple(self._gone(version, study, said)),
         )
+
+    def _on_test(self, version: Version) -> OnTest | None:
+        said = OnTest.read(version.tags)
+        if said is None or version.run_id is None or not self.registry.has_run(version.run_id):
+            return said
+        run = PromotionRun.of(self._store, version.run_id)
+        answers = run.answers("test") if run else None
+        if answers is None:
+            return said
+        return replace(said, looks=len(self._ledger.looks(answers.hashes.tolist()).known))
 
     def _metric(self, study: str | None) -> str | None:
         """As the study says, where a version from before doesn't."""

@@ -236,7 +236,10 @@ class PromotionConfig(Table):
         0.7, ge=0, le=1, description="gate: each class's recall on test, in shares of the accuracy"
     )
     max_calibration_error: float = Field(
-        0.05, gt=0, le=1, description="gate: on test, over 15 bins of equally many photos"
+        0.05,
+        gt=0,
+        le=1,
+        description="gate: on test, over 15 bins of equally many photos, beyond what chance shows",
     )
     max_latency_ms: float | None = Field(
         None,
