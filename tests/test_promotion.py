@@ -678,3 +678,19 @@ def test_drawn_pictures_do_not_follow_photos_unless_asked(
     assert gate["verdict"] == "failed"
     assert "drawn pictures, the champion on photos; [promotion] drawn_over_photos" in gate["text"]
     assert champion(state) == 1
+
+
+def test_champion_whose_run_was_deleted_is_compared_all_the_same(
+    ready: tuple[Path, StateFolder], quick_round_trip: None, no_figures: None
+) -> None:
+    _, state = ready
+    study = write_study(state.root.parent, promotion="margin = 0.3")
+    register_best(state, study="light")
+    client = Store.of(state).client()
+    (version,) = Registry(Store.of(state)).model("catdog").versions
+    client.delete_run(version.run_id)
+    said = promote(study, state)
+    assert "against version 1 on 245 photos" in verdict(said, "champion")["text"]
+    assert champion(state) == 2
+    told = call("models", "--state", str(state.root)).output
+    assert f"catdog version 1: its run {version.run_id} was deleted" in told

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
-from catdog_search.data.manifest import CALIBRATION
+from catdog_search.data.manifest import CALIBRATION, short_hash
 from catdog_search.promotion.gates import FEWEST_COMMON, Rival
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.ledger import Ledger
@@ -93,9 +93,7 @@ class Rivals:
             )
         photos = self.at_size(loaded.image_size)
         x, _ = photos.split("test")
-        order = [
-            photos.manifest.photos[row].sha256[: len(hashes[0])] for row in photos.rows("test")
-        ]
+        order = [short_hash(photos.manifest.photos[row].sha256) for row in photos.rows("test")]
         said = np.ravel(loaded.model.predict(x, batch_size=loaded.batch_size, verbose=0))
         by_hash = dict(zip(order, said.astype(float).tolist(), strict=True))
         probabilities = np.array([by_hash[each] for each in hashes])
@@ -126,7 +124,9 @@ class Rivals:
 
     def _trained_on(self, version: Version) -> frozenset[str]:
         """Photos that it was trained on, chosen or calibrated by; none where nobody knows."""
-        found = LoggedModels(self.store).known_photos(version.run_id) if version.run_id else None
+        found, run_id = None, version.run_id
+        if run_id and Registry(self.store).has_run(run_id):
+            found = LoggedModels(self.store).known_photos(run_id)
         if found is None:
             self.say(f"which photos champion version {version.number} was trained on isn't known")
             return frozenset()

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search.outcomes import RunStatus
+from catdog_search.outside import is_absent
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.tracking import vocabulary as words
@@ -135,9 +136,20 @@ class PromotionRun:
 
     @classmethod
     def of(cls, store: Store, run_id: str) -> PromotionRun | None:
-        """The promotion that made a registered version; None where a trial's run did."""
+        """The promotion that made a version; None where a trial's run did, or it is gone.
+
+        Raises:
+            StateError: The store doesn't open.
+        """
+        import mlflow
+
         client = store.client()
-        run = client.get_run(run_id)
+        try:
+            run = client.get_run(run_id)
+        except mlflow.exceptions.MlflowException as error:
+            if not is_absent(error):
+                raise
+            return None
         if run.data.tags.get(words.ROLE) != words.ROLE_PROMOTION:
             return None
         return cls(client, str(run.info.experiment_id), run_id)
