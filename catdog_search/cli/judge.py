@@ -16,6 +16,7 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
+    use_backend,
     writer,
 )
 from catdog_search.errors import StateError
@@ -238,20 +239,16 @@ def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     looked at as such. Each look at them is recorded before it happens, in the registry and here,
     and the numbers say how many looks the photos have had.
     """
-    import os
-
     from catdog_search.data.sources import open_source
     from catdog_search.data.telling import counting
     from catdog_search.evaluation.evaluate import evaluate as score
-    from catdog_search.machine.backends import choose_backend
     from catdog_search.places import StateFolder
 
     if data is None and split is None:
         raise click.UsageError("--data PATH or --split NAME: say which photos.")
     if data is None and (choice.labels or choice.classes):
         raise click.UsageError("--labels and --classes say how --data is read; give it too.")
-    os.environ["KERAS_BACKEND"] = choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
+    use_backend()
     write = writer(as_json)
 
     source = None if data is None else open_source(data, choice)

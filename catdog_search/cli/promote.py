@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
+    use_backend,
     writer,
 )
 from catdog_search.cli.run import INTERRUPTED, display_of
@@ -81,14 +81,12 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     looked at once, and what passes the gates of [promotion] is registered and made the champion.
     """
     from catdog_search.errors import RequestError
-    from catdog_search.machine.backends import choose_backend
     from catdog_search.places import StateFolder
     from catdog_search.promotion.promote import Hooks
     from catdog_search.promotion.promote import promote as find_champion
     from catdog_search.search.prepare import Request
 
-    os.environ["KERAS_BACKEND"] = choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
+    use_backend()
     # It warns of every function that it traces anew; a promotion has many small ones.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     write = writer(as_json)

@@ -18,11 +18,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, logsumexp
 
 from catdog_search.errors import RequestError
-from catdog_search.figures.predictions import MASS_BINS, Predictions, RiskCurve
+from catdog_search.figures.predictions import MASS_BINS, THRESHOLD, Predictions, RiskCurve
 from catdog_search.intervals import clopper_pearson_upper, wilson
 from catdog_search.space import did_you_mean
 from catdog_search.text import name_key, printable
-from catdog_search.training.metrics import THRESHOLD
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 

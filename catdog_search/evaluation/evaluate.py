@@ -313,8 +313,7 @@ def _scored(
     seen_as = Predictions(labels, probabilities, loaded.threshold)
     photos = Photos(shown.decoded.pixels, [photo.key for photo in shown.photos])
     names, where = loaded.class_names, f"{len(labels)} photos"
-    matrix = np.zeros((len(names), len(names)), int)
-    np.add.at(matrix, (labels, seen_as.predicted), 1)
+    matrix = seen_as.confusion(len(names))
     y = labels.astype(np.float32)
     return Evaluation(
         uri=loaded.uri,

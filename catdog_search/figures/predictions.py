@@ -18,6 +18,8 @@ TRIAL_FIGURES = (
     "most_wrong.png",
 )
 
+# Probability above which class 1 is predicted, where nothing else is said.
+THRESHOLD = 0.5
 # Bins of equally many photos.
 MASS_BINS = 15
 
@@ -34,12 +36,23 @@ class Predictions:
 
     labels: npt.NDArray[Any]
     probabilities: npt.NDArray[Any]
-    threshold: float = 0.5
+    threshold: float = THRESHOLD
 
     @property
     def predicted(self) -> npt.NDArray[Any]:
         """The class that each photo is taken for."""
         return (self.probabilities > self.threshold).astype(int)
+
+    @property
+    def is_right(self) -> npt.NDArray[np.bool_]:
+        """Whether each photo is taken for what it is."""
+        return np.asarray(self.predicted == self.labels)
+
+    def confusion(self, n_classes: int) -> npt.NDArray[np.int_]:
+        """Photos by true and by predicted class: (n_classes, n_classes)."""
+        counts = np.zeros((n_classes, n_classes), int)
+        np.add.at(counts, (np.asarray(self.labels, int), self.predicted), 1)
+        return counts
 
     @property
     def brier(self) -> float:

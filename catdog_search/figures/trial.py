@@ -87,8 +87,7 @@ def confusion_matrix(
     predictions: Predictions, class_names: Sequence[str], title: str, split: str = "val"
 ) -> Figure:
     """How many photos of each class were taken for which."""
-    counts = np.zeros((len(class_names), len(class_names)), int)
-    np.add.at(counts, (predictions.labels.astype(int), predictions.predicted), 1)
+    counts = predictions.confusion(len(class_names))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.4, 4), layout="constrained")
     axes = figure.subplots()

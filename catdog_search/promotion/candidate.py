@@ -32,12 +32,15 @@ from catdog_search.search.study.views import TrialRow
 from catdog_search.study.config import PromotionConfig
 from catdog_search.tracking.looked_at import LoggedModels
 from catdog_search.tracking.promotions import Answers
-from catdog_search.tracking.recorded import TrialReader
+from catdog_search.tracking.recorded import RunReader
 from catdog_search.tracking.store import Store
 from catdog_search.training.metrics import scores
 
 if TYPE_CHECKING:
     from catdog_search.models.export import ExportedModel
+
+
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def of_finalist(
 
 def _mean_on_val(store: Store, rows: Sequence[TrialRow]) -> Mapping[str, float]:
     """Scores of the mean of several trials' probabilities on val."""
-    reader = TrialReader(store)
+    reader = RunReader(store)
     seen = []
     for row in rows:
         predictions = reader.recorded(row.run_id or "").predictions
@@ -266,6 +269,3 @@ def answers_of(
         uncalibrated=mean_probabilities(logits, 1.0),
         unlike=np.ravel(neither.predict(x, batch_size=_BATCH, verbose=0)),
     )
-
-
-_BATCH = 64

@@ -27,7 +27,7 @@ from catdog_search.search.study.storage import (
     made_with,
     remembered_splits,
 )
-from catdog_search.search.study.views import StudyView, TrialRow, load_view
+from catdog_search.search.study.views import StudyView, TrialRow, load_view, view_of
 from catdog_search.space import Params, params_key
 from catdog_search.study.config import PrunerConfig, SamplerConfig, StudyConfig
 
@@ -146,13 +146,12 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
     name = name_of(config.name)
     dataset = _dataset(prepared, prepared.dataset)
     _require_same_aside(state, name, dataset)
-    there = load_view(state, name).trials if name in existing_studies(state) else []
+    there, before = _so_far(state, name)
     known = {_digest_in(row.recipe): row.recipe for row in there if row.recipe}
     recipes = {
         known.get(_digest_of(row)) or _recipe_name(row): row
         for row in best_of(view, asked.finalists)
     }
-    before = _remembered_recipes(state, name)
     derived = config.model_copy(
         update={
             "name": name,
@@ -249,12 +248,12 @@ def _digest_in(recipe: str) -> str:
     return recipe.rpartition("-")[2]
 
 
-def _remembered_recipes(state: StateFolder, name: str) -> Mapping[str, Params]:
-    """Finalists of earlier promotions, which the study of finalists keeps."""
+def _so_far(state: StateFolder, name: str) -> tuple[list[TrialRow], Mapping[str, Params]]:
+    """Trials of the study of finalists, and the recipes that it was made with, which it keeps."""
     if name not in existing_studies(state):
-        return {}
-    found: Mapping[str, Params] = made_with(load_study(state, name)).get("recipes", {})
-    return found
+        return [], {}
+    study = load_study(state, name)
+    return view_of(study).trials, made_with(study).get("recipes", {})
 
 
 def _seed(seed: int) -> int:

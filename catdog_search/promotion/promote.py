@@ -28,9 +28,8 @@ from catdog_search.promotion.gates import Gate
 from catdog_search.promotion.recorded import config_of, prepare_as_it_was
 from catdog_search.promotion.rivals import Rivals, kind_of
 from catdog_search.search.coordinator import Report
-from catdog_search.search.events import Best
 from catdog_search.search.prepare import Request
-from catdog_search.search.study.views import load_view
+from catdog_search.search.study.views import TrialRow, load_view
 from catdog_search.study.config import StudyConfig
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.ledger import Ledger, Looks
@@ -74,7 +73,7 @@ class Promotion:
     """
 
     study: str
-    best: Best
+    best: TrialRow
     gates: tuple[Gate, ...]
     registered: Registered | None
     facts: dict[str, Any]
@@ -143,9 +142,7 @@ class _Promoting:
             config_of(self._state, request.study, hooks.say), n_finalists, n_seeds
         )
         self._view = load_view(self._state, self._config.name)
-        best = again.best_of(self._view, 1)[0]
-        assert best.value is not None, "it is COMPLETE"
-        self._best = Best(best.number, best.value, best.params, best.run_id or "")
+        (self._best,) = again.best_of(self._view, 1)
         self._prepared = prepare_as_it_was(self._config, self._view, request, hooks.say)
         self._config = self._prepared.config
         self._store = Store.of(self._state)
@@ -161,9 +158,8 @@ class _Promoting:
         threshold_for(asked.costs, dataset.manifest.class_names)
         self._require_same_classes(dataset)
         if asked.as_it_is:
-            best = again.best_of(self._view, 1)[0]
-            networks = as_it_is(self._store, self._config.name, best)
-            side = self._config.trial_params(best.params).image_size
+            networks = as_it_is(self._store, self._config.name, self._best)
+            side = self._config.trial_params(self._best.params).image_size
             return self._go_on(networks, None, self._at(dataset, side), floors, dry_run=dry_run)
         planned = again.plan(self._view, self._prepared)
         if planned.missing:
@@ -253,7 +249,7 @@ class _Promoting:
         model_id = run.model_id() or scene.log_model(run, choose_backend())
         answers, looks = self._look(scene, run, model_id)
         candidate = scene.candidate
-        is_right = (answers.probabilities > candidate.threshold).astype(int) == answers.labels
+        is_right = answers.predictions(candidate.threshold).is_right
         asked = self._config.promotion
         model = self._registered()
         rivals = self._rivals(run, model, model_id, answers, is_right)

@@ -220,13 +220,11 @@ class Scene:
     def _test(self, answers: Answers) -> dict[str, Any]:
         candidate = self.candidate
         labels, p = answers.labels.astype(int), answers.probabilities
-        said = (p > candidate.threshold).astype(int)
-        right = int((said == labels).sum())
-        names = candidate.class_names
-        matrix = np.zeros((len(names), len(names)), int)
-        np.add.at(matrix, (labels, said), 1)
+        seen, names = answers.predictions(candidate.threshold), candidate.class_names
+        said, is_right = seen.predicted, seen.is_right
+        right = int(is_right.sum())
         ordered = np.argsort(-np.abs(p - labels), kind="stable")[:_HARDEST]
-        hardest = [row for row in ordered if said[row] != labels[row]]
+        hardest = [row for row in ordered if not is_right[row]]
         return {
             "n": len(labels),
             "right": right,
@@ -237,7 +235,7 @@ class Scene:
                 **scores(labels, p, prefix="", threshold=candidate.threshold),
                 "calibration_error": equal_mass_error(labels, p),
             },
-            "confusion": matrix.tolist(),
+            "confusion": seen.confusion(len(names)).tolist(),
             "hardest": [
                 {
                     "key": str(answers.keys[row]),

@@ -19,7 +19,7 @@ from catdog_search.search.study.storage import (
 from catdog_search.search.study.views import StudyView, load_view
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
-from catdog_search.tracking.recorded import StudyReader
+from catdog_search.tracking.recorded import RunReader
 from catdog_search.tracking.store import Store
 
 Say = Callable[[str], None]
@@ -49,7 +49,7 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
             return config
         say(f"{path} says otherwise than study {asked} was made with; its own run's copy is taken")
     view = load_view(state, asked)
-    content = StudyReader(Store.of(state)).file(view.parent_run_id or "", asked)
+    content = RunReader(Store.of(state)).file(view.parent_run_id or "", asked)
     if not content:
         raise StudyFileError(
             f"study {asked!r}: its run keeps no study file; name the file: --study FILE"
@@ -88,7 +88,7 @@ def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, sa
 
 def _where(config: StudyConfig, view: StudyView, state: StateFolder) -> str | None:
     """Where the study's photos were; None for drawn pictures."""
-    kind, location = StudyReader(Store.of(state)).photos(view.parent_run_id or "")
+    kind, location = RunReader(Store.of(state)).photos(view.parent_run_id or "")
     if kind == "synthetic" or location is None:
         return None
     try:

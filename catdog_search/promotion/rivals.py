@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import CALIBRATION, short_hash
+from catdog_search.figures.predictions import THRESHOLD, Predictions
 from catdog_search.promotion.gates import FEWEST_COMMON, Rival
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.ledger import Ledger
@@ -21,9 +22,6 @@ from catdog_search.tracking.store import Store
 # Packs the test photos at another side, in pixels.
 AtSize = Callable[[int], Dataset]
 Say = Callable[[str], None]
-
-_BATCH = 64
-_HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,8 @@ class Rivals:
         new = np.array([each not in trained for each in answers.hashes.tolist()])
         rows = np.flatnonzero(common & new)
         said = np.array([known[each] for each in answers.hashes[rows].tolist()])
-        threshold = float(version.tags.get(words.THRESHOLD, _HALF))
-        theirs = (said > threshold).astype(int) == answers.labels[rows]
+        threshold = float(version.tags.get(words.THRESHOLD, THRESHOLD))
+        theirs = Predictions(answers.labels[rows], said, threshold).is_right
         dropped = int((common & ~new).sum())
         return Rival(version.number, theirs, is_right[rows], dropped)
 

@@ -12,7 +12,7 @@ from catdog_search.evaluation.floors import Floor, any_packed, floors_of, majori
 from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.search.study.views import StudyView, TrialRow
-from catdog_search.tracking.recorded import TrialReader
+from catdog_search.tracking.recorded import RunReader
 from catdog_search.tracking.store import Store
 
 # Train better than val by more than this, and a network has learned what is in no other photo.
@@ -131,7 +131,7 @@ def _entries(state: StateFolder, view: StudyView) -> list[Entry]:
 
 
 def _entry(state: StateFolder, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
-    reader = TrialReader(Store.of(state))
+    reader = RunReader(Store.of(state))
     kept = [reader.recorded(row.run_id) for row in rows if row.run_id]
     curves = [seen.history for seen in kept]
     trained = [

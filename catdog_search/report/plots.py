@@ -21,7 +21,7 @@ from catdog_search.search.study.storage import load_study, made_with
 from catdog_search.search.study.summary import study_figures
 from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.text import N_CLASSES
-from catdog_search.tracking.recorded import TrialReader
+from catdog_search.tracking.recorded import RunReader
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trial_files import val_photos
 
@@ -60,7 +60,7 @@ def plot_trial(state: StateFolder, view: StudyView, row: TrialRow, folder: Path)
         StateError: It has no run, or no epoch.
         OSError: The folder can't be written.
     """
-    seen = TrialReader(Store.of(state)).recorded(row.run_id) if row.run_id else None
+    seen = RunReader(Store.of(state)).recorded(row.run_id) if row.run_id else None
     if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
     packed = _packed(state, view, row)

@@ -15,6 +15,7 @@ import yaml
 
 from catdog_search.errors import StateError
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
+from catdog_search.figures.predictions import THRESHOLD
 from catdog_search.machine.memory import free_bytes
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _RUN = "run:"
-# Of a model that says none.
-THRESHOLD = 0.5
 # Files of a logged model that are read, where MLflow's Keras flavour writes them.
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
 # Ours has 2 KB; YAML is slow to read.

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catdog_search.figures.predictions import Predictions
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_absent
 from catdog_search.redact import redact
@@ -56,13 +57,9 @@ class Answers:
     uncalibrated: npt.NDArray[Any]
     unlike: npt.NDArray[Any]
 
-    def of(self, rows: npt.NDArray[Any]) -> Answers:
-        """Those of some photos.
-
-        Args:
-            rows: Row numbers, or whether to take each.
-        """
-        return Answers(*(getattr(self, field.name)[rows] for field in fields(self)))
+    def predictions(self, threshold: float) -> Predictions:
+        """What they come to, where class 1 is answered above a threshold."""
+        return Predictions(self.labels, self.probabilities, threshold)
 
 
 class PromotionRun:

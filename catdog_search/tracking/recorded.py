@@ -33,8 +33,8 @@ class Recorded:
     predictions: Predictions | None
 
 
-class TrialReader:
-    """Reads what MLflow keeps of trials.
+class RunReader:
+    """Reads what MLflow keeps of studies and their trials.
 
     Args:
         store: MLflow store to read from.
@@ -49,20 +49,6 @@ class TrialReader:
     def recorded(self, run_id: str) -> Recorded:
         """Curves and predictions that a trial's figures are plotted from."""
         return recorded(self._client, run_id)
-
-
-class StudyReader:
-    """Reads what MLflow keeps of studies.
-
-    Args:
-        store: MLflow store to read from.
-
-    Raises:
-        StateError: The store doesn't open.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._client = store.client()
 
     def file(self, parent_id: str, study: str) -> bytes | None:
         """The study file that a study's own run keeps; None where it keeps none, or is gone."""

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
-THRESHOLD = 0.5
+from catdog_search.figures.predictions import THRESHOLD
+
 BINS = 15
 # Beyond this a logit is certainty, and its exponential no number.
 _LARGEST = 500.0
