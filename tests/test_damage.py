@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from tiny_study import assert_stores_agree, register_best, run
+from tiny_study import SPACE_FILE, assert_stores_agree, register_best, run
 
 from catdog_search.cli import main
 from catdog_search.data import packing
@@ -37,7 +37,8 @@ from catdog_search.places import StateFolder
 from catdog_search.tracking.store import disconnect
 
 # Real networks, so that there are real models to lose; and a file that a promotion can begin with.
-STUDY_FILE = """
+STUDY_FILE = (
+    """
 name = "tiny"
 purpose = "A study for tests."
 image_size = 16
@@ -52,17 +53,9 @@ sampler = { n_startup_trials = 2 }
 pruner = { name = "none" }
 promotion = { calibration_photos = 10 }
 
-[space]
-n_blocks = { low = 1, high = 2 }
-filters = { choices = [4, 8] }
-dropout = { low = 0.0, high = 0.5 }
-dense_units = 0
-
-[recipes.plain]
-n_blocks = 2
-filters = 4
-dropout = 0.0
 """
+    + SPACE_FILE
+)
 REAL = tomllib.loads(STUDY_FILE)
 _CURE = re.compile(r"`((?:catdog-search|mv|cp|mkdir|chmod) [^`]+)`")
 _LOST_MODEL = re.compile("kept no model|can't be registered|can't be loaded|is gone|holds no")

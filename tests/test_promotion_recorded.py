@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_study import call, run
+from tiny_study import SPACE_FILE, call, run
 
 from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
@@ -23,7 +23,8 @@ from catdog_search.search.study.views import load_view
 from catdog_search.tracking.store import Store
 
 # As `tiny_study.TABLE` has it.
-STUDY = """
+STUDY = (
+    """
 name = "tiny"
 purpose = "A study for tests."
 image_size = 8
@@ -40,17 +41,9 @@ pruner = { name = "none" }
 finalists = 2
 calibration_photos = 10
 
-[space]
-n_blocks = { low = 1, high = 2 }
-filters = { choices = [4, 8] }
-dropout = { low = 0.0, high = 0.5 }
-dense_units = 0
-
-[recipes.plain]
-n_blocks = 2
-filters = 4
-dropout = 0.0
 """
+    + SPACE_FILE
+)
 
 
 @pytest.fixture

@@ -60,6 +60,21 @@ TABLE: dict[str, Any] = {
 }
 
 
+# The space and the recipe of TABLE, as a study file has them.
+SPACE_FILE = """
+[space]
+n_blocks = { low = 1, high = 2 }
+filters = { choices = [4, 8] }
+dropout = { low = 0.0, high = 0.5 }
+dense_units = 0
+
+[recipes.plain]
+n_blocks = 2
+filters = 4
+dropout = 0.0
+"""
+
+
 def run(state: StateFolder, pictures: Dataset, trials: int, **options: Any) -> Report:
     """Run the study; the test's own keywords go to run_study, `table` changes the study.
 
