@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -21,6 +22,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli
+from catdog_search.cli import display as display_module
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
 from catdog_search.outcomes import Ending
@@ -290,7 +292,7 @@ def test_plain_display_says_a_line_an_event() -> None:
 
 def test_plain_display_is_not_silent_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count()  # a second an event
-    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(display_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     lines: list[str] = []
     display = PlainDisplay(CONFIG, lines.append)
     display(EVENTS[3])

@@ -20,9 +20,6 @@ from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.tracking.store import Store
 
-# MLflow's own, when its models are first imported in this process.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
-
 COMMAND = [sys.executable, "-m", "catdog_search"]
 
 

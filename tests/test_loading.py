@@ -29,9 +29,6 @@ from catdog_search.tracking.models import Pair, log_model
 from catdog_search.tracking.registry import register_champion
 from catdog_search.tracking.store import Store
 
-# MLflow says so of its own code, when a process first imports what logs models.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
-
 SIDE = 16
 Config = dict[str, Any]
 

@@ -36,9 +36,6 @@ from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Registry
 from catdog_search.tracking.store import Store
 
-# MLflow's own, when its models are first imported in this process.
-pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
-
 N = 1500
 STUDY = """\
 name = "{name}"

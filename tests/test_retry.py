@@ -14,12 +14,15 @@ from catdog_search.retry import Retry
 
 
 class Clock:
-    """Time that passes where somebody waits."""
+    """Time that passes where the one under test waits; other threads sleep as ever."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 0.0
-        monkeypatch.setattr(module.clock, "now", lambda: self.seconds)
-        monkeypatch.setattr(module.time, "sleep", self.sleep)
+        monkeypatch.setattr(module, "clock", self)
+        monkeypatch.setattr(module, "time", self)
+
+    def now(self) -> float:
+        return self.seconds
 
     def sleep(self, seconds: float) -> None:
         self.seconds += seconds
