@@ -41,15 +41,15 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "installing into $(VENV) with $(PYTHON); this takes some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[tf]'
+	$(PIP) --editable '.[tf,onnx,serve]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-run
-	$(PIP) --editable '.[tf,dev]'
+	$(PIP) --editable '.[tf,onnx,serve,dev]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-run
-	$(PIP) --editable '.[tf,bench]'
+	$(PIP) --editable '.[tf,onnx,serve,bench]'
 	@touch $@
 
 setup: $(VENV)/.installed-run ## Make .venv and install
@@ -104,7 +104,7 @@ test-lowest: .venv-lowest/.installed ## The tests around training on the lowest 
 	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint .venv-lowest/lowest.txt --editable '.[tf]' pytest pytest-xdist
+		--constraint .venv-lowest/lowest.txt --editable '.[tf,onnx,serve]' pytest pytest-xdist
 	@touch $@
 
 coverage: $(VENV)/.installed-dev ## How much of the code the quick part of the tests runs

@@ -1,0 +1,1 @@
+"""Photos answered by an exported model in onnxruntime; Keras and MLflow stay out of here."""

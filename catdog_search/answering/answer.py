@@ -1,0 +1,69 @@
+"""What is said of one photo: a class, "not sure", or "neither"; the one place that decides it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from catdog_search.answering.facts import ModelFacts
+
+Verdict = Literal["answered", "not sure", "neither"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model says of a photo.
+
+    Attributes:
+        verdict: `answered`; `not sure`, where so many of its answers would be wrong that it had
+            better give none; `neither`, where the photo is unlike all that it was trained on.
+        label: Class that it means, or would mean.
+        probability: Calibrated probability of that class.
+        probabilities: Probability of every class, by name.
+        unlike: How unlike train the photo is; 1 is what train has on average. None for a model
+            without such a score.
+    """
+
+    verdict: Verdict
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    unlike: float | None
+
+    @property
+    def text(self) -> str:
+        """The class where there is an answer, else why there is none."""
+        return self.label if self.verdict == "answered" else self.verdict
+
+
+def answer_of(facts: ModelFacts, probability: float, unlike: float | None) -> Answer:
+    """Decide.
+
+    Args:
+        facts: What the model says of itself.
+        probability: Calibrated probability of class 1.
+        unlike: Score of how unlike train the photo is; None for none.
+
+    Raises:
+        ValueError: The probability is none.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"the model says {probability}, which is no probability")
+    shares = (1 - probability, probability)
+    predicted = int(probability > facts.threshold)
+    names = facts.class_names
+    return Answer(
+        verdict=_verdict(facts, probability, unlike),
+        label=names[predicted],
+        probability=shares[predicted],
+        probabilities=dict(zip(names, shares, strict=True)),
+        unlike=unlike,
+    )
+
+
+def _verdict(facts: ModelFacts, probability: float, unlike: float | None) -> Verdict:
+    # A score that is no number is of a photo that is like nothing.
+    if facts.neither_above is not None and unlike is not None and not unlike <= facts.neither_above:
+        return "neither"
+    low, high = facts.not_sure or (facts.threshold, facts.threshold)
+    return "not sure" if low < probability < high else "answered"
