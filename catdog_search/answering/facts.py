@@ -21,7 +21,6 @@ from pydantic import (
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.text import N_CLASSES, name_key, printable
 
-FORMAT = 1
 _LONGEST_NAME = 255
 _MOST_EXAMPLES = 64
 
@@ -117,7 +116,7 @@ class ModelFacts(_Facts):
         examples: Photos to try it on before it is trusted.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     class_names: tuple[str, ...] = Field(min_length=N_CLASSES, max_length=N_CLASSES)
     image_size: int = Field(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)
     temperature: float = Field(default=1.0, gt=0)
