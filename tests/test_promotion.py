@@ -23,9 +23,9 @@ from tiny_study import call, listing, register_best, settle
 
 from catdog_search.cli import main
 from catdog_search.evaluation.calibration import mean_probabilities
+from catdog_search.exporting.round_trip import RoundTrip
 from catdog_search.places import StateFolder
 from catdog_search.promotion import checks
-from catdog_search.promotion.round_trip import RoundTrip
 from catdog_search.search.study import views
 from catdog_search.search.study.relocate import relocate
 from catdog_search.search.study.storage import existing_studies
