@@ -1,0 +1,143 @@
+"""A real browser, a server, and what is held of every page: it stays at home, and is quiet."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import tiny_onnx
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from stand_in import StandIn
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+SIDE = 64
+SIZES: dict[str, dict[str, Any]] = {
+    "desktop": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True},
+}
+TEST_NUMBER = {"accuracy": 0.9712, "low": 0.9655, "high": 0.976, "n": 3600, "looks": 2}
+# Counted before the page does anything.
+WATCH = """
+window.watched = {made: 0, revoked: 0, violations: []};
+const {createObjectURL, revokeObjectURL} = URL;
+URL.createObjectURL = (o) => { watched.made += 1; return createObjectURL.call(URL, o); };
+URL.revokeObjectURL = (u) => { watched.revoked += 1; revokeObjectURL.call(URL, u); };
+addEventListener("securitypolicyviolation", (e) =>
+  watched.violations.push(`${e.violatedDirective}: ${e.blockedURI}`));
+"""
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, NAMES)), None)
+    if found is None:
+        pytest.exit(f"no {' or '.join(NAMES)} here: apt-get install -y chromium", returncode=1)
+    with sync_playwright() as playwright:
+        # Chromium's sandbox doesn't start for root, as which containers run.
+        yield playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="session")
+def content() -> bytes:
+    """A model file: red is a dog, blue a cat, grey nothing sure, white neither."""
+    return tiny_onnx.content(
+        **{"name": "pets", "version": 3, "registered_at": "2026-11-26T08:00:00+00:00"},
+        **{"trained_on": "20,000 photos of cats and dogs", "dataset_digest": "295f901fa0e2" * 5},
+        test=TEST_NUMBER,
+    )
+
+
+@pytest.fixture
+def service(content: bytes) -> Iterator[str]:
+    """Where the service answers; a person's way goes through it."""
+    with StandIn(content) as stand_in:
+        yield stand_in.url
+
+
+@pytest.fixture
+def stand_in(content: bytes) -> Iterator[StandIn]:
+    """A server that fails when it is told to."""
+    with StandIn(content) as stand_in:
+        yield stand_in
+
+
+@dataclass
+class Opened:
+    """A page, and all that it asked for and complained of.
+
+    Attributes:
+        page: Playwright's.
+        complaints: Errors and warnings of its console.
+        asked: Addresses that it asked for.
+    """
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    def hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
+    """Opens a page; afterwards it must have asked nobody else, and complained of nothing.
+
+    `faults` allows for what Chromium itself says of an answer that is no 200.
+    """
+    contexts: list[BrowserContext] = []
+    pages: list[tuple[Opened, str, bool]] = []
+
+    def open_page(
+        url: str, size: str = "desktop", scheme: str = "light", *, faults: bool = False, **more: Any
+    ) -> Opened:
+        context = browser.new_context(**SIZES[size], color_scheme=scheme, **more)
+        contexts.append(context)
+        context.set_default_timeout(30_000)
+        context.add_init_script(WATCH)
+        opened = Opened(context.new_page())
+        opened.page.on("console", opened.hear)
+        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+        opened.page.on("request", lambda request: opened.asked.append(request.url))
+        pages.append((opened, url, faults))
+        opened.page.goto(url)
+        return opened
+
+    yield open_page
+    violations = [opened.page.evaluate("watched.violations") for opened, *_ in pages]
+    for context in contexts:
+        context.close()
+    for (opened, url, faults), found in zip(pages, violations, strict=True):
+        assert found == []
+        assert {urlsplit(each).netloc for each in opened.asked if "://" in each} == {
+            urlsplit(url).netloc
+        }
+        said = [line for line in opened.complaints if not (faults and "Failed to load" in line)]
+        assert said == []
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where screenshots go."""
+    folder = Path(os.environ.get("CATDOG_SHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def photo(red: float, green: float, blue: float, kind: str = "PNG") -> bytes:
+    """A picture of one colour with a grey corner, as a file."""
+    pixels = np.full((SIDE, SIDE * 3 // 2, 3), (red, green, blue), np.uint8)
+    pixels[: SIDE // 4, : SIDE // 4] = 128
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
