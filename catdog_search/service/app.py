@@ -79,10 +79,10 @@ class Service:
         if len(unusable) < len(found):
             rows = [each.row if isinstance(each, Unusable) else each for each in found]
             return JSONResponse({"model": served.named, "photos": rows})
-        if not is_multipart(request):
-            raise unusable[0].problem
-        text = f"none of {len(found)} files can be used; the first is {unusable[0].text}"
-        problem = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, text)
+        problem = unusable[0].problem
+        if is_multipart(request):
+            text = f"none of {len(found)} files can be used; the first is {problem.text}"
+            problem = Problem(HTTPStatus.UNPROCESSABLE_ENTITY, text)
         return problem.response(_id(request), photos=[each.row for each in unusable])
 
     async def explain(self, request: Request) -> Response:
@@ -206,7 +206,8 @@ def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterat
         app.add_exception_handler(HTTPException, _say_http)
         app.add_exception_handler(ClientDisconnect, _say_nothing)
         app.add_exception_handler(Exception, _say_bug)
-        add_routes(app, service, has_token=settings.token is not None)
+        has_token = settings.token is not None
+        add_routes(app, service, most=settings.max_photos, has_token=has_token)
         # The page holds nothing that is anybody's, and asks for the token itself.
         free = (HEALTH, *_add_page(app))
         yield Door(app, service.metrics, settings.token, free)

@@ -18,7 +18,7 @@ from prometheus_client import (
 from catdog_search.service.champion import Refused, Served
 
 # A time beside every counter, which doubles what is sent.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 

@@ -26,23 +26,28 @@ An error says in `error` what came and what is allowed; `request_id` finds it in
 """
 # What any photo may be refused with.
 _OF_PHOTOS = {
-    400: ("The body is empty, or a form that can't be read or holds no file.", shapes.Failed),
+    400: (
+        "The body is empty, or a form that can't be read, or holds no file or too many.",
+        shapes.Failed,
+    ),
     408: ("The body didn't come in time.", shapes.Failed),
-    413: ("The body, the number of files or the photo is too large.", shapes.Failed),
+    413: ("The body or the photo is too large.", shapes.Failed),
     415: ("The body is compressed as a whole.", shapes.Failed),
-    422: ("Not an image, or a broken one; in a form, all of them.", shapes.FailedPhotos),
+    422: ("Not an image, or one that can't be used.", shapes.Failed),
     429: ("All places are taken; Retry-After says when to try again.", shapes.Failed),
     503: ("There is no model yet.", shapes.Failed),
     504: ("Not answered in time.", shapes.Failed),
 }
+_OF_SEVERAL = _OF_PHOTOS | {422: ("None of the files can be used.", shapes.FailedPhotos)}
 
 
-def add_routes(app: FastAPI, service: Service, *, has_token: bool) -> None:
+def add_routes(app: FastAPI, service: Service, *, most: int, has_token: bool) -> None:
     """Add what programs ask, and `/openapi.json`, which says so.
 
     Args:
         app: Application.
-        service: What service.
+        service: What answers.
+        most: Photos of one request.
         has_token: Whether a token is wanted.
     """
 
@@ -62,13 +67,14 @@ def add_routes(app: FastAPI, service: Service, *, has_token: bool) -> None:
             **more,
         )
 
-    one, several = (
-        _form({"photo": _BINARY}),
-        _form({"photos": {"type": "array", "items": _BINARY, "minItems": 1}}),
+    one = _body("photo", _BINARY)
+    several = _body(
+        "photos",
+        {"type": "array", "items": _BINARY, "minItems": 1, "maxItems": most},
     )
     add(
         "/predict", service.predict, shapes.Predicted,
-        method="POST", others=_OF_PHOTOS, openapi_extra=several,
+        method="POST", others=_OF_SEVERAL, openapi_extra=several,
     )  # fmt: skip
     add(
         "/explain", service.explain, shapes.Explained,
@@ -83,13 +89,22 @@ def add_routes(app: FastAPI, service: Service, *, has_token: bool) -> None:
     app.openapi = lambda: document  # type: ignore[method-assign]
 
 
-def _form(fields: _Json) -> _Json:
-    """A body that is one image, or a form."""
-    (name,) = fields
-    form = {"schema": {"type": "object", "properties": fields, "required": [name]}}
-    image = {"schema": _BINARY}
-    kinds = {"image/*": image, "application/octet-stream": image, "multipart/form-data": form}
-    return {"requestBody": {"required": True, "content": kinds}}
+def _body(name: str, files: _Json) -> _Json:
+    """A body that is one image, or a form; any name would do for its field."""
+    form = {
+        "type": "object",
+        "properties": {name: files},
+        "required": [name],
+        "additionalProperties": False,
+    }
+    image = {"schema": {**_BINARY, "minLength": 1}}
+    kinds = {"image/*": image, "application/octet-stream": image}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {**kinds, "multipart/form-data": {"schema": form}},
+        }
+    }
 
 
 def _document(app: FastAPI, *, has_token: bool) -> _Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import signal
 import socket
 from collections.abc import Sequence
@@ -71,22 +72,33 @@ def run(
         starting: What is being done as long as there is no model.
     """
     with opened(settings, champion, starting) as app:
-        config = uvicorn.Config(
-            app if watcher is None else _with(app, watcher),
-            http=_Patient,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=int(2 * settings.timeout_s) + 1,
-        )
-        server = uvicorn.Server(config)
+        server = server_of(app if watcher is None else _with(app, watcher), settings.timeout_s)
         # uvicorn stops at a signal, and then raises it for whoever handled it before.
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
+
+
+def server_of(app: ASGIApp, timeout_s: float) -> uvicorn.Server:
+    """What speaks HTTP for an application.
+
+    Args:
+        app: Application.
+        timeout_s: Seconds that reading a request may take, and answering it again: what has begun
+            when it is told to stop is waited for as long.
+    """
+    config = uvicorn.Config(
+        app,
+        http=_Patient,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(2 * timeout_s),
+    )
+    return uvicorn.Server(config)
 
 
 def say_to_log() -> None:

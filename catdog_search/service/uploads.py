@@ -91,8 +91,10 @@ def read_parts(request: Request, body: bytes, most: int) -> list[Upload]:
 
     def on_file(file: File) -> None:
         if len(found) == most:
-            text = f"the body holds more than {most} files, which is the most for one request"
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text)
+            text = (
+                f"the body holds more than {most} file{'s'[: most - 1]}, the most for one request"
+            )
+            raise Problem(HTTPStatus.BAD_REQUEST, text)
         found.append(_upload(file))
 
     parser = FormParser(
