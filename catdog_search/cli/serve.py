@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from catdog_search.service.champion import Champion
 
 _SUFFIX = ".onnx"
+_WATCHER = "catdog_search.exporting.watch"
 
 
 @click.command()
@@ -95,22 +96,22 @@ def serve(  # noqa: PLR0913, PLR0917  one argument for each option
         queue=queue,
         timeout_s=timeout,
     )
-    listening = listen(host, port)
     say_to_log()
-    watcher, starting = None, ""
-    if _is_file(model):
-        champion = Champion(Path(model))
-        _require(champion)
-    else:
-        where = StateFolder.at(state)
-        champion = Champion(where.served(model))
-        champion.look()
-        watcher = ["catdog_search.exporting.watch", "--model", model, "--state", str(where.root)]
-        starting = f"the champion of {model!r} in {where.root} is being looked for and exported"
-    _say_where(listening, has_token=token is not None)
-    say("Ctrl-C ends it" if champion.current else f"{starting}; Ctrl-C ends it")
-    sys.stdout.flush()
-    run(settings, champion, listening, watcher, starting)
+    with listen(host, port) as listening:
+        if _is_file(model):
+            champion = Champion(Path(model))
+            _require(champion)
+            watcher, starting = None, ""
+        else:
+            where = StateFolder.at(state)
+            champion = Champion(where.served(model))
+            champion.look()
+            watcher = [_WATCHER, "--model", model, "--state", str(where.root)]
+            starting = f"the champion of {model!r} in {where.root} is being looked for and exported"
+        _say_where(listening, has_token=token is not None)
+        say("Ctrl-C ends it" if champion.current else f"{starting}; Ctrl-C ends it")
+        sys.stdout.flush()
+        run(settings, champion, listening, watcher, starting)
 
 
 def _is_file(model: str) -> bool:
