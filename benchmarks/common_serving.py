@@ -132,7 +132,8 @@ class Peak:
 def photos(asked: argparse.Namespace) -> list[bytes]:
     """Some of the photos asked for; drawn ones as JPEG of the size that photos have."""
     source = common.source(asked)
-    some = [source.read(key) for key in list(source.labels)[:: len(source.labels) // _PHOTOS]]
+    keys = list(source.labels)
+    some = [source.read(key) for key in keys[:: max(len(keys) // _PHOTOS, 1)][:_PHOTOS]]
     return some if asked.data else [_as_jpeg(each) for each in some]
 
 

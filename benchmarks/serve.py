@@ -2,10 +2,11 @@
 
 python benchmarks/serve.py [--data PHOTOS] [--n 3] [--seconds 15] [--clients 4]
 
-The same network, with weights as they begin, in three services that are asked in turns, each time
-in new processes: ours with the exported file; MLflow's with the logged model and all cores; and
-the plain FastAPI that guides show, around `predict`. MLflow takes photos as JSON: they are decoded
-and written as that before the clock runs.
+The same network, with weights as they begin, in services that are asked in turns, each time in new
+processes: ours with the exported file; MLflow's with the logged model and all cores; and the plain
+FastAPI that guides show, around `predict`. MLflow takes photos as JSON: they are decoded and
+written as that before the clock runs, as they are and, what whoever asks would have to do, at the
+network's own size.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,17 @@ import common_serving as serving
 import numpy as np
 from PIL import Image
 
+from catdog_search.data.decode import resize
 from catdog_search.machine import cores
 
 PARAMS = {"n_blocks": 4, "filters": 32, "dense_units": 64}
+_SETTINGS = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 _STARTING_S = 120
-_WARMING = 8
+_WARMING = 4
 
 PLAIN = """
 import io, os, sys
@@ -76,6 +84,8 @@ def build(folder: Path, image_size: int) -> None:
     """Write the model in all three forms; in a process of its own, which takes Keras with it."""
     import keras
     import mlflow
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
 
     from catdog_search.answering.facts import ModelFacts
     from catdog_search.exporting.onnx_file import to_onnx
@@ -87,10 +97,11 @@ def build(folder: Path, image_size: int) -> None:
     body = build_cnn(CnnParams.model_validate(PARAMS), image_size)
     model = exported_model(body, image_size)
     model.save(folder / "model.keras")
-    photo = np.zeros((1, 8, 8, 3), np.uint8)
-    signature = mlflow.models.infer_signature(photo, model.predict(photo, verbose=0))
-    signature.inputs.inputs[0]._shape = (-1, -1, -1, 3)
-    mlflow.keras.save_model(model, folder / "mlflow", signature=signature, pip_requirements=[])
+    photo = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    probability = TensorSpec(np.dtype(np.float32), (-1, 1))
+    signature = ModelSignature(Schema([photo]), Schema([probability]))
+    kept = str(folder / "mlflow")
+    mlflow.keras.save_model(model, kept, signature=signature, pip_requirements=["keras"])
     facts = ModelFacts(class_names=("cat", "dog"), image_size=image_size)
     (folder / "catdog.onnx").write_bytes(to_onnx(model, None, facts).content)
 
@@ -100,8 +111,8 @@ def at_port(command: Sequence[str]) -> Iterator[serving.Started]:
     """A command that takes the port as its last argument."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, **_SETTINGS, "PATH": path}
     with serving.process([*command, str(port)], stdout=subprocess.DEVNULL, env=environment) as (
         began,
         running,
@@ -109,30 +120,35 @@ def at_port(command: Sequence[str]) -> Iterator[serving.Started]:
         yield serving.Started(f"http://127.0.0.1:{port}", running.pid, began)
 
 
-def rivals(folder: Path, photos: Sequence[bytes]) -> list[Rival]:
-    """The three of them."""
+def rivals(folder: Path, photos: Sequence[bytes], image_size: int) -> list[Rival]:
+    """All of them, ours first."""
     mlflow = [str(Path(sys.executable).with_name("mlflow")), "models", "serve", "--env-manager"]
     mlflow += ["local", "--model-uri", str(folder / "mlflow"), "--workers", str(cores.count())]
     plain = [sys.executable, "-c", PLAIN, str(folder / "model.keras")]
     form = [_as_form(photo) for photo in photos]
-    inputs = [_as_inputs(photo) for photo in photos]
+
+    def by_mlflow(name: str, side: int | None) -> Rival:
+        inputs = [_as_inputs(photo, side) for photo in photos]
+        start = partial(at_port, [*mlflow, "--port"])
+        return Rival(name, start, "/invocations", inputs, "application/json")
+
     octets = "application/octet-stream"
     return [
-        Rival("ours", lambda: serving.service(folder / "catdog.onnx"), "/predict", photos, octets),
+        Rival("ours", partial(serving.service, folder / "catdog.onnx"), "/predict", photos, octets),
+        by_mlflow("mlflow models serve", None),
+        by_mlflow("mlflow models serve, shrunk before", image_size),
         Rival(
-            *("mlflow models serve", lambda: at_port([*mlflow, "--port"]), "/invocations"),
-            *(inputs, "application/json"),
-        ),
-        Rival(
-            *("FastAPI around predict", lambda: at_port(plain), "/predict"),
+            *("FastAPI around predict", partial(at_port, plain), "/predict"),
             *(form, "multipart/form-data; boundary=bound"),
         ),
     ]  # fmt: skip
 
 
-def _as_inputs(photo: bytes) -> bytes:
-    pixels = np.asarray(Image.open(io.BytesIO(photo)).convert("RGB"))
-    return json.dumps({"inputs": pixels[None].tolist()}).encode()
+def _as_inputs(photo: bytes, side: int | None) -> bytes:
+    image = Image.open(io.BytesIO(photo)).convert("RGB")
+    if side is not None:
+        image = resize(image, side)
+    return json.dumps({"inputs": np.asarray(image)[None].tolist()}).encode()
 
 
 def _as_form(photo: bytes) -> bytes:
@@ -166,10 +182,10 @@ def main() -> None:
         subprocess.run(
             [sys.executable, "-c", code],
             cwd=Path(__file__).parent,
-            env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+            env={**os.environ, **_SETTINGS},
             check=True,
         )
-        found = rivals(folder, serving.photos(asked))
+        found = rivals(folder, serving.photos(asked), asked.image_size)
         rounds = [{each.name: measured(each, asked) for each in found} for _ in range(asked.n)]
     rows = [{"service": each.name, **_together([r[each.name] for r in rounds])} for each in found]
     ours = [r["ours"]["a_second"] for r in rounds]

@@ -197,9 +197,7 @@ def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterat
             title="catdog-search",
             version=__version__,
             lifespan=lifespan,
-            # They would load scripts from elsewhere.
-            docs_url=None,
-            redoc_url=None,
+            openapi_url=None,  # ours says more; and its pages would load scripts from elsewhere
             redirect_slashes=False,
         )
         app.add_exception_handler(Problem, _say_problem)
