@@ -84,7 +84,7 @@ unit: $(VENV)/.installed-dev ## pytest
 .venv-%/.installed: pyproject.toml constraints.txt
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable '.[$*,dev]'
+		--constraint constraints.txt --editable '.[$*,onnx,dev]'
 	@touch $@
 
 test-backends: test-jax test-torch ## The training tests on JAX and PyTorch, each in its own .venv

@@ -131,7 +131,11 @@ def test_body_larger_than_allowed_is_refused_where_it_is_sent_whole(model: Path)
 
 
 WATCHED = """
-import os, pathlib, subprocess, sys, time
+import os, pathlib, subprocess, sys, threading, time
+def end_by_itself():
+    sys.stdin.buffer.read()
+    os._exit(0)
+threading.Thread(target=end_by_itself, daemon=True).start()
 own = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print("anything", flush=True)
 file = pathlib.Path(sys.argv[2])

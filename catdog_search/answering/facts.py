@@ -38,7 +38,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class TestScore(_Facts):
+class ScoreOnTest(_Facts):
     """What a champion reached on test.
 
     Attributes:
@@ -135,7 +135,7 @@ class ModelFacts(_Facts):
     name: _Text | None = None
     version: int | None = None
     registered_at: _Text | None = None
-    test: TestScore | None = None
+    test: ScoreOnTest | None = None
     examples: tuple[Example, ...] = Field(default=(), max_length=_MOST_EXAMPLES)
 
     @field_validator("class_names")

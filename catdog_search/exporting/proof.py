@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from catdog_search.answering.answer import answer_of
+from catdog_search.answering.answer import answers_of
+from catdog_search.answering.facts import ModelFacts
 from catdog_search.answering.runtime import TOLERANCE, OnnxModel, score_apart
 from catdog_search.data import synthetic
 from catdog_search.errors import StateError
@@ -62,9 +62,7 @@ class Proof:
         return largest <= TOLERANCE and not self.different
 
     def __str__(self) -> str:
-        score = (
-            "" if self.worst_score is None else f', "neither" within {self.worst_score:.1e} of it'
-        )
+        score = "" if self.worst_score is None else f", scores within {self.worst_score:.1e}"
         return (
             f"{self.n} photos of {self.shapes} shapes: probabilities within {self.worst:.1e}"
             f"{score}, {self.different} answered otherwise"
@@ -90,39 +88,68 @@ def prove(
     neither: ExportedModel | None,
     shown: Sequence[Photo],
 ) -> Proof:
-    """Ask both of the same photos, one by one.
+    """Ask an ONNX file and the Keras models that it was made of about the same photos, one by one.
 
     Args:
         onnx: Exported file.
         model: Exported Keras model: uint8 RGB (n, height, width, 3) -> probability (n, 1).
         neither: Score of how unlike train a photo is, from the same; None for none.
         shown: Photos, at least one.
+
+    Raises:
+        ExportError: One has a score and the other has none, or it says what is no number.
+    """
+    told = [onnx.run(photo[None]) for photo in shown]
+    columns = [np.array([float(p[0]) for p, _ in told])]
+    if all(unlike is not None for _, unlike in told):
+        columns.append(np.array([float(unlike[0]) for _, unlike in told if unlike is not None]))
+    return compare(model, neither, onnx.facts, shown, columns)
+
+
+def compare(
+    model: ExportedModel,
+    neither: ExportedModel | None,
+    facts: ModelFacts,
+    shown: Sequence[Photo],
+    told: Sequence[npt.NDArray[Any]],
+) -> Proof:
+    """Compare what was told elsewhere with what the models say here.
+
+    Args:
+        model: Exported Keras model: uint8 RGB (n, height, width, 3) -> probability (n, 1).
+        neither: Score of how unlike train a photo is, from the same; None for none.
+        facts: What the answers mean.
+        shown: Photos, at least one.
+        told: Probabilities (n,) and, where there are any, scores (n,).
+
+    Raises:
+        ExportError: One has a score and the other has none, or it says what is no number.
     """
     from catdog_search.models.export import answers_to
 
-    apart, scores, different = [], [], 0
-    for photo in shown:
-        probabilities, unlike = onnx.run(photo[None])
-        one, score = float(probabilities[0]), None if unlike is None else float(unlike[0])
-        other = float(answers_to(model, photo[None])[0])
-        expected = None if neither is None else float(answers_to(neither, photo[None])[0])
-        apart.append(abs(one - other))
-        if (score is None) != (expected is None):
-            raise ExportError("one of the two has a score of what is neither, the other has none")
-        if score is not None and expected is not None:
-            scores.append(score_apart(score, expected))
-        texts = {answer_of(onnx.facts, p, s).text for p, s in ((one, score), (other, expected))}
-        different += len(texts) > 1
+    models = [model] if neither is None else [model, neither]
+    if len(told) != len(models):
+        raise ExportError("one of the two has a score of what is neither, the other has none")
+    if not all(np.isfinite(column).all() for column in told):
+        raise ExportError("it says what is no number of some photos")
+    here = [np.array([answers_to(each, photo[None])[0] for photo in shown]) for each in models]
+    apart = [abs(a - b) for a, b in zip(told[0].tolist(), here[0].tolist(), strict=True)]
+    scores = None
+    if neither is not None:
+        pairs = zip(told[1].tolist(), here[1].tolist(), strict=True)
+        scores = [score_apart(a, b) for a, b in pairs]
     return Proof(
         n=len(apart),
         shapes=len({photo.shape for photo in shown}),
-        worst=_largest(apart),
+        worst=max(apart),
         mean=float(np.mean(apart)),
-        worst_score=_largest(scores) if scores else None,
-        different=different,
+        worst_score=None if scores is None else max(scores),
+        different=sum(
+            a != b for a, b in zip(_texts(facts, told), _texts(facts, here), strict=True)
+        ),
     )
 
 
-def _largest(values: Sequence[float]) -> float:
-    """What is no number is as far apart as can be."""
-    return max(value if math.isfinite(value) else math.inf for value in values)
+def _texts(facts: ModelFacts, columns: Sequence[npt.NDArray[Any]]) -> list[str]:
+    unlike = columns[1] if len(columns) > 1 else None
+    return [answer.text for answer in answers_of(facts, columns[0], unlike)]

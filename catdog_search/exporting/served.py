@@ -13,7 +13,8 @@ from pathlib import Path
 
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.errors import StateError
-from catdog_search.exporting import onnx_file
+from catdog_search.exporting import keras_files
+from catdog_search.exporting.onnx_file import OnnxFile, to_onnx
 from catdog_search.places import StateFolder
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.looked_at import Fetched, fetch
@@ -78,24 +79,15 @@ def content_of(fetched: Fetched) -> bytes:
     return with_facts(onnx.load(fetched.onnx), facts)
 
 
-def convert(fetched: Fetched) -> onnx_file.OnnxFile:
+def convert(fetched: Fetched) -> OnnxFile:
     """Write a model as ONNX anew, and hold it against the Keras model.
 
     Raises:
         ExportError: It can't be written, or answers otherwise.
         StateError: It is not one of ours.
     """
-    from catdog_search.models.defaults import pin_defaults
-    from catdog_search.models.loading import ForeignModelError, load_exported, load_neither
-
-    pin_defaults()
-    side = fetched.facts.image_size
-    try:
-        model = load_exported(fetched.model, side)
-        neither = None if fetched.neither is None else load_neither(fetched.neither, side)
-    except ForeignModelError as error:
-        raise StateError(f"model {fetched.facts.model_id}: {error}") from None
-    return onnx_file.to_onnx(model, neither, fetched.facts)
+    networks = keras_files.read(fetched)
+    return to_onnx(networks.model, networks.neither, fetched.facts)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -23,7 +23,6 @@ from catdog_search.errors import DataError, RequestError, StateError
 from catdog_search.evaluation.floors import Floor
 from catdog_search.exporting import onnx_file
 from catdog_search.exporting.onnx_file import OnnxFile
-from catdog_search.exporting.proof import ExportError
 from catdog_search.exporting.round_trip import load_afresh
 from catdog_search.promotion import gates
 from catdog_search.promotion.candidate import Candidate
@@ -185,7 +184,7 @@ def _as_onnx(
         return None, Gate("onnx", "off", None, None, f"not written: {absent}")
     try:
         made = onnx_file.to_onnx(candidate.model, candidate.neither, facts, shown)
-    except ExportError as error:
+    except StateError as error:
         return None, Gate("onnx", "failed", None, TOLERANCE, str(error))
     return made, gates.of_onnx(made.proof)
 

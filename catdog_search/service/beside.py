@@ -83,13 +83,15 @@ def main(arguments: Sequence[str]) -> None:
         arguments: See `beside`.
     """
     os.nice(_NICE)  # who asks for an answer comes first
-    threading.Thread(target=_end_with_service, daemon=True).start()
+    threading.Thread(target=_end_with_service, args=(os.dup(0),), daemon=True).start()
+    # Nobody else is to hear of the end first, and to leave behind what it has started.
+    os.dup2(os.pipe()[0], 0)
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 
 
-def _end_with_service() -> None:
-    while os.read(sys.stdin.fileno(), 1):
+def _end_with_service(service: int) -> None:
+    while os.read(service, 1):
         pass
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from catdog_search.answering.facts import ModelFacts, TestScore
+from catdog_search.answering.facts import ModelFacts, ScoreOnTest
 from catdog_search.errors import StateError
 from catdog_search.machine.memory import free_bytes
 from catdog_search.space import did_you_mean
@@ -188,11 +188,11 @@ def _registered_as(client: MlflowClient, repository: Any) -> dict[str, Any]:
     }
 
 
-def tested(tags: Mapping[str, str]) -> TestScore | None:
+def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:
     """What a version's tags say of test; None where they don't, or nonsense."""
     try:
         low, high = map(float, tags[words.TEST_INTERVAL].split())
-        return TestScore(
+        return ScoreOnTest(
             accuracy=float(tags[words.TEST_ACCURACY]),
             low=low,
             high=high,
