@@ -104,8 +104,8 @@ def server_of(app: ASGIApp, timeout_s: float) -> uvicorn.Server:
 def say_to_log() -> None:
     """Log to stderr, one line a request."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    # It would say what stands in a body that it can't read.
+    # Both would say of each odd request how it is odd; the second with what stands in it.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
