@@ -18,7 +18,7 @@ from catdog_search.answering.answer import answer_of
 from catdog_search.answering.runtime import OnnxModel
 
 # Places a side: so many answers are asked for, squared, whatever the size of the photo.
-GRID = 12
+GRID = 10
 # A patch hides so many places beside its own on every side: one place alone is next to nothing of
 # an animal.
 _AROUND = 1
@@ -68,9 +68,19 @@ def heat(model: OnnxModel, photo: Pixels) -> Heat:
     size = max(1, min(_MOST_PHOTOS, _MOST_PIXELS // photo[..., 0].size))
     hidden = [model.run(np.stack(batch))[0] for batch in iter(lambda: [*islice(covered, size)], [])]
     falls = sign * (_logits(probability) - _logits(np.concatenate(hidden)))
-    speaks = np.maximum(falls.reshape(rows, columns), 0)
+    speaks = np.maximum(_spread(falls.reshape(rows, columns)), 0)
     largest = float(speaks.max())
     return Heat(rows, columns, speaks / largest if largest else speaks, largest)
+
+
+def _spread(falls: Floats) -> Floats:
+    """For each place the mean of all patches that hide it."""
+    sums, patches = np.zeros_like(falls), np.zeros_like(falls)
+    for row, column in np.ndindex(falls.shape):
+        hidden = tuple(slice(max(at - _AROUND, 0), at + _AROUND + 1) for at in (row, column))
+        sums[hidden] += falls[row, column]
+        patches[hidden] += 1
+    return sums / patches
 
 
 def _covered(photo: Pixels, rows: int, columns: int) -> Iterator[Pixels]:

@@ -6,7 +6,7 @@ const MOST_TRIES = 8; // at a service that is busy
 const LONGEST_WAIT = 60; // seconds that one 429 may ask for
 const PATIENCE = 90_000; // ms for one answer
 const POLL = 5_000; // ms until a model that isn't there is asked for again
-const THUMBNAIL = 720; // pixels a side
+const [SMALLEST, THUMBNAIL] = [320, 720]; // pixels of a thumbnail's longer side
 const FEW = 3; // answers at a time that are told one by one
 
 const $ = (id) => document.getElementById(id);
@@ -32,7 +32,7 @@ const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const inTitle = (text) => `${upper(text)}?`;
 const many = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 const madeBy = ({ name, version, digest }) =>
-  name ? `${name}, version ${version ?? "unknown"}` : `a file not in any registry (${digest.slice(0, 12)})`;
+  name ? `${name}, version ${version ?? "unknown"}` : `A file that no registry names (${digest.slice(0, 12)})`;
 
 /** Heading, detail and reason of an answer. */
 function told(row) {
@@ -352,7 +352,7 @@ class Card {
     this.bar();
     this.find("explain").hidden = false;
     this.labelMap(false);
-    this.find("by").textContent = `Answered by ${madeBy(model)}.`;
+    this.find("by").textContent = `Answered by: ${madeBy(model)}.`;
     this.state = row.verdict;
     const heard = row.verdict === "answered" ? `${words.heading}, ${words.detail}.` : `${words.heading}. ${words.detail}`;
     say(`${this.file.name}: ${heard}`, row.answer);
@@ -391,7 +391,8 @@ class Card {
       image.src = url;
       await image.decode();
       const { naturalWidth: width, naturalHeight: height } = image;
-      const scale = Math.min(1, THUMBNAIL / Math.max(width, height));
+      const longest = Math.max(width, height);
+      const scale = Math.min(Math.max(longest, SMALLEST), THUMBNAIL) / longest;
       const canvas = this.find("photo");
       canvas.width = Math.max(1, Math.round(width * scale));
       canvas.height = Math.max(1, Math.round(height * scale));
@@ -403,6 +404,7 @@ class Card {
     } catch {
       this.isShown = false;
       this.node.classList.add("no-picture");
+      this.find("frame").dataset.kind = this.file.name.match(/\.(\w{1,5})$/)?.[1].toUpperCase() ?? "?";
       this.find("unshown").hidden = false;
       this.find("photo").setAttribute("aria-label", `${this.file.name} (can’t be shown here)`);
     } finally {
@@ -478,7 +480,7 @@ function paint(canvas, photo, { rows, columns, map }) {
   const pixels = new ImageData(columns, rows);
   map.flat().forEach((share, i) => {
     const colour = COLD.map((cold, c) => cold + (HOT[c] - cold) * share);
-    pixels.data.set([...colour, 215 * share ** 0.8], 4 * i);
+    pixels.data.set([...colour, 220 * share ** 1.2], 4 * i);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = photo.width;
@@ -657,7 +659,7 @@ function missing(refusal) {
 function describedModel(facts) {
   const when = facts.registered_at ? `, registered ${facts.registered_at.slice(0, 10)}` : "";
   const file = facts.name ? `; file ${facts.digest.slice(0, 12)}` : "";
-  return `${upper(madeBy(facts))}${when}${file}.`;
+  return `${madeBy(facts)}${when}${file}.`;
 }
 
 function describedData({ trained_on: photos, dataset_digest: digest }) {
