@@ -85,12 +85,18 @@ def _spread(falls: Floats) -> Floats:
 
 def _covered(photo: Pixels, rows: int, columns: int) -> Iterator[Pixels]:
     """A photo with each place hidden in turn, row by row."""
-    mean = photo.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    filling = _filling(photo)
     for top, bottom in _patches(photo.shape[0], rows):
         for left, right in _patches(photo.shape[1], columns):
             covered = photo.copy()
-            covered[top:bottom, left:right] = mean
+            covered[top:bottom, left:right] = filling[top:bottom, left:right]
             yield covered
+
+
+def _filling(photo: Pixels) -> Pixels:
+    """What places are hidden under: the photo's mean. A blurred copy did no better."""
+    mean = photo.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    return np.broadcast_to(mean, photo.shape)
 
 
 def _patches(side: int, places: int) -> Iterator[tuple[int, int]]:

@@ -65,8 +65,20 @@ function meaning(row, found, isShown) {
     "not sure": `The warmer a spot, the more it speaks for “${row.label}”, the way the model leans.`,
     neither: `The warmer a spot, the more it speaks for “${row.label}”, the nearer of the two. It doesn’t show why the photo counts as neither.`,
   }[row.verdict];
+  const where = `The warmest spot is ${warmest(found)}.`;
   const isnt = "It isn’t an outline of the animal, and it doesn’t say whether the answer is right.";
-  return isShown ? `${what} ${isnt}` : `${what} ${isnt} Your browser can’t show the photo underneath.`;
+  const below = isShown ? "" : " Your browser can’t show the photo underneath.";
+  return `${what} ${where} ${isnt}${below}`;
+}
+
+/** Where a map is warmest, in words. */
+function warmest({ rows, columns, map }) {
+  const flat = map.flat();
+  const at = flat.indexOf(Math.max(...flat));
+  const third = (place, places) => Math.floor((3 * (place + 0.5)) / places);
+  const row = ["at the top", "", "at the bottom"][third(Math.floor(at / columns), rows)];
+  const column = ["on the left", "", "on the right"][third(at % columns, columns)];
+  return [row, column].filter(Boolean).join(" ") || "in the middle";
 }
 
 // ---------------------------------------------------------------- asking
