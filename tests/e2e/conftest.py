@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -65,11 +72,38 @@ def content() -> bytes:
     )
 
 
-@pytest.fixture
-def service(content: bytes) -> Iterator[str]:
-    """Where the service answers; a person's way goes through it."""
-    with StandIn(content) as stand_in:
-        yield stand_in.url
+@pytest.fixture(scope="session")
+def service(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where the service answers, as a person starts it; a person's way goes through it."""
+    if find_spec("catdog_search.cli.serve") is None:
+        with StandIn(content) as stand_in:
+            yield stand_in.url
+        return
+    folder = tmp_path_factory.mktemp("service")
+    (folder / "pets.onnx").write_bytes(content)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "catdog_search", "serve", str(folder / "pets.onnx")]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}/"
+            _wait_for(f"{url}ready", folder / "log")
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait_for(url: str, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(OSError):  # what is not there yet, and what is not ready
+            urlopen(url).close()
+            return
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
 
 
 @pytest.fixture

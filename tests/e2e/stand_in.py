@@ -30,8 +30,8 @@ FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
