@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shutil
 import socket
@@ -11,31 +10,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
-import numpy as np
 import pytest
 import tiny_onnx
-from PIL import Image
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Page,
-    expect,
-    sync_playwright,
-)
+from opened import Opened
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 from stand_in import StandIn
 
 # A machine that does something else too is slow.
 expect.set_options(timeout=20_000)
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SIDE = 64
 SIZES: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 900}},
     "phone": {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True},
@@ -113,25 +102,6 @@ def stand_in(content: bytes) -> Iterator[StandIn]:
         yield stand_in
 
 
-@dataclass
-class Opened:
-    """A page, and all that it asked for and complained of.
-
-    Attributes:
-        page: Playwright's.
-        complaints: Errors and warnings of its console.
-        asked: Addresses that it asked for.
-    """
-
-    page: Page
-    complaints: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
-
-    def hear(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.complaints.append(message.text)
-
-
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Opened]]:
     """Opens a page; afterwards it must have asked nobody else, and complained of nothing.
@@ -177,12 +147,3 @@ def shots(tmp_path: Path) -> Path:
     folder = Path(os.environ.get("CATDOG_SHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def photo(red: float, green: float, blue: float, kind: str = "PNG") -> bytes:
-    """A picture of one colour with a grey corner, as a file."""
-    pixels = np.full((SIDE, SIDE * 3 // 2, 3), (red, green, blue), np.uint8)
-    pixels[: SIDE // 4, : SIDE // 4] = 128
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import Opened, photo
+from opened import Opened, photo
 from playwright.sync_api import FilePayload, Locator, Page, expect
 from stand_in import Reply, StandIn
 
@@ -27,27 +27,25 @@ def choose(page: Page, *files: FilePayload) -> None:
     page.set_input_files("#choose", list(files))
 
 
-def drop(page: Page, *files: FilePayload) -> None:
-    """Let files fall, as a person's mouse does."""
-    told = [
-        {**each, "buffer": base64.b64encode(each["buffer"]).decode("ascii")}  # type: ignore[arg-type]
-        for each in files
-    ]
-    page.evaluate(
-        """(files) => {
-          const dataTransfer = new DataTransfer();
-          for (const {name, mimeType, buffer} of files) {
-            const bytes = Uint8Array.from(atob(buffer), (c) => c.charCodeAt(0));
-            dataTransfer.items.add(new File([bytes], name, {type: mimeType}));
-          }
-          const zone = document.querySelector("#drop");
-          for (const kind of ["dragenter", "dragover", "drop"]) {
-            const options = {dataTransfer, bubbles: true, cancelable: true};
-            zone.dispatchEvent(new DragEvent(kind, options));
-          }
-        }""",
-        told,
-    )
+def drop(page: Page, *paths: Path) -> None:
+    """Let files and folders fall, as a person's mouse does."""
+    session = page.context.new_cdp_session(page)
+    page.evaluate("scrollTo(0, 0)")
+    box = page.locator("#drop").bounding_box()
+    assert box is not None
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 20}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        session.send("Input.dispatchDragEvent", {"type": kind, "data": data, **at})
+
+
+def written(folder: Path, *files: FilePayload) -> list[Path]:
+    """The same files on disk."""
+    paths = [folder / each["name"] for each in files]
+    for path, each in zip(paths, files, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(each["buffer"])
+    return paths
 
 
 def card(page: Page, name: str) -> Locator:
@@ -77,7 +75,7 @@ def check_for_all(page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", ["desktop", "phone"])
 def test_person_drops_photos_and_reads_answers_and_a_map(
-    visit: Visit, service: str, shots: Path, size: str, scheme: str
+    visit: Visit, service: str, tmp_path: Path, shots: Path, size: str, scheme: str
 ) -> None:
     page = visit(service, size, scheme, faults=True).page
     expect(page).to_have_title("Cat or dog?")
@@ -85,14 +83,14 @@ def test_person_drops_photos_and_reads_answers_and_a_map(
     check_for_all(page)
     page.screenshot(path=shots / f"empty-{size}-{scheme}.png")
 
-    drop(
-        page,
+    files = [
         file("rex.png", photo(*RED)),
         file("tom.png", photo(*BLUE)),
         file("fog.png", photo(*GREY)),
         file("snow.png", photo(*WHITE)),
         file("notes.pdf", b"%PDF-1.7", "application/pdf"),
-    )
+    ]
+    drop(page, *written(tmp_path, *files))
     rex = answered(page, "rex.png", "Dog")
     expect(rex).to_contain_text("Almost certainly (99.8%)")
     answered(page, "tom.png", "Cat")
@@ -222,7 +220,7 @@ def test_answers_are_announced(visit: Visit, service: str) -> None:
 def test_fifty_photos_come_a_few_at_a_time(visit: Visit, stand_in: StandIn) -> None:
     page = visit(stand_in.url).page
     stand_in.delay = 0.05
-    drop(page, *(file(f"{i}.png", photo(*RED)) for i in range(50)))
+    choose(page, *(file(f"{i}.png", photo(*RED)) for i in range(50)))
     expect(page.locator("[data-state=answered]")).to_have_count(50, timeout=60_000)
     assert stand_in.most_at_once == 2
     assert stand_in.seen.count("/predict") == 50
@@ -247,7 +245,7 @@ def test_photo_that_is_removed_is_not_asked_about(visit: Visit, stand_in: StandI
 def test_more_than_a_page_can_hold_is_said(visit: Visit, stand_in: StandIn) -> None:
     page = visit(stand_in.url).page
     stand_in.delay = 5
-    drop(page, *(file(f"{i}.png", b"") for i in range(201)))
+    choose(page, *(file(f"{i}.png", b"x") for i in range(201)))
     expect(page.get_by_role("alert")).to_contain_text("Took the first 200 of 201 photos")
     expect(page.locator(".card")).to_have_count(200)
     page.get_by_role("button", name="Clear all").click()
@@ -268,10 +266,36 @@ def test_pasted_photo_is_answered(visit: Visit, service: str) -> None:
     answered(page, "image.png", "Cat")
 
 
+def test_dropped_folder_is_walked(visit: Visit, service: str, tmp_path: Path) -> None:
+    names = ("pets/dogs/rex.png", "pets/tom.png", "pets/.hidden/no.png")
+    written(tmp_path, *(file(name, photo(*RED)) for name in names))
+    page = visit(service).page
+    drop(page, tmp_path / "pets", *written(tmp_path, file("fog.png", photo(*GREY))))
+    settled(page)
+    assert sorted(page.locator(".name").all_inner_texts()) == ["fog.png", "rex.png", "tom.png"]
+
+
 def test_dropped_text_is_not_a_photo(visit: Visit, service: str) -> None:
     page = visit(service).page
     drop(page)
     expect(page.get_by_role("alert")).to_contain_text("There were no files in that")
+
+
+def test_file_that_changed_or_is_empty_is_said(
+    visit: Visit, stand_in: StandIn, tmp_path: Path
+) -> None:
+    page = visit(stand_in.url, faults=True).page
+    stand_in.delay = 0.5
+    names = ("0.png", "1.png", "late.png", "empty.png")
+    paths = written(tmp_path, *(file(name, photo(*RED)) for name in names))
+    paths[-1].write_bytes(b"")
+    drop(page, *paths)
+    paths[2].unlink()
+    expect(answered(page, "late.png", "No answer")).to_contain_text(
+        "may have been moved or changed"
+    )
+    expect(answered(page, "empty.png", "No answer")).to_contain_text("This file is empty.")
+    assert stand_in.seen.count("/predict") == 2
 
 
 def test_photo_can_be_taken_on_a_phone(visit: Visit, service: str) -> None:

@@ -143,7 +143,7 @@ function refused(response, said) {
     case 401:
       return new Refusal("Waiting for the access token.", { status });
     case 413:
-      return new Refusal(`This file is larger than the service takes${because}.`, { status });
+      return new Refusal(`This photo is larger than the service takes${because}.`, { status });
     case 415:
     case 422:
       return new Refusal(unusable(said), { status });
@@ -322,6 +322,10 @@ class Card {
     if (this.node.contains(document.activeElement)) this.node.focus();
     this.write({ heading: "Waiting…", detail: "", why: "" });
     this.problem("");
+    if (!this.file.size) {
+      this.fail(new Refusal("This file is empty."));
+      return;
+    }
     this.state = "waiting";
     enqueue(
       {
