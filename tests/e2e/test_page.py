@@ -100,7 +100,7 @@ def test_person_drops_photos_and_reads_answers_and_a_map(
 
     rex.get_by_role("button", name="Show heat map").click()
     expect(rex.locator(".map")).to_be_visible()
-    expect(rex).to_contain_text("It isn’t an outline of the animal")
+    expect(rex).to_contain_text("It isn’t an outline of anything")
     expect(rex).to_contain_text("The warmest spot is in the middle.")
     settled(page)
     check_for_all(page)

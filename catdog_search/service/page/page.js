@@ -66,7 +66,7 @@ function meaning(row, found, isShown) {
     neither: `The warmer a spot, the more it speaks for “${row.label}”, the nearer of the two. It doesn’t show why the photo counts as neither.`,
   }[row.verdict];
   const where = `The warmest spot is ${warmest(found)}.`;
-  const isnt = "It isn’t an outline of the animal, and it doesn’t say whether the answer is right.";
+  const isnt = "It isn’t an outline of anything, and it doesn’t say whether the answer is right.";
   const below = isShown ? "" : " Your browser can’t show the photo underneath.";
   return `${what} ${where} ${isnt}${below}`;
 }
@@ -77,8 +77,9 @@ function warmest({ rows, columns, map }) {
   const at = flat.indexOf(Math.max(...flat));
   const third = (place, places) => Math.floor((3 * (place + 0.5)) / places);
   const row = ["at the top", "", "at the bottom"][third(Math.floor(at / columns), rows)];
-  const column = ["on the left", "", "on the right"][third(at % columns, columns)];
-  return [row, column].filter(Boolean).join(" ") || "in the middle";
+  const column = ["left", "", "right"][third(at % columns, columns)];
+  if (row && column) return `${row} ${column}`;
+  return row || (column ? `on the ${column}` : "in the middle");
 }
 
 // ---------------------------------------------------------------- asking
@@ -534,7 +535,7 @@ function count() {
   $("retry-all").hidden = failed < 2;
   $("retry-all").textContent = `Try ${failed} again`;
   $("progress").textContent = open
-    ? `${(cards.size - open).toLocaleString("en")} of ${many(cards.size, "photo")} done`
+    ? `${cards.size - open} of ${cards.size} done`
     : many(cards.size, "photo");
 }
 
