@@ -83,8 +83,11 @@ def test_range_is_the_largest_fall_of_the_logit(model: OnnxModel) -> None:
     assert found.range == pytest.approx(fall, rel=1e-3)
 
 
-def test_photo_of_one_colour_has_no_map(model: OnnxModel) -> None:
-    found = heat(model, ground(RED))
+@pytest.mark.parametrize("last", [255, 254])
+def test_photo_that_says_the_same_everywhere_has_no_map(model: OnnxModel, last: int) -> None:
+    photo = ground(RED)
+    photo[-1, -1, 0] = last
+    found = heat(model, photo)
     assert found.range == 0
     assert not found.map.any()
 

@@ -26,6 +26,8 @@ _AROUND = 1
 _MOST_PHOTOS, _MOST_PIXELS = 16, 1_000_000
 # Nearer to 0 or 1 than this, float32 can't say how sure a model is.
 _LEAST = 2.0**-24
+# A fall of the logit by less than this, a quarter of a per cent at most, is rounding or nothing.
+_NOTHING = 0.01
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -40,7 +42,8 @@ class Heat:
         columns: Number of places from left to right.
         map: (rows, columns), 0 to 1: how much the logit of the class falls when a place is hidden,
             as a share of `range`; 0 where it rises.
-        range: Largest fall; 0 where hiding any place changes nothing, or makes the model surer.
+        range: Largest fall; 0 where hiding any place changes next to nothing, or makes the model
+            surer.
     """
 
     rows: int
@@ -70,7 +73,9 @@ def heat(model: OnnxModel, photo: Pixels) -> Heat:
     falls = sign * (_logits(probability) - _logits(np.concatenate(hidden)))
     speaks = np.maximum(_spread(falls.reshape(rows, columns)), 0)
     largest = float(speaks.max())
-    return Heat(rows, columns, speaks / largest if largest else speaks, largest)
+    if largest < _NOTHING:
+        return Heat(rows, columns, np.zeros_like(speaks), 0.0)
+    return Heat(rows, columns, speaks / largest, largest)
 
 
 def _spread(falls: Floats) -> Floats:

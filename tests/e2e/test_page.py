@@ -100,8 +100,10 @@ def test_person_drops_photos_and_reads_answers_and_a_map(
 
     rex.get_by_role("button", name="Show heat map").click()
     expect(rex.locator(".map")).to_be_visible()
-    expect(rex).to_contain_text("It isn’t an outline of anything")
-    expect(rex).to_contain_text("The warmest spot is in the middle.")
+    expect(rex).to_contain_text("The map isn’t an outline of anything")
+    expect(rex).to_contain_text(
+        "Hiding the warmest spot, in the middle, takes “dog” from 99.8% to "
+    )
     settled(page)
     check_for_all(page)
     # In two steps: a screenshot of a whole page has Chromium forget that it is a phone.

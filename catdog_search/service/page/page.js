@@ -65,11 +65,15 @@ function meaning(row, found, isShown) {
     "not sure": `The warmer a spot, the more it speaks for “${row.label}”, the way the model leans.`,
     neither: `The warmer a spot, the more it speaks for “${row.label}”, the nearer of the two. It doesn’t show why the photo counts as neither.`,
   }[row.verdict];
-  const where = `The warmest spot is ${warmest(found)}.`;
-  const isnt = "It isn’t an outline of anything, and it doesn’t say whether the answer is right.";
+  const [before, after] = [row.probability, lowered(row.probability, found.range)].map(percent);
+  const where = `Hiding the warmest spot, ${warmest(found)}, takes “${row.label}” from ${before} to ${after}.`;
+  const isnt = "The map isn’t an outline of anything, and it doesn’t say whether the answer is right.";
   const below = isShown ? "" : " Your browser can’t show the photo underneath.";
   return `${what} ${where} ${isnt}${below}`;
 }
+
+/** A probability whose logit has fallen. */
+const lowered = (p, fall) => 1 / (1 + ((1 - p) / p) * Math.exp(fall));
 
 /** Where a map is warmest, in words. */
 function warmest({ rows, columns, map }) {
