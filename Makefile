@@ -52,6 +52,10 @@ $(VENV)/.installed-bench: $(VENV)/.installed-run
 	$(PIP) --editable '.[tf,onnx,serve,bench]'
 	@touch $@
 
+$(VENV)/.installed-e2e: $(VENV)/.installed-dev
+	$(PIP) --editable '.[tf,onnx,serve,dev,e2e]'
+	@touch $@
+
 setup: $(VENV)/.installed-run ## Make .venv and install
 
 run: setup ## Run a study, STUDY=quick by default: drawn pictures, no GPU
@@ -106,6 +110,10 @@ test-lowest: .venv-lowest/.installed ## The tests around training on the lowest 
 	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet \
 		--constraint .venv-lowest/lowest.txt --editable '.[tf,onnx,serve]' pytest pytest-xdist
 	@touch $@
+
+.PHONY: test-e2e
+test-e2e: $(VENV)/.installed-e2e ## The page in a real Chromium: a person's way, at desktop and phone size
+	$(BIN)/pytest tests/e2e
 
 coverage: $(VENV)/.installed-dev ## How much of the code the quick part of the tests runs
 	$(BIN)/coverage erase

@@ -18,7 +18,7 @@ from catdog_search.answering.answer import answer_of
 from catdog_search.answering.runtime import OnnxModel
 
 # Places a side: so many answers are asked for, squared, whatever the size of the photo.
-GRID = 12
+GRID = 10
 # A patch hides so many places beside its own on every side: one place alone is next to nothing of
 # an animal.
 _AROUND = 1
@@ -26,6 +26,8 @@ _AROUND = 1
 _MOST_PHOTOS, _MOST_PIXELS = 16, 1_000_000
 # Nearer to 0 or 1 than this, float32 can't say how sure a model is.
 _LEAST = 2.0**-24
+# A fall of the logit by less than this, a quarter of a per cent at most, is rounding or nothing.
+_NOTHING = 0.01
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -40,7 +42,8 @@ class Heat:
         columns: Number of places from left to right.
         map: (rows, columns), 0 to 1: how much the logit of the class falls when a place is hidden,
             as a share of `range`; 0 where it rises.
-        range: Largest fall; 0 where hiding any place changes nothing, or makes the model surer.
+        range: Largest fall; 0 where hiding any place changes next to nothing, or makes the model
+            surer.
     """
 
     rows: int
@@ -68,19 +71,37 @@ def heat(model: OnnxModel, photo: Pixels) -> Heat:
     size = max(1, min(_MOST_PHOTOS, _MOST_PIXELS // photo[..., 0].size))
     hidden = [model.run(np.stack(batch))[0] for batch in iter(lambda: [*islice(covered, size)], [])]
     falls = sign * (_logits(probability) - _logits(np.concatenate(hidden)))
-    speaks = np.maximum(falls.reshape(rows, columns), 0)
+    speaks = np.maximum(_spread(falls.reshape(rows, columns)), 0)
     largest = float(speaks.max())
-    return Heat(rows, columns, speaks / largest if largest else speaks, largest)
+    if largest < _NOTHING:
+        return Heat(rows, columns, np.zeros_like(speaks), 0.0)
+    return Heat(rows, columns, speaks / largest, largest)
+
+
+def _spread(falls: Floats) -> Floats:
+    """For each place the mean of all patches that hide it."""
+    sums, patches = np.zeros_like(falls), np.zeros_like(falls)
+    for row, column in np.ndindex(falls.shape):
+        hidden = tuple(slice(max(at - _AROUND, 0), at + _AROUND + 1) for at in (row, column))
+        sums[hidden] += falls[row, column]
+        patches[hidden] += 1
+    return sums / patches
 
 
 def _covered(photo: Pixels, rows: int, columns: int) -> Iterator[Pixels]:
     """A photo with each place hidden in turn, row by row."""
-    mean = photo.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    filling = _filling(photo)
     for top, bottom in _patches(photo.shape[0], rows):
         for left, right in _patches(photo.shape[1], columns):
             covered = photo.copy()
-            covered[top:bottom, left:right] = mean
+            covered[top:bottom, left:right] = filling[top:bottom, left:right]
             yield covered
+
+
+def _filling(photo: Pixels) -> Pixels:
+    """What places are hidden under: the photo's mean. A blurred copy did no better."""
+    mean = photo.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    return np.broadcast_to(mean, photo.shape)
 
 
 def _patches(side: int, places: int) -> Iterator[tuple[int, int]]:

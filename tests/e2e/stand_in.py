@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import tiny_onnx
+
 import catdog_search
 from catdog_search.answering.heat import heat
 from catdog_search.answering.runtime import OnnxModel
@@ -28,8 +30,8 @@ FILES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 POLICY = (
-    "default-src 'self'; img-src 'self' blob: data:; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -75,6 +77,16 @@ class StandIn:
         self._thread.join()
         self._server.server_close()
 
+    def facts(self) -> dict[str, Any]:
+        """What `/model` says."""
+        facts = self.model.facts.model_dump(mode="json", exclude={"examples"})
+        return {**facts, "digest": self.model.digest}
+
+    def swap(self, **facts: Any) -> None:
+        """Answer with another model from now on."""
+        said = {**self.model.facts.model_dump(exclude={"examples"}), **facts}
+        self.model = OnnxModel(tiny_onnx.content(**said), "swapped", threads=1)
+
     def reply(self, path: str, body: bytes, authorization: str | None) -> Reply:
         with self._lock:
             self.seen.append(path)
@@ -95,15 +107,11 @@ class StandIn:
 
     def _right(self, path: str, body: bytes) -> Reply:
         ways: dict[str, Callable[[bytes], dict[str, Any]]] = {
-            "/model": lambda _: self._facts(),
+            "/model": lambda _: self.facts(),
             "/predict": self._predict,
             "/explain": self._explain,
         }
         return Reply(200, ways[path](body)) if path in ways else Reply(404, {"error": "not here"})
-
-    def _facts(self) -> dict[str, Any]:
-        facts = self.model.facts.model_dump(mode="json", exclude={"examples"})
-        return {**facts, "digest": self.model.digest}
 
     def _predict(self, body: bytes) -> dict[str, Any]:
         facts = self.model.facts

@@ -6,7 +6,7 @@ const MOST_TRIES = 8; // at a service that is busy
 const LONGEST_WAIT = 60; // seconds that one 429 may ask for
 const PATIENCE = 90_000; // ms for one answer
 const POLL = 5_000; // ms until a model that isn't there is asked for again
-const THUMBNAIL = 720; // pixels a side
+const [SMALLEST, THUMBNAIL] = [320, 720]; // pixels of a thumbnail's longer side
 const FEW = 3; // answers at a time that are told one by one
 
 const $ = (id) => document.getElementById(id);
@@ -32,7 +32,7 @@ const upper = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const inTitle = (text) => `${upper(text)}?`;
 const many = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 const madeBy = ({ name, version, digest }) =>
-  name ? `${name}, version ${version ?? "unknown"}` : `a file not in any registry (${digest.slice(0, 12)})`;
+  name ? `${name}, version ${version ?? "unknown"}` : `A file that no registry names (${digest.slice(0, 12)})`;
 
 /** Heading, detail and reason of an answer. */
 function told(row) {
@@ -65,8 +65,25 @@ function meaning(row, found, isShown) {
     "not sure": `The warmer a spot, the more it speaks for “${row.label}”, the way the model leans.`,
     neither: `The warmer a spot, the more it speaks for “${row.label}”, the nearer of the two. It doesn’t show why the photo counts as neither.`,
   }[row.verdict];
-  const isnt = "It isn’t an outline of the animal, and it doesn’t say whether the answer is right.";
-  return isShown ? `${what} ${isnt}` : `${what} ${isnt} Your browser can’t show the photo underneath.`;
+  const [before, after] = [row.probability, lowered(row.probability, found.range)].map(percent);
+  const where = `Hiding the warmest spot, ${warmest(found)}, takes “${row.label}” from ${before} to ${after}.`;
+  const isnt = "The map isn’t an outline of anything, and it doesn’t say whether the answer is right.";
+  const below = isShown ? "" : " Your browser can’t show the photo underneath.";
+  return `${what} ${where} ${isnt}${below}`;
+}
+
+/** A probability whose logit has fallen. */
+const lowered = (p, fall) => 1 / (1 + ((1 - p) / p) * Math.exp(fall));
+
+/** Where a map is warmest, in words. */
+function warmest({ rows, columns, map }) {
+  const flat = map.flat();
+  const at = flat.indexOf(Math.max(...flat));
+  const third = (place, places) => Math.floor((3 * (place + 0.5)) / places);
+  const row = ["at the top", "", "at the bottom"][third(Math.floor(at / columns), rows)];
+  const column = ["left", "", "right"][third(at % columns, columns)];
+  if (row && column) return `${row} ${column}`;
+  return row || (column ? `on the ${column}` : "in the middle");
 }
 
 // ---------------------------------------------------------------- asking
@@ -131,7 +148,7 @@ function refused(response, said) {
     case 401:
       return new Refusal("Waiting for the access token.", { status });
     case 413:
-      return new Refusal(`This file is larger than the service takes${because}.`, { status });
+      return new Refusal(`This photo is larger than the service takes${because}.`, { status });
     case 415:
     case 422:
       return new Refusal(unusable(said), { status });
@@ -310,6 +327,10 @@ class Card {
     if (this.node.contains(document.activeElement)) this.node.focus();
     this.write({ heading: "Waiting…", detail: "", why: "" });
     this.problem("");
+    if (!this.file.size) {
+      this.fail(new Refusal("This file is empty."));
+      return;
+    }
     this.state = "waiting";
     enqueue(
       {
@@ -352,7 +373,7 @@ class Card {
     this.bar();
     this.find("explain").hidden = false;
     this.labelMap(false);
-    this.find("by").textContent = `Answered by ${madeBy(model)}.`;
+    this.find("by").textContent = `Answered by: ${madeBy(model)}.`;
     this.state = row.verdict;
     const heard = row.verdict === "answered" ? `${words.heading}, ${words.detail}.` : `${words.heading}. ${words.detail}`;
     say(`${this.file.name}: ${heard}`, row.answer);
@@ -391,7 +412,8 @@ class Card {
       image.src = url;
       await image.decode();
       const { naturalWidth: width, naturalHeight: height } = image;
-      const scale = Math.min(1, THUMBNAIL / Math.max(width, height));
+      const longest = Math.max(width, height);
+      const scale = Math.min(Math.max(longest, SMALLEST), THUMBNAIL) / longest;
       const canvas = this.find("photo");
       canvas.width = Math.max(1, Math.round(width * scale));
       canvas.height = Math.max(1, Math.round(height * scale));
@@ -403,6 +425,7 @@ class Card {
     } catch {
       this.isShown = false;
       this.node.classList.add("no-picture");
+      this.find("frame").dataset.kind = this.file.name.match(/\.(\w{1,5})$/)?.[1].toUpperCase() ?? "?";
       this.find("unshown").hidden = false;
       this.find("photo").setAttribute("aria-label", `${this.file.name} (can’t be shown here)`);
     } finally {
@@ -478,7 +501,7 @@ function paint(canvas, photo, { rows, columns, map }) {
   const pixels = new ImageData(columns, rows);
   map.flat().forEach((share, i) => {
     const colour = COLD.map((cold, c) => cold + (HOT[c] - cold) * share);
-    pixels.data.set([...colour, 215 * share ** 0.8], 4 * i);
+    pixels.data.set([...colour, 220 * share ** 1.2], 4 * i);
   });
   small.getContext("2d").putImageData(pixels, 0, 0);
   canvas.width = photo.width;
@@ -516,7 +539,7 @@ function count() {
   $("retry-all").hidden = failed < 2;
   $("retry-all").textContent = `Try ${failed} again`;
   $("progress").textContent = open
-    ? `${(cards.size - open).toLocaleString("en")} of ${many(cards.size, "photo")} done`
+    ? `${cards.size - open} of ${cards.size} done`
     : many(cards.size, "photo");
 }
 
@@ -657,7 +680,7 @@ function missing(refusal) {
 function describedModel(facts) {
   const when = facts.registered_at ? `, registered ${facts.registered_at.slice(0, 10)}` : "";
   const file = facts.name ? `; file ${facts.digest.slice(0, 12)}` : "";
-  return `${upper(madeBy(facts))}${when}${file}.`;
+  return `${madeBy(facts)}${when}${file}.`;
 }
 
 function describedData({ trained_on: photos, dataset_digest: digest }) {
