@@ -31,7 +31,7 @@ DATA ?=
 WEIGHTS ?=
 
 .PHONY: help setup run test test-backends test-jax test-torch test-lowest coverage lint typecheck \
-	layers docs docs-check unit ui promote bench clean
+	layers docs docs-check unit ui serve promote bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed-run
 
 $(VENV)/.installed-bench: $(VENV)/.installed-run
 	$(PIP) --editable '.[tf,onnx,serve,bench]'
+	@touch $@
+
+$(VENV)/.installed-e2e: $(VENV)/.installed-dev
+	$(PIP) --editable '.[tf,onnx,serve,dev,e2e]'
 	@touch $@
 
 setup: $(VENV)/.installed-run ## Make .venv and install
@@ -107,6 +111,10 @@ test-lowest: .venv-lowest/.installed ## The tests around training on the lowest 
 		--constraint .venv-lowest/lowest.txt --editable '.[tf,onnx,serve]' pytest pytest-xdist
 	@touch $@
 
+.PHONY: test-e2e
+test-e2e: $(VENV)/.installed-e2e ## The page in a real Chromium: a person's way, at desktop and phone size
+	$(BIN)/pytest tests/e2e
+
 coverage: $(VENV)/.installed-dev ## How much of the code the quick part of the tests runs
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(COVERED_TESTS)
@@ -122,6 +130,9 @@ bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIG
 
 ui: setup ## MLflow's user interface
 	$(RUN) ui
+
+serve: setup ## Answer photos over HTTP with the champion
+	$(RUN) serve
 
 promote: setup ## Find the champion of STUDY: finalists, one look at test, gates
 	$(RUN) promote --study $(STUDY)

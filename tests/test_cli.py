@@ -42,7 +42,18 @@ from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (
     *("run", "studies", "check", "show", "compare", "evaluate"),
-    *("promote", "models", "rollback", "predict", "ui", "relocate", "doctor", "data", "model"),
+    *(
+        "promote",
+        "models",
+        "rollback",
+        "predict",
+        "serve",
+        "ui",
+        "relocate",
+        "doctor",
+        "data",
+        "model",
+    ),
 )
 LEAVES = [
     *COMMANDS[:-2],

@@ -70,6 +70,12 @@ def test_wheel_says_that_it_is_typed(wheel: Path) -> None:
         assert "catdog_search/py.typed" in file.namelist()
 
 
+@pytest.mark.parametrize("name", ["index.html", "page.css", "page.js"])
+def test_wheel_carries_the_page(wheel: Path, name: str) -> None:
+    with zipfile.ZipFile(wheel) as file:
+        assert f"catdog_search/service/page/{name}" in file.namelist()
+
+
 @pytest.mark.parametrize(
     "name",
     ["catdog_search/py.typed", "studies/quick.toml", "tests/test_packaging.py", "CHANGELOG.md"],

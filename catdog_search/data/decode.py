@@ -127,6 +127,18 @@ class _Gist:
     is_blank: bool
 
 
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height that a file says of itself; nothing of it is decoded.
+
+    Raises:
+        UndecodableError: It can't be read so far.
+    """
+    if not content:
+        raise UndecodableError("empty", "")
+    with _told(content), _opened(content) as image:
+        return image.size
+
+
 def decode(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pixels:
     """Decode, turn upright as EXIF says, convert to RGB and resize.
 
