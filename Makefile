@@ -31,7 +31,7 @@ DATA ?=
 WEIGHTS ?=
 
 .PHONY: help setup run test test-backends test-jax test-torch test-lowest coverage lint typecheck \
-	layers docs docs-check unit ui promote bench clean
+	layers docs docs-check unit ui serve promote bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -88,7 +88,7 @@ unit: $(VENV)/.installed-dev ## pytest
 .venv-%/.installed: pyproject.toml constraints.txt
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable '.[$*,dev]'
+		--constraint constraints.txt --editable '.[$*,onnx,dev]'
 	@touch $@
 
 test-backends: test-jax test-torch ## The training tests on JAX and PyTorch, each in its own .venv
@@ -130,6 +130,9 @@ bench: $(VENV)/.installed-bench ## All benchmarks in turn; DATA=photos.zip, WEIG
 
 ui: setup ## MLflow's user interface
 	$(RUN) ui
+
+serve: setup ## Answer photos over HTTP with the champion
+	$(RUN) serve
 
 promote: setup ## Find the champion of STUDY: finalists, one look at test, gates
 	$(RUN) promote --study $(STUDY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shlex
 import time
@@ -24,6 +25,8 @@ CACHE_LIMIT_GB = 20.0
 _OTHERWISE = "mend that, or choose another with --state"
 # Control characters, and bytes of a name that is no UTF-8.
 _NO_TEXT = ("Cc", "Cs")
+# Of a file's name, in bytes, with room for what is put after it.
+_LONGEST_STEM = 200
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,16 @@ class StateFolder:
     def artifacts(self) -> Path:
         """What MLflow's runs and models leave as files."""
         return self.root / identity.ARTIFACTS
+
+    def served(self, model: str) -> Path:
+        """The champion of a registered model as a file that answers by itself.
+
+        Whoever replaces it moves a whole one into its place.
+        """
+        # A name in the registry has no slash, and up to 256 characters of any kind.
+        is_long = len(os.fsencode(model)) > _LONGEST_STEM
+        stem = hashlib.sha256(model.encode()).hexdigest() if is_long else model
+        return self.root / "served" / f"{stem}.onnx"
 
     def scratch(self, study: str) -> Path:
         """Folder of a study for locks, worker logs and traces."""

@@ -42,9 +42,12 @@ from catdog_search.training.execution import PLAIN, Device
 
 COMMANDS = (
     *("run", "studies", "check", "show", "compare", "evaluate"),
-    *("promote", "models", "rollback", "ui", "relocate", "doctor", "data"),
+    *("promote", "models", "rollback", "predict", "ui", "relocate", "doctor", "data", "model"),
 )
-LEAVES = [*COMMANDS[:-1], "data audit", "data prepare", "data cache", "data download"]
+LEAVES = [
+    *COMMANDS[:-2],
+    *("model export", "data audit", "data prepare", "data cache", "data download"),
+]
 HEAVY = (
     *("optuna", "mlflow", "keras", "tensorflow", "numpy", "scipy", "sklearn", "matplotlib"),
     *("rich", "PIL"),

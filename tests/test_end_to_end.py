@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -161,6 +165,62 @@ def test_run_kill_resume_promote_load(
     assert len(repeated["looks"]["known"]) == 1
     assert_model_loads_elsewhere(state, tmp_path)
     assert len(list(state.artifacts.rglob("model.keras"))) == 3 + 1
+    assert_mlflow_serves_it(state, easy_photos, tmp_path)
+
+
+def assert_mlflow_serves_it(state: StateFolder, easy_photos: Path, tmp_path: Path) -> None:
+    """A photo's bytes, decoded, through MLflow's own server: what `predict` says of the file."""
+    path = easy_photos / "dog" / "7.png"
+    port = free_port()
+    command = [str(Path(sys.executable).with_name("mlflow")), "models", "serve"]
+    options = ["-m", "models:/catdog@champion", "--env-manager", "local", "-p", str(port)]
+    # It starts uvicorn by its name.
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": Store.of(state).uri,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    with (
+        open(tmp_path / "serve.log", "wb") as log,
+        subprocess.Popen(
+            [*command, *options],
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            body = json.dumps({"inputs": pixels[None].tolist()}).encode()
+            said = json.loads(answer_of(f"http://127.0.0.1:{port}/invocations", body, process))
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+    told = call("predict", "catdog", str(path), "--json", "--state", str(state.root)).stdout
+    expected = json.loads(told)["probabilities"]["dog"]
+    # Packed photos are whole levels, and the exported model's are not.
+    assert said["predictions"] == [[pytest.approx(expected, abs=0.02)]]
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return int(asked.getsockname()[1])
+
+
+def answer_of(url: str, body: bytes, server: subprocess.Popen[bytes]) -> bytes:
+    """What a server says, which may still be starting."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    until = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=60) as found:
+                return bytes(found.read())
+        except urllib.error.URLError as error:
+            is_starting = isinstance(error.reason, ConnectionRefusedError)
+            if not is_starting or server.poll() is not None or time.monotonic() > until:
+                raise
+            time.sleep(0.3)
 
 
 def assert_model_loads_elsewhere(state: StateFolder, tmp_path: Path) -> None:

@@ -358,7 +358,7 @@ def logged(kept: Logged, tmp_path: Path) -> Iterator[Logged]:
 
 def test_logged_model_is_loaded(logged: Logged) -> None:
     loaded = logged.load()
-    assert (loaded.class_names, loaded.image_size) == (("cat", "dog"), SIDE)
+    assert (loaded.facts.class_names, loaded.facts.image_size) == (("cat", "dog"), SIDE)
     assert loaded.run_id == logged.run_id
     assert loaded.batch_size == 256
 
@@ -432,7 +432,7 @@ def test_what_a_model_says_of_itself_is_checked_before_it_is_loaded(
 
 def test_model_that_says_what_none_of_ours_says_is_not_promoted(logged: Logged) -> None:
     logged.say(f"image_size: {SIDE}", "image_size: 100000")
-    with pytest.raises(StateError, match=r"can't be registered as 'pets': its image_size is not"):
+    with pytest.raises(StateError, match=r"can't be registered as 'pets': its facts: image_size"):
         register_champion(logged.store, "pets", logged.model_id, {})
     logged.say("metadata:", "metadata: [")
     with pytest.raises(StateError, match=r"can't be registered as 'pets': its MLmodel can't be"):
@@ -470,4 +470,4 @@ def test_what_is_no_file_is_refused(name: str, logged: Logged) -> None:
 def test_model_is_loaded_through_a_server(server: str) -> None:
     far = Logged(Store(server, None), "far")
     loaded = far.load()
-    assert (loaded.run_id, loaded.image_size) == (far.run_id, SIDE)
+    assert (loaded.run_id, loaded.facts.image_size) == (far.run_id, SIDE)

@@ -17,15 +17,21 @@ import keras
 import mlflow
 import numpy as np
 import pytest
+import tiny_onnx
 from click.testing import CliRunner
 from mlflow import MlflowClient
 from tiny_study import call, listing, register_best, settle
 
+from catdog_search.answering.photos import packed
+from catdog_search.answering.runtime import OnnxModel
 from catdog_search.cli import main
 from catdog_search.evaluation.calibration import mean_probabilities
+from catdog_search.exporting import onnx_file
+from catdog_search.exporting.onnx_file import OnnxFile
+from catdog_search.exporting.proof import Proof
+from catdog_search.exporting.round_trip import RoundTrip
 from catdog_search.places import StateFolder
 from catdog_search.promotion import checks
-from catdog_search.promotion.round_trip import RoundTrip
 from catdog_search.search.study import views
 from catdog_search.search.study.relocate import relocate
 from catdog_search.search.study.storage import existing_studies
@@ -35,6 +41,8 @@ from catdog_search.tracking.own import Client
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Registry
 from catdog_search.tracking.store import Store
+
+needs_onnx = pytest.mark.skipif(onnx_file.missing() is not None, reason=str(onnx_file.missing()))
 
 N = 1500
 STUDY = """\
@@ -131,7 +139,7 @@ def ready(trained: tuple[Path, StateFolder], tmp_path: Path) -> tuple[Path, Stat
 
 @pytest.fixture
 def quick_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The process of its own takes seconds; here the same model answers in this one."""
+    """The processes of their own take seconds; here the same model answers in this one."""
 
     def here(path: Path, photos: list[Any]) -> RoundTrip:
         model = keras.saving.load_model(path, compile=False)
@@ -139,6 +147,8 @@ def quick_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
         return RoundTrip(np.array(said, float), (1.0, 1.0, 1.0))
 
     monkeypatch.setattr(checks, "load_afresh", here)
+    made = OnnxFile(tiny_onnx.content(), Proof(200, 12, 0.0, 0.0, 0.0, 0))
+    monkeypatch.setattr(onnx_file, "to_onnx", lambda *_: made)
 
 
 def looks(state: StateFolder, study: str = "light") -> list[Any]:
@@ -211,13 +221,60 @@ def test_champion_is_registered_with_numbers_that_its_answers_bear_out(
     assert {gate["verdict"] for gate in said["gates"]} == {"passed", "off"}
     assert [gate["name"] for gate in said["gates"]] == [
         *("accuracy", "recall", "calibration", "champion", "round trip", "latency"),
-        *("raw and packed", "size", "leaks", "photos"),
+        *("size", "raw and packed", "onnx", "leaks", "photos"),
     ]
     (look,) = looks(state)
     assert (look.n, look.again, look.run_id) == (len(right), False, said["run_id"])
     assert said["looks"]["text"] == "these photos have been looked at once, for this number"
     figures = {"gates.png", "reliability.png", "risk_coverage.png", "seeds.png", "neither.png"}
     assert run.figures() == figures
+
+
+@needs_onnx
+def test_champion_is_served_from_a_file_that_answers_as_it_did(
+    done: tuple[Path, StateFolder, Any], squares: Path
+) -> None:
+    _, state, said = done
+    served = OnnxModel.open(state.served("catdog"))
+    served.self_test()
+    facts = served.facts
+    assert (facts.name, facts.version, facts.run_id) == ("catdog", 1, said["run_id"])
+    assert facts.test is not None
+    assert facts.test.accuracy == pytest.approx(said["test"]["accuracy"], abs=1e-6)
+    assert (facts.test.n, facts.test.looks) == (said["test"]["n"], 1)
+    assert facts.trained_on is not None
+    assert facts.trained_on.endswith(" photos")
+    run = PromotionRun.of(Store.of(state), said["run_id"])
+    assert run is not None
+    answers = run.answers("test")
+    assert answers is not None
+    with zipfile.ZipFile(squares) as file:
+        photos = [packed(file.read(key), facts.image_size) for key in answers.keys.tolist()]
+    probabilities, unlike = served.run(np.stack(photos))
+    assert probabilities == pytest.approx(answers.probabilities, abs=1e-4)
+    assert unlike == pytest.approx(answers.unlike, rel=1e-3)
+
+
+@needs_onnx
+def test_registered_model_answers_photos(
+    done: tuple[Path, StateFolder, Any], squares: Path
+) -> None:
+    _, state, said = done
+    told = call("predict", "catdog", str(squares), "--json", "--state", str(state.root)).stdout
+    rows = [json.loads(line) for line in told.splitlines()]
+    run = PromotionRun.of(Store.of(state), said["run_id"])
+    assert run is not None
+    answers = run.answers("test")
+    assert answers is not None
+    by_key = {Path(row["path"]).name: row for row in rows}
+    assert len(by_key) == N
+    dogs = [by_key[key]["probabilities"]["dog"] for key in answers.keys.tolist()]
+    assert dogs == pytest.approx(answers.probabilities, abs=1e-4)
+    # A trial's own model has no ONNX beside it: Keras answers.
+    row = views.load_view(state, "light").trials[0]
+    trial = call("predict", f"run:{row.run_id}", str(squares), "--json", "--state", str(state.root))
+    assert len(trial.stdout.splitlines()) == N
+    assert json.loads(trial.stdout.splitlines()[0])["unlike"] is None
 
 
 def test_exported_champion_answers_calibrated_and_has_one_output(
@@ -314,7 +371,7 @@ def test_dry_run_trains_nothing(
     wider = write_study(tmp_path, promotion="min_accuracy = 0.5")
     found = call(*arguments(wider, state, "--dry-run", "--seeds", "3"))
     assert "finalists: 2 of 6 trainings to go (2 finalists x 3 seeds); about " in found.output
-    assert found.output.count("the finalists are not trained yet") == 6
+    assert found.output.count("the finalists are not trained yet") == 7
     assert "dry run: nothing was looked at, registered or moved" in found.output
     assert len(views.load_view(state, "light.finalists").trials) == 4
 
@@ -643,7 +700,8 @@ def test_photos_that_the_champion_learned_from_are_left_out(
     assert "on 225 photos, 20 that it was trained on left out, 95 %" in text
     splits["val"] += splits["test"][20:60]
     client.log_text(parent, json.dumps(splits), words.SPLITS_FILE)
-    call("rollback", "--reason", "again", "--state", str(state.root))
+    rolled = call("rollback", "--reason", "again", "--state", str(state.root))
+    assert "not where it is served from yet: version 1 of 'catdog' has no ONNX" in rolled.output
     refused = verdict(promote(study, state, code=1), "champion")
     assert refused["verdict"] == "failed"
     assert (

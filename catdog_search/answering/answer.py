@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from catdog_search.answering.facts import ModelFacts
 
 Verdict = Literal["answered", "not sure", "neither"]
@@ -59,6 +62,23 @@ def answer_of(facts: ModelFacts, probability: float, unlike: float | None) -> An
         probabilities=dict(zip(names, shares, strict=True)),
         unlike=unlike,
     )
+
+
+def answers_of(
+    facts: ModelFacts,
+    probabilities: npt.NDArray[np.float32],
+    unlike: npt.NDArray[np.float32] | None,
+) -> list[Answer]:
+    """Decide for several photos, see `answer_of`.
+
+    Args:
+        facts: What the model says of itself.
+        probabilities: (n,).
+        unlike: (n,), or None.
+    """
+    scores = [None] * len(probabilities) if unlike is None else unlike.tolist()
+    pairs = zip(probabilities.tolist(), scores, strict=True)
+    return [answer_of(facts, p, score) for p, score in pairs]
 
 
 def _verdict(facts: ModelFacts, probability: float, unlike: float | None) -> Verdict:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -36,7 +38,7 @@ class _Facts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-class TestScore(_Facts):
+class ScoreOnTest(_Facts):
     """What a champion reached on test.
 
     Attributes:
@@ -118,9 +120,9 @@ class ModelFacts(_Facts):
 
     format: Literal[1] = 1
     class_names: tuple[str, ...] = Field(min_length=N_CLASSES, max_length=N_CLASSES)
-    image_size: int = Field(ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)
-    temperature: float = Field(default=1.0, gt=0)
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    image_size: int = Field(strict=True, ge=SMALLEST_IMAGE, le=LARGEST_IMAGE)
+    temperature: float = Field(default=1.0, strict=True, gt=0)
+    threshold: float = Field(default=0.5, strict=True, gt=0, lt=1)
     not_sure: tuple[Share, Share] | None = None
     error_rate: Share | None = None
     guaranteed: bool = False
@@ -133,7 +135,7 @@ class ModelFacts(_Facts):
     name: _Text | None = None
     version: int | None = None
     registered_at: _Text | None = None
-    test: TestScore | None = None
+    test: ScoreOnTest | None = None
     examples: tuple[Example, ...] = Field(default=(), max_length=_MOST_EXAMPLES)
 
     @field_validator("class_names")
@@ -151,9 +153,25 @@ class ModelFacts(_Facts):
         Raises:
             FactsError: They are not such as ours.
         """
-        try:
+        with _told():
             return cls.model_validate_json(text)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "they"
-            raise FactsError(f"its facts: {where}: {printable(first['msg'])}") from None
+
+    @classmethod
+    def of(cls, said: Mapping[str, object]) -> ModelFacts:
+        """Read them from plain values, among which others may be.
+
+        Raises:
+            FactsError: They are not such as ours.
+        """
+        with _told():
+            return cls.model_validate(dict(said))
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "they"
+        raise FactsError(f"its facts: {where}: {printable(first['msg'])}") from None

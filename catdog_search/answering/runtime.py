@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from catdog_search.answering.answer import Answer, answer_of
+from catdog_search.answering.answer import Answer, answers_of
 from catdog_search.answering.facts import Example, FactsError, ModelFacts
 from catdog_search.errors import StateError
 from catdog_search.machine import cores
@@ -94,12 +93,7 @@ class OnnxModel:
 
     def answer(self, photos: Photos) -> list[Answer]:
         """What it says of photos, see `run`."""
-        probabilities, unlike = self.run(photos)
-        scores: Sequence[float | None] = [None] * len(photos)
-        if unlike is not None:
-            scores = unlike.tolist()
-        pairs = zip(probabilities.tolist(), scores, strict=True)
-        return [answer_of(self.facts, p, score) for p, score in pairs]
+        return answers_of(self.facts, *self.run(photos))
 
     def self_test(self) -> None:
         """Ask it of its examples, whose answers it carries.
@@ -136,7 +130,7 @@ def _session(content: bytes, where: str, threads: int) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # it prints what it raises
     # Threads that wait by spinning take what decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:

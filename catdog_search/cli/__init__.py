@@ -11,7 +11,18 @@ from typing import Any
 import click
 
 from catdog_search import __version__
-from catdog_search.cli import data, judge, look, promote, registry, run, stores
+from catdog_search.cli import (
+    data,
+    export,
+    judge,
+    look,
+    predict,
+    promote,
+    registry,
+    run,
+    serve,
+    stores,
+)
 from catdog_search.cli.common import say, say_lines
 from catdog_search.errors import CatdogError, TrialFailedError
 from catdog_search.redact import redact
@@ -105,6 +116,9 @@ for _command in (
     promote.promote,
     registry.models,
     registry.rollback,
+    export.model,
+    predict.predict,
+    serve.serve,
     stores.ui,
     stores.relocate,
     stores.doctor,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -209,18 +208,6 @@ def choice_options(*, with_splits: bool) -> Callable[[F], F]:
 def on_terminal() -> bool:
     """Whether there is somebody to ask."""
     return sys.stdin.isatty()
-
-
-def use_backend() -> None:
-    """Settle Keras's backend for this process, before anything imports Keras.
-
-    Raises:
-        BackendError: There is none.
-    """
-    from catdog_search.machine.backends import choose_backend
-
-    os.environ["KERAS_BACKEND"] = choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
 
 
 def writer(as_json: bool) -> Callable[[str], None]:

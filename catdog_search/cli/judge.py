@@ -16,7 +16,6 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
-    use_backend,
     writer,
 )
 from catdog_search.errors import StateError
@@ -248,6 +247,8 @@ def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
         raise click.UsageError("--data PATH or --split NAME: say which photos.")
     if data is None and (choice.labels or choice.classes):
         raise click.UsageError("--labels and --classes say how --data is read; give it too.")
+    from catdog_search.machine.backends import use_backend
+
     use_backend()
     write = writer(as_json)
 

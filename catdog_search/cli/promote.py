@@ -16,7 +16,6 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
-    use_backend,
     writer,
 )
 from catdog_search.cli.run import INTERRUPTED, display_of
@@ -81,6 +80,7 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     looked at once, and what passes the gates of [promotion] is registered and made the champion.
     """
     from catdog_search.errors import RequestError
+    from catdog_search.machine.backends import use_backend
     from catdog_search.places import StateFolder
     from catdog_search.promotion.promote import Hooks
     from catdog_search.promotion.promote import promote as find_champion

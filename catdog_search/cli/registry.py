@@ -201,5 +201,7 @@ def rollback(
         say(f"version {done.version} of {model!r} is champion{instead}: {done.reason}")
     else:
         say(f"version {done.version} of {model!r} is champion already; nothing was moved")
+    if done.unserved is not None:
+        say(f"note: not where it is served from yet: {done.unserved}")
     say(f"tracking URI: {done.tracking_uri}")
     say(done.uri)

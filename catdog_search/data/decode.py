@@ -127,12 +127,25 @@ class _Gist:
     is_blank: bool
 
 
-def decode(content: bytes, image_size: int) -> Pixels:
+def size_of(content: bytes) -> tuple[int, int]:
+    """Width and height that a file says of itself; nothing of it is decoded.
+
+    Raises:
+        UndecodableError: It can't be read so far.
+    """
+    if not content:
+        raise UndecodableError("empty", "")
+    with _told(content), _opened(content) as image:
+        return image.size
+
+
+def decode(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pixels:
     """Decode, turn upright as EXIF says, convert to RGB and resize.
 
     Args:
         content: Bytes of an image file, of one of `formats.FORMATS`.
         image_size: Side of the result in pixels.
+        reserve: Takes bytes of memory while they are needed.
 
     Returns:
         uint8 RGB, (image_size, image_size, 3).
@@ -143,7 +156,7 @@ def decode(content: bytes, image_size: int) -> Pixels:
     return _seen(
         content,
         DRAFT_FACTOR * image_size,
-        unlimited,
+        reserve,
         lambda photo: _pixels(photo.image, image_size),
     )
 

@@ -21,7 +21,7 @@ from catdog_search.places import cache_folder
 from catdog_search.text import printable
 
 # Of its suffix nothing is known, and its first bytes tell nothing.
-_NO_IMAGE = "not an image: by its name and its content"
+NO_IMAGE = "not an image: by its name and its content"
 
 
 @dataclass
@@ -73,7 +73,7 @@ def judge(
             found.photos.append(key)
         else:
             told = kind is not None and kind.advice
-            found.left_out.append((key, kind.reason() if kind and told else _NO_IMAGE))
+            found.left_out.append((key, kind.reason() if kind and told else NO_IMAGE))
     found.photos.sort()
     found.left_out.sort()
     return found

@@ -205,11 +205,11 @@ def _shown(
     if source is None:
         assert wanted is not None, "or there is nothing to take"
         location, class_names, decoded = _packed(name, loaded, wanted)
-        index = _indices(location, class_names, loaded.class_names)
+        index = _indices(location, class_names, loaded.facts.class_names)
     else:
         location = source.location
-        index = _indices(location, source.class_names, loaded.class_names)
-        decoded = packing.decode(source, loaded.image_size, progress)
+        index = _indices(location, source.class_names, loaded.facts.class_names)
+        decoded = packing.decode(source, loaded.facts.image_size, progress)
     not_found = 0
     if wanted is not None:
         rows = [i for i, p in enumerate(decoded.photos) if short_hash(p.sha256) in wanted]
@@ -240,12 +240,13 @@ def _packed(
     name: str, loaded: Loaded, wanted: Collection[str]
 ) -> tuple[str, tuple[str, ...], DecodedPhotos]:
     """Some photos of the dataset that a model was trained on, as the cache holds them."""
-    cache, digest = places.cache_folder(), loaded.dataset_digest
-    found = dataset.find(cache, digest, loaded.image_size) if digest else None
+    cache = places.cache_folder()
+    digest, side = loaded.facts.dataset_digest, loaded.facts.image_size
+    found = dataset.find(cache, digest, side) if digest else None
     if found is None:
         raise DataError(
             f"model {name}: the cache {cache} doesn't hold the photos of its study (dataset digest "
-            f"{digest or 'unknown'}) at {loaded.image_size} px; say with --data where they are"
+            f"{digest or 'unknown'}) at {side} px; say with --data where they are"
         )
     manifest = found.manifest
     rows = [
@@ -310,9 +311,9 @@ def _scored(
     labels = shown.labels
     if not np.isfinite(probabilities).all():
         raise StateError(f"model {name}: what it says of photos are no numbers")
-    seen_as = Predictions(labels, probabilities, loaded.threshold)
+    seen_as = Predictions(labels, probabilities, loaded.facts.threshold)
     photos = Photos(shown.decoded.pixels, [photo.key for photo in shown.photos])
-    names, where = loaded.class_names, f"{len(labels)} photos"
+    names, where = loaded.facts.class_names, f"{len(labels)} photos"
     matrix = seen_as.confusion(len(names))
     y = labels.astype(np.float32)
     return Evaluation(
@@ -321,7 +322,7 @@ def _scored(
         split=scene.split,
         not_found=shown.not_found,
         n=len(labels),
-        scores=scores(y, probabilities, prefix="", threshold=loaded.threshold),
+        scores=scores(y, probabilities, prefix="", threshold=loaded.facts.threshold),
         interval=wilson(int(np.trace(matrix)), len(labels)),
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,

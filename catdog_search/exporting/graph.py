@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 # What onnx 1.23 writes, 14, is newer than what some runtimes in use read.
 _IR_VERSION = 10
-_SIZE, _CHANNELS_FIRST, _FLOATS, _RESIZED = "size", "channels_first", "floats", "resized"
+_FLOATS, _CHANNELS_FIRST, _RESIZED = "floats", "channels_first", "resized"
+_AROUND, _SIZE, _SIZES = "photos_and_channels", "size", "sizes"
 
 
 def whole(network: ModelProto, image_size: int) -> ModelProto:
@@ -71,20 +72,22 @@ def with_facts(model: ModelProto, facts: ModelFacts) -> bytes:
 def _resize() -> list[Any]:
     """From `photo` to `pixels`, as Pillow's and Keras's triangle filter does it.
 
-    Without `exclude_outside` pixels at the edge differ by up to 6 of 255 levels.
+    Without `exclude_outside` pixels at the edge differ by up to 6 of 255 levels. All four sizes are
+    given: where a Resize names its axes, onnxruntime 1.32 moves transposes through it wrongly.
     """
     from onnx import TensorProto, helper
 
     return [
         helper.make_node("Cast", [PHOTO], [_FLOATS], to=TensorProto.FLOAT),
         helper.make_node("Transpose", [_FLOATS], [_CHANNELS_FIRST], perm=[0, 3, 1, 2]),
+        helper.make_node("Shape", [_CHANNELS_FIRST], [_AROUND], start=0, end=2),
+        helper.make_node("Concat", [_AROUND, _SIZE], [_SIZES], axis=0),
         helper.make_node(
             "Resize",
-            [_CHANNELS_FIRST, "", "", _SIZE],
+            [_CHANNELS_FIRST, "", "", _SIZES],
             [_RESIZED],
             mode="linear",
             antialias=1,
-            axes=[2, 3],
             coordinate_transformation_mode="half_pixel",
             exclude_outside=1,
         ),

@@ -30,3 +30,13 @@ def choose_backend() -> str:
             "(or gpu, jax, torch)"
         )
     return installed[0]
+
+
+def use_backend() -> None:
+    """Settle Keras's backend for this process, before anything imports Keras.
+
+    Raises:
+        BackendError: There is none.
+    """
+    os.environ["KERAS_BACKEND"] = choose_backend()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error

@@ -5,11 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from catdog_search.answering.facts import ModelFacts
+from catdog_search.answering.runtime import TOLERANCE
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
 from catdog_search.data.decode import Pixels, decode_whole
@@ -18,10 +21,12 @@ from catdog_search.data.manifest import CALIBRATION, Manifest
 from catdog_search.data.sources import Source, SyntheticSource, choose_source
 from catdog_search.errors import DataError, RequestError, StateError
 from catdog_search.evaluation.floors import Floor
+from catdog_search.exporting import onnx_file
+from catdog_search.exporting.onnx_file import OnnxFile
+from catdog_search.exporting.round_trip import load_afresh
 from catdog_search.promotion import gates
 from catdog_search.promotion.candidate import Candidate
 from catdog_search.promotion.gates import Gate
-from catdog_search.promotion.round_trip import load_afresh
 from catdog_search.search.prepare import Prepared
 from catdog_search.search.study.storage import remembered_splits
 from catdog_search.study.config import PromotionConfig
@@ -61,6 +66,7 @@ def untrained(asked: PromotionConfig, floors: Sequence[Floor]) -> list[Gate]:
         "raw and packed": None,
         "size": asked.max_size_mb,
         "latency": asked.max_latency_ms,
+        "onnx": TOLERANCE,
         "leaks": asked.max_leaked,
         "photos": None,
     }
@@ -113,11 +119,27 @@ def packed_at(prepared: Prepared, side: int, say: Callable[[str], None]) -> Data
     return found
 
 
-def of_the_file(candidate: Candidate, source: Source, asked: PromotionConfig) -> Iterator[Gate]:
-    """The gates on the saved model: as others load it, on raw photos, how large, how fast.
+@dataclass(frozen=True)
+class FileChecks:
+    """What was found out about the saved model.
+
+    Attributes:
+        gates: As others load it, on raw photos, how large, how fast.
+        onnx: The same model as ONNX; None where that can't be written, as a gate says.
+    """
+
+    gates: list[Gate]
+    onnx: OnnxFile | None
+
+
+def of_the_file(
+    candidate: Candidate, facts: ModelFacts, source: Source, asked: PromotionConfig
+) -> FileChecks:
+    """Save a model, load it as others do, and ask it of raw photos.
 
     Args:
         candidate: Model that may become champion.
+        facts: What it says of itself.
         source: Files of the photos that it was fitted on.
         asked: Study's `[promotion]`.
 
@@ -128,20 +150,43 @@ def of_the_file(candidate: Candidate, source: Source, asked: PromotionConfig) ->
     answers, kept = _answers_to_raw(candidate, source, keys)
     packed = candidate.answers.probabilities > candidate.threshold
     different = int(((answers > candidate.threshold) != packed).sum())
+    shown = [photo for _, photo in kept]
+    found = list(_loaded_afresh(candidate, shown, answers[[row for row, _ in kept]], asked))
+    onnx, gate = _as_onnx(candidate, facts, shown)
+    return FileChecks([*found, gates.of_resize(different, len(keys)), gate], onnx)
+
+
+def _loaded_afresh(
+    candidate: Candidate,
+    shown: Sequence[Pixels],
+    answers: npt.NDArray[np.float32],
+    asked: PromotionConfig,
+) -> Iterator[Gate]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.keras")
         size = candidate.save(path)
         try:
-            told = load_afresh(path, [photo for _, photo in kept])
+            told = load_afresh(path, shown)
         except StateError as error:
             limit = gates.ROUND_TRIP
             yield Gate("round trip", "failed", None, limit, str(error).replace(str(path), "model"))
         else:
-            here = answers[[row for row, _ in kept]]
-            yield gates.of_round_trip(float(np.abs(told.answers - here).max()), len(kept))
+            yield gates.of_round_trip(float(np.abs(told.answers - answers).max()), len(shown))
             yield gates.of_latency(asked, *told.milliseconds)
-    yield gates.of_resize(different, len(keys))
     yield gates.of_file(asked, size)
+
+
+def _as_onnx(
+    candidate: Candidate, facts: ModelFacts, shown: Sequence[Pixels]
+) -> tuple[OnnxFile | None, Gate]:
+    absent = onnx_file.missing()
+    if absent is not None:
+        return None, Gate("onnx", "off", None, None, f"not written: {absent}")
+    try:
+        made = onnx_file.to_onnx(candidate.model, candidate.neither, facts, shown)
+    except StateError as error:
+        return None, Gate("onnx", "failed", None, TOLERANCE, str(error))
+    return made, gates.of_onnx(made.proof)
 
 
 def _answers_to_raw(

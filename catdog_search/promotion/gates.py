@@ -10,9 +10,11 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from catdog_search.answering.runtime import TOLERANCE
 from catdog_search.errors import StateError
 from catdog_search.evaluation.calibration import equal_mass_error, error_by_chance
 from catdog_search.evaluation.floors import Floor
+from catdog_search.exporting.proof import Proof
 from catdog_search.intervals import mcnemar, needed_for, paired_difference, wilson
 from catdog_search.study.config import PromotionConfig
 from catdog_search.text import printable
@@ -252,6 +254,12 @@ def of_resize(different: int, n: int) -> Gate:
     limit = max(_DIFFERENT, math.floor(_DIFFERENT_SHARE * n))
     text = f"{different} of {n} photos are answered otherwise raw than packed, at most {limit}"
     return _judged("raw and packed", different, limit, text)
+
+
+def of_onnx(proof: Proof) -> Gate:
+    """The gate on the model as ONNX, against the model itself."""
+    apart = max(proof.worst, proof.worst_score or 0.0)
+    return _judged("onnx", apart, TOLERANCE, f"as ONNX, {proof}; at most {TOLERANCE:g} apart")
 
 
 def of_leaks(config: PromotionConfig, leaked: int, n: int) -> Gate:

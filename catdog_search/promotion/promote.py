@@ -18,6 +18,7 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.evaluation.calibration import threshold_for
 from catdog_search.evaluation.floors import Floor, floors_of
+from catdog_search.exporting import served
 from catdog_search.machine.backends import choose_backend
 from catdog_search.promotion import checks, gates, record
 from catdog_search.promotion import finalists as again
@@ -212,9 +213,10 @@ class _Promoting:
     ) -> Promotion:
         self._hooks.say("calibrating, and learning what is neither")
         candidate = fit(networks, dataset, self._config.promotion)
-        self._hooks.say("saving, and loading in a process of its own")
+        self._hooks.say(
+            "saving it, as Keras and as ONNX, and loading both in processes of their own"
+        )
         source = checks.reopened(self._prepared)
-        before = list(checks.of_the_file(candidate, source, self._config.promotion))
         scene = record.Scene(
             config=self._config,
             view=self._view,
@@ -225,6 +227,8 @@ class _Promoting:
             prepared=self._prepared,
             store=self._store,
         )
+        checked = checks.of_the_file(candidate, scene.said, source, self._config.promotion)
+        before = checked.gates
         if dry_run:
             open_ = gates.not_looked_at(self._config.promotion, floors)
             found = [*open_, *before, *self._of_photos(dataset, self._registered())]
@@ -232,7 +236,7 @@ class _Promoting:
         # Two at once would look at test twice, and each compare itself with a champion that the
         # other is about to replace.
         with self._state.registering():
-            return self._in_turn(scene, floors, before)
+            return self._in_turn(scene, floors, checked)
 
     def _of_photos(self, dataset: Dataset, model: Model | None) -> list[Gate]:
         """The gates on what it learned from."""
@@ -243,10 +247,10 @@ class _Promoting:
         ]
 
     def _in_turn(
-        self, scene: record.Scene, floors: Sequence[Floor], before: list[Gate]
+        self, scene: record.Scene, floors: Sequence[Floor], checked: checks.FileChecks
     ) -> Promotion:
         run = scene.open_run()
-        model_id = run.model_id() or scene.log_model(run, choose_backend())
+        model_id = run.model_id() or scene.log_model(run, choose_backend(), checked.onnx)
         answers, looks = self._look(scene, run, model_id)
         candidate = scene.candidate
         is_right = answers.predictions(candidate.threshold).is_right
@@ -257,7 +261,7 @@ class _Promoting:
         names = candidate.class_names
         test = gates.on_test(asked, floors, labels, p, candidate.threshold, names)
         photos = self._of_photos(scene.dataset, model)
-        found = [*test, gates.against(asked, rivals), *before, *photos]
+        found = [*test, gates.against(asked, rivals), *checked.gates, *photos]
         facts = scene.facts(found, answers, looks)
         scene.keep(run, facts, found, answers)
         if any(gate.failed for gate in found):
@@ -271,6 +275,9 @@ class _Promoting:
         run.log_numbers({}, {words.PROMOTED: f"{self._model}/{registered.version}"})
         run.finish("FINISHED")
         self._store.keep_copy()
+        unserved = served.why_not_served(self._state, self._store, self._model)
+        if unserved is not None:
+            self._hooks.say(f"note: not where it is served from yet: {unserved}")
         return self._result(found, facts, run.run_id, registered)
 
     def _rivals(

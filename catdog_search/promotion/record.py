@@ -11,15 +11,17 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from catdog_search.answering.facts import ModelFacts
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import CALIBRATION, short_hash
 from catdog_search.evaluation.calibration import covered, equal_mass_error, least_answered
 from catdog_search.evaluation.neither import found_of
+from catdog_search.exporting.onnx_file import OnnxFile
 from catdog_search.intervals import wilson
 from catdog_search.machine.backends import choose_backend
 from catdog_search.machine.who import user_at_host
@@ -39,9 +41,8 @@ from catdog_search.tracking.registry import now
 from catdog_search.tracking.store import Store
 from catdog_search.training.metrics import scores
 
-if TYPE_CHECKING:
-    pass
-
+# What a model that is logged can't know of itself yet, and what its ONNX alone carries.
+_OF_THE_REGISTRY = {"examples", "model_id", "name", "registered_at", "run_id", "test", "version"}
 _EXAMPLE_SIDE = 64
 _HARDEST = 12
 _NEGATIVES = 100
@@ -102,27 +103,38 @@ class Scene:
         key, answering = self._key, self.answering_key
         return PromotionRun.open(self.store, self.config.name, key, tags, answering)
 
-    def log_model(self, run: PromotionRun, backend: str) -> str:
-        """Log the candidate's model, with all that its answers mean; returns its model id."""
+    @property
+    def said(self) -> ModelFacts:
+        """What the candidate's model says of itself."""
         candidate, band = self.candidate, self.candidate.band
+        n = len(self.dataset.rows("train"))
+        kind = "drawn pictures" if self.dataset.manifest.kind == "synthetic" else "photos"
+        return ModelFacts(
+            class_names=candidate.class_names,
+            image_size=candidate.image_size,
+            temperature=candidate.calibration.temperature,
+            threshold=candidate.threshold,
+            not_sure=None if band is None else (band.low, band.high),
+            error_rate=self.config.promotion.error_rate,
+            guaranteed=candidate.is_guaranteed,
+            neither_above=candidate.unlike_above,
+            dataset_digest=self.dataset.digest,
+            study=self.config.name,
+            trained_on=f"{n:,} {kind}",
+        )
+
+    def log_model(self, run: PromotionRun, backend: str, onnx: OnnxFile | None) -> str:
+        """Log the candidate's model, with all that its answers mean; returns its model id."""
+        candidate = self.candidate
         metadata = {
-            "class_names": list(candidate.class_names),
-            "image_size": candidate.image_size,
-            "dataset_digest": self.dataset.digest,
-            "study": self.config.name,
+            **self.said.model_dump(mode="json", exclude=_OF_THE_REGISTRY),
             "trials": [row.number for row in candidate.networks.rows],
             "trained_in": candidate.networks.study,
             "form": candidate.networks.gain.form,
-            "temperature": candidate.calibration.temperature,
-            "threshold": candidate.threshold,
-            "not_sure": None if band is None else [band.low, band.high],
-            "error_rate": self.config.promotion.error_rate,
-            "guaranteed": candidate.is_guaranteed,
-            "neither_above": candidate.unlike_above,
         }
         step = -(-candidate.image_size // _EXAMPLE_SIDE)
         example = self.dataset.read(self.dataset.rows("val")[:1])[:, ::step, ::step]
-        pair = Pair(candidate.model, candidate.neither)
+        pair = Pair(candidate.model, candidate.neither, None if onnx is None else onnx.content)
         return run.log_model(self.store, pair, backend, metadata, example)
 
     def facts(

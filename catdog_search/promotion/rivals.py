@@ -89,7 +89,7 @@ class Rivals:
                 run_id=version.run_id or "",
                 hashes=hashes,
             )
-        photos = self.at_size(loaded.image_size)
+        photos = self.at_size(loaded.facts.image_size)
         x, _ = photos.split("test")
         order = [short_hash(photos.manifest.photos[row].sha256) for row in photos.rows("test")]
         said = np.ravel(loaded.model.predict(x, batch_size=loaded.batch_size, verbose=0))

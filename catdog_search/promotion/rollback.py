@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from catdog_search.errors import RequestError, StateError
+from catdog_search.exporting import served
 from catdog_search.places import StateFolder
 from catdog_search.promotion.versions import find_model, require_version
 from catdog_search.text import in_a_line, printable
@@ -26,6 +27,7 @@ class RolledBack:
         before: The one that was; None where the alias named none.
         reason: Reason, as recorded.
         tracking_uri: MLflow's, without which the model's URI means nothing.
+        unserved: Why the file that is served isn't this version's; None where it is.
     """
 
     uri: str
@@ -33,6 +35,7 @@ class RolledBack:
     before: int | None
     reason: str
     tracking_uri: str
+    unserved: str | None
 
     @property
     def moved(self) -> bool:
@@ -78,7 +81,9 @@ def rollback(
         registry.move(name, target, words.ROLLBACK, reason)
         store = Store.of(state)
         store.keep_copy()
-    return RolledBack(CHAMPION_URI.format(name), target, before, reason, store.shown)
+        unserved = served.why_not_served(state, store, name)
+    uri = CHAMPION_URI.format(name)
+    return RolledBack(uri, target, before, reason, store.shown, unserved)
 
 
 def _read_reason(text: str) -> str:

@@ -11,6 +11,7 @@ from catdog_search.search.study import schema
 from catdog_search.search.study.storage import existing_studies, load_study
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.ledger import Ledger
+from catdog_search.tracking.looked_at import tested
 from catdog_search.tracking.moves import Move, Outcome
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Said, Version
@@ -40,12 +41,10 @@ class OnTest:
     @classmethod
     def read(cls, tags: Mapping[str, str]) -> OnTest | None:
         """What a version's tags say; None where they say nothing, or what nobody of us wrote."""
-        try:
-            low, high = map(float, tags[words.TEST_INTERVAL].split())
-            n, looks = int(tags[words.TEST_N]), int(tags[words.TEST_LOOKS])
-            return cls(float(tags[words.TEST_ACCURACY]), (low, high), n, looks)
-        except (KeyError, ValueError):
+        said = tested(tags)
+        if said is None:
             return None
+        return cls(said.accuracy, (said.low, said.high), said.n, said.looks)
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,21 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from catdog_search.answering.facts import ModelFacts, ScoreOnTest
 from catdog_search.errors import StateError
-from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
-from catdog_search.figures.predictions import THRESHOLD
 from catdog_search.machine.memory import free_bytes
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
-from catdog_search.text import N_CLASSES, first_line, name_key, printable
+from catdog_search.text import first_line, name_key
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
-from catdog_search.tracking.models import MODEL_URI, model_id_of
+from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
 from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ _RUN = "run:"
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
 # Ours has 2 KB; YAML is slow to read.
 _MOST_SAID_BYTES = 100_000
-_LONGEST_NAME = 255
 _MOST_AT_ONCE = 256
 
 
@@ -49,22 +48,16 @@ class Loaded:
         run_id: Run id of the trial that trained it, as the store says.
         model_id: Id of the logged model, whatever name it was asked for by; `NAME/VERSION` of one
             that was registered without.
-        class_names: Class names, by index; index 1 is positive.
-        image_size: Side that it resizes photos to, in pixels.
+        facts: What it says of itself.
         batch_size: Number of photos in a batch, from 1.
-        dataset_digest: Digest of the dataset that it was trained on; None where it doesn't say.
-        threshold: Probability above which it means class 1.
     """
 
     model: keras.Model
     uri: str
     run_id: str
     model_id: str
-    class_names: tuple[str, ...]
-    image_size: int
+    facts: ModelFacts
     batch_size: int
-    dataset_digest: str | None
-    threshold: float
 
 
 class LoggedModels:
@@ -122,12 +115,92 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         uri=uri,
         run_id=run_id,
         model_id=model_id,
-        class_names=said.class_names,
-        image_size=said.image_size,
+        facts=said,
         batch_size=batch_size,
-        dataset_digest=said.dataset_digest,
-        threshold=said.threshold,
     )
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """The files of a model, and what is known of it.
+
+    Attributes:
+        facts: What it says of itself, and what the registry says of it.
+        model: Path of the Keras model, not checked by anybody.
+        neither: Path of the score of how unlike train a photo is; None for none.
+        onnx: Path of the same as ONNX; None for none.
+    """
+
+    facts: ModelFacts
+    model: Path
+    neither: Path | None
+    onnx: Path | None
+
+
+def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
+    """Have the files of a model at hand; none of them is loaded.
+
+    Args:
+        client: Client of the store.
+        name: Model's name, as for `load_model`.
+        folder: Folder for those that are downloaded.
+
+    Raises:
+        StateError: There is no such model, or it is not one of ours.
+    """
+    import mlflow
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    uri = _uri(client, name)
+    _require_registered(client, name)
+    try:
+        files = _Files(get_artifact_repository(uri), folder)
+        run_id, model_id = _origin(client, files.repository, uri)
+        facts = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
+        return Fetched(
+            facts.model_copy(
+                update={
+                    "run_id": run_id,
+                    "model_id": model_id,
+                    **_registered_as(client, files.repository),
+                }
+            ),
+            files.path(_MODEL, sys.maxsize),
+            files.find(NEITHER_FILE),
+            files.find(ONNX_FILE),
+        )
+    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
+        raise StateError(f"model {name}: can't be had: {first_line(error)}") from error
+
+
+def _registered_as(client: MlflowClient, repository: Any) -> dict[str, Any]:
+    """What the registry says of the version that was asked for; nothing of one without."""
+    if repository.model_name is None:
+        return {}
+    name, number = str(repository.model_name), int(repository.model_version)
+    version = client.get_model_version(name, str(number))
+    made = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return {
+        "name": name,
+        "version": number,
+        "registered_at": made.isoformat(timespec="seconds"),
+        "test": tested(version.tags),
+    }
+
+
+def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:
+    """What a version's tags say of test; None where they don't, or nonsense."""
+    try:
+        low, high = map(float, tags[words.TEST_INTERVAL].split())
+        return ScoreOnTest(
+            accuracy=float(tags[words.TEST_ACCURACY]),
+            low=low,
+            high=high,
+            n=int(tags[words.TEST_N]),
+            looks=int(tags[words.TEST_LOOKS]),
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 def said_of(uri: str) -> tuple[tuple[str, ...], int]:
@@ -188,6 +261,20 @@ class _Files:
         _check_size(name, path.stat().st_size, most_bytes)
         return path
 
+    def find(self, name: str) -> Path | None:
+        """Path of one file, of any size; None where the model has none of this name.
+
+        Raises:
+            ValueError: It lies elsewhere.
+        """
+        try:
+            return self.path(name, sys.maxsize) if self._has(name) else None
+        except FileNotFoundError:
+            return None
+
+    def _has(self, name: str) -> bool:
+        return self._here(name) is not None or self._listed(name) is not None
+
     def require(self, name: str) -> None:
         """Refuse a model without a file, which isn't downloaded.
 
@@ -224,15 +311,7 @@ def _check_size(name: str, n_bytes: int | None, most: int) -> None:
         raise ValueError(f"its {name} has {n_bytes / 1e6:.1f} MB, at most {most / 1e6:.1f}")
 
 
-@dataclass(frozen=True)
-class _Said:
-    class_names: tuple[str, ...]
-    image_size: int
-    dataset_digest: str | None
-    threshold: float
-
-
-def _said_of(path: Path) -> _Said:
+def _said_of(path: Path) -> ModelFacts:
     """What a model's MLmodel file says of it.
 
     Raises:
@@ -245,37 +324,7 @@ def _said_of(path: Path) -> _Said:
     facts = said.get("metadata") if isinstance(said, dict) else None
     if not isinstance(facts, dict) or not {"class_names", "image_size"} <= set(facts):
         raise ValueError("it doesn't say its classes and size; it is not of this house")
-    digest = facts.get("dataset_digest")
-    return _Said(
-        _class_names(facts["class_names"]),
-        _image_size(facts["image_size"]),
-        digest if isinstance(digest, str) else None,
-        _threshold(facts.get("threshold", THRESHOLD)),
-    )
-
-
-def _class_names(said: Any) -> tuple[str, ...]:
-    names = said if isinstance(said, list) else []
-    good = [
-        name
-        for name in names
-        if isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and printable(name) == name
-    ]
-    if not len(names) == len(set(map(name_key, good))) == N_CLASSES:
-        raise ValueError("its class_names are not two names that differ and can be printed")
-    return tuple(good)
-
-
-def _image_size(said: Any) -> int:
-    if not isinstance(said, int) or not SMALLEST_IMAGE <= said <= LARGEST_IMAGE:
-        raise ValueError(f"its image_size is not within {SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels")
-    return said
-
-
-def _threshold(said: Any) -> float:
-    if not isinstance(said, float) or not 0 < said < 1:
-        raise ValueError("its threshold is not a number between 0 and 1")
-    return said
+    return ModelFacts.of(facts)
 
 
 def _origin(client: MlflowClient, repository: Any, uri: str) -> tuple[str, str]:

@@ -35,6 +35,7 @@ MODEL_URI = "models:/"
 MODEL_FILE = "MLmodel"
 # Beside the model itself, where MLflow's flavour writes that.
 NEITHER_FILE = "data/neither.keras"
+ONNX_FILE = "data/model.onnx"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 
@@ -45,10 +46,12 @@ class Pair:
     Attributes:
         model: Uncompiled network, so that no optimizer state is stored with it.
         neither: Model of how unlike train a photo is; None for none.
+        onnx: The two as one ONNX file; None for none.
     """
 
     model: keras.Model
     neither: keras.Model | None = None
+    onnx: bytes | None = None
 
 
 def log_model(
@@ -129,6 +132,8 @@ class _KerasFlavor:
         mlflow.keras.save_model(path=path, model=pair.model, **options)
         if pair.neither is not None:
             pair.neither.save(Path(path, NEITHER_FILE))
+        if pair.onnx is not None:
+            Path(path, ONNX_FILE).write_bytes(pair.onnx)
 
 
 def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:

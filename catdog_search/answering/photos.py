@@ -1,0 +1,192 @@
+"""Photos as they are given to be answered: files, folders of any depth, zips, standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from catdog_search.data import files
+from catdog_search.data.budget import Reserve, unlimited
+from catdog_search.data.decode import Pixels, UndecodableError, decode
+from catdog_search.data.discovery import NO_IMAGE, Found, in_folder
+from catdog_search.data.signatures import HEAD, kind_of
+from catdog_search.data.zips import in_zip
+from catdog_search.text import printable
+
+_T = TypeVar("_T")
+
+STDIN = "-"
+_ZIP = b"PK\x03\x04"
+
+
+class PhotoError(ValueError):
+    """A file can't be answered; the text says why, for people."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A file that is to be answered.
+
+    Attributes:
+        name: Path as it was given, or below what was given.
+        below: Path below the folder or zip that was given; the file's name where it was given
+            itself.
+        read: Function that reads its content; it raises `PhotoError`.
+        path: Path on disk; None in a zip and of standard input.
+        size: Bytes that it says it has.
+    """
+
+    name: str
+    below: str
+    read: Callable[[], bytes]
+    path: Path | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file, folder or zip that can't even be tried.
+
+    Attributes:
+        name: Path as it was given, or below what was given.
+        reason: Why, for people.
+    """
+
+    name: str
+    reason: str
+
+
+def packed(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pixels:
+    """A photo as training saw it: the one way from bytes to what is answered.
+
+    Args:
+        content: Bytes of a file.
+        image_size: Side of the model's photos.
+        reserve: Takes bytes of memory while they are needed.
+
+    Returns:
+        uint8 RGB (image_size, image_size, 3).
+
+    Raises:
+        PhotoError: It is no photo that can be used.
+    """
+    kind = kind_of(content[:HEAD])
+    if kind is not None and not kind.is_photo:
+        raise PhotoError(kind.reason())
+    try:
+        return decode(content, image_size, reserve)
+    except UndecodableError as error:
+        raise PhotoError(printable(str(error))) from None
+    except MemoryError as error:
+        raise PhotoError(f"too little memory: {printable(str(error))}") from None
+
+
+def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given | Unusable]:
+    """The files that paths name, in their order; of a folder or zip, its photos by name.
+
+    What lies in a folder or zip and is no image at all is passed over.
+
+    Args:
+        paths: Paths of files, folders or zips; `-` is standard input, which is one photo or one
+            path a line.
+        stdin: Standard input; None for this process's.
+    """
+    for path in paths:
+        if path == STDIN:
+            yield from _of_stdin((stdin or sys.stdin.buffer).read(files.MAX_FILE_BYTES + 1))
+        else:
+            yield from _of_path(path)
+
+
+def _of_stdin(content: bytes) -> Iterator[Given | Unusable]:
+    kind = kind_of(content[:HEAD])
+    if kind is None or kind.name != "text":
+        yield Given("standard input", "standard input", lambda: content, None, len(content))
+        return
+    for line in content.splitlines():
+        if path := os.fsdecode(line).strip():
+            yield from _of_path(path)
+
+
+def _of_path(name: str) -> Iterator[Given | Unusable]:
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            yield from _in_folder(name, path)
+            return
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(len(_ZIP))
+    except (OSError, ValueError) as error:  # a NUL in a name, among others
+        yield Unusable(name, _why(error))
+        return
+    if head == _ZIP:
+        yield from _in_zip(name, path)
+    else:
+        yield Given(name, path.name, partial(_read, files.read_file, path), path, size)
+
+
+def _in_folder(name: str, root: Path) -> Iterator[Given | Unusable]:
+    try:
+        found = in_folder(str(root))
+    except OSError as error:
+        yield Unusable(name, _why(error))
+        return
+    for key in found.photos:
+        path = root / key
+        read = partial(_read, files.read_file, path)
+        yield Given(os.path.join(name, key), key, read, path, _size(path))
+    yield from _left_out(name, found)
+
+
+def _in_zip(name: str, path: Path) -> Iterator[Given | Unusable]:
+    try:
+        zipped = files.open_zip(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        yield Unusable(name, f"not a usable zip: {_why(error)}")
+        return
+    # It stays open for as long as one of its photos is waited for.
+    found, entries = in_zip(zipped)
+    # One handle, several threads: seek and read belong together.
+    lock = threading.Lock()
+
+    def content(entry: str) -> bytes:
+        with lock:
+            return files.read_entry(zipped, entry)
+
+    for key in found.photos:
+        read = partial(_read, content, entries[key].filename)
+        yield Given(f"{name}/{key}", key, read, None, entries[key].file_size)
+    yield from _left_out(name, found)
+
+
+def _left_out(name: str, found: Found) -> Iterator[Unusable]:
+    for key, reason in found.left_out:
+        if reason != NO_IMAGE:
+            yield Unusable(f"{name.rstrip('/')}/{key}", reason)
+
+
+def _read(read: Callable[[_T], bytes], of: _T) -> bytes:
+    try:
+        return read(of)
+    except (*files.READ_ERRORS, files.FileTooLargeError, MemoryError) as error:
+        raise PhotoError(_why(error)) from None
+
+
+def _size(path: Path) -> int:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
+def _why(error: Exception) -> str:
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"unreadable: {printable(str(said))}"

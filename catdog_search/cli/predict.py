@@ -1,0 +1,179 @@
+"""`predict`: what a model says of photos."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from catdog_search.cli.common import say, state_option
+from catdog_search.text import printable
+
+if TYPE_CHECKING:
+    from catdog_search.answering.facts import ModelFacts
+    from catdog_search.answering.sorting import Sorter
+    from catdog_search.answering.stream import Answering, Row
+
+_ONNX = ".onnx"
+# Rows after which somebody who sees none of them is told how far it is.
+_EVERY = 500
+
+
+@click.command()
+@click.argument("model", metavar="MODEL|FILE.onnx")
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header.")
+@click.option(
+    "--sort-into",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Copy each photo into a folder of DIR that is named after its answer.",
+)
+@click.option("--link", is_flag=True, help="With --sort-into: symbolic links, not copies.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any file can't be answered.")
+@state_option
+def predict(  # noqa: PLR0913, PLR0917  one argument for each option
+    model: str,
+    paths: tuple[str, ...],
+    as_json: bool,
+    as_csv: bool,
+    folder: Path | None,
+    link: bool,
+    strict: bool,
+    state: str | None,
+) -> None:
+    """Say what photos show: a class, "not sure", or "neither".
+
+    MODEL is a name in the registry, whose champion is meant unless it says NAME@alias or
+    NAME/version; run:ID is the model of a run; FILE.onnx is what `model export` wrote, and needs
+    neither Keras nor MLflow.
+
+    A PATH is a photo, or a folder or zip of photos; - is standard input: a photo, or one path a
+    line. A file that can't be used is a row with its reason, and the exit code 0 unless no file
+    could be answered.
+    """
+    from catdog_search.answering.photos import given
+    from catdog_search.answering.sorting import Sorter
+    from catdog_search.answering.stream import answers
+
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv: give one of them")
+    if link and folder is None:
+        raise click.UsageError("--link says how --sort-into puts photos; give it too")
+    sorter = None
+    if folder is not None:
+        sorter = Sorter(folder, linking=link)
+        sorter.require_apart(paths)
+    answering = _open(model, state)
+    facts = answering.facts
+    say(f"model {model}: {', '.join(facts.class_names)}, {facts.image_size} px", err=True)
+    write = _writer(facts, as_json=as_json, as_csv=as_csv)
+    counts = _count(_sorted(answers(answering, given(paths)), sorter), write)
+    say(_summary(counts), err=True)
+    failed = counts[None]
+    if failed == counts.total() or (strict and failed):
+        click.get_current_context().exit(1)
+
+
+def _open(model: str, state: str | None) -> Answering:
+    from catdog_search.answering.runtime import OnnxModel
+
+    if model.endswith(_ONNX):
+        return OnnxModel.open(Path(model).expanduser())
+    from catdog_search.exporting.open import open_model
+    from catdog_search.places import StateFolder
+
+    return open_model(StateFolder.at(state), model)
+
+
+def _sorted(rows: Iterable[Row], sorter: Sorter | None) -> Iterator[Row]:
+    from catdog_search.answering.photos import Given
+
+    for row in rows:
+        if sorter is not None and row.answer is not None and isinstance(row.file, Given):
+            sorter.put(row.file, row.answer)
+        yield row
+
+
+def _count(rows: Iterable[Row], write: Callable[[Row], None]) -> Counter[str | None]:
+    """Write rows and count them by their answer; None stands for those without."""
+    counts: Counter[str | None] = Counter()
+    is_seen = sys.stdout.isatty()
+    for row in rows:
+        write(row)
+        counts[None if row.answer is None else row.answer.text] += 1
+        if not is_seen and counts.total() % _EVERY == 0:
+            say(f"answering: {counts.total()} so far", err=True)
+    return counts
+
+
+def _summary(counts: Counter[str | None]) -> str:
+    failed = counts.pop(None, 0)
+    said = ", ".join(f"{n} {text}" for text, n in counts.most_common())
+    counts[None] = failed
+    return f"{counts.total()} files: {said or 'none answered'}; {failed} can't be used"
+
+
+def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row], None]:
+    if as_json:
+        return lambda row: _print(json.dumps(_as_json(row), ensure_ascii=True))
+    if as_csv:
+        rows = csv.writer(sys.stdout, lineterminator="\n")
+        classes = [f"p({name})" for name in facts.class_names]
+        rows.writerow(["path", "answer", "label", "probability", *classes, "unlike", "error"])
+        return lambda row: _csv_row(rows, facts, row)
+    return lambda row: _print(_in_a_line(row))
+
+
+def _print(text: str) -> None:
+    say(text)
+    if not sys.stdout.isatty():
+        sys.stdout.flush()  # pipes are for reading along
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    name = printable(row.file.name)
+    if row.answer is None:
+        return {"path": name, "error": row.reason}
+    answer = row.answer
+    return {
+        "path": name,
+        "answer": answer.text,
+        "verdict": answer.verdict,
+        "label": answer.label,
+        "probability": answer.probability,
+        "probabilities": answer.probabilities,
+        "unlike": answer.unlike,
+    }
+
+
+def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:
+    name = printable(row.file.name)
+    if row.answer is None:
+        rows.writerow([name, *[""] * (4 + len(facts.class_names)), row.reason])
+        return
+    answer = row.answer
+    shares = [f"{answer.probabilities[name]:.6f}" for name in facts.class_names]
+    unlike = "" if answer.unlike is None else f"{answer.unlike:.4g}"
+    said = (answer.text, answer.label, f"{answer.probability:.6f}")
+    rows.writerow([name, *said, *shares, unlike, ""])
+
+
+_WIDEST = 10
+
+
+def _in_a_line(row: Row) -> str:
+    name = printable(row.file.name)
+    if row.answer is None:
+        return f"{'-':{_WIDEST}} {'':>16}  {name}: {row.reason}"
+    answer = row.answer
+    leaning = f"{answer.label} {answer.probability:.1%}"
+    return f"{answer.text:{_WIDEST}} {leaning:>16}  {name}"

@@ -1,0 +1,49 @@
+"""A model's Keras files, loaded as strictly as any other of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from catdog_search.errors import StateError
+from catdog_search.machine.backends import use_backend
+from catdog_search.streams import stderr_aside
+from catdog_search.tracking.looked_at import Fetched
+
+if TYPE_CHECKING:
+    from catdog_search.models.export import ExportedModel
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A model, and the score that lies beside it.
+
+    Attributes:
+        model: uint8 RGB (n, height, width, 3) -> probability of class 1 (n, 1).
+        neither: From the same to the score of how unlike train a photo is (n, 1); None for none.
+    """
+
+    model: ExportedModel
+    neither: ExportedModel | None
+
+
+def read(fetched: Fetched) -> Networks:
+    """Load them.
+
+    Raises:
+        StateError: They are not ours.
+        BackendError: Keras has no backend here.
+    """
+    use_backend()
+    with stderr_aside():
+        # Its backend says of itself what nobody asked.
+        from catdog_search.models.defaults import pin_defaults
+        from catdog_search.models.loading import ForeignModelError, load_exported, load_neither
+    pin_defaults()
+    side = fetched.facts.image_size
+    try:
+        model = load_exported(fetched.model, side)
+        neither = None if fetched.neither is None else load_neither(fetched.neither, side)
+    except ForeignModelError as error:
+        raise StateError(f"model {fetched.facts.model_id}: {error}") from None
+    return Networks(model, neither)

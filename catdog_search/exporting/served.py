@@ -1,0 +1,121 @@
+"""The champion of a registered model as one file in the state folder, for who serves it.
+
+It lies there as soon as a promotion or a rollback has moved the alias, so that a service answers
+before anybody has asked MLflow; `watch` keeps it up to date where others move the alias.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from catdog_search.answering.runtime import OnnxModel
+from catdog_search.errors import StateError
+from catdog_search.exporting import keras_files
+from catdog_search.exporting.onnx_file import OnnxFile, to_onnx
+from catdog_search.places import StateFolder
+from catdog_search.tracking import vocabulary as words
+from catdog_search.tracking.looked_at import Fetched, fetch
+from catdog_search.tracking.store import Store
+
+
+def why_not_served(state: StateFolder, store: Store, name: str) -> str | None:
+    """Put the champion where it is served from; returns why it can't be, None where it is there.
+
+    One whose promotion wrote no ONNX is left to `refresh`, which takes a while for it.
+    """
+    try:
+        refresh(state, store, name, converting=False)
+    except StateError as error:
+        return str(error)
+    return None
+
+
+def refresh(state: StateFolder, store: Store, name: str, *, converting: bool = True) -> bool:
+    """Put the champion where it is served from, unless it is there.
+
+    Args:
+        state: State folder that it is served from.
+        store: MLflow store with the registry.
+        name: Name of the registered model.
+        converting: Whether one without ONNX is converted, for which Keras is imported.
+
+    Returns:
+        Whether another one was put there.
+
+    Raises:
+        StateError: There is no champion, it is not one of ours, or it can't be written.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = fetch(store.client(), f"{name}@{words.CHAMPION}", Path(folder))
+        path = state.served(name)
+        if _is_served(path, fetched):
+            return False
+        if fetched.onnx is None and not converting:
+            raise StateError(f"version {fetched.facts.version} of {name!r} has no ONNX file")
+        content = content_of(fetched)
+        OnnxModel(content, fetched.facts.model_id or name).self_test()
+        write_whole(path, content)
+    return True
+
+
+def content_of(fetched: Fetched) -> bytes:
+    """A model as ONNX, with what is known of it: that which its promotion wrote, or a new one.
+
+    Raises:
+        ExportError: There is none and none can be written.
+        StateError: It is not one of ours.
+    """
+    if fetched.onnx is None:
+        return convert(fetched).content
+    import onnx
+
+    from catdog_search.exporting.graph import with_facts
+
+    written = OnnxModel.open(fetched.onnx)
+    facts = fetched.facts.model_copy(update={"examples": written.facts.examples})
+    return with_facts(onnx.load(fetched.onnx), facts)
+
+
+def convert(fetched: Fetched) -> OnnxFile:
+    """Write a model as ONNX anew, and hold it against the Keras model.
+
+    Raises:
+        ExportError: It can't be written, or answers otherwise.
+        StateError: It is not one of ours.
+    """
+    networks = keras_files.read(fetched)
+    return to_onnx(networks.model, networks.neither, fetched.facts)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Put a file in its place all at once, or leave what is there.
+
+    Raises:
+        StateError: It can't be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise StateError(f"{path}: can't be written: {error.strerror}") from None
+
+
+def _is_served(path: Path, fetched: Fetched) -> bool:
+    """Whether the file is of this very version; one that can't be read is none."""
+    if not path.exists():
+        return False
+    try:
+        served = OnnxModel.open(path).facts
+    except StateError:
+        return False
+    return served.model_copy(update={"examples": ()}) == fetched.facts
