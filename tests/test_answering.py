@@ -191,3 +191,9 @@ def test_answering_imports_neither_keras_nor_mlflow(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(StateError, match=r"takes onnxruntime: pip install 'catdog-search\[onnx\]'"):
+        OnnxModel(tiny_onnx.content(), "tiny")

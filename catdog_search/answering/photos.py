@@ -15,7 +15,13 @@ from typing import BinaryIO, TypeVar
 
 from catdog_search.data import files
 from catdog_search.data.budget import Reserve, unlimited
-from catdog_search.data.decode import Pixels, UndecodableError, decode
+from catdog_search.data.decode import (
+    MAX_CODED_PIXELS,
+    Pixels,
+    UndecodableError,
+    decode,
+    size_of,
+)
 from catdog_search.data.discovery import NO_IMAGE, Found, in_folder
 from catdog_search.data.signatures import HEAD, kind_of
 from catdog_search.data.zips import in_zip
@@ -24,11 +30,21 @@ from catdog_search.text import printable
 _T = TypeVar("_T")
 
 STDIN = "-"
+# Kinds of `UndecodableError` that tell of what is taken here, not of a broken file.
+_TOO_LARGE = ("too large", "too little memory")
 _ZIP = b"PK\x03\x04"
 
 
 class PhotoError(ValueError):
-    """A file can't be answered; the text says why, for people."""
+    """A file can't be answered; the text says why, in one line.
+
+    Attributes:
+        is_too_large: Whether it is no fault of the file, but more than is taken.
+    """
+
+    def __init__(self, text: str, *, is_too_large: bool = False) -> None:
+        super().__init__(printable(text))
+        self.is_too_large = is_too_large
 
 
 @dataclass(frozen=True)
@@ -64,13 +80,19 @@ class Unusable:
     reason: str
 
 
-def packed(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pixels:
+def packed(
+    content: bytes,
+    image_size: int,
+    reserve: Reserve = unlimited,
+    max_pixels: int = MAX_CODED_PIXELS,
+) -> Pixels:
     """A photo as training saw it: the one way from bytes to what is answered.
 
     Args:
         content: Bytes of a file.
         image_size: Side of the model's photos.
         reserve: Takes bytes of memory while they are needed.
+        max_pixels: Pixels of the largest photo that is decoded.
 
     Returns:
         uint8 RGB (image_size, image_size, 3).
@@ -82,11 +104,15 @@ def packed(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pix
     if kind is not None and not kind.is_photo:
         raise PhotoError(kind.reason())
     try:
+        width, height = size_of(content)
+        if width * height > max_pixels:
+            most = f"{max_pixels / 1e6:g} million"
+            raise UndecodableError("too large", f"{width}x{height} pixels, at most {most}")
         return decode(content, image_size, reserve)
     except UndecodableError as error:
-        raise PhotoError(printable(str(error))) from None
+        raise PhotoError(str(error), is_too_large=error.kind in _TOO_LARGE) from None
     except MemoryError as error:
-        raise PhotoError(f"too little memory: {printable(str(error))}") from None
+        raise PhotoError(f"too little memory: {error}", is_too_large=True) from None
 
 
 def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given | Unusable]:

@@ -41,10 +41,13 @@ class OnnxModel:
     Attributes:
         facts: What it says of itself.
         digest: SHA-256 of the file, in hex.
+        by: What computes its answers, for people.
 
     Raises:
         StateError: It is no model of ours.
     """
+
+    by = "onnxruntime"
 
     def __init__(self, content: bytes, where: str, threads: int | None = None) -> None:
         self._where = where
@@ -125,8 +128,12 @@ def score_apart(one: float, other: float) -> float:
 
 
 def _session(content: bytes, where: str, threads: int) -> Any:
-    import onnxruntime as ort
-
+    try:
+        import onnxruntime as ort
+    except ModuleNotFoundError:
+        raise StateError(
+            f"model {where}: takes onnxruntime: pip install 'catdog-search[onnx]'"
+        ) from None
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

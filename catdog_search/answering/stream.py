@@ -30,9 +30,11 @@ class Answering(Protocol):
 
     Attributes:
         facts: What it says of itself.
+        by: What computes its answers, for people.
     """
 
     facts: ModelFacts
+    by: str
 
     def answer(self, photos: Pixels) -> list[Answer]:
         """Answers to photos, uint8 RGB (n, side, side, 3)."""

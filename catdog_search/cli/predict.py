@@ -74,7 +74,8 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
         sorter.require_apart(paths)
     answering = _open(model, state)
     facts = answering.facts
-    say(f"model {model}: {', '.join(facts.class_names)}, {facts.image_size} px", err=True)
+    names = ", ".join(facts.class_names)
+    say(f"model {model}: {names}; {facts.image_size} px, {answering.by}", err=True)
     write = _writer(facts, as_json=as_json, as_csv=as_csv)
     counts = _count(_sorted(answers(answering, given(paths)), sorter), write)
     say(_summary(counts), err=True)

@@ -6,7 +6,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,9 +48,13 @@ class OnnxFile:
     proof: Proof
 
 
-def missing() -> str | None:
-    """What has to be installed before any can be written; None where all is there."""
-    absent = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+def missing(names: Iterable[str] = tuple(_NEEDED)) -> str | None:
+    """What has to be installed before any can be written; None where all is there.
+
+    Args:
+        names: Packages that are needed.
+    """
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
     if not absent:
         return None
     extras = ",".join(dict.fromkeys(_NEEDED[name] for name in absent))

@@ -13,14 +13,14 @@ from catdog_search.answering.facts import ModelFacts
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.answering.stream import Answering
 from catdog_search.exporting.keras_files import Networks, read
-from catdog_search.exporting.served import content_of
+from catdog_search.exporting.onnx_file import missing
 from catdog_search.places import StateFolder
 from catdog_search.tracking.looked_at import fetch
 from catdog_search.tracking.store import Store
 
 
 def open_model(state: StateFolder, name: str) -> Answering:
-    """Open a model: its ONNX where its promotion wrote one, else what Keras loads.
+    """Open a model: its ONNX where its promotion wrote one and it can be asked, else in Keras.
 
     Args:
         state: State folder whose registry and runs are meant.
@@ -31,13 +31,15 @@ def open_model(state: StateFolder, name: str) -> Answering:
     """
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(Store.of(state).client(), name, Path(folder))
-        if fetched.onnx is not None:
-            return OnnxModel(content_of(fetched), name)
+        if fetched.onnx is not None and missing(["onnxruntime"]) is None:
+            return OnnxModel.open(fetched.onnx)
         return _KerasAnswering(read(fetched), fetched.facts)
 
 
 class _KerasAnswering:
     """Photos answered by the Keras model."""
+
+    by = "Keras"
 
     def __init__(self, networks: Networks, facts: ModelFacts) -> None:
         self._networks = networks

@@ -14,7 +14,8 @@ from pathlib import Path
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.errors import StateError
 from catdog_search.exporting import keras_files
-from catdog_search.exporting.onnx_file import OnnxFile, to_onnx
+from catdog_search.exporting.onnx_file import OnnxFile, missing, to_onnx
+from catdog_search.exporting.proof import ExportError
 from catdog_search.places import StateFolder
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.looked_at import Fetched, fetch
@@ -70,6 +71,9 @@ def content_of(fetched: Fetched) -> bytes:
     """
     if fetched.onnx is None:
         return convert(fetched).content
+    absent = missing(("onnx", "onnxruntime"))
+    if absent is not None:
+        raise ExportError(absent)
     import onnx
 
     from catdog_search.exporting.graph import with_facts

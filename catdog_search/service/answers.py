@@ -9,17 +9,14 @@ from typing import Any
 
 from catdog_search.answering.answer import Answer
 from catdog_search.answering.heat import heat
+from catdog_search.answering.photos import PhotoError, packed
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.data.budget import Reserve
-from catdog_search.data.decode import Pixels, UndecodableError, decode, size_of
+from catdog_search.data.decode import Pixels
 from catdog_search.service.problems import Problem
 from catdog_search.service.uploads import Upload
-from catdog_search.text import printable
 
 Json = dict[str, Any]
-
-# Kinds of `UndecodableError` that tell of what this service takes, not of a broken file.
-_TOO_LARGE = ("too large", "too little memory")
 
 
 @dataclass(frozen=True)
@@ -28,27 +25,25 @@ class Unusable:
 
     Attributes:
         name: Its name where it came; None where it had none.
-        kind: See `UndecodableError`.
-        text: Kind and details, in one line.
+        error: Why.
     """
 
     name: str | None
-    kind: str
-    text: str
+    error: PhotoError
 
     @property
     def row(self) -> Json:
         """As it is sent among answers."""
-        return {"name": self.name, "error": self.text}
+        return {"name": self.name, "error": str(self.error)}
 
     @property
     def problem(self) -> Problem:
         """As it is sent where there is nothing else."""
-        is_large = self.kind in _TOO_LARGE
+        is_large = self.error.is_too_large
         status = (
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE if is_large else HTTPStatus.UNPROCESSABLE_ENTITY
         )
-        return Problem(status, self.text)
+        return Problem(status, str(self.error))
 
 
 class Photos:
@@ -87,14 +82,11 @@ class Photos:
         }
 
     def _decoded(self, model: OnnxModel, upload: Upload) -> Pixels | Unusable:
+        side = model.facts.image_size
         try:
-            width, height = size_of(upload.content)
-            if width * height > self._max_pixels:
-                most = f"{self._max_pixels / 1e6:g} million"
-                raise UndecodableError("too large", f"{width}x{height} pixels, at most {most}")
-            return decode(upload.content, model.facts.image_size, self._reserve)
-        except UndecodableError as error:
-            return Unusable(upload.name, error.kind, printable(str(error)))
+            return packed(upload.content, side, self._reserve, self._max_pixels)
+        except PhotoError as error:
+            return Unusable(upload.name, error)
 
 
 def _row(name: str | None, answer: Answer) -> Json:

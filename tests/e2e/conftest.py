@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -64,10 +63,6 @@ def content() -> bytes:
 @pytest.fixture(scope="session")
 def service(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the service answers, as a person starts it; a person's way goes through it."""
-    if find_spec("catdog_search.cli.serve") is None:
-        with StandIn(content) as stand_in:
-            yield stand_in.url
-        return
     folder = tmp_path_factory.mktemp("service")
     (folder / "pets.onnx").write_bytes(content)
     with socket.socket() as probe:

@@ -67,9 +67,9 @@ function meaning(row, found, isShown) {
   }[row.verdict];
   const [before, after] = [row.probability, lowered(row.probability, found.range)].map(percent);
   const where = `Hiding the warmest spot, ${warmest(found)}, takes “${row.label}” from ${before} to ${after}.`;
-  const isnt = "The map isn’t an outline of anything, and it doesn’t say whether the answer is right.";
+  const limits = "The map isn’t an outline of anything, and it doesn’t say whether the answer is right.";
   const below = isShown ? "" : " Your browser can’t show the photo underneath.";
-  return `${what} ${where} ${isnt}${below}`;
+  return `${what} ${where} ${limits}${below}`;
 }
 
 /** A probability whose logit has fallen. */
