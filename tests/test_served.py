@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,20 @@ def test_file_is_written_whole_or_not_at_all(
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"
     assert [each.name for each in path.parent.iterdir()] == ["m.onnx"]
+
+
+def test_what_a_kill_left_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".m.onnx.{gone.pid}.partial"
+    others = [
+        tmp_path / f".m.onnx.{os.getppid()}.partial",
+        tmp_path / f".x.onnx.{gone.pid}.partial",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    write_whole(tmp_path / "m.onnx", b"whole")
+    assert {*tmp_path.iterdir()} == {tmp_path / "m.onnx", *others}
 
 
 @pytest.mark.parametrize("name", ["catdog", "my pets", "ä" * 200, ".."])

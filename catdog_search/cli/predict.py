@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _ONNX = ".onnx"
 # Rows after which somebody who sees none of them is told how far it is.
 _EVERY = 500
+# Of the answers' column; a class may have a longer name.
+_WIDEST = 10
 
 
 @click.command()
@@ -131,6 +133,8 @@ def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row]
         classes = [f"p({name})" for name in facts.class_names]
         rows.writerow(["path", "answer", "label", "probability", *classes, "unlike", "error"])
         return lambda row: _csv_row(rows, facts, row)
+    if sys.stdout.isatty():
+        say(f"{'answer':{_WIDEST}} {'means':>16}  file")
     return lambda row: _print(_in_a_line(row))
 
 
@@ -166,9 +170,6 @@ def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:
     unlike = "" if answer.unlike is None else f"{answer.unlike:.4g}"
     said = (answer.text, answer.label, f"{answer.probability:.6f}")
     rows.writerow([name, *said, *shares, unlike, ""])
-
-
-_WIDEST = 10
 
 
 def _in_a_line(row: Row) -> str:

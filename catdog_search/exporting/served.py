@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.errors import StateError
@@ -103,6 +106,7 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
@@ -112,6 +116,14 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise StateError(f"{path}: can't be written: {error.strerror}") from None
+
+
+def _remove_left(path: Path) -> None:
+    """What a kill left half written."""
+    mark = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.partial")
+    for each in path.parent.iterdir():
+        if (found := mark.fullmatch(each.name)) and not psutil.pid_exists(int(found[1])):
+            each.unlink(missing_ok=True)
 
 
 def _is_served(path: Path, fetched: Fetched) -> bool:
