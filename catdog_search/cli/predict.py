@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from catdog_search.answering.sorting import Sorter
     from catdog_search.answering.stream import Answering, Row
 
-_ONNX = ".onnx"
+_ONNX, _KERAS = ".onnx", ".keras"
 # Rows after which somebody who sees none of them is told how far it is.
 _EVERY = 500
 # Of the answers' column; a class may have a longer name.
@@ -78,9 +78,14 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     facts = answering.facts
     names = ", ".join(facts.class_names)
     say(f"model {model}: {names}; {facts.image_size} px, {answering.by}", err=True)
+    if facts.warning is not None:
+        say(f"note: {facts.warning}", err=True)
     write = _writer(facts, as_json=as_json, as_csv=as_csv)
     counts = _count(_sorted(answers(answering, given(paths)), sorter), write)
     say(_summary(counts), err=True)
+    if folder is not None:
+        how = "linked" if link else "copied"
+        say(f"{how} into {folder}: {counts.total() - counts[None]}", err=True)
     failed = counts[None]
     if failed == counts.total() or (strict and failed):
         click.get_current_context().exit(1)
@@ -89,6 +94,10 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
 def _open(model: str, state: str | None) -> Answering:
     from catdog_search.answering.runtime import OnnxModel
 
+    if model.endswith(_KERAS):
+        raise click.UsageError(
+            f"predict {model}: takes FILE.onnx, or the name of a registered model"
+        )
     if model.endswith(_ONNX):
         return OnnxModel.open(Path(model).expanduser())
     from catdog_search.exporting.open import open_model
@@ -122,7 +131,10 @@ def _summary(counts: Counter[str | None]) -> str:
     failed = counts.pop(None, 0)
     said = ", ".join(f"{n} {text}" for text, n in counts.most_common())
     counts[None] = failed
-    return f"{counts.total()} files: {said or 'none answered'}; {failed} can't be used"
+    if not counts.total():
+        return "no photo was found"
+    files = "1 file" if counts.total() == 1 else f"{counts.total()} files"
+    return f"{files}: {said or 'none answered'}; {failed} can't be used"
 
 
 def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row], None]:
@@ -145,7 +157,8 @@ def _print(text: str) -> None:
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    name = printable(row.file.name)
+    # As it is, so that it can be opened: JSON spells out what can't be printed.
+    name = row.file.name
     if row.answer is None:
         return {"path": name, "error": row.reason}
     answer = row.answer

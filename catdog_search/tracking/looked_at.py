@@ -364,7 +364,9 @@ def _require_registered(client: MlflowClient, name: str) -> None:
     plain = re.split("[@/]", name, maxsplit=1)[0]
     known = registered_names(client)
     if plain not in known:
-        there = did_you_mean(plain, known, "registered") if known else "no model is registered"
+        there = "no model is registered"
+        if known:
+            there = f"is not registered; {did_you_mean(plain, known, 'registered')}"
         raise StateError(
             f"model {name}: {there}; catdog-search promote registers one, run:ID names a run's"
         )
