@@ -48,13 +48,13 @@ class OnnxFile:
     proof: Proof
 
 
-def missing(names: Iterable[str] = tuple(_NEEDED)) -> str | None:
+def missing(names: Iterable[str] | None = None) -> str | None:
     """What has to be installed before any can be written; None where all is there.
 
     Args:
-        names: Packages that are needed.
+        names: Packages that are needed; None for all that writing takes.
     """
-    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    absent = [name for name in names or _NEEDED if importlib.util.find_spec(name) is None]
     if not absent:
         return None
     extras = ",".join(dict.fromkeys(_NEEDED[name] for name in absent))
