@@ -367,7 +367,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Path | None], 
                 path.write_bytes(tiny_onnx.content())
             return subprocess.CompletedProcess(command, code, "", said)
 
-        monkeypatch.setattr("catdog_search.cli.serve.subprocess.run", run)
+        monkeypatch.setattr("catdog_search.children.subprocess.run", run)
         return commands
 
     return answering

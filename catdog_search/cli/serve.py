@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.children import safe_environment
+from catdog_search.children import ChildError, run_python
 from catdog_search.cli.common import say, state_option
 from catdog_search.errors import StateError
 
@@ -138,14 +137,10 @@ def _check_name(model: str) -> None:
 def _ask_once(model: str, root: Path) -> None:
     """Have the registry asked before anything is listened for: a wrong name ends here."""
     say(f"asking for the champion of {model!r} in {root}", err=True)
-    command = [sys.executable, "-m", _WATCHER, "--once", "--model", model, "--state", str(root)]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
-        env=safe_environment(),
-    )  # fmt: skip
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        raise StateError(lines[-1] if lines else f"the registry can't be asked for {model!r}")
+    try:
+        run_python(["-m", _WATCHER, "--once", "--model", model, "--state", str(root)])
+    except ChildError as error:
+        raise StateError(str(error)) from None
 
 
 def _checked(token: str | None) -> str | None:
