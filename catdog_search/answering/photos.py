@@ -135,9 +135,10 @@ def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given
 
 
 def _of_stdin(content: bytes) -> Iterator[Given | Unusable]:
-    for path in _paths_in(content):
+    paths = _paths_in(content)
+    for path in paths:
         yield from _of_path(path)
-    if not _paths_in(content):
+    if not paths:
         yield Given("standard input", "standard input", lambda: content, None, len(content))
 
 

@@ -58,9 +58,9 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     NAME/version; run:ID is the model of a run; FILE.onnx is what `model export` wrote, and needs
     neither Keras nor MLflow.
 
-    A PATH is a photo, or a folder or zip of photos; - is standard input: a photo, or one path a
-    line. A file that can't be used is a row with its reason, and the exit code 0 unless no file
-    could be answered.
+    A PATH is a photo, or a folder or zip of photos; - is standard input: a photo, or paths, a line
+    or a NUL each. A file that can't be used is a row with its reason, and the exit code 0 unless no
+    file could be answered.
     """
     from catdog_search.answering.photos import given
     from catdog_search.answering.sorting import Sorter
@@ -128,13 +128,12 @@ def _count(rows: Iterable[Row], write: Callable[[Row], None]) -> Counter[str | N
 
 
 def _summary(counts: Counter[str | None]) -> str:
-    failed = counts.pop(None, 0)
-    said = ", ".join(f"{n} {text}" for text, n in counts.most_common())
-    counts[None] = failed
     if not counts.total():
         return "no photo was found"
+    answered = Counter({text: n for text, n in counts.items() if text is not None})
+    said = ", ".join(f"{n} {text}" for text, n in answered.most_common())
     files = "1 file" if counts.total() == 1 else f"{counts.total()} files"
-    return f"{files}: {said or 'none answered'}; {failed} can't be used"
+    return f"{files}: {said or 'none answered'}; {counts[None]} can't be used"
 
 
 def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row], None]:
@@ -158,19 +157,8 @@ def _print(text: str) -> None:
 
 def _as_json(row: Row) -> dict[str, Any]:
     # As it is, so that it can be opened: JSON spells out what can't be printed.
-    name = row.file.name
-    if row.answer is None:
-        return {"path": name, "error": row.reason}
-    answer = row.answer
-    return {
-        "path": name,
-        "answer": answer.text,
-        "verdict": answer.verdict,
-        "label": answer.label,
-        "probability": answer.probability,
-        "probabilities": answer.probabilities,
-        "unlike": answer.unlike,
-    }
+    said = {"error": row.reason} if row.answer is None else row.answer.plain
+    return {"path": row.file.name, **said}
 
 
 def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:

@@ -213,9 +213,7 @@ class _Promoting:
     ) -> Promotion:
         self._hooks.say("calibrating, and learning what is neither")
         candidate = fit(networks, dataset, self._config.promotion)
-        self._hooks.say(
-            "saving it, as Keras and as ONNX, and loading both in processes of their own"
-        )
+        self._hooks.say("saving it as Keras and as ONNX, and asking both as others will")
         source = checks.reopened(self._prepared)
         scene = record.Scene(
             config=self._config,
