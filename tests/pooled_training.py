@@ -34,6 +34,9 @@ class PooledTraining:
     def network(self) -> keras.Model:
         return self._body
 
+    def rest(self) -> None:
+        pass
+
 
 def make_plan(task: Task[PooledParams]) -> PooledTraining:
     return PooledTraining(task)

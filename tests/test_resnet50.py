@@ -19,6 +19,7 @@ from catdog_search.families.weights import require_weights, stages_in
 from catdog_search.models.resnet50 import build_backbone, build_head
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
+from catdog_search.training import scoring
 from catdog_search.training.execution import Execution
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.result import TrainData
@@ -233,6 +234,43 @@ def test_kept_features_train_as_pixels_do(
     # As soon as it says so; it would only build what was built above.
     with pytest.raises(SaidError, match="in the cache"):
         train(params, config(weights), data, go_on, seed=2, say=_stop)
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+def test_half_precision_scores_val_through_its_features(
+    stages: int, data: TrainData, weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = scoring._distance
+
+    def counted(logits: Any, network: keras.Model, data: TrainData) -> float:
+        seen.append(len(logits))
+        monkeypatch.setattr(network, "predict", pytest.fail)  # the whole of val by all of it
+        return real(logits, network, data)
+
+    monkeypatch.setattr(scoring, "_distance", counted)
+    params = {**PARAMS, "trainable_stages": stages}
+    half = Execution(precision="mixed_bfloat16")
+    result = train(params, config(weights), data, go_on, seed=1, execution=half)
+    assert result.model is not None
+    assert seen == [len(data.y_val)]
+    served = np.ravel(keras.ops.convert_to_numpy(result.model(data.x_val)))
+    assert np.allclose(served, result.val_probabilities, atol=scoring._TOLERANCE)
+
+
+def test_val_is_scored_from_photos_where_its_features_answer_otherwise(
+    data: TrainData, weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "_TOLERANCE", -1.0)
+    monkeypatch.setattr(scoring, "_QUIET_S", 0.0)
+    said: list[str] = []
+    half = Execution(precision="mixed_bfloat16")
+    result = train(PARAMS, config(weights), data, go_on, seed=1, execution=half, say=said.append)
+    assert result.model is not None
+    served = np.ravel(keras.ops.convert_to_numpy(result.model(data.x_val)))
+    assert np.allclose(served, result.val_probabilities, atol=1e-4)
+    assert "val is scored from photos" in said[1]
+    assert "scoring 12 photos of val" in said[2]
 
 
 def test_features_placed_on_the_device_train_as_streamed_ones(

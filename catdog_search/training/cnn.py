@@ -88,6 +88,9 @@ class CnnTraining:
         both = [stock(photo), stock(keras.ops.flip(photo, axis=2))]
         return keras.Model(photo, keras.layers.Average()(both), name="mirrored")
 
+    def rest(self) -> None:
+        """All of it: nothing is kept but pixels."""
+
     def _rebuilt(self) -> keras.Model:
         keras.config.set_dtype_policy("float32")
         stock = build_cnn(self._params, self._params.image_size)

@@ -24,7 +24,7 @@ from catdog_search.models.export import exported_model
 from catdog_search.objective import keras_mode
 from catdog_search.outcomes import Ending
 from catdog_search.training import checkpoint as ckpt
-from catdog_search.training.batches import ValBatches, feed
+from catdog_search.training.batches import feed
 from catdog_search.training.callbacks import (
     STOPPER,
     CheckpointCallback,
@@ -38,6 +38,7 @@ from catdog_search.training.job import TrainingJob
 from catdog_search.training.metrics import probabilities_of, scores
 from catdog_search.training.plan import CompiledPhase, Phase, Planner, Task, TrainingPlan
 from catdog_search.training.result import OnBatch, Report, TrainData, TrialResult
+from catdog_search.training.scoring import val_logits
 
 
 def train(
@@ -124,7 +125,7 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     if result.ending is not Ending.FINISHED:
         return result
     logits = fitter.logits() if plan.as_trained else None
-    return _scored(result, plan.network(), data, job.params.image_size, logits)
+    return _scored(result, plan, data, logits, say, job.params.image_size)
 
 
 def _plan(
@@ -312,11 +313,17 @@ def _unscored(ending: Ending, history: list[dict[str, float]], plan: TrainingPla
 
 
 def _scored(
-    result: TrialResult, network: keras.Model, data: TrainData, image_size: int, logits: Any
+    result: TrialResult,
+    plan: TrainingPlan,
+    data: TrainData,
+    logits: Any,
+    say: Callable[[str], None],
+    image_size: int,
 ) -> TrialResult:
-    """Score val, by its logits where they are those of these weights."""
+    """Score val, by its logits where they are those of the network that is exported."""
+    network = plan.network()
     if logits is None:
-        logits = network.predict(feed(ValBatches(data)), verbose=0)
+        logits = val_logits(plan.rest(), network, data, say)
     probabilities = probabilities_of(logits)
     return dataclasses.replace(
         result,

@@ -39,6 +39,19 @@ class CompiledPhase:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What of a network is left to compute for val, whose features are there.
+
+    Attributes:
+        model: Features (batch, …) -> logits (batch, 1), in float32, with what was learned.
+        val: Batches of val's features.
+    """
+
+    model: keras.Model
+    val: keras.utils.PyDataset
+
+
+@dataclass(frozen=True)
 class Phase:
     """Epochs that train one model.
 
@@ -71,6 +84,10 @@ class TrainingPlan(Protocol):
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        ...
+
+    def rest(self) -> Rest | None:
+        """What is left to compute of `network` for val; None where that is all of it."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,14 @@ from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.features import FeatureCache, Features, n_bytes
 from catdog_search.training.optimize import compile_model
 from catdog_search.training.pixels import DevicePixels, on_device
-from catdog_search.training.plan import CompiledPhase, Phase, Task, TrainingPlan, steps_per_call
+from catdog_search.training.plan import (
+    CompiledPhase,
+    Phase,
+    Rest,
+    Task,
+    TrainingPlan,
+    steps_per_call,
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class ResNet50Training:
         self._head = build_head(params, self._backbone.resnet.output_shape[-1], seed)
         self.n_weights = int(self._backbone.resnet.count_params() + self._head.count_params())
         self.as_trained = execution.precision == "float32"
+        self._val: tuple[int, Features] | None = None  # with the stage that they come before
         first = len(stages) - len(trained_stages(params, loaded))
         constant = params.schedule == "constant"
         self.phases: list[Phase] = []
@@ -87,6 +96,7 @@ class ResNet50Training:
         frozen, trained = self._backbone.cut(first)
         keeps = frozen is not None and params.views and self._data.digest
         kept = self._kept(frozen, pooled=trained is None) if keeps else None
+        self._val = None if kept is None else (first, kept[1])
         if kept is None:
             model, batches, val = self._from_pixels()
         else:
@@ -122,7 +132,6 @@ class ResNet50Training:
         else:
             inputs = keras.Input(val.shape[1:], dtype="float16", name="features")
             x = inputs
-        x = layers.Rescaling(1.0)(x)  # out of half precision
         model = TrainingModel(inputs, _upper(val.shape[1:], trained, self._head)(x))
         data, size = self._data, self._params.batch_size
         batches = TrainBatches(data, size, self._seed, rows=rows, views=views)
@@ -196,16 +205,28 @@ class ResNet50Training:
 
     def network(self) -> keras.Model:
         """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
-        side = self._params.image_size
-        own = _network(self._backbone, self._head, side)
+        return _network(*self._in_float32, self._params.image_size)
+
+    def rest(self) -> Rest | None:
+        """The stages that were trained, and the head, on the features that they were trained on."""
+        if self._val is None:
+            return None
+        first, features = self._val
+        backbone, head = self._in_float32
+        model = _upper(features.shape[1:], backbone.cut(first)[1], head)
+        return Rest(model, ValBatches(self._data, photos=features))
+
+    @functools.cached_property
+    def _in_float32(self) -> tuple[Backbone, keras.Model]:
+        """Backbone and head with what was learned, after training."""
         if self._head.compute_dtype == "float32":
-            return own
+            return self._backbone, self._head
         keras.config.set_dtype_policy("float32")
         backbone = build_backbone(self._params, "none")
         head = build_head(self._params, backbone.resnet.output_shape[-1], self._seed)
         backbone.resnet.set_weights(self._backbone.resnet.get_weights())
         head.set_weights(self._head.get_weights())
-        return _network(backbone, head, side)
+        return backbone, head
 
 
 def _network(backbone: Backbone, head: keras.Model, side: int) -> keras.Model:
@@ -217,7 +238,8 @@ def _network(backbone: Backbone, head: keras.Model, side: int) -> keras.Model:
 def _upper(shape: tuple[int, ...], trained: keras.Model | None, head: keras.Model) -> keras.Model:
     """What is trained: features -> logits."""
     features = keras.Input(shape, name="features")
-    x = features if trained is None else layers.GlobalAveragePooling2D()(trained(features))
+    x = layers.Rescaling(1.0)(features)  # out of half precision
+    x = x if trained is None else layers.GlobalAveragePooling2D()(trained(x))
     return keras.Model(features, head(x), name="upper")
 
 
