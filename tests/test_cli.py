@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import itertools
 import json
 import os
 import statistics
@@ -13,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -22,7 +20,6 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from catdog_search import cli
-from catdog_search.cli import display as display_module
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
 from catdog_search.outcomes import Ending
@@ -302,19 +299,6 @@ def test_plain_display_says_a_line_an_event() -> None:
         "trial 2: dropout=0.5",
         "trial 2 PRUNED (diverged) after 1 epoch, 3 s; best so far 0.7500 (trial 1)",
     ]
-
-
-def test_plain_display_is_not_silent_for_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = itertools.count()  # a second an event
-    monkeypatch.setattr(display_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    lines: list[str] = []
-    display = PlainDisplay(CONFIG, lines.append)
-    display(EVENTS[3])
-    for n in range(100):
-        display(BatchDone(1, None, n, 100))
-    for n in range(50):
-        display(BatchDone(1, 0, n, 100))
-    assert lines[1:] == ["trial 1 features: 59 of 100 photos", "trial 1 epoch 1/10: step 19 of 100"]
 
 
 def drawn_after(events: list[Any]) -> str:

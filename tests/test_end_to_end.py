@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -28,16 +30,42 @@ from catdog_search.tracking.store import Store
 COMMAND = [sys.executable, "-m", "catdog_search"]
 
 
+# What a command may say nothing for, with a little for a machine that is busy.
+LONGEST_SILENCE_S = 12
+
+
 def call_outside(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """As people do; `call` is the same command line in this process, which has imported."""
-    done = subprocess.run(
+    """As people do, who are never left in silence; `call` is the same in this process."""
+    said: list[float] = [time.monotonic()]
+    with subprocess.Popen(
         [*COMMAND, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
-    )
+        text=True,
+    ) as process:
+
+        def read(stream: IO[str], lines: list[str]) -> None:
+            for line in stream:
+                said.append(time.monotonic())
+                lines.append(line)
+
+        assert process.stdout is not None
+        assert process.stderr is not None
+        out: list[str] = []
+        err: list[str] = []
+        readers = [
+            threading.Thread(target=read, args=(process.stdout, out)),
+            threading.Thread(target=read, args=(process.stderr, err)),
+        ]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+    said.append(time.monotonic())
+    done = subprocess.CompletedProcess(arguments, process.wait(), "".join(out), "".join(err))
     assert done.returncode == 0, done.stdout + done.stderr
+    assert max(b - a for a, b in pairwise(said)) < LONGEST_SILENCE_S, done.stdout + done.stderr
     return done
 
 

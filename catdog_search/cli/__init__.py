@@ -23,7 +23,7 @@ from catdog_search.cli import (
     serve,
     stores,
 )
-from catdog_search.cli.common import say, say_lines
+from catdog_search.cli.common import PULSE, say, say_lines
 from catdog_search.errors import CatdogError, TrialFailedError
 from catdog_search.redact import redact
 from catdog_search.text import in_a_line, printable
@@ -35,7 +35,8 @@ class _Main(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         _let_streams_take_any_text()
         try:
-            return super().invoke(ctx)
+            with PULSE.beating():
+                return super().invoke(ctx)
         except click.ClickException as error:
             vars(error)["message"] = printable(redact(error.message))
             raise

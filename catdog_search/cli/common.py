@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from catdog_search.cli.pulse import Pulse
 from catdog_search.redact import redact, redact_all
 from catdog_search.text import printable
 
@@ -124,6 +125,11 @@ def say(line: str, *, err: bool = False) -> None:
     """
     # The stream is named, or click would choose the encoding of one that is all ASCII itself.
     click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
+    PULSE.heard()
+
+
+# On stderr, as stdout may be for one object or for answers.
+PULSE = Pulse(functools.partial(say, err=True))
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
@@ -208,6 +214,16 @@ def choice_options(*, with_splits: bool) -> Callable[[F], F]:
 def on_terminal() -> bool:
     """Whether there is somebody to ask."""
     return sys.stdin.isatty()
+
+
+def ask(question: str) -> None:
+    """Ask whether to go on.
+
+    Raises:
+        click.Abort: The answer is no.
+    """
+    with PULSE.held():
+        click.confirm(question, abort=True, err=True)
 
 
 def writer(as_json: bool) -> Callable[[str], None]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from catdog_search.cli.common import PULSE
+from catdog_search.cli.pulse import LONGEST_SILENCE_S
 from catdog_search.cli.words import counted, duration, say_params, say_plan
 from catdog_search.outcomes import INTERRUPTED
 from catdog_search.redact import redact
@@ -23,6 +26,7 @@ from catdog_search.search.events import (
     TrialEnded,
     TrialStarted,
 )
+from catdog_search.search.limits import StudyEstimate
 from catdog_search.study.config import StudyConfig
 from catdog_search.text import printable
 
@@ -31,8 +35,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 _ROWS = 15
-# Without a terminal, a line at least so often.
-_SILENCE_S = 60
 
 
 class PlainDisplay:
@@ -48,7 +50,6 @@ class PlainDisplay:
         self._write = write
         self._wanted = 0
         self._epochs: dict[int, int] = {}  # by trial
-        self._written = time.monotonic()
 
     def context(self) -> AbstractContextManager[object]:
         """Nothing to set up."""
@@ -59,11 +60,11 @@ class PlainDisplay:
         line = self._within(event) if isinstance(event, BatchDone) else self._line(event)
         if line:
             self._write(line)
-            self._written = time.monotonic()
+            PULSE.heard()
 
     def _within(self, event: BatchDone) -> str:
         """Nothing, unless there was nothing for long."""
-        if time.monotonic() - self._written < _SILENCE_S:
+        if PULSE.silent_s() < LONGEST_SILENCE_S / 2:
             return ""
         if event.epoch is None:
             return f"trial {event.number} features: {event.step} of {event.steps} photos"
@@ -153,21 +154,24 @@ class LiveDisplay:
         self._finished = self._wanted = 0
         self._best: Best | None = None
         self._device = "starting the worker"
-        self._estimated: float | None = None
+        self._estimate: StudyEstimate | None = None
         self._concurrency = 1
         self._searched = set(config.space.searched)
 
-    def context(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def context(self) -> Iterator[None]:
         """Shows the table while it is open."""
         from rich.live import Live
 
-        return Live(
+        live = Live(
             get_renderable=self.render,
             console=self._console,
             refresh_per_second=4,
             # A table taller than the screen would scroll away otherwise.
             vertical_overflow="crop",
         )
+        with PULSE.held(), live:
+            yield
 
     def __call__(self, event: Event) -> None:
         """Take in what the event says; the next refresh shows it."""
@@ -182,7 +186,7 @@ class LiveDisplay:
             case BatchDone() | EpochDone() | TrialEnded() if row := self._row(event.number):
                 self._progress(row, event)
             case Planned():
-                self._estimated, self._concurrency = event.estimate.seconds, event.concurrency
+                self._estimate, self._concurrency = event.estimate, event.concurrency
                 plan = say_plan(event, self._wanted - self._finished)
                 self._console.print(_literal(f"plan: {plan}"))
             case Notice(text=text):
@@ -254,8 +258,20 @@ class LiveDisplay:
 
     def _seconds_left(self) -> float | None:
         done = [row.seconds for row in self._rows if row.seconds is not None]
-        mean = sum(done) / len(done) if done else self._estimated
-        if mean is None or self._finished >= self._wanted:
+        estimate = self._estimate
+        each = _typical(done, estimate)
+        if each is None or self._finished >= self._wanted:
             return None
+        once = estimate.once_seconds if estimate and not done else 0
         running = [time.monotonic() - row.started for row in self._rows if row.seconds is None]
-        return max(mean * (self._wanted - self._finished) - sum(running), 0) / self._concurrency
+        left = each * (self._wanted - self._finished) + once - sum(running)
+        return max(left, 0) / self._concurrency
+
+
+def _typical(done: list[float], estimate: StudyEstimate | None) -> float | None:
+    """Seconds of a trial: of those that are done, else as estimated."""
+    if not done:
+        return estimate.seconds if estimate else None
+    # One of them may have computed what the others found.
+    shared = estimate is not None and estimate.once_seconds
+    return statistics.median(done) if shared else statistics.fmean(done)

@@ -118,18 +118,17 @@ def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
 
 
 def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> None:
-    from catdog_search.cli.words import duration
+    from catdog_search.cli.words import say_time
 
     fewest, median, most = estimate.parameters
     say(f"weights: {fewest} to {most}, median {median}")
     say(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
     if estimate.seconds is not None:
-        whole = duration(estimate.seconds * config.trials)
         say(
-            f"time: about {duration(estimate.seconds)} a trial and {whole} in all on this "
-            f"machine's processors, for {photos} photos of train, less what is stopped early"
+            f"time: {say_time(estimate, config.trials)} on this machine's processors, for {photos} "
+            "photos of train, less what is stopped early"
         )
-        if estimate.seconds * config.trials > _LONG_S:
+        if estimate.seconds * config.trials + estimate.once_seconds > _LONG_S:
             say("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
     if estimate.too_large:
         say(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")

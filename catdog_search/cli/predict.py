@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import say, state_option
+from catdog_search.cli.common import PULSE, say, state_option
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _count(rows: Iterable[Row], write: Callable[[Row], None]) -> Counter[str | N
     is_seen = sys.stdout.isatty()
     for row in rows:
         write(row)
+        PULSE.heard()
         counts[None if row.answer is None else row.answer.text] += 1
         if not is_seen and counts.total() % _EVERY == 0:
             say(f"answering: {counts.total()} so far", err=True)

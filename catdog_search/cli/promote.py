@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    ask,
     execution_options,
     json_option,
     on_terminal,
@@ -138,7 +139,7 @@ def _plan(plan: Plan) -> str:
 
 def _agree(yes: bool) -> None:
     if not yes and on_terminal():
-        click.confirm("train them?", abort=True, err=True)
+        ask("train them?")
 
 
 def _train(plan: Plan, as_json: bool, write: Callable[[str], None]) -> Report:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    ask,
     json_option,
     on_terminal,
     say,
@@ -190,7 +191,7 @@ def rollback(
     def agree(target: int, before: int | None) -> None:
         if not yes and on_terminal():
             question = f"version {target} of {printable(model)!r} instead of version {before}?"
-            click.confirm(f"make champion {question}", abort=True, err=True)
+            ask(f"make champion {question}")
 
     done = roll_back(StateFolder.at(state), model, reason, to, agree)
     if as_json:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catdog_search.children import ChildError, run_python
-from catdog_search.cli.common import say, state_option
+from catdog_search.cli.common import PULSE, say, state_option
 from catdog_search.errors import StateError
 
 if TYPE_CHECKING:
@@ -118,7 +118,8 @@ def serve(  # noqa: PLR0913, PLR0917  one argument for each option
             say(f"note: {warning}", err=True)
         say("Ctrl-C ends it" if champion.current else f"{starting}; Ctrl-C ends it")
         sys.stdout.flush()
-        run(settings, champion, listening, watcher, starting)
+        with PULSE.held():
+            run(settings, champion, listening, watcher, starting)
 
 
 def _is_file(model: str) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import json_option, say, say_json, say_lines, state_option
+from catdog_search.cli.common import PULSE, json_option, say, say_json, say_lines, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
@@ -37,7 +37,7 @@ def ui(host: str, port: int, state: str | None) -> None:
         say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
     say(f"MLflow on {store.shown}; starting takes up to half a minute")
-    with where.in_use():
+    with where.in_use(), PULSE.held():
         code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))
     click.get_current_context().exit(code)
 

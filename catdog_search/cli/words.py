@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from catdog_search.search.events import Planned
+from catdog_search.search.limits import StudyEstimate
 from catdog_search.space import Params, Value
 
 
@@ -34,6 +35,15 @@ def _say_value(value: Value) -> str:
     return exact if float(exact) == value else f"{value:.4g}"
 
 
+def say_time(estimate: StudyEstimate, trials: int) -> str:
+    """How long trials take together, and each; the speed of the device must be known."""
+    assert estimate.seconds is not None
+    each, once = duration(estimate.seconds), estimate.once_seconds
+    whole = duration(estimate.seconds * trials + once)  # several at once share one speed
+    shared = f", {duration(once)} once for all," if once else ""
+    return f"about {each} a trial{shared} and {whole} in all"
+
+
 def say_plan(plan: Planned, trials: int) -> str:
     """Estimate of the trials to come, in one line."""
     estimate = plan.estimate
@@ -48,9 +58,7 @@ def say_plan(plan: Planned, trials: int) -> str:
         else str(plan.execution),
     ]
     if estimate.seconds is not None:
-        whole = duration(estimate.seconds * trials)  # several at once share one speed
-        each = duration(estimate.seconds)
-        parts.append(f"about {each} a trial and {whole} in all, less what is stopped early")
+        parts.append(f"{say_time(estimate, trials)}, less what is stopped early")
     if estimate.too_large:
         parts.append(f"{estimate.too_large:.0%} of the space exceeds a limit")
     return "; ".join(parts)

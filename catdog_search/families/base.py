@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
@@ -123,6 +123,7 @@ class Cost:
         multiply_adds: Multiply-adds per photo, forward, in what is trained.
         forward_only: Multiply-adds per photo in what is frozen, in every epoch.
         once: Multiply-adds per photo in what is frozen, before the first epoch.
+        kept_by: What that depends on: trials that agree in it compute it once together.
         tells_speed: Whether a step takes as long as its arithmetic says; next to none doesn't.
     """
 
@@ -131,6 +132,7 @@ class Cost:
     multiply_adds: int
     forward_only: int = 0
     once: int = 0
+    kept_by: Hashable = None
     tells_speed: bool = True
 
     def memory_bytes(self, batch_size: int, optimizer: str) -> int:

@@ -7,7 +7,7 @@ What it costs is counted by stage. Source: He et al. 2015, arXiv:1512.03385, tab
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -137,8 +137,15 @@ def cost_of_resnet50(params: ResNet50Params, loaded: tuple[str, ...]) -> Cost:
         multiply_adds=sum(stages[stage].multiply_adds for stage in trained) + head,
         forward_only=0 if params.views else frozen,
         once=frozen * views,
+        kept_by=(params.image_size, len(present) - len(trained), _seen_as(params)),
         tells_speed=bool(trained),
     )
+
+
+def _seen_as(params: ResNet50Params) -> Hashable:
+    """How the photos are augmented, and in how many views."""
+    kinds = params.augmentations
+    return (params.augmentation, kinds, params.views) if kinds else ()
 
 
 def _cost(params: ResNet50Params, weights: str) -> Cost:

@@ -22,10 +22,12 @@ def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
     fits = [trial for trial in trials if limits.too_large(trial) is None]
     estimates = [limits.estimate(trial) for trial in fits or trials]
     parameters = sorted(e.parameters for e in estimates)
-    seconds = [e.seconds for e in estimates if e.seconds is not None]
+    seconds = [e.seconds - e.once_seconds for e in estimates if e.seconds is not None]
+    once = {e.kept_by: e.once_seconds for e in estimates[: config.trials]}
     return StudyEstimate(
         parameters=(parameters[0], parameters[len(parameters) // 2], parameters[-1]),
         memory_bytes=max(e.memory_bytes for e in estimates),
         seconds=statistics.fmean(seconds) if seconds else None,
         too_large=1 - len(fits) / len(points),
+        once_seconds=sum(once.values()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from catdog_search.families import registry
@@ -44,11 +45,15 @@ class Estimate:
         memory_bytes: Peak memory of a training step, in bytes; photos and libraries not counted.
         seconds: Duration of the trial with all its epochs, in s; None while the device's speed
             isn't known.
+        once_seconds: The part of it that trials which agree in `kept_by` need together once, in s.
+        kept_by: As `families.base.Cost` has it.
     """
 
     parameters: int
     memory_bytes: int
     seconds: float | None
+    once_seconds: float = 0.0
+    kept_by: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,9 @@ class StudyEstimate:
         parameters: Minimum, median and maximum number of a network's weights.
         memory_bytes: Largest peak memory of a training step, in bytes; photos and libraries not
             counted.
-        seconds: Mean duration of a trial, if none is stopped early, in s; None where the speed of
-            the device isn't known.
+        seconds: Mean duration of a trial, if none is stopped early, in s, without what trials
+            compute once together; None where the speed of the device isn't known.
+        once_seconds: Duration of what they compute once together, in s.
         too_large: Share of the sample that exceeds a limit, 0 to 1.
     """
 
@@ -68,6 +74,7 @@ class StudyEstimate:
     memory_bytes: int
     seconds: float | None
     too_large: float
+    once_seconds: float = 0.0
 
 
 class Limits:
@@ -128,12 +135,14 @@ class Limits:
         epochs = self._epochs(trial)
         whole = epochs - trial.light_epochs(epochs) * (1 - trial.light_share)
         operations = cost.training_operations(self._photos) * whole
-        operations += 2 * cost.once * self._photos
+        once = 2 * cost.once * self._photos
         rate = statistics.median(self._rates) if self._rates else self._rough_rate
         return Estimate(
             parameters=cost.parameters,
             memory_bytes=cost.memory_bytes(trial.batch_size, trial.optimizer),
-            seconds=operations / rate + _FIXED_S if rate else None,
+            seconds=(operations + once) / rate + _FIXED_S if rate else None,
+            once_seconds=once / rate if rate else 0.0,
+            kept_by=cost.kept_by,
         )
 
     def too_large(self, trial: TrialParams) -> TooLarge | None:
