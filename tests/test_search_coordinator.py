@@ -89,7 +89,7 @@ def test_run_records_what_a_trial_was(state: StateFolder, pictures: Dataset) -> 
     assert child.data.tags["dataset_digest"] == pictures.digest
     assert child.data.tags["recipe"] == "plain"
     assert "--data" in child.data.tags["data_notice"]
-    assert child.data.metrics["final/val_f1"] == 0.5
+    assert child.data.metrics["final_val_f1"] == 0.5
     steps = [m.step for m in client.get_metric_history(child.info.run_id, "val_accuracy")]
     assert steps == [0, 1, 2]
     figures = {f.path for f in client.list_artifacts(child.info.run_id, "figures")}

@@ -16,7 +16,7 @@ from catdog_search.places import StateFolder
 from catdog_search.streams import stderr_aside
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
-from catdog_search.tracking.ui import page
+from catdog_search.tracking.ui import page, study_page
 
 
 def is_whole(path: Path) -> bool:
@@ -107,7 +107,7 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
 
 def test_page_opens_in_model_training_mode() -> None:
     assert page("http://h:1/") == "http://h:1/#/experiments?workflowType=machine_learning"
-    assert "/#/experiments/7/runs?workflowType" in page("http://h:1", "7")
+    assert "/#/experiments/7/runs?workflowType" in study_page("http://h:1", "7")
 
 
 def test_client_of_one_state_leaves_no_trace_for_the_next(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from catdog_search.cli.common import (
     say_table,
     state_option,
 )
+from catdog_search.cli.run import browse_hint
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.text import in_a_line
 
@@ -170,6 +171,7 @@ def show(
         return
     if row is None:
         _say_study(seen, top)
+        say(f"browse: {browse_hint(where, study)}")
     else:
         _say_trial(seen.view, row)
     for path in saved:

@@ -185,8 +185,17 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     command, flag = _own_command(), _state_flag(state)
     say(f"look:    {command} show --study {view.name}{flag}")
     say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
-    say(f"browse:  {command} ui{flag}")
+    say(f"browse:  {browse_hint(state, view.name)}")
     say(f"promote: {command} promote --study {view.name}{flag}")
+
+
+def browse_hint(state: StateFolder, study: str) -> str:
+    """What starts MLflow's interface, and the address at which a study is seen then."""
+    from catdog_search.tracking.store import Store
+    from catdog_search.tracking.ui import page_of
+
+    page = page_of(Store.of(state), study)
+    return f"{_own_command()} ui{_state_flag(state)}" + (f", then {page}" if page else "")
 
 
 def _own_command() -> str:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import PULSE, json_option, say, say_json, say_lines, state_option
+from catdog_search.cli.common import PULSE, json_option, say, say_json, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
     from catdog_search.places import StateFolder
     from catdog_search.search.study.relocate import Relocated
+    from catdog_search.tracking.store import Store
+
+# Studies whose pages `ui` prints; MLflow lists the others.
+_MOST_PAGES = 10
 
 
 @click.command()
@@ -29,17 +34,34 @@ def ui(host: str, port: int, state: str | None) -> None:
     """Open MLflow's user interface on the state folder."""
     from catdog_search.places import StateFolder
     from catdog_search.tracking.store import Store, is_server
-    from catdog_search.tracking.ui import page, serve_ui
+    from catdog_search.tracking.ui import serve_ui
 
     where = StateFolder.at(state)
     store = Store.of(where)
     if is_server(store.uri):
-        say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
+        say("MLFLOW_TRACKING_URI names a server that is running:")
+        _say_pages(store, store.uri)
         return
+
+    def ready(base: str) -> None:
+        _say_pages(store, base)
+        say("Ctrl-C ends it")
+        sys.stdout.flush()
+
     say(f"MLflow on {store.shown}; starting takes up to half a minute")
     with where.in_use(), PULSE.held():
-        code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))
+        code = serve_ui(store, host, port, ready)
     click.get_current_context().exit(code)
+
+
+def _say_pages(store: Store, base: str) -> None:
+    """Where to look: each study's own page, best trial first, or MLflow's list of them."""
+    from catdog_search.tracking.ui import page, study_pages
+
+    studies = list(study_pages(store, base))
+    for name, url in studies[:_MOST_PAGES]:
+        say(f"study {name}: {url}")
+    say(f"{'all of them' if studies else 'experiments'}: {page(base)}")
 
 
 @click.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,7 @@ class StudyCard:
     Attributes:
         params: Study's params by name, the same at every start, or MLflow refuses.
         purpose: Purpose that the study file states.
+        searched: Names of the params that differ between its trials.
         commit: Git commit of the code that runs, or `none`.
         data: Facts about its dataset.
         environment: Environment of its first worker.
@@ -77,6 +78,7 @@ class StudyCard:
 
     params: Mapping[str, Any]
     purpose: str
+    searched: Sequence[str]
     commit: str
     data: DataCard
     environment: Environment

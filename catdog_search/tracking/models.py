@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -77,9 +78,12 @@ def log_model(
     Raises:
         StateError: Its files would lie outside of the state's own artifacts.
     """
-    experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    run = client.get_run(run_id).info
+    experiment = client.get_experiment(run.experiment_id)
+    # MLflow refuses some characters.
+    name = re.sub(r"[^\w-]", "-", f"{experiment.name}-{run.run_name}")
     client.require_own(experiment.artifact_location, "models")
-    log = partial(_log_model, experiment, run_id, pair, backend, metadata, example)
+    log = partial(_log_model, experiment, name, run_id, pair, backend, metadata, example)
 
     def again() -> str:
         for left in models_of(client, experiment.experiment_id, run_id):
@@ -91,6 +95,7 @@ def log_model(
 
 def _log_model(
     experiment: Experiment,
+    name: str,
     run_id: str,
     pair: Pair,
     backend: str,
@@ -104,7 +109,7 @@ def _log_model(
     # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
     info = mlflow.models.Model.log(
         artifact_path=None,
-        name="model",
+        name=name,
         flavor=_KerasFlavor,
         flavor_name="keras",
         input_example=example,

@@ -28,6 +28,7 @@ from catdog_search.tracking.models import (
     models_of,
 )
 from catdog_search.tracking.recorded import Recorded, recorded
+from catdog_search.tracking.shared_view import TAG, shared_view
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trash import run_in_trash
 from catdog_search.tracking.trial_files import delete_files, keep_figures, log_figures
@@ -203,6 +204,10 @@ class StudyRuns:
         A later call overwrites what it says, but for the params.
         """
         self._client.update_run(self.parent_id, status="RUNNING")
+        view = shared_view(card.params["metric"], card.params["direction"], card.searched)
+        about = {TAG: view, words.NOTE: as_markdown(card.purpose)}
+        for name, value in about.items():
+            self._client.set_experiment_tag(self._experiment_id, name, _storable(value))
         note = {words.NOTE: as_markdown(card.purpose), words.COMMIT: card.commit}
         tags = {**card.data.tags(), **card.environment.tags(), **note}
         self._log(self.parent_id, card.params, tags)

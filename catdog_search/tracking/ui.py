@@ -11,24 +11,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Callable, Iterator
 
 from catdog_search.children import safe_environment
 from catdog_search.errors import StateError
-from catdog_search.tracking.store import Store, sqlite_file, sqlite_uri
+from catdog_search.tracking.shared_view import MODE, TAG, fragment
+from catdog_search.tracking.store import Store, is_server, sqlite_file, sqlite_uri
 from catdog_search.web import base_url, below, open_url
 
-# MLflow opens in its mode for language models otherwise.
-_MODE = "?workflowType=machine_learning"
 _START_S = 120
+# Where `ui` serves, unless it is told otherwise.
+ADDRESS = ("127.0.0.1", 5000)
 # Addresses to ask a server at that listens on all of them.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  the user's choice
 
 
-def page(base: str, experiment_id: str | None = None) -> str:
-    """URL of the experiments, or of one experiment's runs, in model-training mode."""
-    where = f"experiments/{experiment_id}/runs" if experiment_id else "experiments"
-    return below(base, "", fragment=f"/{where}{_MODE}")
+def page(base: str) -> str:
+    """URL of the experiments, in MLflow's mode for machine learning."""
+    return below(base, "", fragment=f"/experiments?{urllib.parse.urlencode(MODE)}")
+
+
+def study_page(base: str, experiment_id: str) -> str:
+    """URL of a study's runs, best first, as its shared view shows them."""
+    return below(base, "", fragment=fragment(experiment_id))
+
+
+def study_pages(store: Store, base: str) -> Iterator[tuple[str, str]]:
+    """Each study that has runs in a store, with the URL of its page below `base`; newest first."""
+    found = store.client().search_experiments(order_by=["last_update_time DESC"])
+    for experiment in found:
+        if TAG in experiment.tags:
+            yield experiment.name, study_page(base, experiment.experiment_id)
+
+
+def page_of(store: Store, study: str) -> str | None:
+    """URL of a study's page on the store's server, or where `ui` serves it; None without runs."""
+    base = store.uri if is_server(store.uri) else base_url(*ADDRESS)
+    return next((url for name, url in study_pages(store, base) if name == study), None)
 
 
 def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -> int:
@@ -38,7 +58,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
         store: MLflow store to show, none that is a server already.
         host: Address to listen on.
         port: Port to listen on.
-        ready: Callback with the URL, once the server answers.
+        ready: Callback with the base URL, once the server answers.
 
     Returns:
         Its exit code; 0 where it was interrupted.
@@ -61,7 +81,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
         previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             _await(server, below(base_url(_EVERYWHERE.get(host, host), port), "health"))
-            ready(page(base_url(host, port)))
+            ready(base_url(host, port))
             return server.wait()
         except KeyboardInterrupt:
             return 0

@@ -48,7 +48,7 @@ DATA_KIND, DATA_LOCATION, DATA_NOTICE = "data_kind", "data_location", "data_noti
 OBJECTIVE = "objective"
 N_WEIGHTS = "n_weights"
 BEST_EPOCH = "best_epoch"
-FINAL = "final/"
+FINAL = "final_"
 AT_THE_END = (OBJECTIVE, N_WEIGHTS, BEST_EPOCH)
 # Metrics of a study's run.
 BEST_VALUE = "best_value"

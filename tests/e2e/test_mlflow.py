@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -64,15 +65,19 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trial(state: Path) -> dict[str, Any]:
-    shown = json.loads(call("show", "--study", "easy", "--json", "--state", str(state)))
+def shown(state: Path) -> dict[str, Any]:
+    return dict(json.loads(call("show", "--study", "easy", "--json", "--state", str(state))))
+
+
+@pytest.fixture(scope="module")
+def trial(shown: dict[str, Any]) -> dict[str, Any]:
     (best,) = [row for row in shown["trials"] if row["number"] == shown["best"]["number"]]
     return dict(best)
 
 
 @pytest.fixture(scope="module")
 def address(state: Path) -> Iterator[str]:
-    """Where `catdog-search ui` says that it is."""
+    """Where `catdog-search ui` says that the study is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -81,7 +86,7 @@ def address(state: Path) -> Iterator[str]:
         assert server.stdout is not None
         lines = iter(server.stdout.readline, "")
         try:
-            yield next(line.strip() for line in lines if line.startswith("http"))
+            yield next(line.partition(": ")[2].strip() for line in lines if "study easy: " in line)
         finally:
             server.terminate()
 
@@ -95,19 +100,28 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def test_study_trial_and_champion_are_seen(
-    address: str, trial: dict[str, Any], page: Page, shots: Path
+    address: str, shown: dict[str, Any], trial: dict[str, Any], page: Page, shots: Path
 ) -> None:
     page.goto(address)
-    expect(page.get_by_role("link", name="easy", exact=True)).to_be_visible()
-    base, mode = address.partition("#")[0], "?workflowType=machine_learning"
-
-    study = page.get_by_role("link", name="easy", exact=True).get_attribute("href")
-    assert study is not None
-    experiment = study.partition("experiments/")[2].partition("?")[0].partition("/")[0]
-    page.goto(f"{base}#/experiments/{experiment}/runs{mode}")
     expect(page.get_by_role("link", name="promotion")).to_be_visible()
+    # The study's view: what it searched and ranks by, without a click; the best trial first.
+    for column in ("objective", "filters", "Duration"):
+        expect(page.get_by_role("columnheader", name=column).first).to_be_visible()
+    names = page.get_by_role("link", name=re.compile("^trial-"))
+    expect(names).to_have_count(len(shown["trials"]))
+    values = {f"trial-{row['number']:04d}": row["value"] for row in shown["trials"]}
+    listed = [values[name.strip()] for name in names.all_inner_texts()]
+    assert listed == sorted(listed, reverse=True)
     page.screenshot(path=shots / "mlflow-study.png")
+    page.goto(f"{address}&compareRunsMode=CHART")
+    page.reload()
+    first = page.get_by_test_id("experiment-view-compare-runs-section-header").first
+    expect(first).to_contain_text("Epochs")
+    expect(page.locator(".js-plotly-plot .scatterlayer .trace").first).to_be_visible()
+    page.screenshot(path=shots / "mlflow-study-charts.png")
 
+    base, mode = address.partition("#")[0], "?workflowType=machine_learning"
+    experiment = address.partition("experiments/")[2].partition("/")[0]
     page.goto(f"{base}#/experiments/{experiment}/runs/{trial['run_id']}/model-metrics{mode}")
     expect(page.get_by_text(f"trial-{trial['number']:04d}").first).to_be_visible()
     section = page.get_by_test_id("experiment-view-compare-runs-section-header")

@@ -90,6 +90,7 @@ class StudyRecord:
         card = StudyCard(
             params=self._params(),
             purpose=config.purpose,
+            searched=config.space.searched,
             commit=_commit(),
             data=self._data,
             environment=environment,
