@@ -11,12 +11,8 @@ import pytest
 
 from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
-from catdog_search.search.study.storage import (
-    differences,
-    existing_studies,
-    load_study,
-    open_storage,
-)
+from catdog_search.search.study.settings import differences
+from catdog_search.search.study.storage import existing_studies, load_study, open_storage
 
 
 def open_and_use(root: str) -> None:
@@ -74,4 +70,4 @@ def test_load_study_names_the_near_one(tmp_path: Path) -> None:
 def test_differences_names_every_leaf_that_changed(
     then: dict[str, Any], now: dict[str, Any], lines: list[str]
 ) -> None:
-    assert list(differences(then, now)) == lines
+    assert list(map(str, differences(then, now))) == lines

@@ -166,6 +166,7 @@ def _run_as_json(report: Report) -> dict[str, Any]:
 def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     """Print how a call ended, the best trial, and what may come next."""
     from catdog_search.cli.words import duration, say_params
+    from catdog_search.study.config import DRAWN
 
     view = report.view
     done = view.finished
@@ -182,6 +183,8 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
         floor = f"; {view.floor}" if view.floor else ""
         say(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
         say(f"  {say_params(view.best.params)}")
+    if (study := view.name.removesuffix(DRAWN)) != view.name:
+        say(f"these were drawn pictures; on photos: run --study {study} --data PATH")
     command, flag = _own_command(), _state_flag(state)
     say(f"look:    {command} show --study {view.name}{flag}")
     say(f"draw:    {command} show --study {view.name} --figures figures{flag}")

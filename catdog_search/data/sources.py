@@ -314,11 +314,20 @@ def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
     raise DataError(f"{printable(path)}: no such folder or zip of photos")
 
 
+def has_photos(config: DataConfig, given: str | None) -> bool:
+    """Whether a study has photos: `--data`, `CATDOG_DATA`, or its file's path.
+
+    One that is of drawn pictures passes over all but the first.
+    """
+    named = os.environ.get("CATDOG_DATA") or config.path
+    return bool(given or (named and config.source != "synthetic"))
+
+
 def choose_source(config: DataConfig, given: str | None) -> Source:
     """Where a study's photos come from.
 
     In this order: `--data`; drawn pictures where the study file wants them; `CATDOG_DATA`; the
-    study file's path; drawn pictures.
+    study file's path; drawn pictures, unless it wants photos.
 
     Args:
         config: The study file's `[data]`, with the choices of this call.
@@ -326,12 +335,16 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
 
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes; or there are choices
-            about labels but no photos.
+            about labels but no photos; or there are none where the study wants them.
     """
     choice = Choice(config.labels, config.classes, config.keep_splits)
-    path = os.environ.get("CATDOG_DATA") or config.path
-    if given or (path and config.source != "synthetic"):
-        return open_source(given or str(path), choice)
+    if has_photos(config, given):
+        return open_source(given or os.environ.get("CATDOG_DATA") or str(config.path), choice)
+    if config.source == "photos":
+        raise DataError(
+            'the study file says source = "photos", and there are none: name a folder or zip with '
+            "--data PATH or CATDOG_DATA, or fetch some with `catdog-search data download`"
+        )
     if choice != AUTOMATIC:
         raise DataError(
             "the built-in drawn pictures have their own labels; labels, classes and keep_splits "

@@ -21,12 +21,8 @@ from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Report, run_study
 from catdog_search.search.events import Listener
 from catdog_search.search.prepare import Prepared
-from catdog_search.search.study.storage import (
-    existing_studies,
-    load_study,
-    made_with,
-    remembered_splits,
-)
+from catdog_search.search.study.settings import made_with
+from catdog_search.search.study.storage import existing_studies, load_study, remembered_splits
 from catdog_search.search.study.views import StudyView, TrialRow, load_view, view_of
 from catdog_search.space import Params, params_key
 from catdog_search.study.config import PrunerConfig, SamplerConfig, StudyConfig

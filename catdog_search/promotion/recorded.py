@@ -9,13 +9,8 @@ from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyFileError
 from catdog_search.places import StateFolder
 from catdog_search.search.prepare import Prepared, Request, prepare
-from catdog_search.search.study.storage import (
-    is_as_made,
-    load_study,
-    made_with,
-    remembered_weights,
-    require_same,
-)
+from catdog_search.search.study.settings import is_as_made, made_with, require_same
+from catdog_search.search.study.storage import load_study, remembered_weights
 from catdog_search.search.study.views import StudyView, load_view
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
@@ -54,7 +49,9 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
         raise StudyFileError(
             f"study {asked!r}: its run keeps no study file; name the file: --study FILE"
         )
-    return studies.parse_file(content, f"the file that study {asked} was made with")
+    config = studies.parse_file(content, f"the file that study {asked} was made with")
+    drawn = config.drawn()
+    return drawn if drawn.name == asked else config
 
 
 def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, say: Say) -> Prepared:

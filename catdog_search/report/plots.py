@@ -17,7 +17,8 @@ from catdog_search.figures.style import plain_style
 from catdog_search.figures.trial import trial_figures
 from catdog_search.places import StateFolder
 from catdog_search.search.study.insight import Insight
-from catdog_search.search.study.storage import load_study, made_with
+from catdog_search.search.study.settings import made_with
+from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.summary import study_figures
 from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.text import N_CLASSES

@@ -44,7 +44,8 @@ from catdog_search.search.study import schema
 from catdog_search.search.study.copies import require_kept
 from catdog_search.search.study.record import StudyRecord
 from catdog_search.search.study.schema import UID
-from catdog_search.search.study.storage import about_storage, made_with, open_study
+from catdog_search.search.study.settings import made_with
+from catdog_search.search.study.storage import about_storage, open_study
 from catdog_search.search.study.views import StudyView, view_of
 from catdog_search.search.workers.backend import WorkerBackend
 from catdog_search.search.workers.local import LocalWorkers
@@ -225,7 +226,15 @@ class _Coordinator:
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
         retry = self._retry(about_storage(self._state))
-        self.study = open_study(self._state, config, self._dataset, sampler, pruner, retry)
+        self.study = open_study(
+            self._state,
+            config,
+            self._dataset,
+            sampler,
+            pruner,
+            retry,
+            lambda line: self._notify(Notice(line)),
+        )
         self._proposer = SamplingProposer(self.study, sampler, config.space)
 
     def run(self, backend: str) -> End:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
-from catdog_search.data.sources import SYNTHETIC_NOTICE, Source, choose_source
+from catdog_search.data.sources import SYNTHETIC_NOTICE, Source, choose_source, has_photos
 from catdog_search.errors import RequestError
 from catdog_search.families import registry
 from catdog_search.machine.backends import choose_backend
@@ -109,7 +109,15 @@ def prepare(request: Request, say: Say) -> Prepared:
     require_sampler(config.sampler)
     state = request.state
     Store.of(state).require_open()
+    said = config.name
+    if config.data.source is None and not has_photos(config.data, request.data):
+        config = config.drawn()
     say(f"study {config.name}{where}: {in_a_line(config.purpose)}")
+    if config.name != said:
+        say(
+            f"no photos were given, so this runs on drawn pictures, as a study of its own: "
+            f"{config.name}; with --data PATH it is {said}"
+        )
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
@@ -138,7 +146,7 @@ def _study(asked: str | StudyConfig) -> tuple[StudyConfig, str, str]:
     if isinstance(asked, StudyConfig):
         return asked, "", ""
     path = studies.find(asked)
-    return studies.load(str(path)), f" ({path})", path.read_text(encoding="utf-8")
+    return studies.load(asked), f" ({path})", path.read_text(encoding="utf-8")
 
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:

@@ -28,12 +28,18 @@ def absolute_labels(labels: str) -> str:
     return labels if labels in LABELS else str(Path(labels).expanduser().absolute())
 
 
+# What the name of a study ends in that fell back to drawn pictures.
+DRAWN = "-drawn"
+
+
 class DataConfig(Table):
     """`[data]`: where the photos come from when the command line doesn't say."""
 
-    source: Literal["photos", "synthetic"] = Field(
-        "photos",
-        description="synthetic: always the built-in drawn pictures, unless --data is given",
+    source: Literal["photos", "synthetic"] | None = Field(
+        None,
+        description="synthetic: always the built-in drawn pictures, unless --data is given; "
+        "photos: never drawn pictures; without it drawn pictures are a study of its own, "
+        "NAME-drawn",
     )
     path: str | None = Field(
         None, description="folder or zip, read where --data and CATDOG_DATA are absent"
@@ -330,6 +336,12 @@ class StudyConfig(Table):
         if choices := self.data.remembered():
             plain["data"] = choices
         return plain
+
+    def drawn(self) -> StudyConfig:
+        """The study of its own name that it is on drawn pictures, so that photos may follow."""
+        name = self.name if self.name.endswith(DRAWN) else f"{self.name}{DRAWN}"
+        data = self.data.model_copy(update={"source": "synthetic"})
+        return self.model_copy(update={"name": name, "data": data})
 
     @property
     def loads_weights(self) -> bool:

@@ -12,7 +12,7 @@ from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
-from catdog_search.study.config import StudyConfig, check_study
+from catdog_search.study.config import DRAWN, StudyConfig, check_study
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
@@ -42,6 +42,8 @@ def available() -> dict[str, Path]:
 def find(name_or_file: str) -> Path:
     """The path of a study, by its name or as a path to a .toml file.
 
+    NAME-drawn is the study NAME on drawn pictures, where no file has that name.
+
     Raises:
         StudyFileError: There is none.
     """
@@ -51,11 +53,10 @@ def find(name_or_file: str) -> Path:
             return path
         raise StudyFileError(f"{path}: no such study file")
     found = available()
-    if name_or_file not in found:
-        raise StudyFileError(
-            f"no study named {name_or_file!r}; {did_you_mean(name_or_file, found)}"
-        )
-    return found[name_or_file]
+    for name in (name_or_file, name_or_file.removesuffix(DRAWN)):
+        if name in found:
+            return found[name]
+    raise StudyFileError(f"no study named {name_or_file!r}; {did_you_mean(name_or_file, found)}")
 
 
 def load(name_or_file: str) -> StudyConfig:
@@ -69,7 +70,8 @@ def load(name_or_file: str) -> StudyConfig:
         content = path.read_bytes()
     except OSError as error:
         raise StudyFileError(f"{path}: can't be read: {error.strerror}") from None
-    return parse_file(content, str(path))
+    config = parse_file(content, str(path))
+    return drawn if (drawn := config.drawn()).name == name_or_file else config
 
 
 def parse_file(content: bytes, file: str) -> StudyConfig:

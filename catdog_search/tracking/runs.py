@@ -201,7 +201,7 @@ class StudyRuns:
     def start_study(self, card: StudyCard) -> None:
         """Say on the study's own run what the study is and where it runs now.
 
-        A later call overwrites what it says, but for the params.
+        A later call overwrites what it says, but for the params, which stay as they began.
         """
         self._client.update_run(self.parent_id, status="RUNNING")
         view = shared_view(card.params["metric"], card.params["direction"], card.searched)
@@ -210,7 +210,11 @@ class StudyRuns:
             self._client.set_experiment_tag(self._experiment_id, name, _storable(value))
         note = {words.NOTE: as_markdown(card.purpose), words.COMMIT: card.commit}
         tags = {**card.data.tags(), **card.environment.tags(), **note}
-        self._log(self.parent_id, card.params, tags)
+        # MLflow keeps a param for good: one that has changed since is told by a tag.
+        known = self._client.get_run(self.parent_id).data.params
+        now = {k: str(v) for k, v in card.params.items() if known.get(k, str(v)) != str(v)}
+        tags |= {f"{words.NOW}{name}": value for name, value in now.items()}
+        self._log(self.parent_id, {k: v for k, v in card.params.items() if k not in now}, tags)
         self.log_files(
             {
                 f"{self._study}.toml": card.file,

@@ -16,6 +16,7 @@ ROLE_STUDY, ROLE_TRIAL, ROLE_PROMOTION = "study", "trial", "promotion"
 # Tags of a study's run.
 STUDY_UID = "study_uid"
 COMMIT = "commit"
+NOW = "now."  # before the name of a param that has changed since the study began
 BEST_TRIAL = "best_trial"
 BEST_RUN_ID = "best_run_id"
 

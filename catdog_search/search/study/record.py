@@ -22,7 +22,7 @@ from catdog_search.outside import is_outside
 from catdog_search.search.events import Ready
 from catdog_search.search.photos import Photos
 from catdog_search.search.study import schema, views
-from catdog_search.search.study.storage import made_with
+from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.views import view_of
 from catdog_search.search.workers.messages import Outcome
 from catdog_search.study.config import StudyConfig

@@ -31,6 +31,7 @@ DEVICE = "device"  # name of the device that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 RUNS = "runs"  # ids of runs that were made anew, by trial number as text
 FINGERPRINT = "fingerprint"
+PHOTOS = "photos"  # those that it began with, for people
 UID = "study_uid"
 # Which photos are in another split than by their own content, see `Manifest.moved`.
 SPLITS = "splits"

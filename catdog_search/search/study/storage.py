@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, StateError
-from catdog_search.families.weights import weights_id
 from catdog_search.places import StateFolder, make_database
 from catdog_search.retry import Retry
-from catdog_search.search.study.schema import FINGERPRINT, SPLITS, UID, WEIGHTS
+from catdog_search.search.study import changes
+from catdog_search.search.study.schema import FINGERPRINT, PHOTOS, SPLITS, UID, WEIGHTS
+from catdog_search.search.study.settings import about_photos, made_with, require_same, settings_of
 from catdog_search.space import did_you_mean
-from catdog_search.study.config import LABELS, StudyConfig
+from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.store import sqlite_uri
-
-# Settings whose numbers differ by less are the same.
-_ROUNDING = 1e-9
 
 # Seconds that sqlite waits for another writer: a call that is tried again says so, and so it waits
 # little; one that isn't waits in silence.
@@ -112,7 +109,11 @@ def existing_studies(state: StateFolder) -> list[str]:
     state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
         return []
-    return sorted(optuna.get_all_study_names(_existing(state)))
+    return _names(_existing(state))
+
+
+def _names(storage: RDBStorage) -> list[str]:
+    return sorted(n for n in optuna.get_all_study_names(storage) if not changes.is_aside(n))
 
 
 def _existing(state: StateFolder) -> RDBStorage:
@@ -124,7 +125,7 @@ def recorded_studies(state: StateFolder) -> list[optuna.Study]:
     if not state.optuna_db.exists():
         return []
     storage = _existing(state)
-    names = sorted(optuna.get_all_study_names(storage))
+    names = _names(storage)
     return [optuna.load_study(study_name=name, storage=storage) for name in names]
 
 
@@ -166,13 +167,6 @@ def change_attributes(
     return changed
 
 
-def made_with(study: optuna.Study) -> dict[str, Any]:
-    """Settings that a study was made with, which `open_study` compares; empty before a run."""
-    stored = study.user_attrs.get(FINGERPRINT)
-    found: dict[str, Any] = json.loads(stored) if stored else {}
-    return found
-
-
 def load_study(state: StateFolder, name: str) -> optuna.Study:
     """An existing study, to read.
 
@@ -182,7 +176,7 @@ def load_study(state: StateFolder, name: str) -> optuna.Study:
     state.require_home()
     state.require_whole(state.optuna_db)
     storage = _existing(state) if state.optuna_db.exists() else None
-    names = sorted(optuna.get_all_study_names(storage)) if storage else []
+    names = _names(storage) if storage else []
     if storage is None or name not in names:
         there = did_you_mean(name, names, "recorded") if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
@@ -222,8 +216,9 @@ def open_study(
     sampler: optuna.samplers.BaseSampler,
     pruner: optuna.pruners.BasePruner,
     retry: Retry | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> optuna.Study:
-    """The study of `config`, made or resumed.
+    """The study of `config`, made or resumed, under its space and settings of today.
 
     Args:
         state: State folder that keeps the study.
@@ -232,114 +227,31 @@ def open_study(
         sampler: Sampler that proposes its trials.
         pruner: Pruner that stops them early.
         retry: Retry that makes every call to the storage; None makes each once.
+        say: Callback for what has changed, a line each.
 
     Raises:
-        StateError: It was made with another space, objective or dataset; the differences are named.
+        StateError: Something differs that its trials can't be compared across; it is named.
     """
+    storage = open_storage(state, retry)
     study = optuna.create_study(
-        storage=open_storage(state, retry),
+        storage=storage,
         sampler=sampler,
         pruner=pruner,
         study_name=config.name,
         direction=config.direction,
         load_if_exists=True,
     )
-    now = settings_of(config, dataset)
     if FINGERPRINT not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
+        study.set_user_attr(FINGERPRINT, json.dumps(settings_of(config, dataset)))
+        study.set_user_attr(PHOTOS, about_photos(dataset))
+    before, now = made_with(study), require_same(study, config, dataset, state)
+    if now != before:
+        for line in changes.told(before, now, study, config):
+            say(line)
+        if now["space"] != before["space"]:
+            study = changes.moved(study, storage, config)
         study.set_user_attr(FINGERPRINT, json.dumps(now))
-    then = require_same(study, config, dataset, state)
-    if then != made_with(study):
-        study.set_user_attr(FINGERPRINT, json.dumps(then))
     if SPLITS not in study.user_attrs:
         study.set_user_attr(SPLITS, dataset.manifest.moved())
     return study
-
-
-def settings_of(config: StudyConfig, dataset: Dataset) -> dict[str, Any]:
-    """Settings that make the trials of a study comparable, its photos and weights among them."""
-    now = {
-        **config.fingerprint(),
-        "dataset_digest": dataset.digest,
-        "subset": dataset.subset,
-    }
-    if "weights" in now:
-        now["weights"] = weights_id(config.weights)
-    return now
-
-
-def require_same(
-    study: optuna.Study, config: StudyConfig, dataset: Dataset, state: StateFolder
-) -> dict[str, Any]:
-    """Refuse settings that a study wasn't made with.
-
-    Args:
-        study: Study in Optuna's storage.
-        config: Study's configuration.
-        dataset: Dataset that it is to train on.
-        state: State folder that keeps the study.
-
-    Returns:
-        Settings that it should remember.
-
-    Raises:
-        StateError: It was made with another space, objective or dataset; the differences are named.
-    """
-    now = settings_of(config, dataset)
-    then = _with_moved_labels(made_with(study), now)
-    if changes := list(differences(then, now)):
-        raise StateError(
-            f"study {config.name!r} in {state.root} was made with another setting, so its trials "
-            f"can't be compared: {'; '.join(changes)}. Give the changed study another name, or "
-            "use another --state"
-        )
-    return then
-
-
-def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether a study was made with these settings, as far as its file says them."""
-    made = made_with(study)
-    said = json.loads(json.dumps(config.fingerprint()))
-    of_call = ("dataset_digest", "subset", "weights", "data")
-    then, now = ({k: v for k, v in each.items() if k not in of_call} for each in (made, said))
-    return not list(differences(then, now))
-
-
-def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a study remembers, with its file of labels where that is now.
-
-    What is in the file is compared with the dataset's digest.
-    """
-    was, moved = (dict(facts.get("data", {})) for facts in (then, now))
-    files = {data.get("labels") for data in (was, moved)}
-    if files & {None, *LABELS} or len(files) == 1:
-        return then
-    return {**then, "data": {**was, "labels": moved["labels"]}}
-
-
-def differences(then: Mapping[str, Any], now: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """`space.dropout.high was 0.5, now 0.6`, one for every leaf that differs.
-
-    A recipe that is new is no difference: it is tried next.
-    """
-    for key in sorted({*then, *now}):
-        before, after, at = then.get(key), now.get(key), f"{path}{key}"
-        if _is_same(before, after) or (path == "recipes." and key not in then):
-            continue
-        if isinstance(before, dict) and isinstance(after, dict):
-            yield from differences(before, after, f"{at}.")
-        else:
-            yield f"{at} was {_say(before)}, now {_say(after)}"
-
-
-def _is_same(before: object, after: object) -> bool:
-    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
-    if isinstance(before, float) and isinstance(after, float):
-        return math.isclose(before, after, rel_tol=_ROUNDING)
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return all(map(_is_same, before, after))
-    return before == after
-
-
-def _say(value: object) -> str:
-    return "absent" if value is None else json.dumps(value, ensure_ascii=False)

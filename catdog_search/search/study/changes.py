@@ -1,0 +1,200 @@
+"""What may change in a study that has trials, and what may not, because it would part them.
+
+A trial keeps its value whatever the space, the sampler or the pruner becomes. What its value means,
+photos, metric, network family or length of training, is fixed with the first one.
+"""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
+from sqlalchemy.exc import SQLAlchemyError
+
+from catdog_search.errors import StateError
+from catdog_search.search.study import schema
+from catdog_search.search.study.settings import differences
+from catdog_search.space import Params, Space
+from catdog_search.study.config import StudyConfig
+
+# In the name of a copy that isn't in its place yet.
+_BEGUN = "(space changes: "
+
+
+class _Recorder:
+    """Notes the distribution of a dimension that samples."""
+
+    def __init__(self) -> None:
+        self.found: BaseDistribution | None = None
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
+        self.found = IntDistribution(low, high, log=log, step=step)
+        return low
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None, log: bool
+    ) -> float:
+        self.found = FloatDistribution(low, high, log=log, step=step)
+        return low
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        self.found = CategoricalDistribution(choices)
+        return choices[0]
+
+
+def distributions(space: Space) -> dict[str, BaseDistribution]:
+    """Optuna's distribution of each param that a space searches."""
+    found = {}
+    for name, dimension in space.dimensions.items():
+        recorder = _Recorder()
+        dimension.suggest(name, recorder)
+        if recorder.found is not None:
+            found[name] = recorder.found
+    return found
+
+
+def outside(trials: list[FrozenTrial], config: StudyConfig) -> list[int]:
+    """Numbers of the trials whose params are not of the space."""
+    return [t.number for t in trials if not _is_inside(_params(t, config), config.space)]
+
+
+def _params(trial: FrozenTrial, config: StudyConfig) -> Params:
+    """All that a trial was trained with, in the terms of the space as it is now."""
+    own: Params = trial.user_attrs.get(schema.PARAMS, trial.params)
+    known = {**config.trial_params(own).model_dump(), **own}
+    return {name: known[name] for name in config.space.dimensions if name in known}
+
+
+def _is_inside(params: Params, space: Space) -> bool:
+    return all(
+        dimension.contains(params[name])
+        for name, dimension in space.dimensions.items()
+        if name in params and space.is_active(name, params)
+    )
+
+
+def moved(study: optuna.Study, storage: RDBStorage, config: StudyConfig) -> optuna.Study:
+    """The study under the space of `config`, its trials copied in order and put in its place.
+
+    Optuna can't change the choices of a param, and where ranges differ between trials it leaves
+    them out of what it models. What lies outside of the new space keeps its value and what it was
+    trained with, but the sampler no longer sees that param of it.
+
+    Args:
+        study: Study as it is.
+        storage: Its storage.
+        config: Study's configuration, with the new space.
+
+    Raises:
+        StateError: A trial that isn't finished lies outside of the new space, or the storage can't
+            be written.
+    """
+    trials = study.get_trials(deepcopy=False)
+    _require_finished(trials, config)
+    _remove_left(storage, study.study_name)
+    beside = optuna.create_study(
+        storage=storage,
+        study_name=f"{study.study_name} {_BEGUN}{uuid.uuid4().hex})",
+        direction=study.direction,
+        sampler=study.sampler,
+        pruner=study.pruner,
+    )
+    for key, value in study.user_attrs.items():
+        beside.set_user_attr(key, value)
+    for key, value in storage.get_study_system_attrs(study._study_id).items():
+        storage.set_study_system_attr(beside._study_id, key, value)
+    wanted = distributions(config.space)
+    for trial in trials:
+        beside.add_trial(_under(trial, wanted, config))
+    _swap(storage, study, beside)
+    return optuna.load_study(
+        study_name=study.study_name, storage=storage, sampler=study.sampler, pruner=study.pruner
+    )
+
+
+def _require_finished(trials: list[FrozenTrial], config: StudyConfig) -> None:
+    begun = [t for t in trials if not t.state.is_finished() and schema.PARAMS in t.user_attrs]
+    if left := outside(begun, config):
+        numbers = ", ".join(map(str, left))
+        raise StateError(
+            f"study {config.name!r}: trial {numbers} isn't finished and lies outside of the space "
+            "as it is now; run the study as it was to its end, or leave those params in"
+        )
+
+
+def _under(
+    trial: FrozenTrial, wanted: Mapping[str, BaseDistribution], config: StudyConfig
+) -> FrozenTrial:
+    """A trial under other distributions: with those of its params that they hold."""
+    changed = copy.deepcopy(trial)
+    if schema.PARAMS not in trial.user_attrs:
+        return changed  # it waits, and has none yet
+    has = _params(trial, config)
+    kept = {
+        name: distribution
+        for name, distribution in wanted.items()
+        if name in has
+        and config.space.is_active(name, has)
+        and config.space.dimensions[name].contains(has[name])
+    }
+    changed.params = {name: has[name] for name in kept}
+    changed.distributions = kept
+    return changed
+
+
+def _swap(storage: RDBStorage, study: optuna.Study, beside: optuna.Study) -> None:
+    """Give one study the name of the other, in one transaction, and remove the other."""
+    table = sa.table("studies", *map(sa.column, ("study_id", "study_name")))
+    try:
+        with storage.engine.begin() as connection:
+            for each, name in ((study, beside.study_name + " "), (beside, study.study_name)):
+                is_it = table.c.study_id == each._study_id
+                connection.execute(table.update().where(is_it).values(study_name=name))
+    except SQLAlchemyError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"study {study.study_name!r} can't be changed: {first}") from error
+    _remove_left(storage, study.study_name)
+
+
+def _remove_left(storage: RDBStorage, name: str) -> None:
+    """Remove what a change that was cut off has left beside a study."""
+    for each in storage.get_all_studies():
+        if each.study_name.startswith(f"{name} {_BEGUN}"):
+            storage.delete_study(each._study_id)
+
+
+def is_aside(study_name: str) -> bool:
+    """Whether a study is a copy that a change put beside the one that it is of."""
+    return _BEGUN in study_name
+
+
+def told(
+    then: Mapping[str, Any], now: Mapping[str, Any], study: optuna.Study, config: StudyConfig
+) -> Iterator[str]:
+    """What changed and what becomes of the trials so far, for people.
+
+    Args:
+        then: Settings that the study remembers.
+        now: Settings that it goes on with.
+        study: Study as it is.
+        config: Study's configuration as it is now.
+    """
+    trials = [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
+    said = "; ".join(map(str, differences(then, now)))
+    if not trials or not said:
+        return
+    yield f"changed since the study began: {said}; its trials so far stay and count"
+    if left := outside(trials, config):
+        yield f"trials outside of the space as it is now: {', '.join(map(str, left))}"
