@@ -48,7 +48,8 @@ class _Main(click.Group):
         except CatdogError as error:
             if ctx.meta.get("debug"):
                 say_lines(_details(error), err=True)
-            say(f"error: {error}", err=True)
+            for line in error.lines:
+                say(f"error: {line}", err=True)
         except Exception as error:
             _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)

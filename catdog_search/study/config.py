@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from catdog_search.errors import StudyFileError
+from catdog_search.errors import Mistakes
 from catdog_search.families import registry
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
 from catdog_search.fields import Table, allowed_values
 from catdog_search.objective import DIRECTION_OF, Direction, Metric
-from catdog_search.space import Params, Space, did_you_mean
+from catdog_search.space import Params, Space, did_you_mean, nearest
 from catdog_search.text import one_spelling
 
 Duplicates = Literal["near", "exact", "off"]
@@ -359,25 +359,76 @@ class StudyConfig(Table):
         return Domain(self.space, defaults, tuple(self.image_sizes()))
 
 
-def check_study(table: Mapping[str, Any], file: str) -> StudyConfig:
+# What stands for a required key that is missing or wrong, so that the rest can be checked.
+_STAND_INS = {
+    "name": "study",
+    "purpose": "a study",
+    "image_size": LARGEST_IMAGE,
+    "metric": "val_accuracy",
+    "direction": "maximize",
+    "trials": 1,
+}
+
+
+def check_study(
+    table: Mapping[str, Any], file: str, mistakes: Mistakes
+) -> tuple[StudyConfig, frozenset[str]]:
     """Validate the whole of a study file; its space and recipes are already read.
 
-    Raises:
-        StudyFileError: The first thing wrong: file, table, key, what came, what is allowed.
+    Args:
+        table: The file's tables.
+        file: File that messages name.
+        mistakes: Takes all that is wrong: file, table, key, what came, what is allowed.
+
+    Returns:
+        The study, and the keys, as `sampler.name`, in whose place it has others as theirs are
+        wrong; there is no mistake where there are none.
     """
     try:
-        config = StudyConfig.model_validate(table)
+        config, errors = StudyConfig.model_validate(table), []
     except ValidationError as error:
-        # Unknown keys first: a misspelt key is also reported as a missing one.
-        errors = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        raise StudyFileError(_one_line(errors[0], file)) from None
+        errors = _telling(error.errors())
+        mistakes.found += [_one_line(each, file) for each in errors]
+        config = StudyConfig.model_validate(_sound(table, error.errors()))
+    wrong = frozenset(".".join(map(str, each["loc"])) for each in errors)
     right = DIRECTION_OF[config.metric]
-    if config.direction != right:
-        raise StudyFileError(
+    if config.direction != right and wrong.isdisjoint(("metric", "direction")):
+        mistakes.found.append(
             f"{file} direction: {config.direction!r} with metric {config.metric!r} looks for the "
             f"worst model; it must be {right!r}"
         )
-    return config
+    return config, wrong
+
+
+def _telling(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The errors to tell, unknown keys first; one that is misspelt isn't missing too."""
+    unknown = [each for each in errors if each["type"] == "extra_forbidden"]
+    meant = {(*each["loc"][:-1], nearest(str(each["loc"][-1]), _keys(each))) for each in unknown}
+    others = [each for each in errors if each not in unknown]
+    return unknown + [e for e in others if e["type"] != "missing" or e["loc"] not in meant]
+
+
+def _keys(error: Mapping[str, Any]) -> Iterable[str]:
+    """The keys of the table that an error is in."""
+    owner: Any = StudyConfig
+    for table in error["loc"][:-1]:
+        owner = _field(owner, str(table)).annotation
+    return tuple(owner.model_fields)
+
+
+def _sound(table: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A table without what is wrong in it, and with all that is required."""
+    wrong = {tuple(map(str, each["loc"])) for each in errors}
+    return {**_STAND_INS, **_without(table, wrong)}
+
+
+def _without(table: Mapping[str, Any], wrong: Set[tuple[str, ...]]) -> dict[str, Any]:
+    kept = {}
+    for key, value in table.items():
+        below = {rest for first, *rest_ in wrong if first == key and (rest := tuple(rest_))}
+        if (key,) not in wrong:
+            kept[key] = _without(value, below) if below else value
+    return kept
 
 
 def _one_line(error: Mapping[str, Any], file: str) -> str:
@@ -387,7 +438,7 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
         owner = _field(owner, table).annotation
     where = f"{file} [{'.'.join(tables)}]" if tables else file
     if error["type"] == "extra_forbidden":
-        return f"{where} {key}: unknown; {did_you_mean(key, owner.model_fields)}"
+        return f"{where} {key}: unknown; {did_you_mean(key, _keys(error))}"
     allowed = allowed_values(_field(owner, key))
     if error["type"] == "missing":
         return f"{where} {key}: is missing; it must be {allowed}"
