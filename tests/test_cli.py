@@ -25,6 +25,7 @@ from catdog_search import cli
 from catdog_search.cli import display as display_module
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
+from catdog_search.families import registry
 from catdog_search.outcomes import Ending
 from catdog_search.search.events import (
     BatchDone,
@@ -126,6 +127,9 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["run", "--study", "no.toml"], 1, "error: no.toml: no such study file"),
         (["run", "--study", "quick", "--data", "nowhere"], 1, "error: nowhere: no such folder"),
         (["check", "quik"], 1, "did you mean 'quick'?"),
+        (["check", "--params", "cn"], 2, "'cn'; did you mean 'cnn'? (allowed: any, cnn, resnet50)"),
+        (["check", "quick", "--params", "cnn"], 2, "give a study, NAME or FILE, or --params"),
+        (["check", "--json"], 2, "give a study, NAME or FILE, or --params"),
         (["data", "audit", "nowhere"], 1, "error: nowhere: no such folder or zip"),
         (["data", "download", "--url", "http://h/x"], 2, "--url and --sha256 go together"),
         (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
@@ -202,6 +206,51 @@ def test_check_prints_the_space_and_its_size(study_file: Callable[..., Path]) ->
     as_json = json.loads(call("check", str(study_file()), "--json").stdout)
     assert as_json["combinations"] == 4
     assert as_json["space"]["filters"] == {"choices": [4, 8]}
+
+
+def test_check_tells_every_param_and_wraps_to_the_terminal(
+    study_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "64")
+    lines = call("check", str(study_file())).output.splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("params ("))) + 1
+    table = list(itertools.takewhile(lambda line: line.startswith("  "), lines[first:]))
+    assert max(map(len, table)) <= 64
+    said = " ".join(" ".join(table).split())
+    knobs = registry.knobs("cnn")
+    assert {line.split()[0] for line in table if line[2] != " "} == set(knobs)
+    assert all(knob.allowed in said for knob in knobs.values())
+    assert "dropout 0.0 to 0.5; allowed: a number in [0, 1); default 0.5; rate before" in said
+    assert "momentum 0.9 (default); allowed: a number in [0, 1);" in said
+
+
+def test_check_params_lists_all_that_a_file_may_say() -> None:
+    said = " ".join(call("check", "--params", "any").output.split())
+    assert "dropout a number in [0, 1); default 0.5 in cnn, 0.2 in resnet50;" in said
+    assert "views a whole number in [0, 64]; default 1; of resnet50 alone;" in said
+    assert "metric one of val_accuracy, val_balanced_accuracy, val_auc, val_loss; required;" in said
+    assert "[training] epochs a whole number in [1, 10000]; default 10;" in said
+    assert "[published.RECIPE] recall a number in [0, 1]; default none;" in said
+    facts = json.loads(call("check", "--params", "resnet50", "--json").stdout)
+    assert {row["name"] for row in facts["params"]} == set(registry.knobs("resnet50"))
+    required = {row["name"] for row in facts["keys"] if row["required"]}
+    assert required == {"name", "purpose", "image_size", "metric", "direction", "trials"}
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["data"], ["model"], []])
+def test_bare_command_helps(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "\nOptions:\n" in result.output
+
+
+def test_check_tells_every_mistake_of_a_file_in_a_line_each(
+    study_file: Callable[..., Path],
+) -> None:
+    broken = study_file(swap={"trials = 2": "trials = 0", "high = 0.5": "high = 1.5"})
+    result = call("check", str(broken))
+    assert result.exit_code == 1
+    assert [line.startswith("error: ") for line in result.stderr.splitlines()] == [True, True]
 
 
 def test_check_estimates_for_the_photos_that_the_study_has(

@@ -36,6 +36,8 @@ class _Main(click.Group):
         _let_streams_take_any_text()
         try:
             return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # its message is a whole page of our own
         except click.ClickException as error:
             vars(error)["message"] = printable(redact(error.message))
             raise
@@ -46,13 +48,17 @@ class _Main(click.Group):
             say("interrupted; run again to go on", err=True)
             ctx.exit(run.INTERRUPTED)
         except CatdogError as error:
-            if ctx.meta.get("debug"):
-                say_lines(_details(error), err=True)
-            for line in error.lines:
-                say(f"error: {line}", err=True)
+            _say_known(error, debug=bool(ctx.meta.get("debug")))
         except Exception as error:
             _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
+
+
+def _say_known(error: CatdogError, *, debug: bool) -> None:
+    if debug:
+        say_lines(_details(error), err=True)
+    for line in error.lines:
+        say(f"error: {line}", err=True)
 
 
 def _say_unexpected(error: Exception, *, debug: bool) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import click
@@ -228,3 +230,24 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         say("  " + "  ".join([*cells, row[-1]]).rstrip())
+
+
+# Of text that is wrapped, where nobody says how wide a line is; and the least that is left for it.
+_WIDTH, _LEAST_WIDTH = 100, 30
+
+
+def say_entries(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names with what is to be said of each beside them, wrapped to the terminal's width."""
+    rows = [(printable(name), printable(text)) for name, text in rows]
+    width = shutil.get_terminal_size((_WIDTH, 0)).columns
+    longest = max((len(name) for name, _ in rows), default=0)
+    indent = 4 + min(longest, max(width - _LEAST_WIDTH - 4, 0), width // 3)
+    for name, text in rows:
+        lines = textwrap.wrap(text, max(width - indent, _LEAST_WIDTH), break_on_hyphens=False)
+        head = f"  {name}"
+        if len(head) + 2 > indent:
+            say(head)
+            head = ""
+        for line in lines or [""]:
+            say(f"{head:{indent}}{line}".rstrip())
+            head = ""

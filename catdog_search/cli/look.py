@@ -32,6 +32,15 @@ _LONG_S = 24 * 3600
 _PHOTOS = 14_000
 
 
+def _family(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    from catdog_search.families import registry
+    from catdog_search.space import did_you_mean
+
+    if value is not None and value not in registry.names():
+        raise click.BadParameter(f"{value!r}; {did_you_mean(value, registry.names())}")
+    return value
+
+
 @click.command("studies")
 @json_option
 @debug_option
@@ -55,20 +64,51 @@ def list_studies(as_json: bool) -> None:
         say(f"    {in_a_line(str(row['purpose']))}")
 
 
-@click.command()
-@click.argument("study", metavar="NAME|FILE")
+@click.command(no_args_is_help=True)
+@click.argument("study", metavar="[NAME|FILE]", required=False)
+@click.option(
+    "--params",
+    "family",
+    metavar="FAMILY",
+    callback=_family,
+    help="List all that a study file of a family may say, with its range, choices and default: "
+    "cnn, resnet50 or any.",
+)
 @click.option(
     "--photos",
     type=click.IntRange(min=2),
-    help="Photos of train, for the estimate of time  [default: the study's own number, or 14000].",
+    metavar="N",
+    help="Photos of train, for the estimate of time [default: the study's own number, or 14000].",
 )
 @json_option
 @debug_option
-def check(study: str, photos: int | None, as_json: bool) -> None:
-    """Check a study file, print its space and size, and estimate what it takes."""
-    from catdog_search.cli.words import counted
+def check(study: str | None, family: str | None, photos: int | None, as_json: bool) -> None:
+    """Check a study file, print its space and size, and estimate what it takes.
+
+    Whatever is wrong with the file is told at once, a line for each mistake.
+    """
+    if (study is None) == (family is None):
+        raise click.UsageError("give a study, NAME or FILE, or --params FAMILY")
+    if study is not None:
+        _check(study, photos, as_json)
+    elif family is not None:
+        _list(family, as_json)
+
+
+def _list(family: str, as_json: bool) -> None:
+    from catdog_search.cli import params
+
+    if as_json:
+        facts = {"params": params.as_json(family), "keys": params.keys_as_json()}
+        say_json({"family": family, **facts})
+    else:
+        params.say_all(family)
+
+
+def _check(study: str, photos: int | None, as_json: bool) -> None:
+    from catdog_search.cli import params
+    from catdog_search.cli.words import counted, say_params
     from catdog_search.data.manifest import TRAIN_BELOW
-    from catdog_search.families import registry
     from catdog_search.study import studies
 
     path = studies.find(study)
@@ -82,7 +122,8 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
         facts = {"study": config.name, "file": str(path), **space, **fingerprint}
-        say_json({**facts, "estimate": dataclasses.asdict(estimate)})
+        listed = {"params": params.as_json(config.family)}
+        say_json({**facts, **listed, "estimate": dataclasses.asdict(estimate)})
         return
     say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     say(
@@ -91,18 +132,11 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
-    knobs = registry.knobs(config.family)
-    rows = [(name, values, when and f"if {when}") for name, values, when in config.space.describe()]
-    default = [
-        (n, f"{k.default} (default)", "")
-        for n, k in knobs.items()
-        if n not in config.space.dimensions
-    ]
-    say_table([(*row, knobs[row[0]].doc) for row in rows + default])
-    for name, params in config.recipes.items():
-        say(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
+    params.say_params_of(config.space, config.family)
+    for name, chosen in config.recipes.items():
+        say(f"recipe {name}: {say_params(chosen)}")
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
-    say(f"size: {size.combinations} combinations{continuous}")
+    say(f"size: {counted(size.combinations, 'combination')}{continuous}")
     _say_estimate(config, estimate, photos)
 
 

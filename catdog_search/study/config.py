@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -285,7 +286,8 @@ class StudyConfig(Table):
     purpose: str = Field(min_length=1, max_length=2000, description="what the study is to find out")
     family: str = Field(
         default_factory=registry.default,
-        description="family of models; any: the knob network says which, trial by trial",
+        description=f"family of models: one of {', '.join(registry.names())}; any: the "
+        "param network says which, trial by trial",
     )
     weights: str = Field(
         "imagenet",
@@ -368,6 +370,52 @@ _STAND_INS = {
     "direction": "maximize",
     "trials": 1,
 }
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a study file, as a user may be told of it.
+
+    Attributes:
+        name: Key, with its table: `[training] epochs`.
+        allowed: The allowed values, for people.
+        default: Value where a file doesn't say it; None for no value.
+        required: Whether every file must say it.
+        doc: Meaning of the key, with its unit.
+    """
+
+    name: str
+    allowed: str
+    default: Any
+    required: bool
+    doc: str
+
+
+def keys() -> Iterator[Key]:
+    """All that a study file may say, outside of its space and recipes."""
+    yield from _keys_of(StudyConfig, "", without=("space", "recipes"))
+
+
+def _keys_of(table: type[Table], prefix: str, without: Sequence[str] = ()) -> Iterator[Key]:
+    fields = {name: info for name, info in table.model_fields.items() if name not in without}
+    below = {name: _table_of(info) for name, info in fields.items()}
+    for name, info in fields.items():
+        if below[name] is None:
+            default = None if info.is_required() else info.get_default(call_default_factory=True)
+            allowed = allowed_values(info)
+            doc = info.description or ""
+            yield Key(f"{prefix}{name}", allowed, default, info.is_required(), doc)
+    for name, nested in below.items():
+        if nested is not None:
+            each = ".RECIPE" if typing.get_origin(fields[name].annotation) is Mapping else ""
+            yield from _keys_of(nested, f"[{name}{each}] ")
+
+
+def _table_of(info: FieldInfo) -> type[Table] | None:
+    """The table that a field is, or of which it has one for each recipe."""
+    arms = typing.get_args(info.annotation) or (info.annotation,)
+    last = arms[-1]
+    return last if isinstance(last, type) and issubclass(last, Table) else None
 
 
 def check_study(
