@@ -366,6 +366,29 @@ def test_plain_display_is_not_silent_for_minutes(monkeypatch: pytest.MonkeyPatch
     assert lines[1:] == ["trial 1 features: 59 of 100 photos", "trial 1 epoch 1/10: step 19 of 100"]
 
 
+@pytest.mark.parametrize(
+    ("best_epoch", "in_training", "said"),
+    [
+        (6, 0.5276, "COMPLETE 0.5276 after 6 epochs, 9 s"),
+        (4, 0.5276, "COMPLETE 0.5276 (epoch 4) after 6 epochs, 9 s"),
+        (
+            6,
+            0.5310,
+            "COMPLETE 0.5276 (val scored anew by the exported model, in float32; epoch 6 had "
+            "0.5310 in training) after 6 epochs, 9 s",
+        ),
+        (None, None, "COMPLETE 0.5276 after 6 epochs, 9 s"),
+    ],
+)
+def test_end_of_a_trial_says_why_its_value_is_not_the_last_epochs(
+    best_epoch: int | None, in_training: float | None, said: str
+) -> None:
+    ended = TrialEnded(1, Ending.FINISHED, 0.5276, 6, 9.0, None, best_epoch, in_training)
+    lines: list[str] = []
+    PlainDisplay(CONFIG, lines.append)(ended)
+    assert lines == [f"trial 1 {said}"]
+
+
 def drawn_after(events: list[Any]) -> str:
     console = Console(width=120, record=True, force_terminal=True, file=io.StringIO())
     display = LiveDisplay(CONFIG, console)

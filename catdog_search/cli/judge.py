@@ -282,6 +282,12 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
     }
 
 
+def _taken(done: Evaluation) -> str:
+    if done.trained_on is None:
+        return ""
+    return f" (its training took {done.trained_on} photos of train; which ones isn't recorded)"
+
+
 def _looks(done: Evaluation) -> Iterator[str]:
     """What the photos of test among those scored have been through."""
     if done.kept:
@@ -310,9 +316,10 @@ def _say_evaluation(done: Evaluation) -> None:
         say("seen before: its study didn't keep which photos it had")
     else:
         seen = done.seen
+        train = f"{seen['train']} were in train{_taken(done)}"
         calibration = f"{seen['calibration']} in calibration, " if seen["calibration"] else ""
         say(
-            f"seen before: {seen['train']} were in train, {calibration}{seen['val']} in val, "
+            f"seen before: {train}, {calibration}{seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
     for line in _looks(done):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from catdog_search.cli.common import (
     state_option,
 )
 from catdog_search.errors import CatdogError, StateError
+from catdog_search.outcomes import Ending
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
@@ -200,7 +202,7 @@ def show(
     row = None if trial is None else _row(seen.view, trial)
     saved = [] if figures is None else _plot(where, seen, row, figures)
     if as_json:
-        facts = _as_json(seen) if row is None else dataclasses.asdict(row)
+        facts = _as_json(seen) if row is None else _trial_as_json(seen.view, row)
         say_json({**facts, "figures": [str(path) for path in saved]})
         return
     if row is None:
@@ -257,21 +259,60 @@ def _say_study(seen: Insight, top: int) -> None:
 
 
 def _say_trial(view: StudyView, row: TrialRow) -> None:
-    from catdog_search.cli.words import duration, say_params
+    from catdog_search.cli.words import counted, duration, say_params
 
-    floor = f" ({view.floor})" if view.floor else ""
-    value = "" if row.value is None else f", {view.metric} {row.value:.4f}{floor}"
     recipe = f" (recipe {row.recipe})" if row.recipe else ""
     spent = "" if row.seconds is None else f", {duration(row.seconds)}"
-    say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
-    if row.error:
-        say(f"why: {row.error}")
-    say(f"params: {say_params(row.params)}")
+    epochs = counted(row.epochs, "epoch")
+    value = "".join(f", {part}" for part in _value(view, row))
+    say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}, {epochs}{spent}")
+    if why := _why(view, row):
+        say(f"why: {why}")
+    say(f"params: {say_params(row.used)}")
+    if row.best_epoch is not None:
+        say(f"weights kept: those of epoch {row.best_epoch}{_in_training(view, row)}")
     for name, score in row.scores.items():
         say(f"{name}: {score:.4f}")
+    if row.train_scores:
+        said = ", ".join(f"{name} {score:.4f}" for name, score in row.train_scores.items())
+        say(f"train: {said}, in epoch {row.best_epoch or row.epochs} while it trained")
     if row.n_weights:
         say(f"weights: {row.n_weights}")
     say(f"run {row.run_id}; model {row.model_id or 'not kept'}")
+
+
+def _value(view: StudyView, row: TrialRow) -> Iterator[str]:
+    """A trial's value and rank; of one that isn't COMPLETE its score so far."""
+    metric = view.metric or "objective"
+    if row.value is not None:
+        floor = f" ({view.floor})" if view.floor else ""
+        yield f"{metric} {row.value:.4f}{floor}"
+        yield f"rank {view.rank(row)} of {view.counts['COMPLETE']}"
+    elif row.last is not None:
+        yield f"{metric} {row.last:.4f} so far, after epoch {row.epochs}"
+
+
+def _why(view: StudyView, row: TrialRow) -> str:
+    """Why a trial ended early; empty where it didn't."""
+    if row.error or row.ending is None:
+        return row.error or ""
+    if row.ending is Ending.PRUNED:
+        pruner = f"the pruner, {view.pruner}," if view.pruner else "the pruner"
+        return f"{pruner} stopped it after epoch {row.epochs}, by what other trials had there"
+    return row.ending.words
+
+
+def _in_training(view: StudyView, row: TrialRow) -> str:
+    if row.in_training is None or f"{row.in_training:.4f}" == f"{row.value:.4f}":
+        return ""
+    return (
+        f", which had {view.metric} {row.in_training:.4f} in training; val is scored anew by the "
+        "exported model, in float32"
+    )
+
+
+def _trial_as_json(view: StudyView, row: TrialRow) -> dict[str, Any]:
+    return {**dataclasses.asdict(row), "rank": view.rank(row), "why": _why(view, row) or None}
 
 
 def _show_row(row: TrialRow) -> tuple[str, ...]:

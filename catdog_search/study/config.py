@@ -338,6 +338,11 @@ class StudyConfig(Table):
         """Whether `weights` plays a part."""
         return registry.loads_weights(self.family)
 
+    @property
+    def stated(self) -> Params:
+        """What it says of params that a trial may leave to it, by name; for `as_used`."""
+        return {"image_size": self.image_size, "epochs": self.training.epochs}
+
     def family_of(self, params: Params) -> Family[Any]:
         """The family that a trial is of."""
         return registry.resolve(self.family, params)[0]
