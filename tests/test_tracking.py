@@ -18,6 +18,7 @@ from catdog_search.streams import stderr_aside
 from catdog_search.tracking.recorded import recorded
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.trial_log import log_metrics
 from catdog_search.tracking.ui import page
 
 
@@ -113,10 +114,10 @@ def test_kept_epoch_is_read_by_its_step_from_earlier_versions_too(
 ) -> None:
     shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
     client = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", None).client()
-    run_id = client.create_run("0").info.run_id
+    run_id = client.create_run("0", run_name="r", tags={}).info.run_id
     for step, loss in enumerate((0.3, 0.1, 0.2), first_step):
-        client.log_metric(run_id, "loss", loss, step=step)
-    client.log_metric(run_id, "best_epoch", best_epoch, step=0)
+        log_metrics(client, run_id, {"loss": loss}, step)
+    log_metrics(client, run_id, {"best_epoch": best_epoch}, 0)
     found = recorded(client, run_id)
     assert found.best_epoch is not None
     assert found.history[found.best_epoch] == {"loss": 0.1}
