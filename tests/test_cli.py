@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -82,6 +83,51 @@ def test_every_option_of_a_command_has_help(command: str) -> None:
     options = [p for p in leaf(command).params if p.param_type_name == "option"]
     assert options
     assert all(getattr(option, "help", None) for option in options)
+
+
+def test_help_of_every_group_lists_its_commands_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for group in ([], ["data"], ["model"]):
+        assert "..." not in call(*group, "--help").output.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_help_of_every_command_ends_with_examples_that_parse(command: str) -> None:
+    shown = call(*command.split(), "--help").output.split("Examples:\n")[1].splitlines()
+    assert shown
+    for line in shown:
+        program, *words = shlex.split(line)
+        assert (program, words[: len(command.split())]) == ("catdog-search", command.split())
+        leaf(command).make_context(command, words[len(command.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "quick", "--trials", "x"], "'x' is not allowed; it must be a whole number of at"),
+        (["run", "quick", "--trials", "0"], "'0' is not allowed; it must be a whole number of at"),
+        (["run", "quick", "--timeout", "0"], "'0' is not allowed; it must be a number above 0"),
+        (["run", "quick", "--timeout", "nan"], "'nan' is not allowed; it must be a number above"),
+        (["promote", "quick", "--seeds", "101"], "it must be a whole number from 1 to 100"),
+        (["serve", "--queue", "-1"], "it must be a whole number of at least 0"),
+        (["serve", "--timeout", "4000"], "it must be a number above 0, at most 3600"),
+        (["show", "quick", "--study", "other"], "quick and --study other: give one of them"),
+        (["show"], "Missing option '--study': give a study, NAME"),
+    ],
+)
+def test_wrong_option_is_refused_in_plain_words(arguments: list[str], says: str) -> None:
+    result = call(*arguments)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "show", "promote"])
+def test_study_is_an_argument_or_an_option(command: str, tmp_path: Path) -> None:
+    state = ["--state", str(tmp_path / "none")]
+    errors = {
+        call(command, *study, *state).stderr for study in (["no-study"], ["--study", "no-study"])
+    }
+    assert len(errors) == 1
+    assert "no-study" in errors.pop()
 
 
 def leaf(command: str) -> click.Command:

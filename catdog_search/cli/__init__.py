@@ -23,13 +23,14 @@ from catdog_search.cli import (
     serve,
     stores,
 )
-from catdog_search.cli.common import say, say_lines
+from catdog_search.cli.common import WholeLines, say, say_lines
+from catdog_search.cli.examples import add_examples
 from catdog_search.errors import CatdogError, TrialFailedError
 from catdog_search.redact import redact
 from catdog_search.text import in_a_line, printable
 
 
-class _Main(click.Group):
+class _Main(WholeLines):
     """Turns errors into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -132,3 +133,4 @@ for _command in (
     data.data,
 ):
     main.add_command(_command)
+add_examples(main)

@@ -17,6 +17,9 @@ from catdog_search.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Longer than the help of any command.
+_NO_LIMIT = 10_000
+
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
@@ -32,6 +35,98 @@ def debug_option(command: F) -> F:
         callback=_set_debug,
         help="Show the trace of an error.",
     )(command)
+
+
+class WholeLines(click.Group):
+    """Lists its commands with the first sentence of their help, which is wrapped and never cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, but for the cut."""
+        del ctx
+        rows = [
+            (name, command.get_short_help_str(limit=_NO_LIMIT))
+            for name, command in sorted(self.commands.items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds, refused in plain words."""
+
+    name = "n"  # what help shows of it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        return _converted(super().convert, "a whole number", self, value, param, ctx)
+
+
+class Number(click.FloatRange):
+    """A number within bounds, refused in plain words."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        return _converted(super().convert, "a number", self, value, param, ctx)
+
+
+def _converted(
+    convert: Callable[..., Any],
+    kind: str,
+    bounds: Whole | Number,
+    value: Any,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> Any:
+    import math
+
+    try:
+        read = convert(value, param, ctx)
+        if math.isfinite(read):
+            return read
+    except click.BadParameter:
+        pass
+    raise click.BadParameter(
+        f"{value!r} is not allowed; it must be {kind}{_within(bounds)}", ctx=ctx, param=param
+    )
+
+
+def _within(bounds: Whole | Number) -> str:
+    low, high = bounds.min, bounds.max
+    least = "" if low is None else f" above {low:g}" if bounds.min_open else f" of at least {low:g}"
+    if high is None:
+        return least
+    if least and not bounds.min_open:
+        return f" from {low:g} to {high:g}"
+    return f"{least}, at most {high:g}" if least else f" of at most {high:g}"
+
+
+def study_option(says: str, *, metavar: str = "NAME") -> Callable[[F], F]:
+    """Add the study of a command: as its argument or as `--study`, which mean the same.
+
+    Args:
+        says: Help of the option.
+        metavar: What may be given.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def with_study(*args: Any, study: str | None, named: str | None, **rest: Any) -> Any:
+            if study is not None and named is not None and study != named:
+                raise click.UsageError(f"{named} and --study {study}: give one of them.")
+            chosen = study or named
+            if chosen is None:
+                raise click.UsageError(
+                    f"Missing option '--study': give a study, {metavar.replace('|', ' or ')}."
+                )
+            return command(*args, study=chosen, **rest)
+
+        option = click.option("--study", metavar=metavar, help=f"{says} The argument is the same.")
+        argument = click.argument("named", metavar=f"[{metavar}]", required=False)
+        return cast(F, argument(option(with_study)))
+
+    return add
 
 
 def state_option(command: F) -> F:
@@ -81,7 +176,7 @@ def execution_options(command: F) -> F:
         click.option(
             "--trials-per-gpu",
             "concurrency",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             default=1,
             metavar="N",
             help="Train N trials at once, each within its share of the memory [default: 1].",
@@ -98,7 +193,7 @@ def execution_options(command: F) -> F:
         ),
         click.option(
             "--steps-per-call",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             metavar="N",
             help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
         ),

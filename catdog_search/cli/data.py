@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,8 @@ import click
 from click.core import ParameterSource
 
 from catdog_search.cli.common import (
+    Whole,
+    WholeLines,
     choice_options,
     debug_option,
     duplicates_option,
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 AUDIT_SIZE = 64
 
 
-@click.group()
+@click.group(cls=WholeLines)
 def data() -> None:
     """Look at photos, prepare them, fetch them, and mind the cache."""
 
@@ -114,7 +117,7 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
 @click.option(
     "--image-size",
     "image_sizes",
-    type=click.IntRange(8, 1024),
+    type=Whole(8, 1024),
     multiple=True,
     default=(64,),
     show_default=True,
@@ -210,4 +213,4 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
 
     target = folder / fetch.file_name(address)
     fetch.download(address, sha256 or fetch.SHA256, target, progress)
-    write(f"{target}: complete, checksum right; use it with --data {target}")
+    write(f"{target}: complete, checksum right; use it with --data {shlex.quote(str(target))}")

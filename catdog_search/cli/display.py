@@ -75,7 +75,7 @@ class PlainDisplay:
         match event:
             case StudyOpened(finished=finished, wanted=wanted, best=best):
                 self._wanted = wanted - finished
-                line = f"{finished} of {wanted} trials finished{_so_far(best)}"
+                line = f"{finished} of {counted(wanted, 'trial')} finished{_so_far(best)}"
             case Ready(backend=backend, device=device):
                 line = f"worker ready: {backend} on {device.name}"
             case Planned():
@@ -256,7 +256,7 @@ class LiveDisplay:
             if self._best
             else "no best yet"
         )
-        parts = [f"{self._finished} of {self._wanted} trials", best, self._device]
+        parts = [f"{self._finished} of {counted(self._wanted, 'trial')}", best, self._device]
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {duration(left)} left")
         if self._best:

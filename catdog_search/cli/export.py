@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, say, say_json, state_option
+from catdog_search.cli.common import (
+    WholeLines,
+    json_option,
+    say,
+    say_json,
+    state_option,
+)
 
 if TYPE_CHECKING:
     from catdog_search.exporting.files import Exported
@@ -16,7 +22,7 @@ if TYPE_CHECKING:
 _FORMATS = ("onnx", "keras")
 
 
-@click.group()
+@click.group(cls=WholeLines)
 def model() -> None:
     """Work on one model."""
 

@@ -305,13 +305,14 @@ def _looks(done: Evaluation) -> Iterator[str]:
 
 
 def _say_evaluation(done: Evaluation) -> None:
+    from catdog_search.cli.words import counted
     from catdog_search.data import causes
     from catdog_search.evaluation.floor import always
 
     of = f" of {done.split}" if done.split else ""
-    say(f"model {done.uri} (run {done.run_id}) on {done.n} photos{of}")
+    say(f"model {done.uri} (run {done.run_id}) on {counted(done.n, 'photo')}{of}")
     if done.not_found:
-        say(f"not found: {done.not_found} photos of {done.split}")
+        say(f"not found: {counted(done.not_found, 'photo')} of {done.split}")
     if done.seen is None:
         say("seen before: its study didn't keep which photos it had")
     else:

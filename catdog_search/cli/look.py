@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    Whole,
     debug_option,
     json_option,
     say,
     say_json,
     say_table,
     state_option,
+    study_option,
 )
 from catdog_search.errors import CatdogError, StateError
 from catdog_search.outcomes import Ending
@@ -50,7 +52,7 @@ def list_studies(as_json: bool) -> None:
     """List the studies that can be run."""
     from catdog_search.study import studies
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, path in sorted(studies.available().items()):
         try:
             config = studies.load(str(path))
@@ -62,8 +64,14 @@ def list_studies(as_json: bool) -> None:
         say_json({"studies": rows})
         return
     for row in rows:
-        say(f"{row['study']} ({row['file']}, {row['trials'] or '?'} trials)")
+        say(f"{row['study']} ({row['file']}, {_n_trials(row['trials'])})")
         say(f"    {in_a_line(str(row['purpose']))}")
+
+
+def _n_trials(trials: int | None) -> str:
+    from catdog_search.cli.words import counted
+
+    return "? trials" if trials is None else counted(trials, "trial")
 
 
 @click.command(no_args_is_help=True)
@@ -78,7 +86,7 @@ def list_studies(as_json: bool) -> None:
 )
 @click.option(
     "--photos",
-    type=click.IntRange(min=2),
+    type=Whole(min=2),
     metavar="N",
     help="Photos of train, for the estimate of time [default: the study's own number, or 14000].",
 )
@@ -172,11 +180,9 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME", help="Study to show.")
-@click.option(
-    "--top", type=click.IntRange(min=1), default=10, help="Trials to list.", show_default=True
-)
-@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Show this trial alone.")
+@study_option("Study to show.")
+@click.option("--top", type=Whole(min=1), default=10, help="Trials to list.", show_default=True)
+@click.option("--trial", type=Whole(min=0), metavar="N", help="Show this trial alone.")
 @click.option(
     "--figures",
     type=click.Path(file_okay=False, path_type=Path),

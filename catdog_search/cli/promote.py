@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    Whole,
     execution_options,
     json_option,
     on_terminal,
@@ -16,6 +17,7 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
+    study_option,
     writer,
 )
 from catdog_search.cli.run import INTERRUPTED, display_of
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME|FILE", help="Study whose champion to find.")
+@study_option("Study whose champion to find.", metavar="NAME|FILE")
 @click.option(
     "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
 )
@@ -43,13 +45,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--finalists",
-    type=click.IntRange(min=1, max=100),
+    type=Whole(min=1, max=100),
     metavar="K",
     help="Best trials to train again [default: the study file's; 3].",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1, max=100),
+    type=Whole(min=1, max=100),
     metavar="N",
     help="New seeds of each; with one finalist and one seed the best trial goes on as it is "
     "[default: the study file's; 3].",

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import json_option, say, say_json, say_lines, state_option
+from catdog_search.cli.common import (
+    Whole,
+    json_option,
+    say,
+    say_json,
+    say_lines,
+    state_option,
+)
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=Whole(1, 65535),
     default=5000,
     show_default=True,
     help="Port to listen on.",
