@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -315,6 +316,17 @@ def test_output_that_nobody_reads_on_ends_quietly() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_terminated_command_says_a_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("catdog_search.machine.backends.use_backend", end)
+    result = call("promote", "quick")
+    assert (result.exit_code, result.stderr) == (130, "interrupted; run again to go on\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:

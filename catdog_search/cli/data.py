@@ -15,6 +15,7 @@ from catdog_search.cli.common import (
     choice_options,
     debug_option,
     duplicates_option,
+    ends_with_a_word,
     json_option,
     say,
     say_json,
@@ -57,6 +58,7 @@ def data() -> None:
 @json_option
 @debug_option
 @click.pass_context
+@ends_with_a_word
 def audit(
     ctx: click.Context,
     path: str,
@@ -126,6 +128,7 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
 @choice_options(with_splits=True)
 @duplicates_option
 @debug_option
+@ends_with_a_word
 def prepare(
     path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
 ) -> None:
@@ -194,6 +197,7 @@ def cache(clear: bool, as_json: bool) -> None:
 @click.option("--url", help="Another place to fetch the zip from.")
 @click.option("--sha256", help="Checksum that the zip from another place must have.")
 @debug_option
+@ends_with_a_word
 def download(folder: Path, url: str | None, sha256: str | None) -> None:
     """Fetch Microsoft's zip of 25,000 cats and dogs (about 800 MB); goes on where it stopped."""
     from catdog_search.data import download as fetch

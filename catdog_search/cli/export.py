@@ -9,6 +9,7 @@ import click
 
 from catdog_search.cli.common import (
     WholeLines,
+    ends_with_a_word,
     json_option,
     say,
     say_json,
@@ -45,6 +46,7 @@ def model() -> None:
 )
 @json_option
 @state_option
+@ends_with_a_word
 def export(name: str, form: str | None, path: Path, as_json: bool, state: str | None) -> None:
     """Write a model as a file that answers by itself: a photo in, its probability out.
 

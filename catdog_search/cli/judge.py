@@ -11,6 +11,7 @@ import click
 
 from catdog_search.cli.common import (
     choice_options,
+    ends_with_a_word,
     json_option,
     say,
     say_json,
@@ -62,6 +63,7 @@ _HEAD = (
 )
 @json_option
 @state_option
+@ends_with_a_word
 def compare(
     studies: tuple[str, ...],
     as_markdown: bool,
@@ -219,6 +221,7 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 )
 @json_option
 @state_option
+@ends_with_a_word
 def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     model: str,
     data: str | None,

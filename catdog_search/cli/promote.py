@@ -10,6 +10,7 @@ import click
 
 from catdog_search.cli.common import (
     Whole,
+    ends_with_a_word,
     execution_options,
     json_option,
     on_terminal,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 @execution_options
 @json_option
 @state_option
+@ends_with_a_word
 def promote(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     model: str,
@@ -104,7 +106,8 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     hooks = Hooks(
         write,
         lambda plan: write(_plan(plan)),
-        lambda plan: _agree(yes),
+        lambda plan: _agree("train them?", yes),
+        lambda question: _agree(question, yes),
         lambda plan: _train(plan, as_json, write),
     )
     try:
@@ -138,9 +141,9 @@ def _plan(plan: Plan) -> str:
     )
 
 
-def _agree(yes: bool) -> None:
+def _agree(question: str, yes: bool) -> None:
     if not yes and on_terminal():
-        click.confirm("train them?", abort=True, err=True)
+        click.confirm(question, abort=True, err=True)
 
 
 def _train(plan: Plan, as_json: bool, write: Callable[[str], None]) -> Report:

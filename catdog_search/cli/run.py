@@ -13,6 +13,7 @@ from catdog_search.cli.common import (
     Number,
     Whole,
     duplicates_option,
+    ends_with_a_word,
     execution_options,
     json_option,
     keep_splits_option,
@@ -75,6 +76,7 @@ INTERRUPTED = 130
 @execution_options
 @json_option
 @state_option
+@ends_with_a_word
 def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
