@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 from catdog_search.redact import redact
@@ -17,9 +18,55 @@ class CatdogError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(printable(redact(message)))
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The message, in a line for each thing that is wrong."""
+        return (str(self),)
+
 
 class StudyFileError(CatdogError, ValueError):
-    """A study file says something that can't be done."""
+    """A study file says something that can't be done.
+
+    Args:
+        mistakes: One or more, a line each; all of them are the message.
+    """
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("; ".join(mistakes))
+        self._lines = tuple(printable(redact(line)) for line in mistakes)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """Every mistake."""
+        return self._lines
+
+
+class Mistakes:
+    """Collects the mistakes of a study file, so that one call tells them all.
+
+    Attributes:
+        found: Every mistake so far, a line each.
+    """
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note what is raised inside, and go on after it."""
+        try:
+            yield
+        except StudyFileError as error:
+            self.found += error.lines
+
+    def require_none(self) -> None:
+        """End here where there are any.
+
+        Raises:
+            StudyFileError: All of them.
+        """
+        if self.found:
+            raise StudyFileError(*self.found)
 
 
 class DataError(CatdogError, ValueError):

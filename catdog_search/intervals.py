@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 
 _95_PERCENT = 1.96
@@ -65,6 +66,29 @@ def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
     up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
     half = _95_PERCENT * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
     return max(-1.0, up - down - half), min(1.0, up - down + half)
+
+
+def needed_to_tie(share: float, margin: float) -> int | None:
+    """How many questions it takes until two that are equally good can be shown to be that.
+
+    Args:
+        share: Share of the questions that one of them alone has right, 0 to 1.
+        margin: What `paired_difference`'s lower bound may be below 0, at most.
+
+    Returns:
+        The fewest with which the bound is above `-margin`; None where no number would do.
+    """
+    if margin <= 0:
+        return None
+
+    def is_enough(n: int) -> bool:
+        half = round(share * n / 2)
+        return paired_difference(half, half, n)[0] > -margin
+
+    high = 1
+    while not is_enough(high):
+        high *= 2
+    return bisect.bisect_left(range(high + 1), True, lo=1, key=is_enough)
 
 
 def mcnemar(gained: int, lost: int) -> float:

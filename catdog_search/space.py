@@ -6,12 +6,12 @@ import difflib
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Literal, Protocol
 
-from catdog_search.errors import StudyFileError
+from catdog_search.errors import Mistakes, StudyFileError
 
 Value = bool | int | float | str
 Params = dict[str, Value]
@@ -246,20 +246,27 @@ class Space:
                 params[name] = dimension.suggest(name, trial)
         return params
 
-    def problems(self, params: Mapping[str, Value]) -> list[str]:
-        """Why `params` is not a point of this space, a line each; empty where it is one."""
+    def problems(self, params: Mapping[str, Value], unread: Set[str] = frozenset()) -> list[str]:
+        """Why `params` is not a point of this space, a line each; empty where it is one.
+
+        Args:
+            params: Params of a recipe.
+            unread: Dimensions that a study file names but spells wrongly: nothing that depends on
+                them is a problem yet.
+        """
         lines = [
-            f"{name}: {_unknown(name, self.dimensions)}"
+            f"{name}: {_unknown(name, {*unread, *self.dimensions})}"
             for name in params
-            if name not in self.dimensions
+            if name not in self.dimensions and name not in unread
         ]
         given = {**self._fixed(), **self.canonical(params)}
         for name, dimension in self.dimensions.items():
-            if not self.is_active(name, given):
+            is_known = unread.isdisjoint(dimension.when)
+            if is_known and not self.is_active(name, given):
                 if name in params:
                     lines.append(f"{name}: is not active here; it needs {_condition(dimension)}")
             elif name not in params:
-                if not isinstance(dimension, Fixed):
+                if is_known and not isinstance(dimension, Fixed):
                     lines.append(f"{name}: is missing; the space says {dimension.describe()}")
             elif not dimension.contains(params[name]):
                 came = repr(params[name])
@@ -391,50 +398,71 @@ def _is_same(own: Value, value: object) -> bool:
     return type(value) is type(own) and value == own
 
 
-def parse_space(table: Mapping[str, object], knobs: Mapping[str, Knob], where: str) -> Space:
+def parse_space(
+    table: Mapping[str, object], knobs: Mapping[str, Knob], where: str, mistakes: Mistakes
+) -> Space:
     """Read the `[space]` table of a study file.
 
     Args:
         table: The table as TOML gave it.
         knobs: Knobs that the family of models understands.
         where: Prefix of messages: `studies/cnn.toml [space]`.
-
-    Raises:
-        StudyFileError: An unknown knob or key, a value that is not allowed, or a condition that
+        mistakes: Takes unknown knobs and keys, values that are not allowed, and conditions that
             can't hold.
+
+    Returns:
+        The dimensions that are spelled rightly; the whole space where no mistake was found.
     """
     dimensions: dict[str, Dimension] = {}
+    unread: set[str] = set()
     for name, spec in table.items():
-        if name not in knobs:
-            raise StudyFileError(f"{where} {name}: {_unknown(name, knobs)}")
         at = f"{where} {name}"
-        dimension = _parse_dimension(spec, knobs[name], at)
-        dimensions[name] = replace(dimension, when=_conditions(dimension, dimensions, at))
+        unread.add(name)
+        with mistakes.collecting():
+            if name not in knobs:
+                raise StudyFileError(f"{at}: {_unknown(name, knobs)}")
+            dimension = _parse_dimension(spec, knobs[name], at)
+            when = _conditions(dimension, dimensions, unread - {name}, at)
+            dimensions[name] = replace(dimension, when=when)
+            unread.remove(name)
     return Space(dimensions)
 
 
 def _parse_dimension(spec: object, knob: Knob, at: str) -> Dimension:
     if not isinstance(spec, dict):
         return Fixed(_allowed(spec, knob, at))
-    when = _parse_when(spec.get("when", {}), f"{at}.when")
-    if "choices" in spec:
-        _known_keys(spec, _CHOICE_KEYS, at)
-        return Choice(_parse_choices(spec["choices"], knob, f"{at}.choices"), when)
-    if "value" in spec:
-        _known_keys(spec, _FIXED_KEYS, at)
-        return Fixed(_allowed(spec["value"], knob, f"{at}.value"), when)
-    _known_keys(spec, _RANGE_KEYS, at)
-    return _parse_range(spec, knob, at, when)
+    mistakes = Mistakes()
+    known = _CHOICE_KEYS if "choices" in spec else _FIXED_KEYS if "value" in spec else _RANGE_KEYS
+    with mistakes.collecting():
+        _known_keys(spec, known, at)
+    when: dict[str, tuple[Value, ...]] = {}
+    with mistakes.collecting():
+        when = _parse_when(spec.get("when", {}), f"{at}.when")
+    dimension: Dimension | None = None
+    with mistakes.collecting():
+        if known is _CHOICE_KEYS:
+            dimension = Choice(_parse_choices(spec["choices"], knob, f"{at}.choices"), when)
+        elif known is _FIXED_KEYS:
+            dimension = Fixed(_allowed(spec["value"], knob, f"{at}.value"), when)
+        else:
+            dimension = _parse_range(spec, knob, at, when)
+    mistakes.require_none()
+    assert dimension is not None, "it is no mistake"
+    return dimension
 
 
 def _parse_choices(choices: object, knob: Knob, at: str) -> tuple[Value, ...]:
     if not isinstance(choices, list) or not choices:
         raise StudyFileError(f"{at}: {choices!r} is not a list with at least one value")
-    values = tuple(_allowed(value, knob, at) for value in choices)
+    mistakes, values = Mistakes(), list[Value]()
+    for value in choices:
+        with mistakes.collecting():
+            values.append(_allowed(value, knob, at))
+    mistakes.require_none()
     pairs = itertools.combinations(values, 2)
     if len(set(values)) < len(values) or any(_is_same(one, other) for one, other in pairs):
         raise StudyFileError(f"{at}: {choices!r} names a value twice")
-    return values
+    return tuple(values)
 
 
 def _parse_range(
@@ -442,27 +470,31 @@ def _parse_range(
 ) -> Range:
     if knob.kind not in ("int", "float"):
         raise StudyFileError(f"{at}: has no low and high; give choices, {knob.allowed}")
+    mistakes, ends = Mistakes(), dict[str, int | float]()
     for key in ("low", "high"):
-        if key not in spec:
-            raise StudyFileError(
-                f"{at}: {key} is missing; give low and high, or choices, or a plain value"
-            )
-    low, high = (_number(spec[key], knob, f"{at}.{key}") for key in ("low", "high"))
-    if low >= high:
-        raise StudyFileError(
-            f"{at}: low {low} is not below high {high}; for one value write it plainly"
-        )
+        with mistakes.collecting():
+            ends[key] = _parse_end(spec, key, knob, at)
     log = spec.get("log", False)
     if not isinstance(log, bool):
-        raise StudyFileError(f"{at}.log: {log!r} is neither true nor false")
-    if log and low <= 0:
-        raise StudyFileError(f"{at}.low: {low} can't be on a log scale; it must be above 0")
-    return Range(low, high, _parse_step(spec.get("step"), low, high, log, knob, at), log, when)
+        mistakes.found.append(f"{at}.log: {log!r} is neither true nor false")
+    step: int | float | None = None
+    with mistakes.collecting():
+        step = _parse_step(spec.get("step"), knob, at)
+    mistakes.require_none()
+    made = Range(ends["low"], ends["high"], step, bool(log), when)
+    _require_sense(made, at)
+    return made
 
 
-def _parse_step(
-    step: object, low: float, high: float, log: bool, knob: Knob, at: str
-) -> int | float | None:
+def _parse_end(spec: Mapping[str, object], key: str, knob: Knob, at: str) -> int | float:
+    if key not in spec:
+        raise StudyFileError(
+            f"{at}: {key} is missing; give low and high, or choices, or a plain value"
+        )
+    return _number(spec[key], knob, f"{at}.{key}")
+
+
+def _parse_step(step: object, knob: Knob, at: str) -> int | float | None:
     if step is None:
         return None
     whole = isinstance(step, int) and not isinstance(step, bool)
@@ -471,16 +503,29 @@ def _parse_step(
         kind = "a whole number" if knob.kind == "int" else "a number"
         raise StudyFileError(f"{at}.step: {step!r} is not {kind} above 0")
     assert isinstance(step, int | float)
-    if log:
+    return step
+
+
+def _require_sense(made: Range, at: str) -> None:
+    """Refuse ends, step and scale that are each allowed, but not together."""
+    low, high, step = made.low, made.high, made.step
+    if low >= high:
+        raise StudyFileError(
+            f"{at}: low {low} is not below high {high}; for one value write it plainly"
+        )
+    if made.log and low <= 0:
+        raise StudyFileError(f"{at}.low: {low} can't be on a log scale; it must be above 0")
+    if step is None:
+        return
+    if made.log:
         raise StudyFileError(f"{at}.step: {step} can't be combined with log = true")
     # As decimals, as Optuna does: floats would say that 0.3 is not three times 0.1.
     if (_exact(high) - _exact(low)) % _exact(step):
         raise StudyFileError(
             f"{at}.step: from low {low} in steps of {step} high {high} is never reached"
         )
-    if knob.kind == "float" and step < _FINEST * math.ulp(high):
+    if not made.is_int and step < _FINEST * math.ulp(high):
         raise StudyFileError(f"{at}.step: {step} is finer than numbers are; leave it out")
-    return step
 
 
 def _parse_when(when: object, at: str) -> dict[str, tuple[Value, ...]]:
@@ -490,28 +535,45 @@ def _parse_when(when: object, at: str) -> dict[str, tuple[Value, ...]]:
 
 
 def _conditions(
-    dimension: Dimension, above: Mapping[str, Dimension], at: str
+    dimension: Dimension, above: Mapping[str, Dimension], unread: Set[str], at: str
 ) -> dict[str, tuple[Value, ...]]:
-    """The conditions of a dimension, in the values that their parents draw."""
+    """The conditions of a dimension, in the values that their parents draw.
+
+    Those on a parent that is `unread`, as it is spelled wrongly, stay as they are.
+    """
+    mistakes = Mistakes()
     when: dict[str, tuple[Value, ...]] = {}
     for parent, wanted in dimension.when.items():
-        if parent not in above:
-            hint = _unknown(parent, above) if above else "nothing stands above it"
-            raise StudyFileError(f"{at}.when: {parent!r} must stand above it in [space]; {hint}")
-        if above[parent].count is None:
-            raise StudyFileError(
-                f"{at}.when: {parent} is continuous; a condition needs a value that can be met"
-            )
-        own: list[Value] = []
-        for value in wanted:
-            canonical = above[parent].canonical(value)
-            if canonical is None:
+        with mistakes.collecting():
+            if parent in unread:
+                when[parent] = wanted
+                continue
+            if parent not in above:
+                standing = {*unread, *above}
+                hint = _unknown(parent, standing) if standing else "nothing stands above it"
                 raise StudyFileError(
-                    f"{at}.when: {parent} never is {value!r}; it is {above[parent].describe()}"
+                    f"{at}.when: {parent!r} must stand above it in [space]; {hint}"
                 )
-            own.append(canonical)
-        when[parent] = tuple(dict.fromkeys(own))
+            when[parent] = _met(parent, wanted, above[parent], at)
+    mistakes.require_none()
     return when
+
+
+def _met(
+    parent: str, wanted: tuple[Value, ...], dimension: Dimension, at: str
+) -> tuple[Value, ...]:
+    """Values of a condition as the parent's dimension spells them."""
+    if dimension.count is None:
+        raise StudyFileError(
+            f"{at}.when: {parent} is continuous; a condition needs a value that can be met"
+        )
+    own = [(value, dimension.canonical(value)) for value in wanted]
+    if never := [value for value, canonical in own if canonical is None]:
+        said = dimension.describe()
+        raise StudyFileError(
+            *(f"{at}.when: {parent} never is {value!r}; it is {said}" for value in never)
+        )
+    return tuple(dict.fromkeys(value for _, value in own if value is not None))
 
 
 def _number(value: object, knob: Knob, at: str) -> int | float:
@@ -529,9 +591,8 @@ def _allowed(value: object, knob: Knob, at: str) -> Value:
 
 
 def _known_keys(spec: Mapping[str, object], known: tuple[str, ...], at: str) -> None:
-    for key in spec:
-        if key not in known:
-            raise StudyFileError(f"{at}.{key}: {_unknown(key, known)}")
+    if unknown := [key for key in spec if key not in known]:
+        raise StudyFileError(*(f"{at}.{key}: {_unknown(key, known)}" for key in unknown))
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
@@ -540,10 +601,13 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], are: str = "allowed") -> str:
     """`did you mean 'dropout'? (allowed: …)`, without the question where nothing is near."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(known)
-    return f"did you mean {near[0]!r}? ({are}: {listed})" if near else f"{are}: {listed}"
+    near, listed = nearest(name, known), ", ".join(sorted(known))
+    return f"{are}: {listed}" if near is None else f"did you mean {near!r}? ({are}: {listed})"
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that somebody probably meant; None where nothing is near."""
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 
 def _condition(dimension: Dimension) -> str:

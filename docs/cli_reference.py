@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from catdog_search import cli
+from catdog_search.cli.examples import EXAMPLES
 
 PAGE = Path(__file__).with_name("cli.md")
 PROGRAM = "catdog-search"
@@ -52,6 +53,8 @@ def _section(name: str, command: click.Command) -> Iterator[str]:
     options = [each for each in command.get_params(ctx) if isinstance(each, click.Option)]
     for record in sorted(filter(None, (each.get_help_record(ctx) for each in options))):
         yield f"| `{_cell(record[0])}` | {_cell(record[1])} |"
+    if lines := EXAMPLES.get(name.removeprefix(f"{PROGRAM} ")):
+        yield "\n```bash\n" + "\n".join(f"{PROGRAM} {line}" for line in lines) + "\n```"
     yield ""
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import json
 import os
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from rich.console import Console
 from catdog_search import cli
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
+from catdog_search.families import registry
 from catdog_search.outcomes import Ending
 from catdog_search.search.events import (
     BatchDone,
@@ -80,6 +84,51 @@ def test_every_option_of_a_command_has_help(command: str) -> None:
     assert all(getattr(option, "help", None) for option in options)
 
 
+def test_help_of_every_group_lists_its_commands_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    for group in ([], ["data"], ["model"]):
+        assert "..." not in call(*group, "--help").output.split("Commands:")[1]
+
+
+@pytest.mark.parametrize("command", LEAVES)
+def test_help_of_every_command_ends_with_examples_that_parse(command: str) -> None:
+    shown = call(*command.split(), "--help").output.split("Examples:\n")[1].splitlines()
+    assert shown
+    for line in shown:
+        program, *words = shlex.split(line)
+        assert (program, words[: len(command.split())]) == ("catdog-search", command.split())
+        leaf(command).make_context(command, words[len(command.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "quick", "--trials", "x"], "'x' is not allowed; it must be a whole number of at"),
+        (["run", "quick", "--trials", "0"], "'0' is not allowed; it must be a whole number of at"),
+        (["run", "quick", "--timeout", "0"], "'0' is not allowed; it must be a number above 0"),
+        (["run", "quick", "--timeout", "nan"], "'nan' is not allowed; it must be a number above"),
+        (["promote", "quick", "--seeds", "101"], "it must be a whole number from 1 to 100"),
+        (["serve", "--queue", "-1"], "it must be a whole number of at least 0"),
+        (["serve", "--timeout", "4000"], "it must be a number above 0, at most 3600"),
+        (["show", "quick", "--study", "other"], "quick and --study other: give one of them"),
+        (["show"], "Missing option '--study': give a study, NAME"),
+    ],
+)
+def test_wrong_option_is_refused_in_plain_words(arguments: list[str], says: str) -> None:
+    result = call(*arguments)
+    assert (result.exit_code, says in result.stderr) == (2, True), result.stderr
+
+
+@pytest.mark.parametrize("command", ["run", "show", "promote"])
+def test_study_is_an_argument_or_an_option(command: str, tmp_path: Path) -> None:
+    state = ["--state", str(tmp_path / "none")]
+    errors = {
+        call(command, *study, *state).stderr for study in (["no-study"], ["--study", "no-study"])
+    }
+    assert len(errors) == 1
+    assert "no-study" in errors.pop()
+
+
 def leaf(command: str) -> click.Command:
     found: click.Command = cli.main
     for name in command.split():
@@ -123,6 +172,9 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["run", "--study", "no.toml"], 1, "error: no.toml: no such study file"),
         (["run", "--study", "quick", "--data", "nowhere"], 1, "error: nowhere: no such folder"),
         (["check", "quik"], 1, "did you mean 'quick'?"),
+        (["check", "--params", "cn"], 2, "'cn'; did you mean 'cnn'? (allowed: any, cnn, resnet50)"),
+        (["check", "quick", "--params", "cnn"], 2, "give a study, NAME or FILE, or --params"),
+        (["check", "--json"], 2, "give a study, NAME or FILE, or --params"),
         (["data", "audit", "nowhere"], 1, "error: nowhere: no such folder or zip"),
         (["data", "download", "--url", "http://h/x"], 2, "--url and --sha256 go together"),
         (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
@@ -201,6 +253,51 @@ def test_check_prints_the_space_and_its_size(study_file: Callable[..., Path]) ->
     assert as_json["space"]["filters"] == {"choices": [4, 8]}
 
 
+def test_check_tells_every_param_and_wraps_to_the_terminal(
+    study_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "64")
+    lines = call("check", str(study_file())).output.splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("params ("))) + 1
+    table = list(itertools.takewhile(lambda line: line.startswith("  "), lines[first:]))
+    assert max(map(len, table)) <= 64
+    said = " ".join(" ".join(table).split())
+    knobs = registry.knobs("cnn")
+    assert {line.split()[0] for line in table if line[2] != " "} == set(knobs)
+    assert all(knob.allowed in said for knob in knobs.values())
+    assert "dropout 0.0 to 0.5; allowed: a number in [0, 1); default 0.5; rate before" in said
+    assert "momentum 0.9 (default); allowed: a number in [0, 1);" in said
+
+
+def test_check_params_lists_all_that_a_file_may_say() -> None:
+    said = " ".join(call("check", "--params", "any").output.split())
+    assert "dropout a number in [0, 1); default 0.5 in cnn, 0.2 in resnet50;" in said
+    assert "views a whole number in [0, 64]; default 1; of resnet50 alone;" in said
+    assert "metric one of val_accuracy, val_balanced_accuracy, val_auc, val_loss; required;" in said
+    assert "[training] epochs a whole number in [1, 10000]; default 10;" in said
+    assert "[published.RECIPE] recall a number in [0, 1]; default none;" in said
+    facts = json.loads(call("check", "--params", "resnet50", "--json").stdout)
+    assert {row["name"] for row in facts["params"]} == set(registry.knobs("resnet50"))
+    required = {row["name"] for row in facts["keys"] if row["required"]}
+    assert required == {"name", "purpose", "image_size", "metric", "direction", "trials"}
+
+
+@pytest.mark.parametrize("arguments", [["check"], ["data"], ["model"], []])
+def test_bare_command_helps(arguments: list[str]) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "\nOptions:\n" in result.output
+
+
+def test_check_tells_every_mistake_of_a_file_in_a_line_each(
+    study_file: Callable[..., Path],
+) -> None:
+    broken = study_file(swap={"trials = 2": "trials = 0", "high = 0.5": "high = 1.5"})
+    result = call("check", str(broken))
+    assert result.exit_code == 1
+    assert [line.startswith("error: ") for line in result.stderr.splitlines()] == [True, True]
+
+
 def test_check_estimates_for_the_photos_that_the_study_has(
     study_file: Callable[..., Path],
 ) -> None:
@@ -217,6 +314,17 @@ def test_output_that_nobody_reads_on_ends_quietly() -> None:
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_terminated_command_says_a_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    def end() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("catdog_search.machine.backends.use_backend", end)
+    result = call("promote", "quick")
+    assert (result.exit_code, result.stderr) == (130, "interrupted; run again to go on\n")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +407,29 @@ def test_plain_display_says_a_line_an_event() -> None:
         "trial 2: dropout=0.5",
         "trial 2 PRUNED (diverged) after 1 epoch, 3 s; best so far 0.7500 (trial 1)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("best_epoch", "in_training", "said"),
+    [
+        (6, 0.5276, "COMPLETE 0.5276 after 6 epochs, 9 s"),
+        (4, 0.5276, "COMPLETE 0.5276 (epoch 4) after 6 epochs, 9 s"),
+        (
+            6,
+            0.5310,
+            "COMPLETE 0.5276 (val scored anew by the exported model, in float32; epoch 6 had "
+            "0.5310 in training) after 6 epochs, 9 s",
+        ),
+        (None, None, "COMPLETE 0.5276 after 6 epochs, 9 s"),
+    ],
+)
+def test_end_of_a_trial_says_why_its_value_is_not_the_last_epochs(
+    best_epoch: int | None, in_training: float | None, said: str
+) -> None:
+    ended = TrialEnded(1, Ending.FINISHED, 0.5276, 6, 9.0, None, best_epoch, in_training)
+    lines: list[str] = []
+    PlainDisplay(CONFIG, lines.append)(ended)
+    assert lines == [f"trial 1 {said}"]
 
 
 def drawn_after(events: list[Any]) -> str:

@@ -171,6 +171,16 @@ def test_subset_is_stratified_and_nested(drawn: SyntheticSource, tmp_path: Path,
     assert part.rows("val") == whole.rows("val")
 
 
+def test_hashes_of_a_subset_leave_out_what_is_not_trained_on(
+    drawn: SyntheticSource, tmp_path: Path
+) -> None:
+    part = packing.load(drawn, 8, tmp_path, LIMIT, subset=10)
+    hashes, whole = part.hashes(), part.manifest.hashes()
+    assert len(hashes["train"]) == 10 < len(whole["train"])
+    assert set(hashes["train"]) <= set(whole["train"])
+    assert {**hashes, "train": whole["train"]} == whole
+
+
 def test_subset_larger_than_train_is_refused(drawn: SyntheticSource, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="subset 100 is more than"):
         packing.load(drawn, 8, tmp_path, LIMIT, subset=100)

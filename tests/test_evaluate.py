@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +181,16 @@ def test_evaluate_takes_a_split_from_the_cache(
     assert f"on {n} photos of val\n" in said
     assert "looks" not in said
     assert not (fresh.root / "looks").exists()
+
+
+def test_evaluate_of_an_earlier_study_of_a_subset_says_how_many_it_took(
+    fresh: StateFolder,
+) -> None:
+    with contextlib.closing(sqlite3.connect(fresh.mlflow_db)) as connection, connection:
+        connection.execute("update params set value = '20' where key = 'subset'")
+    n = len(splits(fresh)["train"])
+    said = call("evaluate", "catdog", "--split", "train", "--state", str(fresh.root)).output
+    assert f"{n} were in train (its training took 20 photos of train; which ones isn't" in said
 
 
 def test_evaluate_says_how_many_photos_of_a_split_it_did_not_find(

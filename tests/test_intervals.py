@@ -10,6 +10,7 @@ from catdog_search.intervals import (
     clopper_pearson_upper,
     mcnemar,
     needed_for,
+    needed_to_tie,
     paired_difference,
     wilson,
 )
@@ -29,6 +30,16 @@ def test_interval_is_wilsons(right: int, n: int, low: float, high: float) -> Non
 def test_upper_bound_is_clopper_and_pearsons(wrong: int, n: int, level: float) -> None:
     exact = stats.binomtest(wrong, n, alternative="less").proportion_ci(level, "exact").high
     assert clopper_pearson_upper(wrong, n, level) == pytest.approx(exact, abs=1e-12)
+
+
+@pytest.mark.parametrize(("share", "margin"), [(0.0, 0.01), (0.02, 0.01), (0.1, 0.03)])
+def test_needed_to_tie_is_the_fewest(share: float, margin: float) -> None:
+    needed = needed_to_tie(share, margin)
+    assert needed is not None
+    for n, enough in ((needed, True), (needed - 1, False)):
+        half = round(share * n / 2)
+        assert (paired_difference(half, half, n)[0] > -margin) is enough
+    assert needed_to_tie(share, 0.0) is None
 
 
 def test_upper_bound_of_none_wrong_is_the_root_of_the_level() -> None:

@@ -101,6 +101,7 @@ def test_csv_can_be_read(model_file: Path, photos: Path) -> None:
     done = predict(model_file, photos, "/absent,\n\x1b.jpg", "--csv")
     found = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["answer"] for row in found] == ["dog", "cat", "not sure", "neither", ""]
+    assert [row["verdict"] for row in found] == [*["answered"] * 2, "not sure", "neither", ""]
     assert float(found[0]["p(dog)"]) == pytest.approx(1 - float(found[0]["p(cat)"]), abs=1e-6)
     assert found[-1]["path"] == "/absent,\\x0a\\x1b.jpg"
     assert found[-1]["error"] == "unreadable: No such file or directory"
@@ -221,6 +222,22 @@ def test_photos_are_sorted_by_answer(
     assert f"{'linked' if linking else 'copied'} into {target}: 4" in done.stderr
     assert (target / "dog/a red.png").is_symlink() is linking
     assert (target / "dog/a red.png").read_bytes() == (photos / "a red.png").read_bytes()
+
+
+@pytest.mark.parametrize("linking", [False, True])
+def test_photo_leaves_the_folder_of_an_earlier_answer(
+    model_file: Path, photos: Path, tmp_path: Path, *, linking: bool
+) -> None:
+    target = tmp_path / "sorted"
+    options = ["--sort-into", str(target), *(["--link"] if linking else [])]
+    predict(model_file, photos, *options)
+    for folder, name in (("dog", "a red.png"), ("cat", "deep/blue.png")):
+        (target / "neither" / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / folder / name).rename(target / "neither" / name)
+    (target / "cat" / "a red.png").write_bytes(b"somebody's own")
+    done = predict(model_file, photos, *options)
+    assert listed(target) == {*SORTED, "cat/a red.png"}
+    assert "moved from where an earlier answer had put them: 2" in done.stderr
 
 
 def test_other_photos_of_the_same_name_are_kept_beside(

@@ -28,6 +28,7 @@ def row(number: int, value: float | None = 0.5) -> TrialRow:
         epochs=3,
         seconds=1.0,
         params={},
+        used={},
         varied={},
         recipe=None,
         replicate=0,
@@ -37,6 +38,10 @@ def row(number: int, value: float | None = 0.5) -> TrialRow:
         ending=Ending.FINISHED,
         error=None,
         scores={},
+        train_scores={},
+        best_epoch=3,
+        in_training=value,
+        last=value,
         n_weights=None,
     )
 

@@ -166,11 +166,29 @@ def test_challenger_is_not_worse_than_the_champion_by_more_than_the_margin(
     low, high = paired_difference(gained, lost, 1000)
     assert (gate.verdict, gate.limit, gate.asks) == (verdict, -margin, "above")
     assert gate.number == pytest.approx(low)
-    assert gate.text == (
+    assert gate.text.startswith(
         f"{(gained - lost) / 1000:+.4f} against version 1 on 1000 photos, 95 %: {low:+.4f} to "
         f"{high:+.4f}; lower bound above {-margin:+.4f} (McNemar's exact p "
         f"{mcnemar(gained, lost):.3f}; {gained} photos gained, {lost} lost)"
     )
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "n", "margin", "says"),
+    [
+        (2, 2, 298, 0.01, "; 298 photos are too few for a margin of 0.01: as often as these two"),
+        (2, 2, 298, 0.01, "exactly as good passes from 618 photos on"),
+        (20, 20, 1000, 0.0, "; without a [promotion] margin only a model that is shown to be"),
+        (0, 30, 1000, 0.01, None),  # it is worse
+        (4, 10, 1000, 0.01, None),  # others, as good, would pass
+        (2, 2, 298, 0.05, None),
+    ],
+)
+def test_test_that_is_too_small_for_the_margin_is_said_to_be(
+    gained: int, lost: int, n: int, margin: float, says: str | None
+) -> None:
+    text = gates.against(asked(margin=margin), [rival(gained, lost, n=n, right=n - 60)]).text
+    assert says in text if says else text.endswith(" lost)")
 
 
 def test_first_champion_has_no_rival() -> None:

@@ -86,12 +86,15 @@ def test_run_records_what_a_trial_was(state: StateFolder, pictures: Dataset) -> 
     child = client.get_run(report.view.trials[0].run_id)
     assert child.data.params["filters"] == "4"
     assert child.data.params["learning_rate"] == "0.001"  # a default is recorded too
+    # What is left to the study is recorded as what it says.
+    assert (child.data.params["image_size"], child.data.params["epochs"]) == ("8", "3")
     assert child.data.tags["dataset_digest"] == pictures.digest
     assert child.data.tags["recipe"] == "plain"
     assert "--data" in child.data.tags["data_notice"]
     assert child.data.metrics["final_val_f1"] == 0.5
     steps = [m.step for m in client.get_metric_history(child.info.run_id, "val_accuracy")]
-    assert steps == [0, 1, 2]
+    assert steps == [1, 2, 3]
+    assert child.data.metrics["best_epoch"] == 3  # as the figure marks it
     figures = {f.path for f in client.list_artifacts(child.info.run_id, "figures")}
     drawn = ("learning_curves", "confusion_matrix", "roc_pr", "reliability", "most_wrong")
     assert figures == {f"figures/{name}.png" for name in drawn}

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from tiny_study import TABLE, mlflow_children, run
 
 from catdog_search.cli import main
+from catdog_search.cli.look import _in_training
 from catdog_search.data.dataset import Dataset
 from catdog_search.figures.study import Point, importance_bars, optimization_history, slices
 from catdog_search.places import StateFolder
@@ -88,6 +90,49 @@ def test_show_trial_draws_what_it_no_longer_keeps(
     drawn = list((tmp_path / "f").iterdir())
     assert {path.stem for path in drawn} == names
     assert all(path.stat().st_size > 3000 for path in drawn)
+
+
+def test_show_trial_tells_rank_epochs_and_train(done: tuple[StateFolder, StudyView]) -> None:
+    state, view = done
+    assert view.best is not None
+    number, value = view.best.number, view.best.value
+    where = ["show", "--study", "tiny", "--trial", str(number), "--state", str(state.root)]
+    text = call(*where)
+    assert f"COMPLETE, val_accuracy {value:.4f}" in text
+    assert ", rank 1 of 9, 3 epochs, " in text
+    assert "weights kept: those of epoch 3\n" in text
+    assert re.search(r"train: loss 0\.\d+, accuracy 0\.\d+, in epoch 3 while it trained", text)
+    facts = json.loads(call(*where, "--json"))
+    assert (facts["rank"], facts["best_epoch"], facts["why"]) == (1, 3, None)
+
+
+def test_show_trial_that_was_pruned_tells_its_score_so_far_and_why(
+    tmp_path: Path, pictures: Dataset, empty_mlflow: Path
+) -> None:
+    state = StateFolder.at(str(tmp_path))
+    shutil.copy(empty_mlflow, state.mlflow_db)
+    table = {
+        "space": {"n_blocks": {"low": 1, "high": 2}, "epochs": {"choices": [0]}, "filters": 4},
+        "recipes": {"good": {"n_blocks": 2, "epochs": 0}, "bad": {"n_blocks": 1, "epochs": 0}},
+        "pruner": {"name": "median", "n_startup_trials": 1, "n_warmup_epochs": 0},
+    }
+    view = run(state, pictures, 2, table=table).view
+    last = view.trials[1].last
+    assert (view.trials[1].state, view.trials[1].used["epochs"]) == ("PRUNED", 3)
+    text = call("show", "--study", "tiny", "--trial", "1", "--state", str(state.root))
+    assert f"PRUNED, val_accuracy {last:.4f} so far, after epoch 1, " in text
+    assert "why: the pruner, median, stopped it after epoch 1, by what other trials" in text
+    assert "params: n_blocks=1 epochs=3 filters=4\n" in text
+
+
+def test_show_trial_whose_value_was_scored_anew_says_so(
+    done: tuple[StateFolder, StudyView],
+) -> None:
+    _, view = done
+    row = replace(view.trials[0], in_training=0.531)
+    assert "which had val_accuracy 0.5310 in training; val is scored anew by" in _in_training(
+        view, row
+    )
 
 
 def test_show_trial_without_its_photos_says_what_is_missing(

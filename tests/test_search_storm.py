@@ -155,7 +155,7 @@ def test_real_training_goes_on_from_its_last_whole_epoch(
     assert min(trained) >= 1  # and the first epoch was not trained again
     client = Store.of(state).client()
     curve = client.get_metric_history(report.view.trials[0].run_id, "val_loss")
-    assert [metric.step for metric in curve] == [0, 1, 2]
+    assert [metric.step for metric in curve] == [1, 2, 3]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from catdog_search.errors import StudyFileError
+from catdog_search.errors import Mistakes, StudyFileError
 from catdog_search.families import registry
 from catdog_search.space import Fixed, Range, Space, params_key, parse_space
 
@@ -41,7 +41,10 @@ class RandomTrial:
 
 
 def space(**table: Any) -> Space:
-    return parse_space(table, KNOBS, "s.toml [space]")
+    mistakes = Mistakes()
+    space = parse_space(table, KNOBS, "s.toml [space]", mistakes)
+    mistakes.require_none()
+    return space
 
 
 CONDITIONAL: dict[str, Any] = {

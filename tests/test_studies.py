@@ -190,6 +190,81 @@ def test_parse_refuses_and_says_what_is_allowed(table: dict[str, Any], says: str
     assert "\n" not in str(caught.value)
 
 
+def mistakes_of(table: dict[str, Any]) -> list[str]:
+    with pytest.raises(StudyFileError) as caught:
+        studies.parse(table, "f")
+    return [line.removeprefix("f ") for line in caught.value.lines]
+
+
+def test_parse_tells_all_mistakes_of_a_file_at_once() -> None:
+    told = mistakes_of(
+        base(
+            trials=0,
+            metric="val_acc",
+            training={"epochs": 0, "patiense": 3},
+            sampler={"name": "grid"},
+            space={
+                "droput": 0.1,
+                "dropout": {"low": -1.0, "high": 2.0, "stp": 1},
+                "filters": {"choices": [1, 8, 1000]},
+                "learning_rate": {"low": 0.1, "high": 0.2},
+            },
+            recipes={"a": {"learning_rate": 5.0}, "b": 3},
+            published={"c": {}},
+        )
+    )
+    assert [line.split(":")[0] for line in told] == [
+        "[space] droput",
+        "[space] dropout.stp",
+        "[space] dropout.low",
+        "[space] dropout.high",
+        "[space] filters.choices",
+        "[space] filters.choices",
+        "[recipes.a] learning_rate",
+        "[recipes.b]",
+        "[training] patiense",
+        "metric",
+        "trials",
+        "[training] epochs",
+        "[published.c]",
+        "[sampler] name",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        # A key that is misspelt is not missing too.
+        ({"nmae": "x", "name": None}, ["nmae"]),
+        # What stands on a wrong value is not wrong for that.
+        ({"metric": "val_los", "direction": "minimize"}, ["metric"]),
+        ({"image_size": 4}, ["image_size"]),
+        ({"family": "mlp", "recipes": {"a": {"x": 1}}}, ["family"]),
+        (
+            {
+                "space": {
+                    "optimizer": "sdg",
+                    "momentum": {"choices": [0.8, 0.9], "when": {"optimizer": "sgd"}},
+                },
+                "recipes": {"a": {"optimizer": "adam"}, "b": {"momentum": 0.8}},
+            },
+            ["[space] optimizer"],
+        ),
+        (
+            {"space": {"schedule": "cosin", "ema": 0.9}},
+            ["[space] schedule"],
+        ),
+        (
+            {"space": {"epochs": {"choices": [5, 10]}}, "pruner": {"name": "meidan"}},
+            ["[pruner] name"],
+        ),
+    ],
+)
+def test_parse_tells_a_mistake_once(change: dict[str, Any], told: list[str]) -> None:
+    table = {key: value for key, value in base(**change).items() if value is not None}
+    assert [line.split(":")[0] for line in mistakes_of(table)] == told
+
+
 def test_parse_takes_a_recipes_whole_number_as_a_rate() -> None:
     config = studies.parse(base(recipes={"plain": {"dropout": 0}}), "f.toml")
     assert config.recipes == {"plain": {"dropout": 0.0}}

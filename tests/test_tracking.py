@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing as mp
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -14,8 +15,10 @@ import pytest
 from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
 from catdog_search.streams import stderr_aside
+from catdog_search.tracking.recorded import recorded
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store, ensure_mlflow_db
+from catdog_search.tracking.trial_log import log_metrics
 from catdog_search.tracking.ui import page, study_page
 
 
@@ -103,6 +106,21 @@ def test_runs_refuses_an_experiment_in_the_trash(tmp_path: Path) -> None:
     # The same parent for the same study, another one for a new study of the same name.
     assert StudyRuns.open(store, "s", "uid").parent_id == runs.parent_id
     assert StudyRuns.open(store, "s", "other").parent_id != runs.parent_id
+
+
+@pytest.mark.parametrize(("first_step", "best_epoch"), [(0, 1), (1, 2)])
+def test_kept_epoch_is_read_by_its_step_from_earlier_versions_too(
+    tmp_path: Path, empty_mlflow: Path, first_step: int, best_epoch: int
+) -> None:
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    client = Store(f"sqlite:///{tmp_path / 'mlflow.db'}", None).client()
+    run_id = client.create_run("0", run_name="r", tags={}).info.run_id
+    for step, loss in enumerate((0.3, 0.1, 0.2), first_step):
+        log_metrics(client, run_id, {"loss": loss}, step)
+    log_metrics(client, run_id, {"best_epoch": best_epoch}, 0)
+    found = recorded(client, run_id)
+    assert found.best_epoch is not None
+    assert found.history[found.best_epoch] == {"loss": 0.1}
 
 
 def test_page_opens_in_model_training_mode() -> None:

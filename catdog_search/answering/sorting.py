@@ -18,11 +18,15 @@ _NO_NAMES = {"", ".", ".."}
 class Sorter:
     """Copies photos, or links to them, into one folder an answer.
 
-    A second call with the same photos leaves what is there; nothing is ever overwritten.
+    A second call with the same photos leaves what is there; nothing is ever overwritten. A photo
+    that is answered otherwise now leaves the folder that an earlier call put it into.
 
     Args:
         root: Folder of the folders; made where it is absent.
         linking: Whether symbolic links are made instead of copies.
+
+    Attributes:
+        moved: Number of photos that left the folder of an earlier answer.
 
     Raises:
         StateError: It can't be made.
@@ -31,8 +35,11 @@ class Sorter:
     def __init__(self, root: Path, *, linking: bool = False) -> None:
         self._root = root
         self._linking = linking
+        self.moved = 0
         try:
             root.mkdir(parents=True, exist_ok=True)
+            folders = (each for each in root.iterdir() if each.is_dir() and not each.is_symlink())
+            self._earlier = sorted(folders)
         except OSError as error:
             raise StateError(f"--sort-into {root}: {error.strerror}") from None
 
@@ -59,9 +66,28 @@ class Sorter:
         target = folder.joinpath(*_parts(file.below))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            return self._link(file, target) if self._linking else self._copy(file, target)
+            put = self._link(file, target) if self._linking else self._copy(file, target)
+            self._leave_others(folder, file, put)
         except OSError as error:
             raise StateError(f"--sort-into {target}: {error.strerror}") from None
+        return put
+
+    def _leave_others(self, folder: Path, file: Given, put: Path) -> None:
+        """Remove what an earlier call made of the photo, under another answer."""
+        content: bytes | None = None
+        for other in self._earlier:
+            earlier = other.joinpath(*_parts(file.below))
+            while other != folder and os.path.lexists(earlier):
+                if self._linking:
+                    is_same = earlier.is_symlink() and earlier.resolve() == put.resolve()
+                else:
+                    content = put.read_bytes() if content is None else content
+                    is_same = not earlier.is_symlink() and _holds(earlier, content)
+                if is_same:
+                    earlier.unlink()
+                    self.moved += 1
+                    break
+                earlier = _next(earlier)
 
     def _link(self, file: Given, target: Path) -> Path:
         if file.path is None:

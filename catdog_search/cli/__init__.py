@@ -23,13 +23,14 @@ from catdog_search.cli import (
     serve,
     stores,
 )
-from catdog_search.cli.common import PULSE, say, say_lines
+from catdog_search.cli.common import PULSE, WholeLines, say, say_lines
+from catdog_search.cli.examples import add_examples
 from catdog_search.errors import CatdogError, TrialFailedError
 from catdog_search.redact import redact
 from catdog_search.text import in_a_line, printable
 
 
-class _Main(click.Group):
+class _Main(WholeLines):
     """Turns errors into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -37,6 +38,8 @@ class _Main(click.Group):
         try:
             with PULSE.beating():
                 return super().invoke(ctx)
+        except click.exceptions.NoArgsIsHelpError:
+            raise  # its message is a whole page of our own
         except click.ClickException as error:
             vars(error)["message"] = printable(redact(error.message))
             raise
@@ -47,12 +50,17 @@ class _Main(click.Group):
             say("interrupted; run again to go on", err=True)
             ctx.exit(run.INTERRUPTED)
         except CatdogError as error:
-            if ctx.meta.get("debug"):
-                say_lines(_details(error), err=True)
-            say(f"error: {error}", err=True)
+            _say_known(error, debug=bool(ctx.meta.get("debug")))
         except Exception as error:
             _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
+
+
+def _say_known(error: CatdogError, *, debug: bool) -> None:
+    if debug:
+        say_lines(_details(error), err=True)
+    for line in error.lines:
+        say(f"error: {line}", err=True)
 
 
 def _say_unexpected(error: Exception, *, debug: bool) -> None:
@@ -126,3 +134,4 @@ for _command in (
     data.data,
 ):
     main.add_command(_command)
+add_examples(main)

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import textwrap
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 import click
@@ -15,6 +20,9 @@ from catdog_search.redact import redact, redact_all
 from catdog_search.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+# Longer than the help of any command.
+_NO_LIMIT = 10_000
 
 
 def _set_debug(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -31,6 +39,120 @@ def debug_option(command: F) -> F:
         callback=_set_debug,
         help="Show the trace of an error.",
     )(command)
+
+
+class WholeLines(click.Group):
+    """Lists its commands with the first sentence of their help, which is wrapped and never cut."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As click does, but for the cut."""
+        del ctx
+        rows = [
+            (name, command.get_short_help_str(limit=_NO_LIMIT))
+            for name, command in sorted(self.commands.items())
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds, refused in plain words."""
+
+    name = "n"  # what help shows of it
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        return _converted(super().convert, "a whole number", self, value, param, ctx)
+
+
+class Number(click.FloatRange):
+    """A number within bounds, refused in plain words."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read it."""
+        return _converted(super().convert, "a number", self, value, param, ctx)
+
+
+def _converted(
+    convert: Callable[..., Any],
+    kind: str,
+    bounds: Whole | Number,
+    value: Any,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> Any:
+    import math
+
+    try:
+        read = convert(value, param, ctx)
+        if math.isfinite(read):
+            return read
+    except click.BadParameter:
+        pass
+    raise click.BadParameter(
+        f"{value!r} is not allowed; it must be {kind}{_within(bounds)}", ctx=ctx, param=param
+    )
+
+
+def _within(bounds: Whole | Number) -> str:
+    low, high = bounds.min, bounds.max
+    least = "" if low is None else f" above {low:g}" if bounds.min_open else f" of at least {low:g}"
+    if high is None:
+        return least
+    if least and not bounds.min_open:
+        return f" from {low:g} to {high:g}"
+    return f"{least}, at most {high:g}" if least else f" of at most {high:g}"
+
+
+def study_option(says: str, *, metavar: str = "NAME") -> Callable[[F], F]:
+    """Add the study of a command: as its argument or as `--study`, which mean the same.
+
+    Args:
+        says: Help of the option.
+        metavar: What may be given.
+    """
+
+    def add(command: F) -> F:
+        @functools.wraps(command)
+        def with_study(*args: Any, study: str | None, named: str | None, **rest: Any) -> Any:
+            if study is not None and named is not None and study != named:
+                raise click.UsageError(f"{named} and --study {study}: give one of them.")
+            chosen = study or named
+            if chosen is None:
+                raise click.UsageError(
+                    f"Missing option '--study': give a study, {metavar.replace('|', ' or ')}."
+                )
+            return command(*args, study=chosen, **rest)
+
+        option = click.option("--study", metavar=metavar, help=f"{says} The argument is the same.")
+        argument = click.argument("named", metavar=f"[{metavar}]", required=False)
+        return cast(F, argument(option(with_study)))
+
+    return add
+
+
+def ends_with_a_word(command: F) -> F:
+    """Let SIGTERM end a command as Ctrl-C does, and not without a word."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise KeyboardInterrupt
+
+    @functools.wraps(command)
+    def ended(*args: Any, **options: Any) -> Any:
+        # Whoever runs it in a thread, or ignores the signal, has ways of their own.
+        is_ours = threading.current_thread() is threading.main_thread()
+        if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return command(*args, **options)
+        signal.signal(signal.SIGTERM, interrupt)
+        try:
+            return command(*args, **options)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    return cast(F, ended)
 
 
 def state_option(command: F) -> F:
@@ -80,7 +202,7 @@ def execution_options(command: F) -> F:
         click.option(
             "--trials-per-gpu",
             "concurrency",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             default=1,
             metavar="N",
             help="Train N trials at once, each within its share of the memory [default: 1].",
@@ -97,7 +219,7 @@ def execution_options(command: F) -> F:
         ),
         click.option(
             "--steps-per-call",
-            type=click.IntRange(min=1),
+            type=Whole(min=1),
             metavar="N",
             help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
         ),
@@ -244,3 +366,24 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         say("  " + "  ".join([*cells, row[-1]]).rstrip())
+
+
+# Of text that is wrapped, where nobody says how wide a line is; and the least that is left for it.
+_WIDTH, _LEAST_WIDTH = 100, 30
+
+
+def say_entries(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names with what is to be said of each beside them, wrapped to the terminal's width."""
+    rows = [(printable(name), printable(text)) for name, text in rows]
+    width = shutil.get_terminal_size((_WIDTH, 0)).columns
+    longest = max((len(name) for name, _ in rows), default=0)
+    indent = 4 + min(longest, max(width - _LEAST_WIDTH - 4, 0), width // 3)
+    for name, text in rows:
+        lines = textwrap.wrap(text, max(width - indent, _LEAST_WIDTH), break_on_hyphens=False)
+        head = f"  {name}"
+        if len(head) + 2 > indent:
+            say(head)
+            head = ""
+        for line in lines or [""]:
+            say(f"{head:{indent}}{line}".rstrip())
+            head = ""

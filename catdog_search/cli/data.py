@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,12 @@ import click
 from click.core import ParameterSource
 
 from catdog_search.cli.common import (
+    Whole,
+    WholeLines,
     choice_options,
     debug_option,
     duplicates_option,
+    ends_with_a_word,
     json_option,
     say,
     say_json,
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 AUDIT_SIZE = 64
 
 
-@click.group()
+@click.group(cls=WholeLines)
 def data() -> None:
     """Look at photos, prepare them, fetch them, and mind the cache."""
 
@@ -54,6 +58,7 @@ def data() -> None:
 @json_option
 @debug_option
 @click.pass_context
+@ends_with_a_word
 def audit(
     ctx: click.Context,
     path: str,
@@ -114,7 +119,7 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
 @click.option(
     "--image-size",
     "image_sizes",
-    type=click.IntRange(8, 1024),
+    type=Whole(8, 1024),
     multiple=True,
     default=(64,),
     show_default=True,
@@ -123,6 +128,7 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
 @choice_options(with_splits=True)
 @duplicates_option
 @debug_option
+@ends_with_a_word
 def prepare(
     path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
 ) -> None:
@@ -191,6 +197,7 @@ def cache(clear: bool, as_json: bool) -> None:
 @click.option("--url", help="Another place to fetch the zip from.")
 @click.option("--sha256", help="Checksum that the zip from another place must have.")
 @debug_option
+@ends_with_a_word
 def download(folder: Path, url: str | None, sha256: str | None) -> None:
     """Fetch Microsoft's zip of 25,000 cats and dogs (about 800 MB); goes on where it stopped."""
     from catdog_search.data import download as fetch
@@ -210,4 +217,4 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
 
     target = folder / fetch.file_name(address)
     fetch.download(address, sha256 or fetch.SHA256, target, progress)
-    write(f"{target}: complete, checksum right; use it with --data {target}")
+    write(f"{target}: complete, checksum right; use it with --data {shlex.quote(str(target))}")

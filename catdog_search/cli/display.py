@@ -76,7 +76,7 @@ class PlainDisplay:
         match event:
             case StudyOpened(finished=finished, wanted=wanted, best=best):
                 self._wanted = wanted - finished
-                line = f"{finished} of {wanted} trials finished{_so_far(best)}"
+                line = f"{finished} of {counted(wanted, 'trial')} finished{_so_far(best)}"
             case Ready(backend=backend, device=device):
                 line = f"worker ready: {backend} on {device.name}"
             case Planned():
@@ -109,11 +109,23 @@ def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
 
 
 def _ended(event: TrialEnded) -> str:
-    value = f" {event.value:.4f}" if event.value is not None else ""
+    value = f" {event.value:.4f}{_scored_anew(event)}" if event.value is not None else ""
     words = event.ending.words
     reason = f" ({words})" if words not in ("", INTERRUPTED) else ""
     spent = f"{counted(event.epochs, 'epoch')}, {duration(event.seconds)}"
     return f"{event.ending.shown}{value}{reason} after {spent}"
+
+
+def _scored_anew(event: TrialEnded) -> str:
+    """Why a final value is not that of the last epoch's line; empty where it is."""
+    if event.best_epoch is None:
+        return ""
+    if event.in_training is not None and f"{event.in_training:.4f}" != f"{event.value:.4f}":
+        return (
+            f" (val scored anew by the exported model, in float32; epoch {event.best_epoch} had "
+            f"{event.in_training:.4f} in training)"
+        )
+    return f" (epoch {event.best_epoch})" if event.best_epoch != event.epochs else ""
 
 
 def _so_far(best: Best | None) -> str:
@@ -248,7 +260,7 @@ class LiveDisplay:
             if self._best
             else "no best yet"
         )
-        parts = [f"{self._finished} of {self._wanted} trials", best, self._device]
+        parts = [f"{self._finished} of {counted(self._wanted, 'trial')}", best, self._device]
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {duration(left)} left")
         if self._best:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import json_option, say, say_json, state_option
+from catdog_search.cli.common import (
+    WholeLines,
+    ends_with_a_word,
+    json_option,
+    say,
+    say_json,
+    state_option,
+)
 
 if TYPE_CHECKING:
     from catdog_search.exporting.files import Exported
@@ -16,7 +23,7 @@ if TYPE_CHECKING:
 _FORMATS = ("onnx", "keras")
 
 
-@click.group()
+@click.group(cls=WholeLines)
 def model() -> None:
     """Work on one model."""
 
@@ -39,6 +46,7 @@ def model() -> None:
 )
 @json_option
 @state_option
+@ends_with_a_word
 def export(name: str, form: str | None, path: Path, as_json: bool, state: str | None) -> None:
     """Write a model as a file that answers by itself: a photo in, its probability out.
 

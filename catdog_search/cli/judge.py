@@ -11,6 +11,7 @@ import click
 
 from catdog_search.cli.common import (
     choice_options,
+    ends_with_a_word,
     json_option,
     say,
     say_json,
@@ -62,6 +63,7 @@ _HEAD = (
 )
 @json_option
 @state_option
+@ends_with_a_word
 def compare(
     studies: tuple[str, ...],
     as_markdown: bool,
@@ -219,6 +221,7 @@ def _markdown(rows: list[tuple[str, ...]]) -> list[str]:
 )
 @json_option
 @state_option
+@ends_with_a_word
 def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     model: str,
     data: str | None,
@@ -282,6 +285,12 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
     }
 
 
+def _taken(done: Evaluation) -> str:
+    if done.trained_on is None:
+        return ""
+    return f" (its training took {done.trained_on} photos of train; which ones isn't recorded)"
+
+
 def _looks(done: Evaluation) -> Iterator[str]:
     """What the photos of test among those scored have been through."""
     if done.kept:
@@ -299,20 +308,22 @@ def _looks(done: Evaluation) -> Iterator[str]:
 
 
 def _say_evaluation(done: Evaluation) -> None:
+    from catdog_search.cli.words import counted
     from catdog_search.data import causes
     from catdog_search.evaluation.floor import always
 
     of = f" of {done.split}" if done.split else ""
-    say(f"model {done.uri} (run {done.run_id}) on {done.n} photos{of}")
+    say(f"model {done.uri} (run {done.run_id}) on {counted(done.n, 'photo')}{of}")
     if done.not_found:
-        say(f"not found: {done.not_found} photos of {done.split}")
+        say(f"not found: {counted(done.not_found, 'photo')} of {done.split}")
     if done.seen is None:
         say("seen before: its study didn't keep which photos it had")
     else:
         seen = done.seen
+        train = f"{seen['train']} were in train{_taken(done)}"
         calibration = f"{seen['calibration']} in calibration, " if seen["calibration"] else ""
         say(
-            f"seen before: {seen['train']} were in train, {calibration}{seen['val']} in val, "
+            f"seen before: {train}, {calibration}{seen['val']} in val, "
             f"{seen['test']} in test, {seen['new']} are new to it"
         )
     for line in _looks(done):

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from catdog_search.cli.common import (
+    Whole,
     debug_option,
     json_option,
     say,
     say_json,
     say_table,
     state_option,
+    study_option,
 )
 from catdog_search.cli.run import browse_hint
 from catdog_search.errors import CatdogError, StateError
+from catdog_search.outcomes import Ending
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
@@ -33,6 +37,15 @@ _LONG_S = 24 * 3600
 _PHOTOS = 14_000
 
 
+def _family(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    from catdog_search.families import registry
+    from catdog_search.space import did_you_mean
+
+    if value is not None and value not in registry.names():
+        raise click.BadParameter(f"{value!r}; {did_you_mean(value, registry.names())}")
+    return value
+
+
 @click.command("studies")
 @json_option
 @debug_option
@@ -40,7 +53,7 @@ def list_studies(as_json: bool) -> None:
     """List the studies that can be run."""
     from catdog_search.study import studies
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, path in sorted(studies.available().items()):
         try:
             config = studies.load(str(path))
@@ -52,24 +65,61 @@ def list_studies(as_json: bool) -> None:
         say_json({"studies": rows})
         return
     for row in rows:
-        say(f"{row['study']} ({row['file']}, {row['trials'] or '?'} trials)")
+        say(f"{row['study']} ({row['file']}, {_n_trials(row['trials'])})")
         say(f"    {in_a_line(str(row['purpose']))}")
 
 
-@click.command()
-@click.argument("study", metavar="NAME|FILE")
+def _n_trials(trials: int | None) -> str:
+    from catdog_search.cli.words import counted
+
+    return "? trials" if trials is None else counted(trials, "trial")
+
+
+@click.command(no_args_is_help=True)
+@click.argument("study", metavar="[NAME|FILE]", required=False)
+@click.option(
+    "--params",
+    "family",
+    metavar="FAMILY",
+    callback=_family,
+    help="List all that a study file of a family may say, with its range, choices and default: "
+    "cnn, resnet50 or any.",
+)
 @click.option(
     "--photos",
-    type=click.IntRange(min=2),
-    help="Photos of train, for the estimate of time  [default: the study's own number, or 14000].",
+    type=Whole(min=2),
+    metavar="N",
+    help="Photos of train, for the estimate of time [default: the study's own number, or 14000].",
 )
 @json_option
 @debug_option
-def check(study: str, photos: int | None, as_json: bool) -> None:
-    """Check a study file, print its space and size, and estimate what it takes."""
-    from catdog_search.cli.words import counted
+def check(study: str | None, family: str | None, photos: int | None, as_json: bool) -> None:
+    """Check a study file, print its space and size, and estimate what it takes.
+
+    Whatever is wrong with the file is told at once, a line for each mistake.
+    """
+    if (study is None) == (family is None):
+        raise click.UsageError("give a study, NAME or FILE, or --params FAMILY")
+    if study is not None:
+        _check(study, photos, as_json)
+    elif family is not None:
+        _list(family, as_json)
+
+
+def _list(family: str, as_json: bool) -> None:
+    from catdog_search.cli import params
+
+    if as_json:
+        facts = {"params": params.as_json(family), "keys": params.keys_as_json()}
+        say_json({"family": family, **facts})
+    else:
+        params.say_all(family)
+
+
+def _check(study: str, photos: int | None, as_json: bool) -> None:
+    from catdog_search.cli import params
+    from catdog_search.cli.words import counted, say_params
     from catdog_search.data.manifest import TRAIN_BELOW
-    from catdog_search.families import registry
     from catdog_search.study import studies
 
     path = studies.find(study)
@@ -83,7 +133,8 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
         facts = {"study": config.name, "file": str(path), **space, **fingerprint}
-        say_json({**facts, "estimate": dataclasses.asdict(estimate)})
+        listed = {"params": params.as_json(config.family)}
+        say_json({**facts, **listed, "estimate": dataclasses.asdict(estimate)})
         return
     say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     say(
@@ -92,18 +143,11 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
-    knobs = registry.knobs(config.family)
-    rows = [(name, values, when and f"if {when}") for name, values, when in config.space.describe()]
-    default = [
-        (n, f"{k.default} (default)", "")
-        for n, k in knobs.items()
-        if n not in config.space.dimensions
-    ]
-    say_table([(*row, knobs[row[0]].doc) for row in rows + default])
-    for name, params in config.recipes.items():
-        say(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
+    params.say_params_of(config.space, config.family)
+    for name, chosen in config.recipes.items():
+        say(f"recipe {name}: {say_params(chosen)}")
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
-    say(f"size: {size.combinations} combinations{continuous}")
+    say(f"size: {counted(size.combinations, 'combination')}{continuous}")
     _say_estimate(config, estimate, photos)
 
 
@@ -136,11 +180,9 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME", help="Study to show.")
-@click.option(
-    "--top", type=click.IntRange(min=1), default=10, help="Trials to list.", show_default=True
-)
-@click.option("--trial", type=click.IntRange(min=0), metavar="N", help="Show this trial alone.")
+@study_option("Study to show.")
+@click.option("--top", type=Whole(min=1), default=10, help="Trials to list.", show_default=True)
+@click.option("--trial", type=Whole(min=0), metavar="N", help="Show this trial alone.")
 @click.option(
     "--figures",
     type=click.Path(file_okay=False, path_type=Path),
@@ -166,7 +208,7 @@ def show(
     row = None if trial is None else _row(seen.view, trial)
     saved = [] if figures is None else _plot(where, seen, row, figures)
     if as_json:
-        facts = _as_json(seen) if row is None else dataclasses.asdict(row)
+        facts = _as_json(seen) if row is None else _trial_as_json(seen.view, row)
         say_json({**facts, "figures": [str(path) for path in saved]})
         return
     if row is None:
@@ -224,21 +266,60 @@ def _say_study(seen: Insight, top: int) -> None:
 
 
 def _say_trial(view: StudyView, row: TrialRow) -> None:
-    from catdog_search.cli.words import duration, say_params
+    from catdog_search.cli.words import counted, duration, say_params
 
-    floor = f" ({view.floor})" if view.floor else ""
-    value = "" if row.value is None else f", {view.metric} {row.value:.4f}{floor}"
     recipe = f" (recipe {row.recipe})" if row.recipe else ""
     spent = "" if row.seconds is None else f", {duration(row.seconds)}"
-    say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}{spent}")
-    if row.error:
-        say(f"why: {row.error}")
-    say(f"params: {say_params(row.params)}")
+    epochs = counted(row.epochs, "epoch")
+    value = "".join(f", {part}" for part in _value(view, row))
+    say(f"trial {row.number} of {view.name}{recipe}: {row.state}{value}, {epochs}{spent}")
+    if why := _why(view, row):
+        say(f"why: {why}")
+    say(f"params: {say_params(row.used)}")
+    if row.best_epoch is not None:
+        say(f"weights kept: those of epoch {row.best_epoch}{_in_training(view, row)}")
     for name, score in row.scores.items():
         say(f"{name}: {score:.4f}")
+    if row.train_scores:
+        said = ", ".join(f"{name} {score:.4f}" for name, score in row.train_scores.items())
+        say(f"train: {said}, in epoch {row.best_epoch or row.epochs} while it trained")
     if row.n_weights:
         say(f"weights: {row.n_weights}")
     say(f"run {row.run_id}; model {row.model_id or 'not kept'}")
+
+
+def _value(view: StudyView, row: TrialRow) -> Iterator[str]:
+    """A trial's value and rank; of one that isn't COMPLETE its score so far."""
+    metric = view.metric or "objective"
+    if row.value is not None:
+        floor = f" ({view.floor})" if view.floor else ""
+        yield f"{metric} {row.value:.4f}{floor}"
+        yield f"rank {view.rank(row)} of {view.counts['COMPLETE']}"
+    elif row.last is not None:
+        yield f"{metric} {row.last:.4f} so far, after epoch {row.epochs}"
+
+
+def _why(view: StudyView, row: TrialRow) -> str:
+    """Why a trial ended early; empty where it didn't."""
+    if row.error or row.ending is None:
+        return row.error or ""
+    if row.ending is Ending.PRUNED:
+        pruner = f"the pruner, {view.pruner}," if view.pruner else "the pruner"
+        return f"{pruner} stopped it after epoch {row.epochs}, by what other trials had there"
+    return row.ending.words
+
+
+def _in_training(view: StudyView, row: TrialRow) -> str:
+    if row.in_training is None or f"{row.in_training:.4f}" == f"{row.value:.4f}":
+        return ""
+    return (
+        f", which had {view.metric} {row.in_training:.4f} in training; val is scored anew by the "
+        "exported model, in float32"
+    )
+
+
+def _trial_as_json(view: StudyView, row: TrialRow) -> dict[str, Any]:
+    return {**dataclasses.asdict(row), "rank": view.rank(row), "why": _why(view, row) or None}
 
 
 def _show_row(row: TrialRow) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from catdog_search.cli.common import PULSE, say, state_option
+from catdog_search.cli.common import PULSE, ends_with_a_word, say, state_option
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ _WIDEST = 10
 @click.option("--link", is_flag=True, help="With --sort-into: symbolic links, not copies.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any file can't be answered.")
 @state_option
+@ends_with_a_word
 def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     model: str,
     paths: tuple[str, ...],
@@ -86,6 +87,8 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     if folder is not None:
         how = "linked" if link else "copied"
         say(f"{how} into {folder}: {counts.total() - counts[None]}", err=True)
+        if sorter is not None and sorter.moved:
+            say(f"moved from where an earlier answer had put them: {sorter.moved}", err=True)
     failed = counts[None]
     if failed == counts.total() or (strict and failed):
         click.get_current_context().exit(1)
@@ -143,7 +146,9 @@ def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row]
     if as_csv:
         rows = csv.writer(sys.stdout, lineterminator="\n")
         classes = [f"p({name})" for name in facts.class_names]
-        rows.writerow(["path", "answer", "label", "probability", *classes, "unlike", "error"])
+        rows.writerow(
+            ["path", "answer", "verdict", "label", "probability", *classes, "unlike", "error"]
+        )
         return lambda row: _csv_row(rows, facts, row)
     if sys.stdout.isatty():
         say(f"{'answer':{_WIDEST}} {'means':>16}  file")
@@ -165,12 +170,12 @@ def _as_json(row: Row) -> dict[str, Any]:
 def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:
     name = printable(row.file.name)
     if row.answer is None:
-        rows.writerow([name, *[""] * (4 + len(facts.class_names)), row.reason])
+        rows.writerow([name, *[""] * (5 + len(facts.class_names)), row.reason])
         return
     answer = row.answer
     shares = [f"{answer.probabilities[name]:.6f}" for name in facts.class_names]
     unlike = "" if answer.unlike is None else f"{answer.unlike:.4g}"
-    said = (answer.text, answer.label, f"{answer.probability:.6f}")
+    said = (answer.text, answer.verdict, answer.label, f"{answer.probability:.6f}")
     rows.writerow([name, *said, *shares, unlike, ""])
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    Whole,
     ask,
+    ends_with_a_word,
     execution_options,
     json_option,
     on_terminal,
@@ -17,6 +19,7 @@ from catdog_search.cli.common import (
     say_json,
     say_table,
     state_option,
+    study_option,
     writer,
 )
 from catdog_search.cli.run import INTERRUPTED, display_of
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME|FILE", help="Study whose champion to find.")
+@study_option("Study whose champion to find.", metavar="NAME|FILE")
 @click.option(
     "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
 )
@@ -44,13 +47,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--finalists",
-    type=click.IntRange(min=1, max=100),
+    type=Whole(min=1, max=100),
     metavar="K",
     help="Best trials to train again [default: the study file's; 3].",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1, max=100),
+    type=Whole(min=1, max=100),
     metavar="N",
     help="New seeds of each; with one finalist and one seed the best trial goes on as it is "
     "[default: the study file's; 3].",
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
 @execution_options
 @json_option
 @state_option
+@ends_with_a_word
 def promote(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     model: str,
@@ -103,7 +107,8 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     hooks = Hooks(
         write,
         lambda plan: write(_plan(plan)),
-        lambda plan: _agree(yes),
+        lambda plan: _agree("train them?", yes),
+        lambda question: _agree(question, yes),
         lambda plan: _train(plan, as_json, write),
     )
     try:
@@ -137,9 +142,9 @@ def _plan(plan: Plan) -> str:
     )
 
 
-def _agree(yes: bool) -> None:
+def _agree(question: str, yes: bool) -> None:
     if not yes and on_terminal():
-        ask("train them?")
+        ask(question)
 
 
 def _train(plan: Plan, as_json: bool, write: Callable[[str], None]) -> Report:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    Whole,
     ask,
     json_option,
     on_terminal,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option(
     "--version",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="V",
     help="Version of NAME to show  [default: the champion, else the newest].",
 )
@@ -173,7 +174,7 @@ def _move_as_json(move: Move) -> dict[str, Any]:
 )
 @click.option(
     "--to",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="V",
     help="Version to go back to  [default: the one that was champion before].",
 )

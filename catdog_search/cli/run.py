@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    Number,
+    Whole,
     duplicates_option,
+    ends_with_a_word,
     execution_options,
     json_option,
     keep_splits_option,
@@ -18,6 +21,7 @@ from catdog_search.cli.common import (
     say,
     say_json,
     state_option,
+    study_option,
     writer,
 )
 
@@ -32,7 +36,7 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME|FILE", help="Study to run or continue.")
+@study_option("Study to run or continue.", metavar="NAME|FILE")
 @click.option(
     "--data",
     metavar="PATH",
@@ -40,7 +44,7 @@ INTERRUPTED = 130
 )
 @click.option(
     "--subset",
-    type=click.IntRange(min=2),
+    type=Whole(min=2),
     metavar="N",
     help="Train on N photos of train, the same first N for every larger N.",
 )
@@ -49,18 +53,18 @@ INTERRUPTED = 130
 @duplicates_option
 @click.option(
     "--trials",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="Finished trials wanted, earlier calls and recipes included [default: the study file's].",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="Stop after so long; run again to go on.",
 )
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     metavar="N",
     help="Train each recipe N times, each time on another seed [default: the study file's].",
 )
@@ -72,6 +76,7 @@ INTERRUPTED = 130
 @execution_options
 @json_option
 @state_option
+@ends_with_a_word
 def run(  # noqa: PLR0913, PLR0917  one for each option
     study: str,
     data: str | None,
@@ -165,18 +170,18 @@ def _run_as_json(report: Report) -> dict[str, Any]:
 
 def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     """Print how a call ended, the best trial, and what may come next."""
-    from catdog_search.cli.words import duration, say_params
+    from catdog_search.cli.words import counted, duration, say_params
     from catdog_search.study.config import DRAWN
 
     view = report.view
     done = view.finished
     if report.end == "done":
-        say(f"study {view.name} is finished: {done} of {wanted} trials")
+        say(f"study {view.name} is finished: {_done(done, wanted)}")
     elif report.end == "exhausted":
-        say(f"study {view.name} is finished: its space has no more than {done} trials")
+        say(f"study {view.name} is finished: its space has no more than {counted(done, 'trial')}")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
-        say(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")
+        say(f"study {view.name} stopped, {why}: {_done(done, wanted)}; run it to go on")
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
     say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:
@@ -187,9 +192,20 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
         say(f"these were drawn pictures; on photos: run --study {study} --data PATH")
     command, flag = _own_command(), _state_flag(state)
     say(f"look:    {command} show --study {view.name}{flag}")
-    say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
+    if view.best:
+        say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
     say(f"browse:  {browse_hint(state, view.name)}")
-    say(f"promote: {command} promote --study {view.name}{flag}")
+    if view.best:
+        say(f"promote: {command} promote --study {view.name}{flag}")
+
+
+def _done(done: int, wanted: int) -> str:
+    """`3 of 12 trials`; a call that wants fewer than are there is told so."""
+    from catdog_search.cli.words import counted
+
+    if done > wanted:
+        return f"{counted(done, 'trial')}, {wanted} asked for"
+    return f"{done} of {counted(wanted, 'trial')}"
 
 
 def browse_hint(state: StateFolder, study: str) -> str:
@@ -208,7 +224,7 @@ def _own_command() -> str:
     called = sys.argv[0]
     if shutil.which("catdog-search") or not called.endswith("catdog-search"):
         return "catdog-search"
-    return called
+    return shlex.quote(called)
 
 
 def _state_flag(state: StateFolder) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catdog_search.children import ChildError, run_python
-from catdog_search.cli.common import PULSE, say, state_option
+from catdog_search.cli.common import PULSE, Number, Whole, say, state_option
 from catdog_search.errors import StateError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _WATCHER = "catdog_search.exporting.watch"
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     default=8000,
     show_default=True,
     help="Port to listen on; 0 for any that is free.",
@@ -39,7 +39,7 @@ _WATCHER = "catdog_search.exporting.watch"
 )
 @click.option(
     "--max-body-mb",
-    type=click.FloatRange(min=0, max=1000, min_open=True),
+    type=Number(min=0, max=1000, min_open=True),
     default=32,
     show_default=True,
     metavar="MB",
@@ -47,7 +47,7 @@ _WATCHER = "catdog_search.exporting.watch"
 )
 @click.option(
     "--max-megapixels",
-    type=click.FloatRange(min=0, max=400, min_open=True),
+    type=Number(min=0, max=400, min_open=True),
     default=50,
     show_default=True,
     metavar="N",
@@ -55,7 +55,7 @@ _WATCHER = "catdog_search.exporting.watch"
 )
 @click.option(
     "--queue",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     default=64,
     show_default=True,
     metavar="N",
@@ -63,7 +63,7 @@ _WATCHER = "catdog_search.exporting.watch"
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, max=3600, min_open=True),
+    type=Number(min=0, max=3600, min_open=True),
     default=30,
     show_default=True,
     metavar="S",

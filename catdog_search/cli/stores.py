@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from catdog_search.cli.common import PULSE, json_option, say, say_json, state_option
+from catdog_search.cli.common import PULSE, Whole, json_option, say, say_json, state_option
 
 if TYPE_CHECKING:
     from catdog_search.doctor import Difference
@@ -24,7 +24,7 @@ _MOST_PAGES = 10
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
-    type=click.IntRange(1, 65535),
+    type=Whole(1, 65535),
     default=5000,
     show_default=True,
     help="Port to listen on.",

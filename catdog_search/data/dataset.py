@@ -14,7 +14,7 @@ import numpy.typing as npt
 from catdog_search.data import cache
 from catdog_search.data.decode import Pixels
 from catdog_search.data.entry import install, link, manifest_if_whole, read_manifest, unusable
-from catdog_search.data.manifest import Manifest, Split
+from catdog_search.data.manifest import Manifest, Split, short_hash
 from catdog_search.data.pack import has_size, pack_path, read, sums_path
 from catdog_search.data.splitting import as_before_ranks, as_remembered
 from catdog_search.errors import CacheLostError
@@ -73,6 +73,12 @@ class Dataset:
         if split == "train":
             return manifest.train_rows(self.subset)
         return [i for i, photo in enumerate(manifest.photos) if photo.split == split]
+
+    def hashes(self) -> dict[Split, list[str]]:
+        """As `Manifest.hashes`, but of train the photos that are used, those of `subset`, alone."""
+        manifest = self.manifest
+        used = [short_hash(manifest.photos[row].sha256) for row in manifest.train_rows(self.subset)]
+        return {**manifest.hashes(), "train": used}
 
     def pixels(self) -> Pixels:
         """All photos in the manifest's order, memory-mapped: uint8 RGB (n, side, side, 3).

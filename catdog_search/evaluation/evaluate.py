@@ -57,7 +57,10 @@ class Evaluation:
         confusion: Number of photos by true and by predicted class.
         class_names: Class names, by index.
         seen: Number of these photos by the model's study's split, one of `SPLITS`, or `new` where
-            it had them in none; None where the study didn't record its splits.
+            it had them in none; None where the study didn't record its splits. Photos of train
+            that its subset leaves out are new.
+        trained_on: Number of photos of train that it took, where a study of an earlier version
+            recorded all of train; else None.
         looks: Looks that those of them that are photos of test have had before.
         look: This look at them, as it was recorded; None where none of them is.
         kept: Whether the answers are those that the model's promotion kept, so that it was shown
@@ -76,6 +79,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     class_names: tuple[str, ...]
     seen: Mapping[str, int] | None
+    trained_on: int | None
     looks: Looks
     look: Look | None
     kept: bool
@@ -125,7 +129,10 @@ def evaluate(
             "are of the test split, which is for promotion; --force looks at them anyway, and that "
             "is recorded"
         )
-    scene = _Scene(name, loaded, shown, split, _seen(shorts, where))
+    taken = models.photos_taken(loaded.run_id)
+    if taken is not None and splits is not None and taken >= len(splits.get("train", ())):
+        taken = None
+    scene = _Scene(name, loaded, shown, split, _seen(shorts, where), taken)
     if split == "test" and not force and (kept := _kept(store, loaded, shorts)) is not None:
         return _scored(scene, kept, Ledger(state, store).looks(shorts), None, kept=True)
     options = [*(["--split", split] if split else []), *(["--force"] if force else [])]
@@ -163,6 +170,7 @@ class _Scene:
         shown: Photos.
         split: Split that was chosen; None for all photos.
         seen: See `Evaluation.seen`.
+        trained_on: See `Evaluation.trained_on`.
     """
 
     name: str
@@ -170,6 +178,7 @@ class _Scene:
     shown: _Shown
     split: str | None
     seen: Mapping[str, int] | None
+    trained_on: int | None
 
 
 @dataclass(frozen=True)
@@ -327,6 +336,7 @@ def _scored(
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,
         seen=scene.seen,
+        trained_on=scene.trained_on,
         looks=looks,
         look=look,
         kept=kept,

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 from pydantic import AfterValidator, Field, StringConstraints
 
 from catdog_search.fields import Table
-from catdog_search.space import Space, Value
+from catdog_search.space import Params, Space, Value
 
 # Sides of photos, in pixels.
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
@@ -176,6 +176,16 @@ class Parts:
     initializers: frozenset[str]
     activations: frozenset[str]
     operations: frozenset[str] = frozenset()
+
+
+def as_used(params: Mapping[str, Value], stated: Mapping[str, Value]) -> Params:
+    """Params as a trial uses them: where 0 leaves one to the study, what the study says.
+
+    Args:
+        params: Params of a trial, as its study's space has them.
+        stated: What the study says of those that may be left to it, by name.
+    """
+    return {name: stated.get(name, v) if v == 0 else v for name, v in params.items()}
 
 
 P = TypeVar("P", bound=TrialParams)

@@ -10,7 +10,7 @@ from catdog_search.families.base import Domain, Family, TrialParams
 from catdog_search.families.cnn import CNN
 from catdog_search.families.resnet50 import RESNET50
 from catdog_search.fields import knobs_of
-from catdog_search.space import Knob, Params
+from catdog_search.space import Knob, Params, Value
 
 # By name, the default one first. A new family is a row here, and files of its own.
 FAMILIES: dict[str, Family[Any]] = {row.name: row for row in (CNN, RESNET50)}
@@ -43,6 +43,15 @@ def knobs(family: str) -> dict[str, Knob]:
     for row in reversed(_members(family)):
         found |= knobs_of(row.params)
     return found
+
+
+def having(family: str, name: str) -> dict[str, Value]:
+    """The families of a study that have a param, with the default that it has there.
+
+    Empty for what is of no family: `network` itself.
+    """
+    fields = {row.name: row.params.model_fields for row in _members(family)}
+    return {row: infos[name].default for row, infos in fields.items() if name in infos}
 
 
 def _is_name(value: object) -> bool:

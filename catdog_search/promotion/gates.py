@@ -15,7 +15,7 @@ from catdog_search.errors import StateError
 from catdog_search.evaluation.calibration import equal_mass_error, error_by_chance
 from catdog_search.evaluation.floors import Floor
 from catdog_search.exporting.proof import Proof
-from catdog_search.intervals import mcnemar, needed_for, paired_difference, wilson
+from catdog_search.intervals import mcnemar, needed_for, needed_to_tie, paired_difference, wilson
 from catdog_search.study.config import PromotionConfig
 from catdog_search.text import printable
 
@@ -221,8 +221,26 @@ def against(config: PromotionConfig, rivals: Sequence[Rival]) -> Gate:
         f"{(gained - lost) / n:+.4f} against version {rival.version} on {n} photos{left_out}, "
         f"95 %: {low:+.4f} to {high:+.4f}; lower bound above {-config.margin:+.4f} (McNemar's "
         f"exact p {mcnemar(gained, lost):.3f}; {gained} photos gained, {lost} lost)"
+        f"{_too_few(gained, lost, n, config.margin)}"
     )
     return _judged("champion", low, -config.margin, text, "above")
+
+
+def _too_few(gained: int, lost: int, n: int, margin: float) -> str:
+    """Why even a model as good as the champion fails; empty where that is not the reason."""
+    disagreements = gained + lost
+    passes = paired_difference(gained, lost, n)[0] > -margin
+    tie = disagreements // 2
+    if passes or gained - lost < -margin * n or paired_difference(tie, tie, n)[0] > -margin:
+        return ""
+    needed = needed_to_tie(disagreements / n, margin)
+    if needed is None:
+        return "; without a [promotion] margin only a model that is shown to be better passes"
+    return (
+        f"; {n} photos are too few for a margin of {margin:g}: as often as these two disagree, a "
+        f"model that is exactly as good passes from {needed} photos on; take more photos, or a "
+        "larger [promotion] margin"
+    )
 
 
 def of_file(config: PromotionConfig, n_bytes: int) -> Gate:

@@ -49,12 +49,14 @@ class Hooks:
         say: Callback for what a user should know, a line each.
         tell: Callback for what is to be trained.
         agree: Asked before anything is trained; it raises where it doesn't.
+        confirm: Asked a question about what is not as usual; it raises where the answer is no.
         train: Function that trains what is missing, as `finalists.train`, and shows it.
     """
 
     say: Say
     tell: Callable[[Plan], None]
     agree: Callable[[Plan], None]
+    confirm: Callable[[str], None]
     train: Callable[[Plan], Report]
 
 
@@ -158,6 +160,7 @@ class _Promoting:
         gates.require_enough(asked, floors, n_test, dataset.manifest.location)
         threshold_for(asked.costs, dataset.manifest.class_names)
         self._require_same_classes(dataset)
+        self._warn_of_drawn(dataset, dry_run=dry_run)
         if asked.as_it_is:
             networks = as_it_is(self._store, self._config.name, self._best)
             side = self._config.trial_params(self._best.params).image_size
@@ -195,6 +198,23 @@ class _Promoting:
                 f"{' from '.join(theirs)}, study {self._config.name!r} {' from '.join(ours)}; give "
                 "its model another name: --model NAME"
             )
+
+    def _warn_of_drawn(self, dataset: Dataset, *, dry_run: bool) -> None:
+        """Say and ask, before minutes of training, where drawings would follow photos."""
+        model = self._registered()
+        if dataset.manifest.kind != DRAWN or model is None or model.record.champion is None:
+            return
+        if kind_of(Registry(self._store), model) in (None, DRAWN):
+            return
+        follows = "[promotion] drawn_over_photos lets it follow"
+        if not self._config.promotion.drawn_over_photos:
+            follows = "its gate `photos` will keep it out, unless [promotion] drawn_over_photos"
+        self._hooks.say(
+            f"warning: study {self._config.name!r} learned from drawn pictures, and champion "
+            f"version {model.record.champion} of {self._model!r} from photos; {follows}"
+        )
+        if not dry_run:
+            self._hooks.confirm("promote it all the same?")
 
     def _registered(self) -> Model | None:
         """The registered model; None where there is none yet."""

@@ -28,6 +28,6 @@ def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
         parameters=(parameters[0], parameters[len(parameters) // 2], parameters[-1]),
         memory_bytes=max(e.memory_bytes for e in estimates),
         seconds=statistics.fmean(seconds) if seconds else None,
-        too_large=1 - len(fits) / len(points),
+        too_large=(len(points) - len(fits)) / len(points),
         once_seconds=sum(once.values()),
     )

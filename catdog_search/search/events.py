@@ -114,7 +114,18 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial ended, or its attempt did."""
+    """A trial ended, or its attempt did.
+
+    Attributes:
+        number: Trial's number, from 0.
+        ending: Kind of end.
+        value: Objective's value; None unless finished.
+        epochs: Number of its epochs.
+        seconds: Duration of its work so far, in s.
+        best: The best trial so far.
+        best_epoch: Epoch whose weights were kept, from 1; None where none were.
+        in_training: Value that this epoch had in training; the final one is the exported model's.
+    """
 
     number: int
     ending: Ending
@@ -122,6 +133,8 @@ class TrialEnded:
     epochs: int
     seconds: float
     best: Best | None
+    best_epoch: int | None = None
+    in_training: float | None = None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from optuna.trial import Trial
 from catdog_search import clock
 from catdog_search.data.reference import DataReference
 from catdog_search.errors import StateError, TrialFailedError
+from catdog_search.families.base import as_used
 from catdog_search.outcomes import Ending
 from catdog_search.search.events import (
     BatchDone,
@@ -257,9 +258,10 @@ class Slot:
         config = self._set.config
         photos = self._set.photos.at(job.params.image_size)
         assert self._environment is not None, "a worker was ready"
-        run_id, attempt = self._set.record.begin(trial, job.params, job.seed, self._environment)
+        run_id, attempt = self._set.record.begin(trial, job, self._environment)
         recipe = trial.user_attrs.get(schema.RECIPE)
-        varied = {k: params[k] for k in config.space.searched if k in params}
+        used = as_used(params, config.stated)
+        varied = {k: used[k] for k in config.space.searched if k in used}
         self._set.notify(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
         ranked, keep = view.ranked(), config.keep_models
         return TrialSpec(
@@ -341,13 +343,16 @@ class Slot:
         if not outcome.ending.is_resumable:
             self._set.workers.forget_checkpoints([trial.number])
         view = view_of(self._set.study)
+        row = view.trials[trial.number]
         ended = TrialEnded(
             number=trial.number,
             ending=outcome.ending,
             value=outcome.value,
-            epochs=view.trials[trial.number].epochs,
+            epochs=row.epochs,
             seconds=seconds,
             best=view.best,
+            best_epoch=row.best_epoch,
+            in_training=row.in_training,
         )
         self._set.notify(ended)
         if outcome.ending.stops_study:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import catdog_search
-from catdog_search.errors import StudyFileError
+from catdog_search.errors import Mistakes, StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
@@ -88,64 +88,114 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
-    """Check the content of a study file; `file` is named in messages."""
-    family, families = table.get("family", registry.default()), registry.names()
-    if family not in families:
-        raise StudyFileError(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
-    knobs = registry.knobs(family)
-    space = parse_space(_subtable(table, "space", file), knobs, f"{file} [space]")
-    if not space.dimensions:
-        raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
-    recipes = _parse_recipes(_subtable(table, "recipes", file), space, file)
-    config = check_study({**table, "space": space, "recipes": recipes}, file)
+    """Check the content of a study file; `file` is named in messages.
+
+    Raises:
+        StudyFileError: Everything that is wrong with it.
+    """
+    mistakes = Mistakes()
+    family = _family(table, file, mistakes)
+    space, unread = _parse_space(table, family, file, mistakes)
+    recipes = _parse_recipes(table, space, unread, file, mistakes)
+    stated = {**table, "family": family or registry.default()}
+    config, wrong = check_study({**stated, "space": space, "recipes": recipes}, file, mistakes)
+    named = table.get("recipes")
     for name in config.published:
-        if name not in recipes:
-            raise StudyFileError(f"{file} [published.{name}]: {did_you_mean(name, recipes)}")
-    _check_image_sizes(config, file)
-    if problem := next(registry.problems(config.family, config.domain()), None):
-        raise StudyFileError(f"{file} {problem}")
-    _check_sampler(config, file)
-    _check_schedule(config, file)
+        if isinstance(named, dict) and name not in named:
+            mistakes.found.append(f"{file} [published.{name}]: {did_you_mean(name, named)}")
+    if family is not None:
+        _check_together(config, unread, wrong, file, mistakes)
+    mistakes.require_none()
     return config
 
 
-def _subtable(table: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any]:
+def _check_together(
+    config: StudyConfig, unread: Set[str], wrong: Set[str], file: str, mistakes: Mistakes
+) -> None:
+    """What is right by itself, but not beside the rest.
+
+    What is `unread` of the space, and the keys that are `wrong`, have no say.
+    """
+    has_size = "image_size" not in wrong
+    if has_size and "image_size" not in unread:
+        mistakes.found += _image_size_problems(config, file)
+    if has_size and not unread:
+        problems = registry.problems(config.family, config.domain())
+        mistakes.found += [f"{file} {problem}" for problem in problems]
+    mistakes.found += _sampler_problems(config, file)
+    if unread.isdisjoint(("epochs", "schedule")) and wrong.isdisjoint(("pruner", "pruner.name")):
+        mistakes.found += _pruner_problems(config, file)
+    if unread.isdisjoint(("ema", "schedule")):
+        mistakes.found += _averaging_problems(config, file)
+
+
+def _family(table: Mapping[str, Any], file: str, mistakes: Mistakes) -> str | None:
+    family, families = table.get("family", registry.default()), registry.names()
+    if family in families:
+        return str(family)
+    mistakes.found.append(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
+    return None
+
+
+def _parse_space(
+    table: Mapping[str, Any], family: str | None, file: str, mistakes: Mistakes
+) -> tuple[Space, frozenset[str]]:
+    """The space, and the names in it that can't be read."""
+    said = _subtable(table, "space", file, mistakes)
+    if said is not None and not said:
+        mistakes.found.append(f"{file} [space]: is missing or empty; there is nothing to search")
+    if not said or family is None:
+        return Space({}), frozenset(said or ())
+    space = parse_space(said, registry.knobs(family), f"{file} [space]", mistakes)
+    return space, frozenset(said).difference(space.dimensions)
+
+
+def _subtable(
+    table: Mapping[str, Any], key: str, file: str, mistakes: Mistakes
+) -> Mapping[str, Any] | None:
+    """A table of the file, empty where it isn't there; None where it is something else."""
     value = table.get(key, {})
-    if not isinstance(value, dict):
-        raise StudyFileError(f"{file} {key}: {value!r} is not a table; write [{key}]")
-    return value
+    if isinstance(value, dict):
+        return value
+    mistakes.found.append(f"{file} {key}: {value!r} is not a table; write [{key}]")
+    return None
 
 
-def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[str, Params]:
+def _parse_recipes(
+    table: Mapping[str, Any], space: Space, unread: Set[str], file: str, mistakes: Mistakes
+) -> dict[str, Params]:
     recipes: dict[str, Params] = {}
-    for name, params in table.items():
+    for name, params in (_subtable(table, "recipes", file, mistakes) or {}).items():
         where = f"{file} [recipes.{name}]"
         if not 1 <= len(name) <= _LONGEST_NAME:
-            raise StudyFileError(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
+            mistakes.found.append(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
         if not isinstance(params, dict):
-            raise StudyFileError(f"{where}: {params!r} is not a table of params")
-        if problems := space.problems(params):
-            raise StudyFileError(f"{where} {problems[0]}")
-        recipes[name] = space.canonical(params)
+            mistakes.found.append(f"{where}: {params!r} is not a table of params")
+        elif not space.dimensions:
+            continue  # nothing is known of what it may say
+        elif problems := space.problems(params, unread):
+            mistakes.found += [f"{where} {problem}" for problem in problems]
+        else:
+            recipes[name] = space.canonical(params)
     return recipes
 
 
-def _check_image_sizes(config: StudyConfig, file: str) -> None:
+def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:
     """Photos are packed at each of them."""
     sizes = config.image_sizes()
     if len(sizes) > _MOST_SIZES:
-        raise StudyFileError(
+        yield (
             f"{file} [space] image_size: {len(sizes)} sizes, each of which is packed; at most "
             f"{_MOST_SIZES}; give choices or a step"
         )
     if min(sizes) < SMALLEST_IMAGE:
-        raise StudyFileError(
+        yield (
             f"{file} [space] image_size: {min(sizes)} is not allowed; it must be at least "
             f"{SMALLEST_IMAGE}, or 0 for the study's own"
         )
 
 
-def _check_sampler(config: StudyConfig, file: str) -> None:
+def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
     """Some samplers can't propose for every space; Optuna would quietly draw at random there."""
     name = config.sampler.name
     if name in ("tpe", "random"):
@@ -155,36 +205,40 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
         if isinstance(spec, Fixed):
             continue
         if spec.when:
-            raise StudyFileError(f"{at}: it is active only now and then; use tpe or random")
-        if name in ("gp", "cmaes") and isinstance(spec, Choice):
-            raise StudyFileError(f"{at}: its choices have no order; use a range, or tpe or random")
-        if name == "grid" and spec.count is None:
-            raise StudyFileError(f"{at}: it is continuous; give it choices or a step")
+            yield f"{at}: it is active only now and then; use tpe or random"
+        elif name in ("gp", "cmaes") and isinstance(spec, Choice):
+            yield f"{at}: its choices have no order; use a range, or tpe or random"
+        elif name == "grid" and spec.count is None:
+            yield f"{at}: it is continuous; give it choices or a step"
     points = config.space.size().combinations
     if name == "grid" and points > _MOST_POINTS:
-        raise StudyFileError(
+        yield (
             f"{file} [sampler] name: 'grid' lists all {points} points of [space], at most "
             f"{_MOST_POINTS}; use tpe, random or qmc"
         )
 
 
-def _check_schedule(config: StudyConfig, file: str) -> None:
-    """Compare like with like: pruners at equal epochs of equal schedules, averages at their end."""
+def _pruner_problems(config: StudyConfig, file: str) -> Iterator[str]:
+    """Pruners compare trials at equal epochs of equal schedules."""
     domain = config.domain()
     for name in ("epochs", "schedule"):
         values = domain.values(name)
         if config.pruner.name != "none" and len(values) > 1:
-            raise StudyFileError(
+            yield (
                 f"{file} [pruner] name: {config.pruner.name!r} compares trials epoch by epoch, but "
                 f"[space] {name} differs between them ({', '.join(map(str, values))}); "
                 'use name = "none", or fix it'
             )
+
+
+def _averaging_problems(config: StudyConfig, file: str) -> Iterator[str]:
+    """Weights are averaged towards the end of a falling rate."""
     averaged = config.space.dimensions.get("ema")
     if averaged is None or (averaged.count == 1 and averaged.contains(0.0)):
         return
-    schedules = averaged.when.get("schedule", domain.values("schedule"))
+    schedules = averaged.when.get("schedule", config.domain().values("schedule"))
     if "constant" in schedules:
-        raise StudyFileError(
+        yield (
             f"{file} [space] ema: averages weights towards the end of a falling rate, but schedule "
             'can be constant, where the best epoch counts; add when = { schedule = "cosine" }'
         )

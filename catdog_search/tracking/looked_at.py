@@ -84,6 +84,12 @@ class LoggedModels:
         """Photos by split that the study of a run knows; None where it didn't say."""
         return split_hashes(self._client, run_id)
 
+    def photos_taken(self, run_id: str) -> int | None:
+        """Photos of train that the study of a run takes; None for all of them."""
+        parent = _study_of(self._client, run_id)
+        taken = self._client.get_run(parent).data.params.get(words.SUBSET) if parent else None
+        return int(taken) if taken is not None and taken.isdecimal() else None
+
     def note_look(self, run_id: str, text: str) -> None:
         """Say on the run that trained a model that the model was shown photos of test."""
         self._client.set_tag(run_id, words.TEST_LOOKED_AT, text)
@@ -412,10 +418,16 @@ def _uri(client: MlflowClient, name: str) -> str:
     return f"{MODEL_URI}{name}" if "@" in name or "/" in name else f"{MODEL_URI}{name}@champion"
 
 
+def _study_of(client: MlflowClient, run_id: str) -> str | None:
+    """Id of the run of the study that trained the model of a run."""
+    tags = client.get_run(run_id).data.tags
+    found: str | None = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
+    return found
+
+
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
-    tags = client.get_run(run_id).data.tags
-    parent = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
+    parent = _study_of(client, run_id)
     folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
     if not parent or words.SPLITS_FILE not in {
         f.path for f in client.list_artifacts(parent, folder)

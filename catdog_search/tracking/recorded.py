@@ -82,17 +82,18 @@ class RunReader:
 
 def recorded(client: MlflowClient, run_id: str) -> Recorded:
     """Read the curves and predictions that a trial's figures are plotted from."""
+    by_step = _metrics_by_step(client, run_id)
     kept = client.get_run(run_id).data.metrics.get(words.BEST_EPOCH)
-    best_epoch = None if kept is None else int(kept)
-    return Recorded(metric_history(client, run_id), best_epoch, load_val(client, run_id))
+    best_epoch = list(by_step).index(int(kept)) if kept in by_step else None
+    return Recorded(list(by_step.values()), best_epoch, load_val(client, run_id))
 
 
-def metric_history(client: MlflowClient, run_id: str) -> list[dict[str, float]]:
-    """Metrics that a trial logged after each epoch, from 0; empty where it logged nothing."""
+def _metrics_by_step(client: MlflowClient, run_id: str) -> dict[int, dict[str, float]]:
+    """Metrics that a trial logged after each epoch, in order; empty where it logged nothing."""
     epochs: dict[int, dict[str, float]] = {}
     for name in client.get_run(run_id).data.metrics:
         if "/" in name or name in words.AT_THE_END:
             continue
         for metric in client.get_metric_history(run_id, name):
             epochs.setdefault(metric.step, {})[name] = metric.value
-    return [epochs[step] for step in sorted(epochs)]
+    return {step: epochs[step] for step in sorted(epochs)}

@@ -261,7 +261,7 @@ class StudyRuns:
         tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
         run_id = self._open_trial(number, params, tags)
         for epoch, metrics in sorted(curves.items()):
-            log_metrics(self._client, run_id, metrics, epoch)
+            log_metrics(self._client, run_id, metrics, epoch + 1)
         return run_id
 
     def _open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:

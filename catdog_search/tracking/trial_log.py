@@ -43,8 +43,8 @@ class TrialLog:
         self._client = store.client(retry, make=False)
 
     def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, which counts from 0."""
-        log_metrics(self._client, run_id, metrics, epoch)
+        """Log the metrics of an epoch, which counts from 0 here; MLflow shows it as people do."""
+        log_metrics(self._client, run_id, metrics, epoch + 1)
 
     def watch_machine(self, run_id: str) -> contextlib.AbstractContextManager[None]:
         """Log the machine's load meanwhile."""
@@ -67,10 +67,14 @@ class TrialLog:
             n_weights: Number of the network's weights.
             kept: Epoch that was kept, and its predictions on val.
         """
-        more = {words.N_WEIGHTS: n_weights, words.BEST_EPOCH: kept.best_epoch or 0}
+        more = {words.N_WEIGHTS: n_weights, words.BEST_EPOCH: (kept.best_epoch or 0) + 1}
         log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
         assert kept.predictions is not None, "it is finished"
         log_val(self._client, run_id, kept.predictions.labels, kept.predictions.probabilities)
+
+    def note(self, run_id: str, text: str) -> None:
+        """Say something on a run that MLflow shows beside its name."""
+        self._client.set_tag(run_id, words.NOTE, text)
 
     def log_model(
         self,

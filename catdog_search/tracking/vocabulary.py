@@ -48,6 +48,8 @@ DATA_KIND, DATA_LOCATION, DATA_NOTICE = "data_kind", "data_location", "data_noti
 # Metrics, logged at the end of a trial; what is logged after each epoch has Keras's names.
 OBJECTIVE = "objective"
 N_WEIGHTS = "n_weights"
+# The step at which the epoch was logged whose weights were kept: epochs count from 1, in runs of
+# earlier versions from 0.
 BEST_EPOCH = "best_epoch"
 FINAL = "final_"
 AT_THE_END = (OBJECTIVE, N_WEIGHTS, BEST_EPOCH)
@@ -57,6 +59,7 @@ BEST = "best/"
 
 # Params of a study's run.
 WEIGHTS = "weights"
+SUBSET = "subset"  # photos of train that it takes, or a text that says all
 
 # Files of a study's run.
 VERSIONS_FILE = "versions.json"

@@ -100,7 +100,8 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self.monitor not in metrics:
             raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
         rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        metrics["learning_rate"] = float(rate)
+        # By its own digits, of which a float32 has fewer: 0.001, not 0.0010000000474974513.
+        metrics["learning_rate"] = float(str(rate))
         metrics["seconds"] = clock.now() - self._started
         if self._trained:
             metrics["images_per_second"] = self._photos / self._trained

@@ -190,7 +190,8 @@ class ResNet50Training:
 
     def _about(self, wanted: Sequence[_Wanted], shape: tuple[int, ...], total: int) -> str:
         """What is kept, for a user."""
-        name = f"features {' x '.join(map(str, shape))} at {self._params.image_size} px"
+        shown = " x ".join(map(str, shape))
+        name = f"{shown} frozen features a photo of {self._params.image_size} px"
         if not self._cache.fits(total):
             return (
                 f"{name}: {total / 1e9:.1f} GB are more than the cache may hold, so every step "

@@ -150,10 +150,13 @@ def noise(view: StudyView) -> Iterator[str]:
         return
     low, high = wilson(round(best.value * view.n_val), view.n_val)
     near = [row for row in view.ranked()[1:] if row.value and row.value > low]
+    others = len(view.ranked()) - 1
+    said = "trial" if others == 1 else "trials"
+    lie = "lies" if len(near) == 1 else "lie"
+    above = f"; {len(near)} of {others} other {said} {lie} above that lower bound" if others else ""
     yield (
         f"val has {view.n_val} photos: {best.value:.4f} may be anything from {low:.4f} to "
-        f"{high:.4f} (95 %); {len(near)} of {len(view.ranked()) - 1} other trials lie above that "
-        "lower bound"
+        f"{high:.4f} (95 %){above}"
     )
     if not groups:
         yield "seeds: no params were trained twice; `--seeds N` shows what the seed alone changes"

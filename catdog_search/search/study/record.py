@@ -15,7 +15,7 @@ from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SYNTHETIC_NOTICE
 from catdog_search.families import registry
-from catdog_search.families.base import TrialParams
+from catdog_search.families.base import as_used
 from catdog_search.families.weights import origin_of
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
@@ -26,8 +26,10 @@ from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.views import view_of
 from catdog_search.search.workers.messages import Outcome
 from catdog_search.study.config import StudyConfig
+from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard
 from catdog_search.tracking.runs import StudyRuns
+from catdog_search.training.job import TrainingJob
 
 
 class StudyRecord:
@@ -98,7 +100,7 @@ class StudyRecord:
             versions=ready.versions,
             audit=audit.summary(manifest),
             left_out=manifest.left_out,
-            splits=manifest.hashes(),
+            splits=self._dataset.hashes(),
         )
         self._runs.start_study(card)
         dataset = self._photos.at(self._dataset.image_size)
@@ -116,22 +118,19 @@ class StudyRecord:
             "sampler": config.sampler.name,
             "pruner": config.pruner.name,
             "dataset_digest": self._dataset.digest,
-            "subset": self._dataset.subset or "all of train",
+            words.SUBSET: self._dataset.subset or "all of train",
             **{f"training.{k}": v for k, v in config.training.model_dump().items()},
         }
         if (weights := made_with(self._study).get("weights")) is not None:
             params["weights"] = weights
         return params
 
-    def begin(
-        self, trial: Trial, params: TrialParams, seed: int, environment: Environment
-    ) -> tuple[str, int]:
+    def begin(self, trial: Trial, job: TrainingJob, environment: Environment) -> tuple[str, int]:
         """Open the run of a trial, or of its next attempt.
 
         Args:
             trial: Study's trial, RUNNING.
-            params: Trial's params, with all defaults.
-            seed: Trial's seed, 0 to 2**31 - 1.
+            job: Its training.
             environment: Environment that it will train in.
 
         Returns:
@@ -143,9 +142,9 @@ class StudyRecord:
         is_ours = self._runs.owns(dead) and not self._runs.is_in_trash(dead)
         card = TrialCard(
             number=trial.number,
-            params=params.model_dump(),
-            network=registry.family_of(params).name,
-            seed=seed,
+            params=as_used(job.params.model_dump(), self._config.stated),
+            network=registry.family_of(job.params).name,
+            seed=job.seed,
             attempt=attempt,
             recipe=attrs.get(schema.RECIPE),
             data=self._data,
@@ -155,7 +154,7 @@ class StudyRecord:
         run_id = self._runs.open_trial(card)
         trial.set_user_attr(schema.RUN_ID, run_id)
         trial.set_user_attr(schema.ATTEMPT, attempt)
-        trial.set_user_attr("seed", seed)
+        trial.set_user_attr("seed", job.seed)
         return run_id, attempt
 
     def note_environment(self, run_id: str, environment: Environment) -> None:
@@ -187,10 +186,13 @@ class StudyRecord:
             schema.SCORES: dict(outcome.scores or {}),
             schema.ERROR: outcome.reason,
             schema.N_WEIGHTS: outcome.n_weights,
+            schema.TRAIN_SCORES: dict(outcome.train_scores),
         }
         for name, value in attrs.items():
             if value:
                 trial.set_user_attr(name, value)
+        if outcome.best_epoch is not None:
+            trial.set_user_attr(schema.BEST_EPOCH, outcome.best_epoch)
         if ending.is_constraint:
             trial.set_constraint(ending.value, outcome.excess)
         trial.set_user_attr(schema.ENDING, ending.value)
@@ -274,7 +276,8 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
     """Make the run of a finished trial anew, from what Optuna knows: no curves of train."""
     attrs, metric = trial.user_attrs, made_with(study)["metric"]
     curves = {epoch: {metric: value} for epoch, value in trial.intermediate_values.items()}
-    params, digest = views.params_of(study, trial), study.user_attrs[schema.DIGEST]
+    row = view_of(study).trials[trial.number]
+    params, digest = row.used, study.user_attrs[schema.DIGEST]
     run_id = runs.recreate_trial(trial.number, params, digest, curves)
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         runs.log_scores(run_id, trial.value, attrs.get(schema.SCORES, {}))

@@ -15,6 +15,8 @@ ENDING = "ending"
 ERROR = "error"
 SCORES = "scores"
 N_WEIGHTS = "n_weights"
+BEST_EPOCH = "best_epoch"  # whose weights were kept, from 0 as Optuna's steps
+TRAIN_SCORES = "train_scores"  # in that epoch; of a trial that was stopped in its last one
 KEPT = "kept"  # whether it was worth a model and figures when it ended
 
 # User attributes of a study.

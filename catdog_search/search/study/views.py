@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.evaluation.floor import Always, always
+from catdog_search.families.base import as_used
 from catdog_search.objective import Direction, badness
 from catdog_search.outcomes import OVER, TELLING, Ending
 from catdog_search.places import StateFolder
@@ -38,8 +39,10 @@ class TrialRow:
         value: Objective's value; None unless COMPLETE.
         epochs: Number of reported epochs.
         seconds: Duration of its work, in s, pauses between calls left out; None while it runs.
-        params: All active params, fixed ones included; empty before it started.
-        varied: Searched params among them.
+        params: All active params, fixed ones included, as the space has them; empty before it
+            started.
+        used: The same as they were used: nothing in it is left to the study.
+        varied: Searched params among those.
         recipe: Name of its recipe; None where the sampler proposed it.
         replicate: Which of the recipe's seeds it has, from 0.
         run_id: Id of its MLflow run; None before it started.
@@ -48,6 +51,12 @@ class TrialRow:
         ending: Kind of end; None before that.
         error: Reason, where it FAILed or was PRUNED by a constraint; else None.
         scores: Final metrics of val, by name; empty unless COMPLETE.
+        train_scores: Metrics of train in the epoch whose weights were kept, as it trained, by name;
+            of one that was stopped, in its last epoch. Empty where they aren't known.
+        best_epoch: Epoch whose weights were kept, from 1; None unless COMPLETE and known.
+        in_training: Objective that this epoch had in training; its value is scored afterwards, by
+            the exported model.
+        last: Objective after the last epoch; None before the first.
         n_weights: Number of its network's weights; None where it isn't known.
     """
 
@@ -57,6 +66,7 @@ class TrialRow:
     epochs: int
     seconds: float | None
     params: Params
+    used: Params
     varied: Params
     recipe: str | None
     replicate: int
@@ -66,6 +76,10 @@ class TrialRow:
     ending: Ending | None
     error: str | None
     scores: Mapping[str, float]
+    train_scores: Mapping[str, float]
+    best_epoch: int | None
+    in_training: float | None
+    last: float | None
     n_weights: int | None
 
     @property
@@ -102,6 +116,7 @@ class StudyView:
             unknown.
         device: Device that it last trained on; None before the first run.
         published: Scores that others reached, by recipe and name.
+        pruner: Name of its pruner; None before the first run.
     """
 
     name: str
@@ -115,6 +130,7 @@ class StudyView:
     class_counts: Mapping[str, Mapping[str, int]]
     device: str | None
     published: Mapping[str, Mapping[str, float]]
+    pruner: str | None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -153,7 +169,12 @@ class StudyView:
         if not ranked or ranked[0].value is None:
             return None
         first = ranked[0]
-        return Best(first.number, ranked[0].value, first.params, first.run_id or "")
+        return Best(first.number, ranked[0].value, first.used, first.run_id or "")
+
+    def rank(self, row: TrialRow) -> int | None:
+        """Rank of a trial among the COMPLETE ones, from 1; None where it has none."""
+        numbers = [each.number for each in self.ranked()]
+        return numbers.index(row.number) + 1 if row.number in numbers else None
 
 
 def load_view(state: StateFolder, name: str) -> StudyView:
@@ -169,11 +190,11 @@ def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
     dropped, runs = set(attrs.get(schema.DROPPED, ())), attrs.get(schema.RUNS, {})
-    space = _space_of(attrs.get(schema.FINGERPRINT))
+    made = _made_with(attrs.get(schema.FINGERPRINT))
     return StudyView(
         name=study.study_name,
         direction=_DIRECTIONS[study.direction],
-        trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
+        trials=[_row(trial, made, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(schema.PARENT_RUN_ID),
         tracking_uri=_without_secrets(attrs.get(schema.TRACKING_URI)),
         dataset_digest=attrs.get(schema.DIGEST),
@@ -182,6 +203,7 @@ def view_of(study: optuna.Study) -> StudyView:
         class_counts=attrs.get(schema.CLASS_COUNTS, {}),
         device=attrs.get(schema.DEVICE),
         published=attrs.get(schema.PUBLISHED, {}),
+        pruner=made.pruner,
     )
 
 
@@ -203,7 +225,7 @@ def note_run(study: optuna.Study, number: int, run_id: str) -> None:
 
 def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
     """All active params of a trial, as its study's space spells them; empty before it started."""
-    return _space_of(study.user_attrs.get(schema.FINGERPRINT)).canonical(
+    return _made_with(study.user_attrs.get(schema.FINGERPRINT)).space.canonical(
         trial.user_attrs.get(schema.PARAMS, {})
     )
 
@@ -223,22 +245,49 @@ def _seconds(trial: FrozenTrial) -> float | None:
     return trial.user_attrs.get(schema.SECONDS, whole)
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What a study was made with.
+
+    Attributes:
+        space: Its space; empty before its first run.
+        stated: What it says of params that trials may leave to it, by name.
+        pruner: Name of its pruner; None before its first run.
+    """
+
+    space: Space
+    stated: Params
+    pruner: str | None
+
+
 @lru_cache(maxsize=64)
-def _space_of(fingerprint: str | None) -> Space:
-    """The space that a study was made with; empty before its first run."""
-    return Space.of_dict(json.loads(fingerprint)["space"] if fingerprint else {})
+def _made_with(fingerprint: str | None) -> _Made:
+    made = json.loads(fingerprint) if fingerprint else {"space": {}}
+    stated = {
+        "image_size": made.get("image_size"),
+        "epochs": made.get("training", {}).get("epochs"),
+    }
+    return _Made(
+        space=Space.of_dict(made["space"]),
+        stated={name: value for name, value in stated.items() if value is not None},
+        pruner=made.get("pruner", {}).get("name"),
+    )
 
 
-def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
-    attrs = trial.user_attrs
+def _row(trial: FrozenTrial, made: _Made, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
+    attrs, space = trial.user_attrs, made.space
+    params = space.canonical(attrs.get(schema.PARAMS, {}))
+    curve = trial.intermediate_values
+    best_epoch = attrs.get(schema.BEST_EPOCH)
     return TrialRow(
         number=trial.number,
         state=trial.state.name,
         value=trial.value if trial.state == TrialState.COMPLETE else None,
-        epochs=len(trial.intermediate_values),
+        epochs=len(curve),
         seconds=_seconds(trial) if trial.state.is_finished() else None,
-        params=space.canonical(attrs.get(schema.PARAMS, {})),
-        varied=space.canonical(trial.params),
+        params=params,
+        used=as_used(params, made.stated),
+        varied=as_used(space.canonical(trial.params), made.stated),
         recipe=attrs.get(schema.RECIPE),
         replicate=attrs.get(schema.REPLICATE, 0),
         run_id=runs.get(str(trial.number), attrs.get(schema.RUN_ID)),
@@ -247,5 +296,9 @@ def _row(trial: FrozenTrial, space: Space, dropped: set[int], runs: Mapping[str,
         ending=Ending.read(attrs[schema.ENDING]) if schema.ENDING in attrs else None,
         error=attrs.get(schema.ERROR),
         scores=attrs.get(schema.SCORES, {}),
+        train_scores=attrs.get(schema.TRAIN_SCORES, {}),
+        best_epoch=None if best_epoch is None else best_epoch + 1,
+        in_training=None if best_epoch is None else curve.get(best_epoch),
+        last=curve[max(curve)] if curve else None,
         n_weights=attrs.get(schema.N_WEIGHTS),
     )

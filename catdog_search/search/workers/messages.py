@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from catdog_search.data.reference import DataReference
@@ -111,6 +111,9 @@ class Outcome:
         value: Objective's value; None unless finished.
         scores: Final metrics of val, by name; None unless finished.
         n_weights: Number of the network's weights; None where it isn't known.
+        best_epoch: Epoch whose weights were kept, from 0; None unless finished.
+        train_scores: Metrics of train in that epoch, as it trained, by name; of an unfinished
+            training in its last epoch.
         kept: Whether it was worth a model and figures.
         model_id: Logged model's id; None where none was logged.
         excess: Amount by which a limit was exceeded, above 0; the sampler's constraint value of a
@@ -124,6 +127,8 @@ class Outcome:
     value: float | None = None
     scores: Mapping[str, float] | None = None
     n_weights: int | None = None
+    best_epoch: int | None = None
+    train_scores: Mapping[str, float] = field(default_factory=dict)
     kept: bool = False
     model_id: str | None = None
     excess: float = 1.0

@@ -221,11 +221,18 @@ class _Worker:
 
         if result.ending is not Ending.FINISHED:
             reason = _REASONS.get(result.ending, "")
-            return Outcome(result.ending, n_weights=result.n_weights, reason=reason)
+            return Outcome(
+                result.ending,
+                n_weights=result.n_weights,
+                reason=reason,
+                train_scores=_of_train(result.history, None),
+            )
         value = result.scores[spec.job.metric]
         predictions = Predictions(data.y_val.ravel(), result.val_probabilities)
         seen = Recorded(result.history, result.best_epoch, predictions)
         log.log_result(spec.run_id, value, result.scores, result.n_weights, seen)
+        if said := _scored_anew(spec.job.metric, value, result):
+            log.note(spec.run_id, said)
         kept = spec.keep_above is None or is_better(spec.job.direction, value, spec.keep_above)
         if kept:
             self._draw(spec, seen)
@@ -235,6 +242,8 @@ class _Worker:
             value=value,
             scores=result.scores,
             n_weights=result.n_weights,
+            best_epoch=result.best_epoch,
+            train_scores=_of_train(result.history, result.best_epoch),
             kept=kept,
             model_id=None if model is None else self._log_model(spec, model, data, log),
         )
@@ -266,6 +275,26 @@ class _Worker:
         step = -(-spec.job.params.image_size // _EXAMPLE_SIDE)
         example = data.x_val[:1, ::step, ::step]
         return log.log_model(spec.run_id, model, self._launch.backend, metadata, example)
+
+
+def _scored_anew(metric: str, value: float, result: TrialResult) -> str:
+    """Why a trial's value is not that of its best epoch; empty where it is."""
+    if result.best_epoch is None:
+        return ""
+    trained = result.history[result.best_epoch][metric]
+    if f"{trained:.4f}" == f"{value:.4f}":
+        return ""
+    return (
+        f"objective and final/… are those of the exported model, which scores val anew in float32: "
+        f"{metric} {value:.4f}, where epoch {result.best_epoch + 1}, whose weights it has, had "
+        f"{trained:.4f} in training."
+    )
+
+
+def _of_train(history: list[dict[str, float]], epoch: int | None) -> dict[str, float]:
+    """Metrics of train in an epoch, from 0, or in the last one: those that val has too."""
+    metrics = history[-1 if epoch is None else epoch] if history else {}
+    return {name: value for name, value in metrics.items() if f"val_{name}" in metrics}
 
 
 class _AnnouncedRetry(Retry):
