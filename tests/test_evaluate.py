@@ -17,6 +17,7 @@ from tiny_study import TABLE, call, register_best
 
 from catdog_search.data.manifest import short_hash
 from catdog_search.data.sources import SyntheticSource
+from catdog_search.evaluation.evaluate import _which_is_which
 from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.search.study.relocate import relocate
@@ -122,6 +123,12 @@ def test_evaluate_refuses_photos_of_test_unless_forced(
     found = json.loads(call("evaluate", "catdog", *where, "--force", "--json").stdout)
     manifest = {k: sum(v.values()) for k, v in _counts(known).items()}
     assert found["seen"] == {**manifest, "calibration": 0, "new": 0}
+    parts = found["by_split"]
+    assert {name: part["n"] for name, part in parts.items()} == {
+        name: n for name, n in found["seen"].items() if n
+    }
+    right = sum(part["n"] * part["accuracy"] for part in parts.values())
+    assert right / found["n"] == pytest.approx(found["scores"]["accuracy"])
     tag = client.get_run(best.run_id).data.tags["test_looked_at"]
     assert tag == f"evaluate --force, {manifest['test']} photos"
 
@@ -204,7 +211,7 @@ def test_evaluate_says_how_many_photos_of_a_split_it_did_not_find(
     shutil.copy(paths[1], paths[0])  # a copy is scored too, and finds nothing new
     where = ["--state", str(fresh.root), "--split", "train"]
     said = call("evaluate", "catdog", "--data", str(tmp_path / "some"), *where).output
-    assert f"on {len(train)} photos of train\nnot found: 1 photos of train\n" in said
+    assert f"on {len(train)} photos of train\nnot found: 1 photo of train\n" in said
     refused = call("evaluate", "catdog", "--data", str(others), *where, code=1).output
     assert "holds no photo of the train split of model catdog" in refused
 
@@ -403,7 +410,7 @@ def test_evaluate_is_told_which_class_is_which(
     assert found["n"] == len(list(others.rglob("*.ppm")))
     assert sum(found["confusion"][0]) == len(list((others / "Cat").iterdir()))
     refused = call("evaluate", "catdog", *where, "--classes", "kittens,a puppy", code=1)
-    assert "say which is which: --classes FOUND=Cat,FOUND=Dog" in refused.output
+    assert "say which is which: --classes " in refused.output
 
 
 def test_evaluate_refuses_other_classes_and_one_alone(
@@ -414,9 +421,32 @@ def test_evaluate_refuses_other_classes_and_one_alone(
     for name, here in (("Cat", "cat"), ("Dog", "tiger")):
         shutil.copytree(others / name, tmp_path / here)
     done = call("evaluate", "catdog", "--data", str(tmp_path), *where, code=1)
-    assert "classes cat and tiger; the model knows Cat and Dog" in done.output
+    assert (
+        "classes cat and tiger; the model knows Cat and Dog; say which is which: --classes "
+        "cat=Cat,tiger=Dog\n" in done.output
+    )
     shutil.rmtree(tmp_path / "tiger")
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "torn.jpg").write_bytes(b"torn")
     done = call("evaluate", "catdog", "--data", str(tmp_path), *where, code=1)
     assert "photos of one class alone can't be scored" in done.output
+
+
+def test_evaluate_of_one_photo_says_what_takes_one(tmp_path: Path) -> None:
+    photo = tmp_path / "my cat.ppm"
+    photo.write_bytes(b"P6 1 1 255 abc")
+    done = call("evaluate", "catdog", "--data", str(photo), "--state", str(tmp_path), code=1)
+    assert "; give the folder it lies in, or ask what one photo shows: " in done.output
+    assert f"catdog-search predict MODEL '{photo}'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("found", "options"),
+    [
+        (("cats", "dogs"), "--classes cats=cat,dogs=dog"),
+        (("dogs", "the cats"), "--classes 'the cats=cat,dogs=dog'"),
+        (("a", "b"), "--classes a=cat,b=dog or --classes b=cat,a=dog"),
+    ],
+)
+def test_which_class_is_which_is_offered_to_be_pasted(found: tuple[str, str], options: str) -> None:
+    assert _which_is_which(found, ("cat", "dog")) == options

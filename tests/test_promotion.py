@@ -32,6 +32,7 @@ from catdog_search.exporting.proof import Proof
 from catdog_search.exporting.round_trip import RoundTrip
 from catdog_search.places import StateFolder
 from catdog_search.promotion import checks
+from catdog_search.promotion import promote as promoting
 from catdog_search.search.study import views
 from catdog_search.search.study.relocate import relocate
 from catdog_search.search.study.storage import existing_studies
@@ -721,6 +722,39 @@ def test_training_is_asked_for_on_a_terminal(
     assert "finalists: 2 of 6 trainings to go (2 finalists x 3 seeds); about " in refused.output
     assert "train them? [y/N]: n" in refused.output
     assert len(views.load_view(state, "light.finalists").trials) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "champion_kind", "allowed", "warns"),
+    [
+        ("synthetic", "zip", False, "its gate `photos` will keep it out, unless"),
+        ("synthetic", "folder", True, "drawn_over_photos lets it follow"),
+        ("synthetic", "synthetic", False, None),
+        ("synthetic", None, False, None),
+        ("zip", "zip", False, None),
+    ],
+)
+def test_drawings_over_a_champion_of_photos_warn_and_ask(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    champion_kind: str | None,
+    *,
+    allowed: bool,
+    warns: str | None,
+) -> None:
+    said: list[str] = []
+    asked: list[str] = []
+    monkeypatch.setattr(promoting, "Registry", mock.Mock())
+    monkeypatch.setattr(promoting, "kind_of", lambda registry, model: champion_kind)
+    own = mock.Mock(_hooks=mock.Mock(say=said.append, confirm=asked.append), _model="catdog")
+    own._registered.return_value.record.champion = 1
+    own._config.promotion.drawn_over_photos = allowed
+    dataset = mock.Mock(manifest=mock.Mock(kind=kind))
+    for dry_run in (True, False):
+        promoting._Promoting._warn_of_drawn(own, dataset, dry_run=dry_run)
+    assert len(asked) == (1 if warns else 0)
+    assert len(said) == (2 if warns else 0)
+    assert all(line.startswith("warning: study ") and (warns or "") in line for line in said)
 
 
 def test_drawn_pictures_do_not_follow_photos_unless_asked(

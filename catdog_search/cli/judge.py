@@ -124,7 +124,7 @@ def _write(
         _save(figures, folder, "--figures")
 
 
-def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
+def _save(figures: dict[str, Figure], folder: Path, option: str, *, err: bool = True) -> None:
     from catdog_search.data.own import MARK
     from catdog_search.figures.style import plain_style
 
@@ -134,7 +134,7 @@ def _save(figures: dict[str, Figure], folder: Path, option: str) -> None:
             path = folder / f"{name}.png"
             with plain_style():
                 figure.savefig(path, dpi=110, metadata=dict(MARK))
-            say(f"figure: {path}", err=True)
+            say(f"figure: {path}", err=err)
     except OSError as error:
         raise StateError(f"{option} {folder}: {error.strerror}") from None
 
@@ -271,7 +271,7 @@ def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
         _say_evaluation(done)
     if figures is not None:
         named = {Path(name).stem: figure for name, figure in done.figures.items()}
-        _save(named, figures, "--figures")
+        _save(named, figures, "--figures", err=as_json)
 
 
 def _as_json(done: Evaluation) -> dict[str, Any]:
@@ -280,6 +280,7 @@ def _as_json(done: Evaluation) -> dict[str, Any]:
     unknown = [dataclasses.asdict(look) for look in done.looks.unknown]
     return {
         **{name: getattr(done, name) for name in names},
+        "by_split": {name: dataclasses.asdict(part) for name, part in done.by_split.items()},
         "looks": {"n": len(before), "looks": before, "unknown": unknown},
         "look": done.look and dataclasses.asdict(done.look),
     }
@@ -335,6 +336,12 @@ def _say_evaluation(done: Evaluation) -> None:
     floor = always("val_accuracy", counts)
     said = f"accuracy: {done.scores['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})"
     say(f"{said}; {floor}" if floor else said)
+    if done.by_split:
+        each = (
+            f"{name} {part.accuracy:.4f} ({counted(part.n, 'photo')})"
+            for name, part in done.by_split.items()
+        )
+        say(f"accuracy by split: {', '.join(each)}")
     others = ("balanced_accuracy", "precision", "recall", "f1", "auc", "loss", "calibration_error")
     for name in others:
         say(f"{name}: {done.scores[name]:.4f}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shlex
 import threading
 import time
 import zipfile
@@ -254,7 +255,10 @@ def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
     if kind is None or (kind.name == "archive" and path.suffix.lower() == ".zip"):
         return f"is not a usable zip: {error}"
     if kind.is_photo:
-        return f"is not a usable zip, but a picture ({kind.name}); give the folder it lies in"
+        return (
+            f"is not a usable zip, but a picture ({kind.name}); give the folder it lies in, or ask "
+            f"what one photo shows: catdog-search predict MODEL {shlex.quote(str(path))}"
+        )
     if kind.name == "archive":
         return "is not a usable zip, but another archive; unpack it and give the folder"
     return f"is not a usable zip: {kind.reason()}"

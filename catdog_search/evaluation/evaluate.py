@@ -7,6 +7,8 @@ they are to this model. Other photos are recorded nowhere.
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,7 +28,7 @@ from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
 from catdog_search.places import StateFolder
-from catdog_search.text import name_key, printable
+from catdog_search.text import as_classes, name_key, printable
 from catdog_search.tracking.ledger import Ledger, Look, Looks
 from catdog_search.tracking.looked_at import Loaded, LoggedModels
 from catdog_search.tracking.promotions import PromotionRun
@@ -37,8 +39,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# By how much names must be more alike, of two pairs, to tell which class is which.
+_TELLING = 0.5
 # Splits that a study may have. Copies of a photo may lie in several; then it is one of the last.
 SPLITS = ("train", "calibration", "val", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Result on the photos of one split of the model's study, or on new ones."""
+
+    n: int
+    accuracy: float
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Evaluation:
         seen: Number of these photos by the model's study's split, one of `SPLITS`, or `new` where
             it had them in none; None where the study didn't record its splits. Photos of train
             that its subset leaves out are new.
+        by_split: Number and accuracy of the photos of each split, or new, where they are of
+            several; empty otherwise.
         trained_on: Number of photos of train that it took, where a study of an earlier version
             recorded all of train; else None.
         looks: Looks that those of them that are photos of test have had before.
@@ -79,6 +93,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     class_names: tuple[str, ...]
     seen: Mapping[str, int] | None
+    by_split: Mapping[str, Part]
     trained_on: int | None
     looks: Looks
     look: Look | None
@@ -132,7 +147,8 @@ def evaluate(
     taken = models.photos_taken(loaded.run_id)
     if taken is not None and splits is not None and taken >= len(splits.get("train", ())):
         taken = None
-    scene = _Scene(name, loaded, shown, split, _seen(shorts, where), taken)
+    parts = None if where is None else tuple(where.get(short, "new") for short in shorts)
+    scene = _Scene(name, loaded, shown, split, parts, taken)
     if split == "test" and not force and (kept := _kept(store, loaded, shorts)) is not None:
         return _scored(scene, kept, Ledger(state, store).looks(shorts), None, kept=True)
     options = [*(["--split", split] if split else []), *(["--force"] if force else [])]
@@ -169,7 +185,7 @@ class _Scene:
         loaded: Model.
         shown: Photos.
         split: Split that was chosen; None for all photos.
-        seen: See `Evaluation.seen`.
+        parts: What each photo is to the model, see `Evaluation.seen`; None where nobody knows.
         trained_on: See `Evaluation.trained_on`.
     """
 
@@ -177,7 +193,7 @@ class _Scene:
     loaded: Loaded
     shown: _Shown
     split: str | None
-    seen: Mapping[str, int] | None
+    parts: tuple[str, ...] | None
     trained_on: int | None
 
 
@@ -229,7 +245,10 @@ def _shown(
         not_found = len(wanted - {short_hash(photo.sha256) for photo in photos})
     labels = np.array([index[photo.label] for photo in decoded.photos])
     if len(set(labels)) == 1:
-        raise DataError(f"{location}: photos of one class alone can't be scored")
+        raise DataError(
+            f"{location}: photos of one class alone can't be scored; `catdog-search predict "
+            f"{shlex.quote(name)} PATH` says what photos show that have no labels"
+        )
     return _Shown(location, decoded, labels, not_found)
 
 
@@ -335,7 +354,8 @@ def _scored(
         interval=wilson(int(np.trace(matrix)), len(labels)),
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,
-        seen=scene.seen,
+        seen=_seen(scene.parts),
+        by_split=_by_split(scene.parts, seen_as.is_right),
         trained_on=scene.trained_on,
         looks=looks,
         look=look,
@@ -355,10 +375,26 @@ def _indices(location: str, class_names: Sequence[str], known: Sequence[str]) ->
     if sorted(found) != sorted(keys):
         raise DataError(
             f"{location}: classes {' and '.join(class_names)}; the model knows "
-            f"{' and '.join(known)}; say which is which: --classes "
-            + ",".join(f"FOUND={name}" for name in known)
+            f"{' and '.join(known)}; say which is which: {_which_is_which(class_names, known)}"
         )
     return [keys.index(key) for key in found]
+
+
+def _which_is_which(found: Sequence[str], known: Sequence[str]) -> str:
+    """The options that say it, the likelier first; one alone where the names tell."""
+
+    def alike(names: Sequence[str]) -> float:
+        pairs = zip(names, known, strict=True)
+        return sum(
+            difflib.SequenceMatcher(None, name_key(a), name_key(b)).ratio() for a, b in pairs
+        )
+
+    ways = sorted(itertools.permutations(found), key=alike, reverse=True)
+    options = [
+        f"--classes {as_classes(f'{a}={b}' for a, b in zip(names, known, strict=True))}"
+        for names in ways
+    ]
+    return options[0] if alike(ways[0]) - alike(ways[-1]) > _TELLING else " or ".join(options)
 
 
 def _where(splits: Mapping[str, list[str]]) -> dict[str, str]:
@@ -366,8 +402,17 @@ def _where(splits: Mapping[str, list[str]]) -> dict[str, str]:
     return {short: split for split in SPLITS for short in splits.get(split, ())}
 
 
-def _seen(shorts: Sequence[str], where: Mapping[str, str] | None) -> dict[str, int] | None:
-    if where is None:
+def _seen(parts: tuple[str, ...] | None) -> dict[str, int] | None:
+    if parts is None:
         return None
-    counted = Counter(where.get(short, "new") for short in shorts)
+    counted = Counter(parts)
     return {split: counted[split] for split in (*SPLITS, "new")}
+
+
+def _by_split(parts: tuple[str, ...] | None, is_right: npt.NDArray[np.bool_]) -> dict[str, Part]:
+    """What each split's photos come to; empty where all are of one."""
+    if parts is None or len(set(parts)) == 1:
+        return {}
+    whose = np.array(parts)
+    found = {split: is_right[whose == split] for split in (*SPLITS, "new")}
+    return {name: Part(len(it), float(it.mean())) for name, it in found.items() if it.size}
