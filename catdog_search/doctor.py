@@ -190,7 +190,7 @@ def _state(state: StateFolder) -> str:
         raise CatdogError(
             f"{state.root}: {free:.1f} GB free; below {_LOW_DISK_GB} GB is too little"
         )
-    new = "" if state.root.exists() else " (not made yet)"
+    new = "" if state.root.exists() else f" (not made yet{state.elsewhere})"
     return f"{state.root}{new}, {free:.0f} GB free"
 
 

@@ -52,7 +52,7 @@ class StateFolder:
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
         next command is started. A second path to the same folder gives the one that is recorded.
         """
-        given = Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser()
+        given = Path(path or os.environ.get("CATDOG_STATE") or identity.DEFAULT_NAME).expanduser()
         if _leads_nowhere(given):
             return cls(given.absolute())  # not what it leads to, which nobody may make anew
         return cls(identity.canonical(given.resolve()))
@@ -89,6 +89,18 @@ class StateFolder:
     def command(self, words: str) -> str:
         """How a command is called on this state, for people and scripts to copy."""
         return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
+
+    @property
+    def elsewhere(self) -> str:
+        """What to add to a message that nothing was found here: the states nearby, else nothing."""
+        found = [f"--state {shlex.quote(str(path))}" for path in identity.nearby(self.root)]
+        return f"; found nearby: {' or '.join(found)}" if found else ""
+
+    @property
+    def nothing(self) -> str:
+        """A line for whoever only reads, where no state is."""
+        cure = self.elsewhere or "; `catdog-search run` makes one, --state names another"
+        return f"no state in {self.root}{cure}"
 
     def require_whole(self, path: Path, *, thorough: bool = False) -> None:
         """Refuse a damaged store before a library takes it for a new one.
@@ -154,7 +166,7 @@ class StateFolder:
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep the state where it is meanwhile.
+        """Keep the state where it is meanwhile; one that isn't there needs no keeping.
 
         Args:
             alone: Whether nobody else may use it, which relocating wants.
@@ -162,6 +174,9 @@ class StateFolder:
         Raises:
             StateError: It is being relocated, or, for one who wants it alone, used.
         """
+        if not self.root.is_dir():
+            yield
+            return
         lock = file_lock(self.root / "state.lock", wait=False, shared=not alone)
         with contextlib.ExitStack() as held:
             try:

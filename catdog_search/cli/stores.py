@@ -36,6 +36,9 @@ def ui(host: str, port: int, state: str | None) -> None:
     if is_server(store.uri):
         say(f"MLFLOW_TRACKING_URI names a server that is running: {page(store.uri)}")
         return
+    store.require_there()
+    if store.is_own and not where.optuna_db.exists():
+        say(f"note: {where.root} holds no study{where.elsewhere}")
     say(f"MLflow on {store.shown}; starting takes up to half a minute")
     with where.in_use():
         code = serve_ui(store, host, port, lambda url: say_lines(f"{url}\nCtrl-C ends it"))

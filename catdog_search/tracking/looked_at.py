@@ -26,7 +26,7 @@ from catdog_search.text import first_line, name_key
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
-from catdog_search.tracking.store import Store
+from catdog_search.tracking.store import Store, nothing_in
 
 if TYPE_CHECKING:
     import keras
@@ -386,11 +386,11 @@ def _require_registered(client: MlflowClient, name: str) -> None:
     plain = re.split("[@/]", name, maxsplit=1)[0]
     known = registered_names(client)
     if plain not in known:
-        there = "no model is registered"
+        there = f"no model is registered {nothing_in(client.tracking_uri)}"
         if known:
             there = f"is not registered; {did_you_mean(plain, known, 'registered')}"
         raise StateError(
-            f"model {name}: {there}; catdog-search promote registers one, run:ID names a run's"
+            f"model {name}: {there}; `catdog-search promote` registers one, run:ID names a run's"
         )
 
 
@@ -402,7 +402,8 @@ def _uri(client: MlflowClient, name: str) -> str:
         try:
             outputs = client.get_run(run_id).outputs
         except mlflow.exceptions.MlflowException:
-            raise StateError(f"{name}: there is no such run") from None
+            place = nothing_in(client.tracking_uri)
+            raise StateError(f"{name}: there is no such run {place}") from None
         models = outputs.model_outputs if outputs else []
         if not models:
             raise StateError(f"{name}: the run keeps no model")

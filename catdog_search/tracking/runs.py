@@ -98,7 +98,7 @@ class StudyRuns:
             StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
                 artifacts outside of the state.
         """
-        client = store.client(retry)
+        client = store.client(retry, make=True)
         experiment = _experiment(client, store, study)
         query = _parent_query(uid)
         found = next((r.info.run_id for r in _search(client, experiment, query)), None)
@@ -107,11 +107,13 @@ class StudyRuns:
 
     @classmethod
     def exist(cls, store: Store, study: str, uid: str) -> bool:
-        """Whether the study has runs; makes nothing but, where it is absent, the store.
+        """Whether the study has runs; makes nothing.
 
         Raises:
             StateError: The store doesn't open.
         """
+        if store.is_absent():
+            return False
         client = store.client()
         found = client.get_experiment_by_name(study)
         return found is not None and bool(

@@ -46,7 +46,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     Raises:
         StateError: The port is taken, or the server didn't start.
     """
-    store.client()  # makes the store safely, before the server would migrate it in place
+    store.client()  # opens the store safely, before the server would migrate it in place
     _check_free(host, port)
     # It runs in a folder of its own: uvicorn imports from the current one, even with `python -P`.
     with tempfile.TemporaryDirectory(prefix="catdog-search-") as folder:

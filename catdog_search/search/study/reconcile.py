@@ -81,8 +81,9 @@ class _Comparison:
             yield self._of_stray_experiment(stray)
             return
         uid = self._study.user_attrs[UID]
-        trash = Trash(self._store, name, self._study.user_attrs.get(schema.PARENT_RUN_ID))
-        if what := trash.holds():
+        parent_id = self._study.user_attrs.get(schema.PARENT_RUN_ID)
+        trash = None if self._store.is_absent() else Trash(self._store, name, parent_id)
+        if trash and (what := trash.holds()):
             yield self._finding(
                 f"{what} is in MLflow's trash", "bring it back from there", trash.restore
             )

@@ -184,7 +184,11 @@ def load_study(state: StateFolder, name: str) -> optuna.Study:
     storage = _existing(state) if state.optuna_db.exists() else None
     names = sorted(optuna.get_all_study_names(storage)) if storage else []
     if storage is None or name not in names:
-        there = did_you_mean(name, names, "recorded") if names else "it holds no study"
+        there = (
+            did_you_mean(name, names, "recorded")
+            if names
+            else f"it holds no study{state.elsewhere}"
+        )
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
 
