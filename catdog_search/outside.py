@@ -241,6 +241,14 @@ def is_absent(error: BaseException) -> bool:
     return _MLFLOW in names and getattr(error, "error_code", None) in _ABSENT
 
 
+def was_deleted(error: BaseException) -> bool:
+    """Whether an error goes back to something that somebody deleted in MLflow."""
+    return any(
+        is_absent(seen) or (_MLFLOW in _names(seen) and _DELETED in str(seen))
+        for seen in _handed_on(error)
+    )
+
+
 def _handed_on(error: BaseException) -> Iterator[BaseException]:
     """An error, and what it says that it was raised for.
 

@@ -92,7 +92,9 @@ class StateFolder:
 
     @property
     def elsewhere(self) -> str:
-        """What to add to a message that nothing was found here: the states nearby, else nothing."""
+        """What to add to a message that no study is here: the states nearby, if any."""
+        if self.optuna_db.exists():
+            return ""
         found = [f"--state {shlex.quote(str(path))}" for path in identity.nearby(self.root)]
         return f"; found nearby: {' or '.join(found)}" if found else ""
 

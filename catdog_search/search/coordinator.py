@@ -42,7 +42,7 @@ from catdog_search.search.scratch import lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.study import schema
 from catdog_search.search.study.copies import require_kept
-from catdog_search.search.study.record import StudyRecord
+from catdog_search.search.study.record import StudyRecord, require_tracked
 from catdog_search.search.study.schema import UID
 from catdog_search.search.study.storage import about_storage, made_with, open_study
 from catdog_search.search.study.views import StudyView, view_of
@@ -284,7 +284,10 @@ class _Coordinator:
                 f"{self.store.shown}"
             )
         retry = self._retry(self.store.about)
+        require_tracked(self._state, self.store, self.study, retry)
         runs = StudyRuns.open(self.store, self._config.name, self.study.user_attrs[UID], retry)
+        if runs.experiment != self._config.name:
+            self._notice(f"MLflow's experiment of this study is called {runs.experiment!r} now")
         text = self._options.study_file
         record = StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
         record.note_study()

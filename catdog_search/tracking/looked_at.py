@@ -20,6 +20,7 @@ import yaml
 from catdog_search.answering.facts import ModelFacts, ScoreOnTest
 from catdog_search.errors import StateError
 from catdog_search.machine.memory import free_bytes
+from catdog_search.outside import is_absent
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
 from catdog_search.text import first_line, name_key
@@ -415,12 +416,18 @@ def _uri(client: MlflowClient, name: str) -> str:
 
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
-    tags = client.get_run(run_id).data.tags
-    parent = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
+    import mlflow
+
     folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
-    if not parent or words.SPLITS_FILE not in {
-        f.path for f in client.list_artifacts(parent, folder)
-    }:
+    try:
+        tags = client.get_run(run_id).data.tags
+        parent = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
+        files = client.list_artifacts(parent, folder) if parent else []
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error):
+            raise
+        return None  # the run, or that of its study, was deleted for good
+    if words.SPLITS_FILE not in {file.path for file in files}:
         return None
     with tempfile.TemporaryDirectory() as temporary:
         path = client.download_artifacts(parent, words.SPLITS_FILE, temporary)

@@ -355,6 +355,9 @@ def nothing_in(uri: str) -> str:
     if file is None or file.name != MLFLOW_DB:
         return f"in {redact(uri)}"
     state = StateFolder(file.parent)
+    if state.optuna_db.exists() and not file.exists():
+        cure = state.command("doctor --repair")
+        return f"in {state.root}, whose {MLFLOW_DB} isn't there; {cure} makes it anew"
     return f"in {state.root}{state.elsewhere}"
 
 

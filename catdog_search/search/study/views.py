@@ -90,6 +90,7 @@ class StudyView:
 
     Attributes:
         name: Study's name.
+        uid: Study's unique id; None before the first run.
         direction: Objective's direction.
         trials: All trials, by number.
         parent_run_id: Id of the study's own MLflow run; None before the first run.
@@ -105,6 +106,7 @@ class StudyView:
     """
 
     name: str
+    uid: str | None
     direction: Direction
     trials: list[TrialRow]
     parent_run_id: str | None
@@ -172,6 +174,7 @@ def view_of(study: optuna.Study) -> StudyView:
     space = _space_of(attrs.get(schema.FINGERPRINT))
     return StudyView(
         name=study.study_name,
+        uid=attrs.get(schema.UID),
         direction=_DIRECTIONS[study.direction],
         trials=[_row(trial, space, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(schema.PARENT_RUN_ID),
