@@ -205,6 +205,9 @@ def _mlflow(state: StateFolder) -> str:
 
 def _cache() -> str:
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise CatdogError(f"{folder} can't be written; choose another with CATDOG_CACHE")
     return f"{folder}: {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB"
 
 

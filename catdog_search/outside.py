@@ -6,6 +6,7 @@ imported to ask; by what a message says only where a library has thrown the rest
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -171,6 +172,9 @@ _SPELLED = (
     errno.ENFILE,
 )
 _SAYS = {
+    "Could not determine home directory": Outside(
+        "no home folder is known for this user; set HOME, or write paths without a ~"
+    ),
     "can't start new thread": _PROCESS[errno.EAGAIN],
     "No usable temporary directory": Outside(
         "no folder for temporary files can be written; set TMPDIR to one that can"
@@ -395,7 +399,9 @@ def _folders(state: Path | None) -> list[tuple[str, Path]]:
         temporary = Path(tempfile.gettempdir())
     except OSError:  # none can be written
         temporary = Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108  only named
-    found = [("TMPDIR", temporary), ("CATDOG_CACHE", cache_folder())]
+    found = [("TMPDIR", temporary)]
+    with contextlib.suppress(CatdogError):  # where no home folder is known
+        found.append(("CATDOG_CACHE", cache_folder()))
     return [("--state", state), *found] if state else found
 
 

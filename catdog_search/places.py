@@ -90,6 +90,12 @@ class StateFolder:
         """How a command is called on this state, for people and scripts to copy."""
         return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
 
+    def to_read(self, path: Path) -> Path:
+        """A database in this folder for whoever reads; of a read-only folder a copy of it."""
+        if not path.exists() or (os.access(path, os.W_OK) and os.access(self.root, os.W_OK)):
+            return path
+        return sqlite.copy_to_read(path)
+
     @property
     def elsewhere(self) -> str:
         """What to add to a message that no study is here: the states nearby, if any."""
@@ -253,9 +259,19 @@ def make_database(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """`CATDOG_CACHE`, else the platform's cache folder."""
+    """`CATDOG_CACHE`, else the platform's cache folder.
+
+    Raises:
+        StateError: There is no home folder that it could be in.
+    """
     given = os.environ.get("CATDOG_CACHE")
-    return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
+    try:
+        return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
+    except RuntimeError:  # no HOME, and a user that isn't in /etc/passwd, as in a container
+        raise StateError(
+            f"no home folder is known for this user (uid {os.getuid()}), and so no cache; set "
+            "HOME, or CATDOG_CACHE to a folder"
+        ) from None
 
 
 def features_folder() -> Path:

@@ -241,9 +241,9 @@ class _Coordinator:
             self._record.settle()
             self._sweep(workers)
             self._queue_recipes()
-            opened = StudyOpened(
-                self._config, view.finished, self._options.trials, view.best, self.store.shown
-            )
+            # An earlier call may have asked for more.
+            wanted = max(self._options.trials, view.finished)
+            opened = StudyOpened(self._config, view.finished, wanted, view.best, self.store.shown)
             self._notify(opened)
             end = self._run_trials(workers, self._record) if has_more else "done"
             return end

@@ -79,10 +79,13 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
         StudyFileError: As `load`.
     """
     try:
-        table = tomllib.loads(content.decode())
+        # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
+        table = tomllib.loads(content.decode("utf-8-sig"))
+        return parse(table, file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
-    return parse(table, file)
+    except RecursionError:
+        raise StudyFileError(f"{file}: is nested too deeply; a study has two levels") from None
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
@@ -104,6 +107,11 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
         raise StudyFileError(f"{file} {problem}")
     _check_sampler(config, file)
     _check_schedule(config, file)
+    if config.seeds > 1 and not config.recipes:
+        raise StudyFileError(
+            f"{file} seeds: {config.seeds} is of recipes, and there is none; add [recipes.NAME], "
+            "or leave seeds out"
+        )
     return config
 
 
@@ -166,6 +174,17 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
         )
 
 
+def _check_min_epochs(config: StudyConfig, file: str) -> None:
+    """A pruner whose first decision comes after the last epoch would never decide."""
+    longest = max(int(n) or config.training.epochs for n in config.domain().values("epochs"))
+    wanted = config.pruner.min_epochs
+    if config.pruner.name in ("asha", "hyperband") and wanted > longest:
+        raise StudyFileError(
+            f"{file} [pruner] min_epochs: {wanted} is more than the {longest} epochs of a trial; "
+            f"it must be in [1, {longest}]"
+        )
+
+
 def _check_schedule(config: StudyConfig, file: str) -> None:
     """Compare like with like: pruners at equal epochs of equal schedules, averages at their end."""
     domain = config.domain()
@@ -177,6 +196,7 @@ def _check_schedule(config: StudyConfig, file: str) -> None:
                 f"[space] {name} differs between them ({', '.join(map(str, values))}); "
                 'use name = "none", or fix it'
             )
+    _check_min_epochs(config, file)
     averaged = config.space.dimensions.get("ema")
     if averaged is None or (averaged.count == 1 and averaged.contains(0.0)):
         return

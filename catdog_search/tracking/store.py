@@ -179,9 +179,10 @@ class Store:
             from mlflow.store.db import utils
 
             utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        uri = self.uri_to_read
         with _kept_environment(_VARIABLE):
-            mlflow.set_tracking_uri(self.uri)
-        client = Client(self.uri, self.artifacts)
+            mlflow.set_tracking_uri(uri)
+        client = Client(uri, self.artifacts)
         found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
         if is_server(self.uri) and not found:
             _require_mlflow(self)
@@ -222,7 +223,7 @@ class Store:
         """
         from catdog_search.tracking import locations
 
-        url = None if self.artifacts is None else locations.database(self.uri)
+        url = None if self.artifacts is None else locations.database(self.uri_to_read)
         if self.artifacts is None or url is None:  # a server's are its own
             return None
         location = locations.experiment_location(url, name)
@@ -252,6 +253,14 @@ class Store:
     def is_own(self) -> bool:
         """Whether this is the state folder's own store."""
         return self.own_file is not None
+
+    @property
+    def uri_to_read(self) -> str:
+        """The URI; of a state folder that can't be written that of a copy, for whoever reads."""
+        own = self.own_file
+        if own is None or (path := StateFolder(self._root).to_read(own)) == own:
+            return self.uri
+        return sqlite_uri(path)
 
     @property
     def _root(self) -> Path:

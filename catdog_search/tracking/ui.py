@@ -84,7 +84,7 @@ def _environment(store: Store) -> dict[str, str]:
 
     That may be secret, and everybody can list the arguments of a process, but not its environment.
     """
-    file = sqlite_file(store.uri)
+    file = sqlite_file(store.uri_to_read)
     return {
         **safe_environment(),
         "MLFLOW_BACKEND_STORE_URI": sqlite_uri(file.resolve()) if file else store.uri,

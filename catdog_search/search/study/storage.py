@@ -116,7 +116,7 @@ def existing_studies(state: StateFolder) -> list[str]:
 
 
 def _existing(state: StateFolder) -> RDBStorage:
-    return open_file(state.optuna_db, Retry(about_storage(state)))
+    return open_file(state.to_read(state.optuna_db), Retry(about_storage(state)))
 
 
 def recorded_studies(state: StateFolder) -> list[optuna.Study]:
