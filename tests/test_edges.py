@@ -104,7 +104,6 @@ def test_study_file_with_a_byte_order_mark_is_read(study_file: Callable[..., Pat
         ("seed = 5", "seed = nan", "nan is not allowed"),
         ("[space]", "[pruner]\nname = 'hyperband'\nmin_epochs = 3\n[space]", "in [1, 2]"),
         ("[space]", "[pruner]\nname = 'asha'\nmin_epochs = 3\n[space]", "in [1, 2]"),
-        ("trials = 3", "trials = 3\nseeds = 2", "is of recipes, and there is none"),
     ],
 )
 def test_study_file_that_cannot_be_meant_is_refused_in_a_line(

@@ -159,8 +159,8 @@ def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
     store = Store.of(state)
     if store.is_absent():
         raise StateError(
-            f"no registered model {name!r}; none is registered {nothing_in(store.uri)}; "
-            "`catdog-search promote` registers one"
+            f"no registered model {name!r} {nothing_in(store.uri)}; `catdog-search promote` "
+            "registers one"
         )
     registry = Registry(store)
     return registry, registry.model(name)

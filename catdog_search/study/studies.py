@@ -107,11 +107,6 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
         raise StudyFileError(f"{file} {problem}")
     _check_sampler(config, file)
     _check_schedule(config, file)
-    if config.seeds > 1 and not config.recipes:
-        raise StudyFileError(
-            f"{file} seeds: {config.seeds} is of recipes, and there is none; add [recipes.NAME], "
-            "or leave seeds out"
-        )
     return config
 
 
