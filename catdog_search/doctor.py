@@ -190,7 +190,7 @@ def _state(state: StateFolder) -> str:
         raise CatdogError(
             f"{state.root}: {free:.1f} GB free; below {_LOW_DISK_GB} GB is too little"
         )
-    new = "" if state.root.exists() else " (not made yet)"
+    new = "" if state.root.exists() else f" (not made yet{state.elsewhere})"
     return f"{state.root}{new}, {free:.0f} GB free"
 
 
@@ -205,6 +205,9 @@ def _mlflow(state: StateFolder) -> str:
 
 def _cache() -> str:
     folder, limit = places.cache_folder(), places.cache_limit_bytes()
+    existing = next(p for p in (folder, *folder.parents) if p.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise CatdogError(f"{folder} can't be written; choose another with CATDOG_CACHE")
     return f"{folder}: {cache.size_bytes(folder) / 1e6:.0f} MB of at most {limit / 1e9:g} GB"
 
 

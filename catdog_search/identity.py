@@ -9,12 +9,13 @@ opens a state asks.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shlex
 import sqlite3
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,12 @@ FILE = "state.json"
 MLFLOW_DB = "mlflow.db"
 OPTUNA_DB = "optuna.db"
 ARTIFACTS = "artifacts"
+# Where a state is unless somebody says otherwise.
+DEFAULT_NAME = "mlruns"
 # Seconds to wait for another who writes.
 _WAIT_S = 60
+# Folders beside a state that are looked into for another, and states that are named.
+_MOST_BESIDE, _MOST_NAMED = 1000, 3
 
 
 @dataclass(frozen=True)
@@ -280,6 +285,28 @@ def relocate_command(root: Path) -> str:
 def is_state(root: Path) -> bool:
     """Whether a folder holds a store of ours; one that can't be looked at may."""
     return any(_may_exist(root / name) for name in (MLFLOW_DB, OPTUNA_DB))
+
+
+def nearby(root: Path) -> list[Path]:
+    """States with studies around a folder, the nearest first: in folders above, beside and below.
+
+    For somebody who asks in the wrong folder; one that can't be looked into is passed over.
+    """
+    found: list[Path] = []
+    for place in _around(root):
+        holds_studies = os.path.isfile(place / OPTUNA_DB)
+        if holds_studies and not any(_is_same_folder(place, other) for other in (root, *found)):
+            found.append(place)
+    return found[:_MOST_NAMED]
+
+
+def _around(root: Path) -> Iterator[Path]:
+    for above in (root, *root.parents):
+        yield from (above / DEFAULT_NAME, above)
+    for folder in (root.parent, root):
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in itertools.islice(entries, _MOST_BESIDE):
+                yield from (Path(entry.path), Path(entry.path) / DEFAULT_NAME)
 
 
 def _may_exist(path: Path) -> bool:

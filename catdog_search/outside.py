@@ -6,6 +6,7 @@ imported to ask; by what a message says only where a library has thrown the rest
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -171,6 +172,9 @@ _SPELLED = (
     errno.ENFILE,
 )
 _SAYS = {
+    "Could not determine home directory": Outside(
+        "no home folder is known for this user; set HOME, or write paths without a ~"
+    ),
     "can't start new thread": _PROCESS[errno.EAGAIN],
     "No usable temporary directory": Outside(
         "no folder for temporary files can be written; set TMPDIR to one that can"
@@ -239,6 +243,14 @@ def is_absent(error: BaseException) -> bool:
     """Whether MLflow says that it has no such thing: an answer, and no trouble of its own."""
     names = _names(error)
     return _MLFLOW in names and getattr(error, "error_code", None) in _ABSENT
+
+
+def was_deleted(error: BaseException) -> bool:
+    """Whether an error goes back to something that somebody deleted in MLflow."""
+    return any(
+        is_absent(seen) or (_MLFLOW in _names(seen) and _DELETED in str(seen))
+        for seen in _handed_on(error)
+    )
 
 
 def _handed_on(error: BaseException) -> Iterator[BaseException]:
@@ -387,7 +399,9 @@ def _folders(state: Path | None) -> list[tuple[str, Path]]:
         temporary = Path(tempfile.gettempdir())
     except OSError:  # none can be written
         temporary = Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108  only named
-    found = [("TMPDIR", temporary), ("CATDOG_CACHE", cache_folder())]
+    found = [("TMPDIR", temporary)]
+    with contextlib.suppress(CatdogError):  # where no home folder is known
+        found.append(("CATDOG_CACHE", cache_folder()))
     return [("--state", state), *found] if state else found
 
 

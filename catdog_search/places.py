@@ -52,7 +52,7 @@ class StateFolder:
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
         next command is started. A second path to the same folder gives the one that is recorded.
         """
-        given = Path(path or os.environ.get("CATDOG_STATE") or "mlruns").expanduser()
+        given = Path(path or os.environ.get("CATDOG_STATE") or identity.DEFAULT_NAME).expanduser()
         if _leads_nowhere(given):
             return cls(given.absolute())  # not what it leads to, which nobody may make anew
         return cls(identity.canonical(given.resolve()))
@@ -89,6 +89,26 @@ class StateFolder:
     def command(self, words: str) -> str:
         """How a command is called on this state, for people and scripts to copy."""
         return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
+
+    def to_read(self, path: Path) -> Path:
+        """A database in this folder for whoever reads; of a read-only folder a copy of it."""
+        if not path.exists() or (os.access(path, os.W_OK) and os.access(self.root, os.W_OK)):
+            return path
+        return sqlite.copy_to_read(path)
+
+    @property
+    def elsewhere(self) -> str:
+        """What to add to a message that no study is here: the states nearby, if any."""
+        if self.optuna_db.exists():
+            return ""
+        found = [f"--state {shlex.quote(str(path))}" for path in identity.nearby(self.root)]
+        return f"; found nearby: {' or '.join(found)}" if found else ""
+
+    @property
+    def nothing(self) -> str:
+        """A line for whoever only reads, where no state is."""
+        cure = self.elsewhere or "; `catdog-search run` makes one, --state names another"
+        return f"no state in {self.root}{cure}"
 
     def require_whole(self, path: Path, *, thorough: bool = False) -> None:
         """Refuse a damaged store before a library takes it for a new one.
@@ -154,7 +174,7 @@ class StateFolder:
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep the state where it is meanwhile.
+        """Keep the state where it is meanwhile; one that isn't there needs no keeping.
 
         Args:
             alone: Whether nobody else may use it, which relocating wants.
@@ -162,6 +182,9 @@ class StateFolder:
         Raises:
             StateError: It is being relocated, or, for one who wants it alone, used.
         """
+        if not self.root.is_dir():
+            yield
+            return
         lock = file_lock(self.root / "state.lock", wait=False, shared=not alone)
         with contextlib.ExitStack() as held:
             try:
@@ -236,9 +259,19 @@ def make_database(path: Path, make: Callable[[Path], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """`CATDOG_CACHE`, else the platform's cache folder."""
+    """`CATDOG_CACHE`, else the platform's cache folder.
+
+    Raises:
+        StateError: There is no home folder that it could be in.
+    """
     given = os.environ.get("CATDOG_CACHE")
-    return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
+    try:
+        return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
+    except RuntimeError:  # no HOME, and a user that isn't in /etc/passwd, as in a container
+        raise StateError(
+            f"no home folder is known for this user (uid {os.getuid()}), and so no cache; set "
+            "HOME, or CATDOG_CACHE to a folder"
+        ) from None
 
 
 def features_folder() -> Path:

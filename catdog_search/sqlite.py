@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import sqlite3
+import tempfile
 import time
 from pathlib import Path
 
@@ -72,6 +75,23 @@ def keep_copy(path: Path) -> None:
         fresh.replace(kept)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@functools.cache
+def copy_to_read(path: Path) -> Path:
+    """A copy of a database whose folder can't be written; it goes when this process ends.
+
+    Even whoever only reads makes files beside a database with a write-ahead log.
+
+    Raises:
+        OSError: It can't be read, or there is no room for the copy.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="catdog-search-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for suffix in ("", "-wal"):
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copyfile(path.with_name(path.name + suffix), folder / (path.name + suffix))
+    return folder / path.name
 
 
 def restore(path: Path) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -142,3 +143,17 @@ def test_download_command_takes_another_place(site: str, tmp_path: Path) -> None
     assert "100 %" in done.output
     assert "complete, checksum right" in done.output
     assert (tmp_path / "cats.zip").read_bytes() == CONTENT
+
+
+def test_two_downloads_at_once_fetch_it_once(site: str, tmp_path: Path) -> None:
+    target = tmp_path / "cats.zip"
+    counted: list[int] = []
+
+    def fetch() -> Path:
+        return download(f"{site}/cats.zip", SHA256, target, lambda n, _: counted.append(n))
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [pool.submit(fetch) for _ in range(2)]
+        assert [call.result() for call in calls] == [target, target]
+    assert counted.count(max(counted)) == 1
+    assert list(tmp_path.iterdir()) == [target]

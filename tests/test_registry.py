@@ -197,7 +197,7 @@ def test_models_refuses_an_unknown_one_in_a_line(
 
 def test_models_of_no_state_makes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "no model is registered" in call("models").output
+    assert f"no model is registered in {tmp_path}/mlruns" in call("models").output
     assert json.loads(call("models", "--json").stdout) == {"models": []}
     call("models", "catdog", code=1)
     call("rollback", "--reason", "worse", code=1)

@@ -26,8 +26,8 @@ from catdog_search.search.events import EpochDone, Event, TrialEnded
 from catdog_search.search.study import relocate, views
 from catdog_search.search.study.storage import open_storage
 from catdog_search.tracking import locations
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.locations import Move
-from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
 
 Moment = Callable[[pytest.MonkeyPatch], None]
@@ -211,8 +211,8 @@ def assert_is_own(copy: StateFolder, original: StateFolder) -> None:
     assert names_nothing_else(copy, original.root)
     uid, other = (views.load_study(s, "tiny").user_attrs["study_uid"] for s in (copy, original))
     assert uid != other
-    assert StudyRuns.exist(Store.of(copy), "tiny", uid)
-    assert not StudyRuns.exist(Store.of(copy), "tiny", other)
+    assert locate(Store.of(copy), "tiny", uid) is not None
+    assert locate(Store.of(copy), "tiny", other) is None
     assert "Optuna and MLflow agree" in call("doctor", "--state", str(copy.root)).output
 
 
@@ -308,7 +308,7 @@ def test_running_study_is_not_relocated(copy: StateFolder) -> None:
 
 def test_nothing_is_made_where_there_is_no_state(tmp_path: Path) -> None:
     said = call("relocate", "--state", str(tmp_path / "none"), code=1).output
-    assert said == f"error: state folder {tmp_path / 'none'}: there is no state\n"
+    assert said.startswith(f"error: no state in {tmp_path / 'none'};")
     assert not (tmp_path / "none").exists()
 
 

@@ -63,7 +63,7 @@ def test_store_turns_telemetry_and_pickles_off(
 from catdog_search.places import StateFolder
 from catdog_search.tracking.store import Store
 state = StateFolder.at({str(tmp_path)!r})
-Store.of(state).client()
+Store.of(state).client(make=True)
 from mlflow.environment_variables import MLFLOW_ALLOW_PICKLE_DESERIALIZATION
 from mlflow.telemetry.utils import is_telemetry_disabled
 print(MLFLOW_ALLOW_PICKLE_DESERIALIZATION.get(), is_telemetry_disabled())
@@ -130,7 +130,7 @@ def test_page_opens_in_model_training_mode() -> None:
 
 def test_client_of_one_state_leaves_no_trace_for_the_next(tmp_path: Path) -> None:
     first, second = (StateFolder(tmp_path / name) for name in ("a", "b"))
-    Store.of(first).client()
+    Store.of(first).client(make=True)
     assert Store.of(second).uri == f"sqlite:///{second.mlflow_db}"
     assert "MLFLOW_TRACKING_URI" not in os.environ
 

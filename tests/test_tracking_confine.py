@@ -145,7 +145,7 @@ def test_nothing_is_made_anew_where_the_state_is_gone(artifacts: Path, tmp_path:
     with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
         require_below(artifacts, (artifacts / "tiny").as_uri())
     with pytest.raises(StateError, match="is gone; was it moved meanwhile"):
-        Store(f"sqlite:///{artifacts.parent}/mlflow.db", artifacts).client(make=False)
+        Store(f"sqlite:///{artifacts.parent}/mlflow.db", artifacts).require_folder()
     assert not artifacts.parent.exists()
 
 

@@ -182,9 +182,9 @@ def proposals(view: StudyView) -> list[Any]:
 
 def mlflow_children(state: StateFolder, view: StudyView) -> list[Any]:
     client = Store.of(state).client()
-    experiment = client.get_experiment_by_name(view.name)
+    experiment_id = client.get_run(view.parent_run_id).info.experiment_id
     query = f"tags.`{words.PARENT}` = '{view.parent_run_id}'"
-    return list(client.search_runs([experiment.experiment_id], query))
+    return list(client.search_runs([experiment_id], query))
 
 
 def assert_stores_agree(state: StateFolder) -> None:

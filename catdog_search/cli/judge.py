@@ -85,7 +85,7 @@ def compare(
     where = StateFolder.at(state)
     names = studies or existing_studies(where)
     if not names:
-        raise StateError(f"{where.root} holds no study to compare")
+        raise StateError(f"{where.root} holds no study to compare{where.elsewhere}")
     found = side_by_side(where, names)
     if not found.entries:
         raise StateError(f"no COMPLETE trial to compare in {', '.join(names)}")

@@ -40,6 +40,7 @@ def models(name: str | None, version: int | None, as_json: bool, state: str | No
     """List registered models' versions, or show one with all that it says of itself."""
     from catdog_search.places import StateFolder
     from catdog_search.promotion.versions import card_of, find_version, list_models
+    from catdog_search.tracking.store import nothing_in, tracking_uri
 
     where = StateFolder.at(state)
     if name is not None:
@@ -54,7 +55,8 @@ def models(name: str | None, version: int | None, as_json: bool, state: str | No
     elif rows:
         _say_models(rows)
     else:
-        say("no model is registered; catdog-search promote registers one")
+        place = nothing_in(tracking_uri(where))
+        say(f"no model is registered {place}; `catdog-search promote` registers one")
 
 
 def _say_models(rows: list[ModelRows]) -> None:

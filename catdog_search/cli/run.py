@@ -96,11 +96,16 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     state: str | None,
 ) -> None:
     """Run a study, or continue it where it stopped."""
-    from catdog_search.errors import RequestError
+    from catdog_search.errors import RequestError, StateError
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import run_study
     from catdog_search.search.prepare import Request, prepare
+    from catdog_search.study import studies
 
+    if seeds is not None and seeds > 1 and not studies.load(study).recipes:
+        raise click.UsageError(
+            f"--seeds {seeds}: trains each recipe on {seeds} seeds, and study {study} has none."
+        )
     write = writer(as_json)
     request = Request(
         study=study,
@@ -134,6 +139,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
         say_report(report, prepared.wanted, prepared.state)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
+    if report.view.best is None and report.end in ("done", "exhausted"):
+        command = prepared.state.command(f"show --study {prepared.config.name}")
+        raise StateError(f"no trial of {prepared.config.name} is COMPLETE; {command} says why")
 
 
 def display_of(
@@ -175,6 +183,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
 
     view = report.view
     done = view.finished
+    wanted = max(wanted, done)  # an earlier call may have asked for more
     if report.end == "done":
         say(f"study {view.name} is finished: {_done(done, wanted)}")
     elif report.end == "exhausted":

@@ -42,6 +42,9 @@ def ui(host: str, port: int, state: str | None) -> None:
         say("MLFLOW_TRACKING_URI names a server that is running:")
         _say_pages(store, store.uri)
         return
+    store.require_there()
+    if store.is_own and not where.optuna_db.exists():
+        say(f"note: {where.root} holds no study{where.elsewhere}")
 
     def ready(base: str) -> None:
         _say_pages(store, base)

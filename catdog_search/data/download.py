@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 import urllib.error
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from catdog_search.errors import DataError
+from catdog_search.places import file_lock
 from catdog_search.web import Address, basic_auth, is_http, open_url, read_address
 
 URL = (
@@ -21,6 +23,7 @@ SHA256 = "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9"
 
 _BLOCK = 1 << 20
 _TIMEOUT_S = 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Progress = Callable[[int, int | None], None]
 
@@ -41,13 +44,30 @@ def download(url: str, sha256: str, target: Path, progress: Progress | None = No
         DataError: The server doesn't answer or ends early (call again to go on), or what came has
             another checksum (it is removed).
     """
-    address = _address(url)
+    address, sha256 = _address(url), _digest(sha256)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Two at once would write to one file; the second finds what the first fetched.
+    lock = target.with_name(f"{target.name}.lock")
+    with file_lock(lock):
+        try:
+            return _download(address, sha256, target, progress)
+        finally:
+            lock.unlink(missing_ok=True)  # those who wait for it make another
+
+
+def _digest(text: str) -> str:
+    digest = text.strip().lower()
+    if not _SHA256.fullmatch(digest):
+        raise DataError(f"--sha256: {text!r} is not a SHA-256 digest, which has 64 hex digits")
+    return digest
+
+
+def _download(address: Address, sha256: str, target: Path, progress: Progress | None) -> Path:
     if target.exists():
         _check(target, sha256, "is there already, but is another file")
         return target
     partial = target.with_name(f"{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         _fetch(address, partial, progress)
     except urllib.error.URLError as error:
         raise DataError(f"{address.url}: {error.reason}; run it again to go on") from None

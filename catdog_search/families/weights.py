@@ -67,7 +67,7 @@ def require_weights(weights: str) -> None:
             be had from where Keras fetches it.
     """
     stages_in(weights)
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     cached = home / "models" / _IMAGENET_URL.rsplit("/", 1)[-1]
     if weights != "imagenet" or cached.exists():
         return

@@ -87,7 +87,7 @@ def curves(bars: Sequence[Bar]) -> Figure:
             epochs = range(1, len(curve) + 1)
             for name, colour in (("accuracy", TRAIN), ("val_accuracy", VAL)):
                 label = {"accuracy": "train", "val_accuracy": "val"}[name] if not number else None
-                axes.plot(epochs, [e[name] for e in curve], color=colour, label=label)
+                axes.plot(epochs, [e.get(name, math.nan) for e in curve], color=colour, label=label)
         axes.set_title(as_figure_text(bar.name, _NAME), fontsize=10)
         axes.set(xlabel="epoch", ylim=(0.45, 1.01))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

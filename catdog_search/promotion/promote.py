@@ -30,6 +30,8 @@ from catdog_search.promotion.recorded import config_of, prepare_as_it_was
 from catdog_search.promotion.rivals import DRAWN, Rivals, kind_of, kind_of_version
 from catdog_search.search.coordinator import Report
 from catdog_search.search.prepare import Request
+from catdog_search.search.study.record import require_tracked
+from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import TrialRow, load_view
 from catdog_search.study.config import StudyConfig
 from catdog_search.tracking import vocabulary as words
@@ -149,6 +151,7 @@ class _Promoting:
         self._prepared = prepare_as_it_was(self._config, self._view, request, hooks.say)
         self._config = self._prepared.config
         self._store = Store.of(self._state)
+        require_tracked(self._state, self._store, load_study(self._state, self._config.name))
         self._ledger = Ledger(self._state, self._store)
         self._command = f"promote --study {self._config.name} --model {model}"
 
@@ -351,7 +354,9 @@ class _Promoting:
     def _answered_before(self, scene: record.Scene) -> Answers | None:
         """What the same networks said of the same photos in another promotion."""
         wanted = set(scene.test_hashes())
-        for run in PromotionRun.alike(self._store, self._config.name, scene.answering_key):
+        for run in PromotionRun.alike(
+            self._store, self._config.name, self._view.uid or "", scene.answering_key
+        ):
             kept = run.answers("test")
             if kept is not None and set(kept.hashes.tolist()) == wanted:
                 return kept

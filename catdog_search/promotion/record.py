@@ -101,7 +101,9 @@ class Scene:
             words.TRAINED_IN: trained_in.parent_run_id or "",
         }
         key, answering = self._key, self.answering_key
-        return PromotionRun.open(self.store, self.config.name, key, tags, answering)
+        return PromotionRun.open(
+            self.store, self.config.name, self.view.uid or "", key, tags, answering
+        )
 
     @property
     def said(self) -> ModelFacts:

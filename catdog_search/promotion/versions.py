@@ -15,7 +15,7 @@ from catdog_search.tracking.looked_at import tested
 from catdog_search.tracking.moves import Move, Outcome
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Said, Version
-from catdog_search.tracking.store import Store
+from catdog_search.tracking.store import Store, nothing_in
 
 # Of a version, as MLflow's aliases are; it is derived from the record and none of MLflow's.
 PREVIOUS = "previous"
@@ -159,8 +159,8 @@ def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
     store = Store.of(state)
     if store.is_absent():
         raise StateError(
-            f"no registered model {name!r} in {store.shown}; no model is registered; "
-            "catdog-search promote registers one"
+            f"no registered model {name!r} {nothing_in(store.uri)}; `catdog-search promote` "
+            "registers one"
         )
     registry = Registry(store)
     return registry, registry.model(name)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from catdog_search.errors import StateError
 from catdog_search.evaluation.floors import Floor, any_packed, floors_of, majority
 from catdog_search.places import StateFolder
 from catdog_search.search.study import views
 from catdog_search.search.study.views import StudyView, TrialRow
-from catdog_search.tracking.recorded import RunReader
+from catdog_search.tracking.recorded import Recorded, RunReader
 from catdog_search.tracking.store import Store
 
 # Train better than val by more than this, and a network has learned what is in no other photo.
@@ -106,8 +107,10 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
         StateError: There is no such study.
     """
     read = [views.load_view(state, name) for name in names]
-    entries = [entry for view in read for entry in _entries(state, view)]
+    runs = _Runs(state)
+    entries = [entry for view in read for entry in _entries(runs, view)]
     notes = [f"study {v.name}: no COMPLETE trial" for v in read if not v.ranked()]
+    notes += runs.notes()
     digests = {view.dataset_digest for view in read}
     if len(digests) > 1:
         notes.append("the studies were trained on different photos, so rows don't compare")
@@ -118,21 +121,57 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     return Comparison(entries, floors_of(packed), notes)
 
 
-def _entries(state: StateFolder, view: StudyView) -> list[Entry]:
+class _Runs:
+    """What MLflow keeps of trials; what it lost is noted, since the scores are Optuna's.
+
+    Args:
+        state: State folder of the trials.
+    """
+
+    def __init__(self, state: StateFolder) -> None:
+        self._state = state
+        self._lost: list[str] = []
+        self._closed = ""
+        try:
+            self._reader: RunReader | None = RunReader(Store.of(state))
+        except StateError as error:
+            self._reader, self._closed = None, str(error)
+
+    def recorded(self, view: StudyView, row: TrialRow) -> Recorded | None:
+        """Curves of a trial; None where they are lost."""
+        if self._reader is None or row.run_id is None:
+            return None
+        if not self._reader.has_run(row.run_id):
+            self._lost.append(f"{row.number} of {view.name}")
+            return None
+        return self._reader.recorded(row.run_id)
+
+    def notes(self) -> Iterator[str]:
+        """What is missing, and why."""
+        if self._closed:
+            yield f"no curves: {self._closed}"
+        if self._lost:
+            cure = self._state.command("doctor --repair")
+            yield (
+                f"no curves of trial {', '.join(self._lost)}: MLflow lost the runs; {cure} makes "
+                "them anew from what Optuna knows"
+            )
+
+
+def _entries(runs: _Runs, view: StudyView) -> list[Entry]:
     by_recipe: dict[str, list[TrialRow]] = {}
     for row in view.trials:
         if row.recipe and row.value is not None:
             by_recipe.setdefault(row.recipe, []).append(row)
-    entries = [_entry(state, view, name, rows) for name, rows in by_recipe.items()]
+    entries = [_entry(runs, view, name, rows) for name, rows in by_recipe.items()]
     ranked = view.ranked()
     if ranked and ranked[0].recipe is None:
-        entries.append(_entry(state, view, f"best (trial {ranked[0].number})", ranked[:1]))
+        entries.append(_entry(runs, view, f"best (trial {ranked[0].number})", ranked[:1]))
     return entries
 
 
-def _entry(state: StateFolder, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
-    reader = RunReader(Store.of(state))
-    kept = [reader.recorded(row.run_id) for row in rows if row.run_id]
+def _entry(runs: _Runs, view: StudyView, name: str, rows: Sequence[TrialRow]) -> Entry:
+    kept = [seen for row in rows if (seen := runs.recorded(view, row)) is not None]
     curves = [seen.history for seen in kept]
     trained = [
         seen.history[seen.best_epoch]["accuracy"]

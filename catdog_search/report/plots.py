@@ -61,7 +61,14 @@ def plot_trial(state: StateFolder, view: StudyView, row: TrialRow, folder: Path)
         StateError: It has no run, or no epoch.
         OSError: The folder can't be written.
     """
-    seen = RunReader(Store.of(state)).recorded(row.run_id) if row.run_id else None
+    reader = RunReader(Store.of(state))
+    if row.run_id and not reader.has_run(row.run_id):
+        cure = state.command("doctor --repair")
+        raise StateError(
+            f"trial {row.number} of study {view.name!r}: MLflow lost its run {row.run_id}, and the "
+            f"curves with it; {cure} makes the run anew from what Optuna knows"
+        )
+    seen = reader.recorded(row.run_id) if row.run_id else None
     if seen is None or not seen.history:
         raise StateError(f"trial {row.number} of study {view.name!r} has no epoch to draw")
     packed = _packed(state, view, row)

@@ -42,7 +42,7 @@ from catdog_search.search.scratch import lock_path
 from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.study import schema
 from catdog_search.search.study.copies import require_kept
-from catdog_search.search.study.record import StudyRecord
+from catdog_search.search.study.record import StudyRecord, require_tracked
 from catdog_search.search.study.schema import UID
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import about_storage, open_study
@@ -250,9 +250,9 @@ class _Coordinator:
             self._record.settle()
             self._sweep(workers)
             self._queue_recipes()
-            opened = StudyOpened(
-                self._config, view.finished, self._options.trials, view.best, self.store.shown
-            )
+            # An earlier call may have asked for more.
+            wanted = max(self._options.trials, view.finished)
+            opened = StudyOpened(self._config, view.finished, wanted, view.best, self.store.shown)
             self._notify(opened)
             end = self._run_trials(workers, self._record) if has_more else "done"
             return end
@@ -293,7 +293,10 @@ class _Coordinator:
                 f"{self.store.shown}"
             )
         retry = self._retry(self.store.about)
+        require_tracked(self._state, self.store, self.study, retry)
         runs = StudyRuns.open(self.store, self._config.name, self.study.user_attrs[UID], retry)
+        if runs.experiment != self._config.name:
+            self._notice(f"MLflow's experiment of this study is called {runs.experiment!r} now")
         text = self._options.study_file
         record = StudyRecord(self.study, runs, self._config, self._dataset, self._photos, text)
         record.note_study()

@@ -169,6 +169,7 @@ class LimitsConfig(Table):
     max_memory_gb: float | None = Field(
         None,
         gt=0,
+        le=1_000_000,
         description="of the worker's process; a larger estimate isn't built, a larger process is "
         "ended. By default 90 % of what the machine has free",
     )
@@ -176,11 +177,15 @@ class LimitsConfig(Table):
         None, gt=0, description="a trial that is estimated to take longer isn't trained"
     )
     stall_minutes: float = Field(
-        10, gt=0, description="without a sign of life after which a worker is taken for dead"
+        10,
+        gt=0,
+        le=1_000_000,
+        description="without a sign of life after which a worker is taken for dead",
     )
     retry_minutes: float = Field(
         5,
         ge=0,
+        le=1_000_000,
         description="to try again for where a store is locked or doesn't answer, before the study "
         "stops",
     )
@@ -307,7 +312,7 @@ class StudyConfig(Table):
     metric: Metric = Field(description="objective; also what early stopping watches")
     direction: Direction = Field(description="of the metric")
     trials: int = Field(ge=1, le=1_000_000, description="finished trials the study asks for")
-    timeout: float | None = Field(None, gt=0, description="seconds a call may take")
+    timeout: float | None = Field(None, gt=0, le=1e9, description="seconds a call may take")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="every trial's seed comes from it")
     seeds: int = Field(
         1, ge=1, le=1000, description="times each recipe is trained, each time on another seed"

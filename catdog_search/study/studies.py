@@ -81,10 +81,13 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
         StudyFileError: As `load`.
     """
     try:
-        table = tomllib.loads(content.decode())
+        # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
+        table = tomllib.loads(content.decode("utf-8-sig"))
+        return parse(table, file)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
-    return parse(table, file)
+    except RecursionError:
+        raise StudyFileError(f"{file}: is nested too deeply; a study has two levels") from None
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
@@ -125,6 +128,7 @@ def _check_together(
     mistakes.found += _sampler_problems(config, file)
     if unread.isdisjoint(("epochs", "schedule")) and wrong.isdisjoint(("pruner", "pruner.name")):
         mistakes.found += _pruner_problems(config, file)
+        mistakes.found += _min_epochs_problems(config, file)
     if unread.isdisjoint(("ema", "schedule")):
         mistakes.found += _averaging_problems(config, file)
 
@@ -215,6 +219,17 @@ def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
         yield (
             f"{file} [sampler] name: 'grid' lists all {points} points of [space], at most "
             f"{_MOST_POINTS}; use tpe, random or qmc"
+        )
+
+
+def _min_epochs_problems(config: StudyConfig, file: str) -> Iterator[str]:
+    """A pruner whose first decision comes after the last epoch would never decide."""
+    longest = max(int(n) or config.training.epochs for n in config.domain().values("epochs"))
+    wanted = config.pruner.min_epochs
+    if config.pruner.name in ("asha", "hyperband") and wanted > longest:
+        yield (
+            f"{file} [pruner] min_epochs: {wanted} is more than the {longest} epochs of a trial; "
+            f"it must be in [1, {longest}]"
         )
 
 

@@ -20,13 +20,14 @@ import yaml
 from catdog_search.answering.facts import ModelFacts, ScoreOnTest
 from catdog_search.errors import StateError
 from catdog_search.machine.memory import free_bytes
+from catdog_search.outside import is_absent
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
 from catdog_search.text import first_line, name_key
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
-from catdog_search.tracking.store import Store
+from catdog_search.tracking.store import Store, nothing_in
 
 if TYPE_CHECKING:
     import keras
@@ -392,11 +393,11 @@ def _require_registered(client: MlflowClient, name: str) -> None:
     plain = re.split("[@/]", name, maxsplit=1)[0]
     known = registered_names(client)
     if plain not in known:
-        there = "no model is registered"
+        there = f"no model is registered {nothing_in(client.tracking_uri)}"
         if known:
             there = f"is not registered; {did_you_mean(plain, known, 'registered')}"
         raise StateError(
-            f"model {name}: {there}; catdog-search promote registers one, run:ID names a run's"
+            f"model {name}: {there}; `catdog-search promote` registers one, run:ID names a run's"
         )
 
 
@@ -408,7 +409,8 @@ def _uri(client: MlflowClient, name: str) -> str:
         try:
             outputs = client.get_run(run_id).outputs
         except mlflow.exceptions.MlflowException:
-            raise StateError(f"{name}: there is no such run") from None
+            place = nothing_in(client.tracking_uri)
+            raise StateError(f"{name}: there is no such run {place}") from None
         models = outputs.model_outputs if outputs else []
         if not models:
             raise StateError(f"{name}: the run keeps no model")
@@ -427,11 +429,17 @@ def _study_of(client: MlflowClient, run_id: str) -> str | None:
 
 def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] | None:
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
-    parent = _study_of(client, run_id)
+    import mlflow
+
     folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
-    if not parent or words.SPLITS_FILE not in {
-        f.path for f in client.list_artifacts(parent, folder)
-    }:
+    try:
+        parent = _study_of(client, run_id)
+        files = client.list_artifacts(parent, folder) if parent else []
+    except mlflow.exceptions.MlflowException as error:
+        if not is_absent(error):
+            raise
+        return None  # the run, or that of its study, was deleted for good
+    if words.SPLITS_FILE not in {file.path for file in files}:
         return None
     with tempfile.TemporaryDirectory() as temporary:
         path = client.download_artifacts(parent, words.SPLITS_FILE, temporary)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from catdog_search.errors import StateError
 from catdog_search.figures.predictions import Predictions
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_absent
@@ -24,6 +25,7 @@ from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages, equals
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.models import Pair, delete_model, log_model, models_of
 from catdog_search.tracking.runs import SOURCE, as_text
 from catdog_search.tracking.store import Store
@@ -81,22 +83,29 @@ class PromotionRun:
 
     @classmethod
     def open(
-        cls, store: Store, study: str, key: str, tags: Mapping[str, str], answering: str
+        cls, store: Store, study: str, uid: str, key: str, tags: Mapping[str, str], answering: str
     ) -> PromotionRun:
         """The run of a promotion; made where it is absent.
 
         Args:
             store: MLflow store that keeps it.
-            study: Name of the study that is promoted, which has an experiment.
+            study: Name of the study that is promoted.
+            uid: Its unique id.
             key: Key of all that decides what is promoted.
             tags: More tags.
             answering: Key of the networks alone, whose answers don't depend on the rest.
 
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store doesn't open, or doesn't hold the study any more.
         """
         client = store.client()
-        experiment_id = str(client.get_experiment_by_name(study).experiment_id)
+        place = locate(store, study, uid)
+        if place is None or place.in_trash:
+            raise StateError(
+                f"study {study!r} isn't in {store.shown} any more; `catdog-search doctor --repair` "
+                "with the same --state brings it back"
+            )
+        experiment_id = place.experiment_id
         found = cls._search(client, experiment_id, words.PROMOTION_KEY, key)
         if found:
             client.update_run(found[0].run_id, status="RUNNING")
@@ -112,15 +121,12 @@ class PromotionRun:
         return cls(client, experiment_id, str(run.info.run_id))
 
     @classmethod
-    def alike(cls, store: Store, study: str, answering: str) -> list[PromotionRun]:
+    def alike(cls, store: Store, study: str, uid: str, answering: str) -> list[PromotionRun]:
         """Promotions of the same networks, the newest first; makes nothing."""
-        if store.is_absent():
+        place = locate(store, study, uid)
+        if place is None:
             return []
-        client = store.client()
-        experiment = client.get_experiment_by_name(study)
-        if experiment is None:
-            return []
-        return cls._search(client, str(experiment.experiment_id), words.ANSWERING_KEY, answering)
+        return cls._search(store.client(), place.experiment_id, words.ANSWERING_KEY, answering)
 
     @classmethod
     def _search(

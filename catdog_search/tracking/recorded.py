@@ -47,8 +47,12 @@ class RunReader:
         self._client = store.client()
 
     def recorded(self, run_id: str) -> Recorded:
-        """Curves and predictions that a trial's figures are plotted from."""
-        return recorded(self._client, run_id)
+        """Curves and predictions that a trial's figures are plotted from; none of a lost run."""
+        return recorded(self._client, run_id) if self.has_run(run_id) else Recorded([], None, None)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow still has a run, be it in its trash."""
+        return self._run(run_id) is not None
 
     def file(self, parent_id: str, study: str) -> bytes | None:
         """The study file that a study's own run keeps; None where it keeps none, or is gone."""

@@ -25,7 +25,7 @@ from catdog_search.tracking.filters import all_pages, equals
 from catdog_search.tracking.looked_at import is_ledger, registered_names, said_of
 from catdog_search.tracking.models import MODEL_URI, find_model, model_id_of
 from catdog_search.tracking.moves import Move, Note, Record
-from catdog_search.tracking.store import Store
+from catdog_search.tracking.store import Store, nothing_in
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -144,9 +144,10 @@ class Registry:
         if found is None:
             with _told("the registry can't be read"):
                 known = registered_names(self._client)
-            there = did_you_mean(name, known, "registered") if known else "no model is registered"
+            none = f"none is registered {nothing_in(self._client.tracking_uri)}"
+            there = did_you_mean(name, known, "registered") if known else none
             raise StateError(
-                f"no registered model {name!r}; {there}; catdog-search promote registers one"
+                f"no registered model {name!r}; {there}; `catdog-search promote` registers one"
             )
         with _told(f"registered model {name!r} can't be read"):
             return _model(found, self._versions(name))

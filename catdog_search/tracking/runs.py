@@ -19,6 +19,7 @@ from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard, TrialRun
 from catdog_search.tracking.confine import as_location, is_stray
 from catdog_search.tracking.filters import all_pages, equals
+from catdog_search.tracking.located import Located, locate
 from catdog_search.tracking.locations import database, enter_model, place_run
 from catdog_search.tracking.models import (
     Standing,
@@ -57,11 +58,11 @@ class StudyRuns:
         study: Study's name, also the experiment's.
         uid: Study's unique id, unlike that of one of the same name in another state folder, or of
             an older one.
-        experiment_id: Id of the experiment.
-        parent_id: Id of the study's own run.
+        place: Place of the study in the store.
         retry: Retry that makes every call of the client; None makes each once.
 
     Attributes:
+        experiment: Name of the experiment, which people may have changed.
         parent_id: Id of the study's own run.
         uri: Tracking URI of the store, without secrets.
     """
@@ -72,8 +73,7 @@ class StudyRuns:
         client: Client,
         study: str,
         uid: str,
-        experiment_id: str,
-        parent_id: str,
+        place: Located,
         retry: Retry | None,
     ) -> None:
         self._client = client
@@ -81,8 +81,9 @@ class StudyRuns:
         self._study = study
         self._uid = uid
         self._store = store
-        self._experiment_id = experiment_id
-        self.parent_id = parent_id
+        self._experiment_id = place.experiment_id
+        self.experiment = place.experiment
+        self.parent_id = place.parent_id
         self.uri = redact(client.tracking_uri)
 
     @classmethod
@@ -99,25 +100,15 @@ class StudyRuns:
             StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
                 artifacts outside of the state.
         """
-        client = store.client(retry)
-        experiment = _experiment(client, store, study)
-        query = _parent_query(uid)
-        found = next((r.info.run_id for r in _search(client, experiment, query)), None)
-        parent = found or _create_parent(client, experiment, study, uid)
-        return cls(store, client, study, uid, experiment, parent, retry)
-
-    @classmethod
-    def exist(cls, store: Store, study: str, uid: str) -> bool:
-        """Whether the study has runs; makes nothing but, where it is absent, the store.
-
-        Raises:
-            StateError: The store doesn't open.
-        """
-        client = store.client()
-        found = client.get_experiment_by_name(study)
-        return found is not None and bool(
-            client.search_runs([found.experiment_id], _parent_query(uid))
-        )
+        client = store.client(retry, make=True)
+        found = locate(store, study, uid, retry)
+        if found is None:
+            experiment_id = _experiment(client, store, study)
+            parent_id = _create_parent(client, experiment_id, study, uid)
+            found = Located(experiment_id, study, parent_id, in_trash=None)
+        _require_no_trash(found.in_trash)
+        store.require_own_experiment(found.experiment)
+        return cls(store, client, study, uid, found, retry)
 
     def hurry(self) -> None:
         """Wait no more for a store that somebody has waited for already."""
@@ -247,22 +238,49 @@ class StudyRuns:
         self._log_dataset(run_id, card.data)
         return run_id
 
+    def recreate_study(self, params: Mapping[str, Any], digest: str) -> None:
+        """Say on the study's own run, made anew, what is known of the study."""
+        tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
+        self._log(self.parent_id, params, tags)
+
     def recreate_trial(
-        self, number: int, params: Mapping[str, Any], digest: str, curves: Mapping[int, Any]
+        self,
+        number: int,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        curves: Mapping[int, Any],
     ) -> str:
         """Open a run for a trial that is over and has none any more; returns its id.
 
         Args:
             number: Trial's number, from 0.
             params: Trial's params by name, as far as they are known.
-            digest: Digest of its dataset.
+            tags: Tags of its run, as far as they are known.
             curves: Metrics by epoch, from 0.
         """
-        tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
-        run_id = self._open_trial(number, params, tags)
+        run_id = self._open_trial(number, params, {**tags, words.RECREATED: "true"})
         for epoch, metrics in sorted(curves.items()):
             log_metrics(self._client, run_id, metrics, epoch + 1)
         return run_id
+
+    def adopt(self, run_id: str) -> bool:
+        """Let a trial's run, whose study's run was lost, be of this one; False where it is gone."""
+        import mlflow
+
+        if not run_id:
+            return False
+        try:
+            run = self._client.get_run(run_id)
+        except mlflow.exceptions.MlflowException as error:
+            if not is_absent(error):
+                raise
+            return False
+        if run.info.experiment_id != self._experiment_id:
+            return False
+        if run.info.lifecycle_stage == "deleted":
+            self._client.restore_run(run_id)
+        self._log(run_id, {}, {words.PARENT: self.parent_id})
+        return True
 
     def _open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
         """A trial is named after its recipe if it has one."""
@@ -339,9 +357,12 @@ class StudyRuns:
         """Bring a run back from MLflow's trash."""
         self._client.restore_run(run_id)
 
-    def log_scores(self, run_id: str, objective: float, scores: Mapping[str, float]) -> None:
+    def log_scores(
+        self, run_id: str, objective: float, scores: Mapping[str, float], n_weights: int | None
+    ) -> None:
         """Log a trial's final metrics."""
-        log_metrics(self._client, run_id, final_metrics(objective, scores), step=0)
+        more = {} if n_weights is None else {words.N_WEIGHTS: n_weights}
+        log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
 
     def overwrite_objective(self, run_id: str, value: float) -> None:
         """Make `value` the last one of the objective; MLflow shows that of the highest step."""
@@ -410,11 +431,6 @@ def _storable(text: str) -> str:
     return "\n".join(map(printable, redact(text).split("\n")))
 
 
-def _parent_query(uid: str) -> str:
-    is_own = equals(f"tags.{words.STUDY_UID}", uid)
-    return f"{is_own} and {equals(f'tags.{words.ROLE}', words.ROLE_STUDY)}"
-
-
 def _search(client: Client, experiment_id: str, query: str) -> Iterator[Run]:
     where: dict[str, Any] = {"experiment_ids": [experiment_id], "filter_string": query}
     return all_pages(client.search_runs, **where, max_results=_PAGE)
@@ -449,8 +465,14 @@ def _experiment(client: Client, store: Store, name: str) -> str:
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
-        raise StateError(
-            f"experiment {name!r} is in MLflow's trash; `catdog-search doctor --repair` brings it "
-            "back"
-        )
+        _require_no_trash(f"experiment {found.experiment_id}, called {name!r},")
     return str(found.experiment_id)
+
+
+def _require_no_trash(what: str | None) -> None:
+    """Whoever opens a study looks there first, and names the state; it came there meanwhile."""
+    if what:
+        raise StateError(
+            f"{what} is in MLflow's trash; `catdog-search doctor --repair` with the same --state "
+            "brings it back"
+        )

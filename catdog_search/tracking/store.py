@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
 from catdog_search.errors import StateError
-from catdog_search.identity import ARTIFACTS
+from catdog_search.identity import ARTIFACTS, MLFLOW_DB
 from catdog_search.places import StateFolder, make_database, require_folder
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
@@ -95,21 +95,21 @@ class Store:
         """The store's name, for people."""
         return f"MLflow store {self.shown}"
 
-    def client(self, retry: Retry | None = None, *, make: bool = True) -> Client:
+    def client(self, retry: Retry | None = None, *, make: bool = False) -> Client:
         """A client of this store.
 
         Also points MLflow's module-level functions here, which model flavours use.
 
         Args:
             retry: Retry that makes every call; None makes each once.
-            make: Whether the store is made where it is absent; a worker finds one that was made.
+            make: Whether the store is made where it is absent; whoever only reads makes nothing.
 
         Raises:
-            StateError: The store doesn't open, or the state folder is gone. The client's calls
-                raise it too, where something outside this program keeps them from being answered.
+            StateError: The store is absent or doesn't open. The client's calls raise it too, where
+                something outside this program keeps them from being answered.
         """
-        if not make and self.artifacts is not None:
-            require_folder(self._root)
+        if not make:
+            self.require_there()
         quiet_mlflow()
         self._use_credentials()
         retry = retry or Retry(self.about)
@@ -135,6 +135,31 @@ class Store:
             StateFolder(self._root).require_whole(path)
         return path is not None and not path.exists()
 
+    def require_folder(self) -> None:
+        """Refuse to go on where the state folder is gone, as a worker does, who was told of it.
+
+        Raises:
+            StateError: It is gone.
+        """
+        if self.artifacts is not None:
+            require_folder(self._root)
+
+    def require_there(self) -> None:
+        """Refuse to read a store that is absent.
+
+        Raises:
+            StateError: It is; the message says what helps.
+        """
+        if not self.is_absent():
+            return
+        if not self.is_own:
+            raise StateError(f"{self.about} isn't there; MLFLOW_TRACKING_URI names it")
+        state = StateFolder(self._root)
+        if not state.optuna_db.exists():
+            raise StateError(state.nothing)
+        cure = state.command("doctor --repair")
+        raise StateError(f"{self.about} is gone; {cure} makes it anew from what Optuna knows")
+
     def require_open(self) -> None:
         """Make sure of a store that somebody else keeps, before anything is made for it.
 
@@ -142,7 +167,7 @@ class Store:
             StateError: It doesn't open.
         """
         if is_server(self.uri) or not self.is_own:
-            self.client()
+            self.client(make=True)
 
     def _open(self) -> Client:
         import mlflow
@@ -154,9 +179,10 @@ class Store:
             from mlflow.store.db import utils
 
             utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+        uri = self.uri_to_read
         with _kept_environment(_VARIABLE):
-            mlflow.set_tracking_uri(self.uri)
-        client = Client(self.uri, self.artifacts)
+            mlflow.set_tracking_uri(uri)
+        client = Client(uri, self.artifacts)
         found = client.search_experiments(view_type=ViewType.ALL, max_results=1)
         if is_server(self.uri) and not found:
             _require_mlflow(self)
@@ -197,7 +223,7 @@ class Store:
         """
         from catdog_search.tracking import locations
 
-        url = None if self.artifacts is None else locations.database(self.uri)
+        url = None if self.artifacts is None else locations.database(self.uri_to_read)
         if self.artifacts is None or url is None:  # a server's are its own
             return None
         location = locations.experiment_location(url, name)
@@ -227,6 +253,14 @@ class Store:
     def is_own(self) -> bool:
         """Whether this is the state folder's own store."""
         return self.own_file is not None
+
+    @property
+    def uri_to_read(self) -> str:
+        """The URI; of a state folder that can't be written that of a copy, for whoever reads."""
+        own = self.own_file
+        if own is None or (path := StateFolder(self._root).to_read(own)) == own:
+            return self.uri
+        return sqlite_uri(path)
 
     @property
     def _root(self) -> Path:
@@ -322,6 +356,18 @@ def _database(uri: str) -> str | None:
         return make_url(uri).database
     except (ArgumentError, ValueError) as error:
         raise StateError(f"MLflow store {uri}: {error}") from None
+
+
+def nothing_in(uri: str) -> str:
+    """Where nothing was found, to end a message with: the place, and the states nearby."""
+    file = sqlite_file(uri)
+    if file is None or file.name != MLFLOW_DB:
+        return f"in {redact(uri)}"
+    state = StateFolder(file.parent)
+    if state.optuna_db.exists() and not file.exists():
+        cure = state.command("doctor --repair")
+        return f"in {state.root}, whose {MLFLOW_DB} isn't there; {cure} makes it anew"
+    return f"in {state.root}{state.elsewhere}"
 
 
 def is_server(uri: str) -> bool:

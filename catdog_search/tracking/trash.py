@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from catdog_search.retry import Retry
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import equals
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -15,43 +17,50 @@ if TYPE_CHECKING:
 class Trash:
     """Part of a study in MLflow's trash: its experiment, or the run of the study.
 
+    An experiment of the study's name is in its way even where it isn't its own.
+
     Args:
-        store: MLflow store to look in.
-        study: Study's name, also the experiment's.
-        parent_id: Id of the study's own run; None where it isn't known.
+        store: MLflow store to look in; it is there.
+        study: Study's name.
+        uid: Study's unique id.
+        retry: Retry that makes every call to the store; None makes each once.
 
     Raises:
         StateError: The store doesn't open.
     """
 
-    def __init__(self, store: Store, study: str, parent_id: str | None) -> None:
-        self._client = store.client()
-        self._parent_id = parent_id
-        found = self._client.get_experiment_by_name(study)
-        deleted = found is not None and found.lifecycle_stage == "deleted"
-        self._experiment_id = found.experiment_id if deleted else None
+    def __init__(self, store: Store, study: str, uid: str, retry: Retry | None = None) -> None:
+        self._client = store.client(retry)
+        self._found = locate(store, study, uid, retry)
+        self._named: str | None = None
+        if self._found is None:
+            named = self._client.get_experiment_by_name(study)
+            deleted = named is not None and named.lifecycle_stage == "deleted"
+            self._named = str(named.experiment_id) if deleted else None
 
     def holds(self) -> str | None:
         """Name of what is there, for people; None where nothing is."""
-        if self._experiment_id:
-            return f"experiment {self._experiment_id}"
-        if self._parent_id and run_in_trash(self._client, self._parent_id):
-            return f"run {self._parent_id} of the study"
-        return None
+        if self._found is not None:
+            return self._found.in_trash
+        return f"experiment {self._named}" if self._named else None
 
     def restore(self) -> None:
         """Bring it back; with the run of the study those of its trials."""
-        if self._experiment_id:
-            self._client.restore_experiment(self._experiment_id)
-        elif self._parent_id:
-            from mlflow.entities import ViewType
+        if self._found is None:
+            assert self._named is not None, "it holds something"
+            self._client.restore_experiment(self._named)
+            return
+        experiment, parent = self._found.experiment_id, self._found.parent_id
+        if self._client.get_experiment(experiment).lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment)
+        from mlflow.entities import ViewType
 
-            self._client.restore_run(self._parent_id)
-            experiment = self._client.get_run(self._parent_id).info.experiment_id
-            query = equals(f"tags.`{words.PARENT}`", self._parent_id)
-            while found := self._client.search_runs([experiment], query, ViewType.DELETED_ONLY):
-                for run in found:
-                    self._client.restore_run(run.info.run_id)
+        if run_in_trash(self._client, parent):
+            self._client.restore_run(parent)
+        query = equals(f"tags.`{words.PARENT}`", parent)
+        while found := self._client.search_runs([experiment], query, ViewType.DELETED_ONLY):
+            for run in found:
+                self._client.restore_run(run.info.run_id)
 
 
 def run_in_trash(client: MlflowClient, run_id: str) -> bool:

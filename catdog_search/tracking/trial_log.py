@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from catdog_search.data.dataset import Dataset
+    from catdog_search.tracking.own import Client
 
 # Seconds between samples of the machine; a trial that is shorter leaves none.
 _SAMPLE_EVERY_S = 5
@@ -40,7 +41,7 @@ class TrialLog:
     def __init__(self, store: Store, retry: Retry) -> None:
         self._store = store
         self._retry = retry
-        self._client = store.client(retry, make=False)
+        self._client = _client(store, retry)
 
     def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
         """Log the metrics of an epoch, which counts from 0 here; MLflow shows it as people do."""
@@ -99,13 +100,19 @@ def draw_figures(store: Store, run_id: str, title: str, kept: Recorded, dataset:
         dataset: Dataset that the trial trained on.
     """
     assert kept.predictions is not None, "it is finished"
-    client = store.client(make=False)
+    client = _client(store)
     log_figures(client, run_id, title, kept.history, kept.best_epoch, kept.predictions, dataset)
 
 
 def remove_figures(store: Store, run_id: str) -> None:
     """Remove the figures of a trial: some of them would pass for all."""
-    delete_files(store.client(make=False), run_id, words.FIGURES)
+    delete_files(_client(store), run_id, words.FIGURES)
+
+
+def _client(store: Store, retry: Retry | None = None) -> Client:
+    """A worker's client: what it was told of may have been moved meanwhile."""
+    store.require_folder()
+    return store.client(retry)
 
 
 def final_metrics(objective: float, scores: Mapping[str, float]) -> dict[str, float]:

@@ -66,7 +66,7 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     Raises:
         StateError: The port is taken, or the server didn't start.
     """
-    store.client()  # makes the store safely, before the server would migrate it in place
+    store.client()  # opens the store safely, before the server would migrate it in place
     _check_free(host, port)
     # It runs in a folder of its own: uvicorn imports from the current one, even with `python -P`.
     with tempfile.TemporaryDirectory(prefix="catdog-search-") as folder:
@@ -104,7 +104,7 @@ def _environment(store: Store) -> dict[str, str]:
 
     That may be secret, and everybody can list the arguments of a process, but not its environment.
     """
-    file = sqlite_file(store.uri)
+    file = sqlite_file(store.uri_to_read)
     return {
         **safe_environment(),
         "MLFLOW_BACKEND_STORE_URI": sqlite_uri(file.resolve()) if file else store.uri,

@@ -35,7 +35,8 @@ def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False)
         return []
     retry = Retry(about_storage(state))
     then, now = (
-        _lasting(open_file(path, retry), name, thorough) for path in (kept, state.optuna_db)
+        _lasting(open_file(state.to_read(path), retry), name, thorough)
+        for path in (kept, state.optuna_db)
     )
     lines = []
     for study, before in then.items():

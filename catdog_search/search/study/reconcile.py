@@ -15,13 +15,14 @@ from catdog_search.outcomes import run_status
 from catdog_search.places import StateFolder, file_lock
 from catdog_search.search.scratch import checkpoints_of, lock_path
 from catdog_search.search.study import schema, views
-from catdog_search.search.study.record import close_run, recreate_run
+from catdog_search.search.study.record import close_run, recreate_run, recreate_study
 from catdog_search.search.study.schema import UID
 from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import TrialRow, view_of
 from catdog_search.text import printable
 from catdog_search.tracking.cards import TrialRun
 from catdog_search.tracking.confine import copy_here
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.runs import StudyRuns
 from catdog_search.tracking.store import Store
 from catdog_search.tracking.trash import Trash
@@ -76,21 +77,24 @@ class _Comparison:
         self._rows = view_of(self._study).trials
 
     def findings(self) -> Iterator[Finding]:
-        name = self._study.study_name
-        if stray := self._store.stray_experiment(name):
-            yield self._of_stray_experiment(stray)
+        name, uid = self._study.study_name, self._study.user_attrs[UID]
+        found = locate(self._store, name, uid)
+        experiment = found.experiment if found else name
+        if stray := self._store.stray_experiment(experiment):
+            yield self._of_stray_experiment(experiment, stray)
             return
-        uid = self._study.user_attrs[UID]
-        trash = Trash(self._store, name, self._study.user_attrs.get(schema.PARENT_RUN_ID))
-        if what := trash.holds():
+        trash = None if self._store.is_absent() else Trash(self._store, name, uid)
+        if trash and (what := trash.holds()):
             yield self._finding(
                 f"{what} is in MLflow's trash", "bring it back from there", trash.restore
             )
             return
-        if not StudyRuns.exist(self._store, name, uid):
-            if self._trials:
+        if found is None:
+            if self._trials or self._study.user_attrs.get(schema.PARENT_RUN_ID):
+                n = len(self._trials)
                 yield self._finding(
-                    f"{len(self._trials)} trials in Optuna, and no run in {self._store.shown}",
+                    f"{n} trial{'' if n == 1 else 's'} in Optuna, and no run in "
+                    f"{self._store.shown}",
                     "make the runs anew from what Optuna knows",
                     partial(self._recreate_all, uid),
                 )
@@ -105,8 +109,7 @@ class _Comparison:
         yield from self._of_models(runs)
         yield from self._of_files()
 
-    def _of_stray_experiment(self, location: str) -> Finding:
-        name = self._study.study_name
+    def _of_stray_experiment(self, name: str, location: str) -> Finding:
         text = f"experiment {name!r} keeps its artifacts in {location}, outside of this state"
         if not self._store.is_own:
             return self._finding(text, "unset MLFLOW_TRACKING_URI, or name another store", None)
@@ -127,12 +130,8 @@ class _Comparison:
         return Finding(self._study.study_name, printable(text), printable(mend), repair)
 
     def _recreate_all(self, uid: str) -> None:
-        runs = StudyRuns.open(self._store, self._study.study_name, uid)
-        self._study.set_user_attr(schema.PARENT_RUN_ID, runs.parent_id)
-        for trial in self._trials:
-            if trial.state.is_finished():
-                recreate_run(self._study, runs, trial)
-        runs.finish_study("FINISHED")
+        recreate_study(self._study, StudyRuns.open(self._store, self._study.study_name, uid))
+        self._store.keep_copy()
 
     def _of_finished(
         self, runs: StudyRuns, row: TrialRow, by_id: Mapping[str, TrialRun]

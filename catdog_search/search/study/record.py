@@ -14,11 +14,14 @@ import catdog_search
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.sources import SYNTHETIC_NOTICE
+from catdog_search.errors import StateError
 from catdog_search.families import registry
 from catdog_search.families.base import as_used
 from catdog_search.families.weights import origin_of
 from catdog_search.outcomes import Ending, RunStatus
 from catdog_search.outside import is_outside
+from catdog_search.places import StateFolder
+from catdog_search.retry import Retry
 from catdog_search.search.events import Ready
 from catdog_search.search.photos import Photos
 from catdog_search.search.study import schema, views
@@ -28,8 +31,16 @@ from catdog_search.search.workers.messages import Outcome
 from catdog_search.study.config import StudyConfig
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.runs import StudyRuns
+from catdog_search.tracking.store import Store
+from catdog_search.tracking.trash import Trash
 from catdog_search.training.job import TrainingJob
+
+# Settings that a study's run which is made anew has as params: those that are spelled as they are
+# stored, since MLflow refuses another value at the next start.
+_PARAMS = ("family", "metric", "direction", "seed", "dataset_digest", "weights")
+_REBUILT = "Made anew by `catdog-search doctor --repair`, from what Optuna knows."
 
 
 class StudyRecord:
@@ -154,7 +165,7 @@ class StudyRecord:
         run_id = self._runs.open_trial(card)
         trial.set_user_attr(schema.RUN_ID, run_id)
         trial.set_user_attr(schema.ATTEMPT, attempt)
-        trial.set_user_attr("seed", job.seed)
+        trial.set_user_attr(schema.SEED, job.seed)
         return run_id, attempt
 
     def note_environment(self, run_id: str, environment: Environment) -> None:
@@ -272,15 +283,78 @@ def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
     runs.close_trial(run_id, trial.state.name, ending, attrs.get(schema.ERROR))
 
 
+def require_tracked(
+    state: StateFolder, store: Store, study: optuna.Study, retry: Retry | None = None
+) -> None:
+    """Refuse to begin a study's history a second time, where MLflow lost the first.
+
+    Args:
+        state: State folder that keeps the study.
+        store: MLflow store that it is tracked in.
+        study: Optuna study.
+        retry: Retry that makes every call to the store; None makes each once.
+
+    Raises:
+        StateError: It was tracked there, and isn't any more, or is in the trash.
+    """
+    if store.is_absent() and not store.is_own:
+        return  # it is made, and what another one holds stays there
+    view, cure = view_of(study), state.command("doctor --repair")
+    name, uid = study.study_name, study.user_attrs[schema.UID]
+    if not store.is_absent() and (what := Trash(store, name, uid, retry).holds()):
+        raise StateError(f"study {name!r}: {what} is in MLflow's trash; {cure} brings it back")
+    was_there = view.parent_run_id is not None and view.tracking_uri == store.shown
+    if was_there and locate(store, name, uid, retry) is None:
+        raise StateError(
+            f"study {name!r}: its run {view.parent_run_id} is no longer in {store.shown}; {cure} "
+            "makes its runs anew from what Optuna knows"
+        )
+
+
+def recreate_study(study: optuna.Study, runs: StudyRuns) -> None:
+    """Make the runs of a study anew, from what Optuna knows; those that are there are taken in.
+
+    Args:
+        study: Optuna study.
+        runs: Study's runs, of which its own has just been made.
+    """
+    made, view = made_with(study), view_of(study)
+    study.set_user_attr(schema.PARENT_RUN_ID, runs.parent_id)
+    params = {name: made[name] for name in _PARAMS if made.get(name)}
+    params |= {name: made[name]["name"] for name in ("sampler", "pruner") if name in made}
+    runs.recreate_study(params, study.user_attrs.get(schema.DIGEST, ""))
+    trials = study.get_trials(deepcopy=False)
+    for row in view.trials:
+        if row.is_over and not runs.adopt(row.run_id or ""):
+            recreate_run(study, runs, trials[row.number])
+    ranked = view_of(study).ranked()
+    if ranked and ranked[0].value is not None:
+        first = ranked[0]
+        runs.log_best(first.number, first.run_id or "", ranked[0].value, first.scores, _REBUILT)
+        from catdog_search.search.study.summary import summarize
+
+        summarize(study, runs)
+    runs.finish_study("FINISHED")
+
+
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
     """Make the run of a finished trial anew, from what Optuna knows: no curves of train."""
-    attrs, metric = trial.user_attrs, made_with(study)["metric"]
-    curves = {epoch: {metric: value} for epoch, value in trial.intermediate_values.items()}
-    row = view_of(study).trials[trial.number]
-    params, digest = row.used, study.user_attrs[schema.DIGEST]
-    run_id = runs.recreate_trial(trial.number, params, digest, curves)
+    attrs, made = trial.user_attrs, made_with(study)
+    curves = {epoch: {made["metric"]: value} for epoch, value in trial.intermediate_values.items()}
+    known = {
+        words.DATASET_DIGEST: study.user_attrs.get(schema.DIGEST),
+        words.NETWORK: made.get("family"),
+        words.SEED: attrs.get(schema.SEED),
+        words.ATTEMPT: attrs.get(schema.ATTEMPT),
+        words.RECIPE: attrs.get(schema.RECIPE),
+    }
+    tags = {name: str(value) for name, value in known.items() if value is not None}
+    run_id = runs.recreate_trial(
+        trial.number, view_of(study).trials[trial.number].used, tags, curves
+    )
     if trial.state == TrialState.COMPLETE and trial.value is not None:
-        runs.log_scores(run_id, trial.value, attrs.get(schema.SCORES, {}))
+        scores, n_weights = attrs.get(schema.SCORES, {}), attrs.get(schema.N_WEIGHTS)
+        runs.log_scores(run_id, trial.value, scores, n_weights)
     close_run(runs, run_id, trial)
     views.note_run(study, trial.number, run_id)
     return run_id

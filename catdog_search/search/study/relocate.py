@@ -63,7 +63,7 @@ def relocate(state: StateFolder) -> Relocated:
             files with the state that it was made from.
     """
     if not identity.is_state(state.root):
-        raise StateError(f"state folder {printable(str(state.root))}: there is no state")
+        raise StateError(state.nothing)
     with ExitStack() as held:
         held.enter_context(state.in_use(alone=True))
         _hold_studies(state, held)

@@ -8,6 +8,7 @@ MODEL_ID = "model_id"
 RECIPE = "recipe"
 REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
 ATTEMPT = "attempt"
+SEED = "seed"
 SECONDS = "seconds"  # duration of work so far, in all calls
 CRASHES = "crashes"
 PARAMS = "params"

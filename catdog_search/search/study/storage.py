@@ -117,7 +117,7 @@ def _names(storage: RDBStorage) -> list[str]:
 
 
 def _existing(state: StateFolder) -> RDBStorage:
-    return open_file(state.optuna_db, Retry(about_storage(state)))
+    return open_file(state.to_read(state.optuna_db), Retry(about_storage(state)))
 
 
 def recorded_studies(state: StateFolder) -> list[optuna.Study]:
@@ -178,7 +178,11 @@ def load_study(state: StateFolder, name: str) -> optuna.Study:
     storage = _existing(state) if state.optuna_db.exists() else None
     names = _names(storage) if storage else []
     if storage is None or name not in names:
-        there = did_you_mean(name, names, "recorded") if names else "it holds no study"
+        there = (
+            did_you_mean(name, names, "recorded")
+            if names
+            else f"it holds no study{state.elsewhere}"
+        )
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
 

@@ -104,6 +104,7 @@ class StudyView:
 
     Attributes:
         name: Study's name.
+        uid: Study's unique id; None before the first run.
         direction: Objective's direction.
         trials: All trials, by number.
         parent_run_id: Id of the study's own MLflow run; None before the first run.
@@ -120,6 +121,7 @@ class StudyView:
     """
 
     name: str
+    uid: str | None
     direction: Direction
     trials: list[TrialRow]
     parent_run_id: str | None
@@ -193,6 +195,7 @@ def view_of(study: optuna.Study) -> StudyView:
     made = _made_with(attrs.get(schema.FINGERPRINT))
     return StudyView(
         name=study.study_name,
+        uid=attrs.get(schema.UID),
         direction=_DIRECTIONS[study.direction],
         trials=[_row(trial, made, dropped, runs) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(schema.PARENT_RUN_ID),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from catdog_search.errors import CacheLostError, CatdogError
 from catdog_search.objective import is_better
 from catdog_search.outcomes import Ending
-from catdog_search.outside import outside_reason
+from catdog_search.outside import outside_reason, was_deleted
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
 from catdog_search.search.events import BatchDone, EpochDone, Notice, Ready
@@ -140,6 +140,8 @@ class _Worker:
             raise
         except Exception as error:
             ending, reason = self._ending(error, state_of(spec.checkpoint.parent))
+            if was_deleted(error):
+                reason = f"run {spec.run_id} was deleted in MLflow; the next call makes a new one"
             lost = isinstance(error, CacheLostError)
             trace = redact(traceback.format_exc())
             return Outcome(ending, reason=redact(reason), trace=trace, photos_lost=lost)
