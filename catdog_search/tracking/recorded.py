@@ -96,7 +96,8 @@ def _metrics_by_step(client: MlflowClient, run_id: str) -> dict[int, dict[str, f
     """Metrics that a trial logged after each epoch, in order; empty where it logged nothing."""
     epochs: dict[int, dict[str, float]] = {}
     for name in client.get_run(run_id).data.metrics:
-        if "/" in name or name in words.AT_THE_END:
+        # Some have a slash: the load of the machine, and what earlier versions logged at the end.
+        if "/" in name or name.startswith(words.FINAL) or name in words.AT_THE_END:
             continue
         for metric in client.get_metric_history(run_id, name):
             epochs.setdefault(metric.step, {})[name] = metric.value
