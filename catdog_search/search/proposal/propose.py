@@ -171,6 +171,7 @@ class _Draft:
         self._study = _of_bracket(study, trial)
         self._trial = trial
         self._frozen = trial.storage.get_trial(trial._trial_id)
+        self._space = space
         self._given = given
         self._relative: dict[str, Any] | None = None
         self._sampled: dict[str, BaseDistribution] = {}
@@ -194,7 +195,7 @@ class _Draft:
         sampler = self._study.sampler
         value: Any
         if name in self._given:
-            value = self._given[name]
+            value = self._space.for_sampler(name, self._given[name])
         else:
             if self._relative is None:
                 space = sampler.infer_relative_search_space(self._study, self._frozen)
@@ -210,7 +211,8 @@ class _Draft:
         has = self._frozen.params
         for name, distribution in self._sampled.items():
             if name not in has:
-                internal = distribution.to_internal_repr(self.params[name])
+                own = self._space.for_sampler(name, self.params[name])
+                internal = distribution.to_internal_repr(own)
                 self._trial.storage.set_trial_param(
                     self._trial._trial_id, name, internal, distribution
                 )
