@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from types import ModuleType
 
 from catdog_search.errors import StateError
+from catdog_search.machine.backends import use_backend
+from catdog_search.streams import stderr_aside
 
-# What has to be installed, and how that is asked for.
+# What it imports as; on TensorFlow its own import wants TensorBoard too.
 _MODULE = "keras_tuner"
 EXTRA = "tuner"
 
@@ -29,7 +33,13 @@ def require_keras_tuner(what: str) -> None:
 
 
 def keras_tuner() -> ModuleType:
-    """The package, which takes seconds to import the first time."""
-    import keras_tuner
+    """The package, which takes seconds to import the first time.
 
-    return keras_tuner  # type: ignore[no-any-return]
+    Raises:
+        BackendError: Keras has no backend.
+    """
+    if _MODULE not in sys.modules:
+        use_backend()
+        with stderr_aside():  # TensorFlow says at length what it found
+            importlib.import_module(_MODULE)
+    return sys.modules[_MODULE]

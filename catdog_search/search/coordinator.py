@@ -35,7 +35,7 @@ from catdog_search.search.events import (
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
 from catdog_search.search.photos import Photos, Remake
-from catdog_search.search.proposal.propose import Proposer, SamplingProposer, is_exhausted
+from catdog_search.search.proposal.propose import Proposer, is_exhausted, make_proposer
 from catdog_search.search.proposal.pruner import make_pruner
 from catdog_search.search.proposal.sampler import make_sampler
 from catdog_search.search.scratch import lock_path
@@ -226,7 +226,7 @@ class _Coordinator:
         pruner = make_pruner(config.pruner, config.training.epochs)
         retry = self._retry(about_storage(self._state))
         self.study = open_study(self._state, config, self._dataset, sampler, pruner, retry)
-        self._proposer = SamplingProposer(self.study, sampler, config.space)
+        self._proposer = make_proposer(self.study, sampler, config)
 
     def run(self, backend: str) -> End:
         """Run the study, once it is open."""

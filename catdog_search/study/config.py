@@ -114,17 +114,43 @@ class TrainingConfig(Table):
     min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
 
 
+# KerasTuner's oracles as samplers, with the options that each alone has.
+ORACLES: Mapping[str, tuple[str, ...]] = {
+    "kt-random": (),
+    "kt-grid": (),
+    "kt-bayesian": ("num_initial_points", "alpha", "beta"),
+}
+
+
 class SamplerConfig(Table):
     """`[sampler]`: who proposes params."""
 
-    name: Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"] = Field(
+    name: Literal[
+        "tpe", "random", "grid", "qmc", "gp", "cmaes", "kt-random", "kt-grid", "kt-bayesian"
+    ] = Field(
         "tpe",
-        description="Optuna's sampler; gp and cmaes want numbers without conditions, grid no "
-        "continuous dimension and no condition",
+        description="Optuna's sampler, or with kt- KerasTuner's oracle; gp and cmaes want numbers "
+        "without conditions, grid no continuous dimension and no condition",
     )
     n_startup_trials: int = Field(
         10, ge=1, le=10_000, description="random trials before tpe, gp or cmaes begin to model"
     )
+    num_initial_points: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="random trials before kt-bayesian begins to model; absent: three for each "
+        "param that is searched",
+    )
+    alpha: float = Field(
+        1e-4, gt=0, le=1, description="noise that kt-bayesian expects of the metric"
+    )
+    beta: float = Field(2.6, ge=0, le=1000, description="how much kt-bayesian explores")
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What makes trials comparable: the name, and the options that bear on it."""
+        others = {option for options in ORACLES.values() for option in options}
+        return self.model_dump(exclude=others - set(ORACLES.get(self.name, ())))
 
 
 class PrunerConfig(Table):
@@ -323,6 +349,7 @@ class StudyConfig(Table):
                 *("limits", "seeds", "published", "promotion"),
             }
         )
+        plain["sampler"] = self.sampler.fingerprint()
         plain["space"] = self.space.as_dict()
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
         if not self.loads_weights:

@@ -12,7 +12,7 @@ from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
-from catdog_search.study.config import StudyConfig, check_study
+from catdog_search.study.config import ORACLES, StudyConfig, check_study
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
@@ -146,11 +146,11 @@ def _check_image_sizes(config: StudyConfig, file: str) -> None:
 def _check_sampler(config: StudyConfig, file: str) -> None:
     """Some samplers can't propose for every space; Optuna would quietly draw at random there."""
     name = config.sampler.name
-    if name in ("tpe", "random"):
+    if name in {"tpe", "random", *ORACLES} - {"kt-grid"}:
         return
     for dimension, spec in config.space.dimensions.items():
         at = f"{file} [sampler] name: {name!r} can't search [space] {dimension}"
-        if isinstance(spec, Fixed):
+        if isinstance(spec, Fixed) or name == "kt-grid":
             continue
         if spec.when:
             raise StudyFileError(f"{at}: it is active only now and then; use tpe or random")
@@ -159,9 +159,9 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
         if name == "grid" and spec.count is None:
             raise StudyFileError(f"{at}: it is continuous; give it choices or a step")
     points = config.space.size().combinations
-    if name == "grid" and points > _MOST_POINTS:
+    if name in ("grid", "kt-grid") and points > _MOST_POINTS:
         raise StudyFileError(
-            f"{file} [sampler] name: 'grid' lists all {points} points of [space], at most "
+            f"{file} [sampler] name: {name!r} lists all {points} points of [space], at most "
             f"{_MOST_POINTS}; use tpe, random or qmc"
         )
 

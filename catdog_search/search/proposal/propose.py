@@ -6,9 +6,10 @@ only when it is new, so that no trial is spent on a repetition.
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Literal, Protocol
 
 from optuna import Study
 from optuna.distributions import (
@@ -18,14 +19,17 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import HyperbandPruner
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from catdog_search.kerastuner.oracles import Oracle, Told
+from catdog_search.outcomes import Ending
 from catdog_search.search.proposal.feasibility import Risk, failure_risk
-from catdog_search.search.proposal.sampler import PerTrialSampler
+from catdog_search.search.proposal.sampler import PerTrialSampler, proposal_seed
 from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.search.study import schema
-from catdog_search.search.study.views import StudyView
+from catdog_search.search.study.views import StudyView, params_of
 from catdog_search.space import Params, Space, params_key
+from catdog_search.study.config import ORACLES, StudyConfig
 
 # Samples of the sampler's own before uniform sampling takes over.
 _DRAWS = 10
@@ -107,10 +111,7 @@ class SamplingProposer:
     def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
         """The first sample that is new and probably fits; else the new one of the lowest risk."""
         risky: list[tuple[float, int, _Draft]] = []
-        for attempt in range(_DRAWS):
-            if attempt:
-                self._sampler.redraw(trial.number)
-            draft = self._draft(trial, {})
+        for attempt, draft in enumerate(itertools.islice(self._drafts(trial, tried), _DRAWS)):
             if params_key(draft.params) in tried:
                 continue
             danger = self.risk(draft.params) if self.risk else 0.0
@@ -121,6 +122,70 @@ class SamplingProposer:
             return min(risky)[2]
         rng = random.Random(f"{trial.number}:{len(tried)}")  # noqa: S311  no secret
         return self._draft(trial, _untried(self._space, tried, rng))
+
+    def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
+        """What is proposed for a trial, and then instead."""
+        del tried
+        yield self._draft(trial, {})
+        while True:
+            self._sampler.redraw(trial.number)
+            yield self._draft(trial, {})
+
+
+class OracleProposer(SamplingProposer):
+    """Proposes what KerasTuner's oracle does, by the same rules.
+
+    Args:
+        study: Optuna study.
+        sampler: Study's sampler, which Optuna begins trials with.
+        config: The study's configuration, whose sampler is an oracle.
+    """
+
+    def __init__(self, study: Study, sampler: PerTrialSampler, config: StudyConfig) -> None:
+        super().__init__(study, sampler, config.space)
+        self._seed = config.seed
+        self._oracle = Oracle(config.sampler, config.space, config.direction)
+
+    def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
+        told = told_to_oracle(self._study, trial.number)
+        refused: list[Params] = []
+        while len(refused) < self._oracle.patience:
+            seed = proposal_seed(self._seed + len(refused), trial.number)
+            params = self._oracle.ask(trial.number, seed, told, refused, tried)
+            if params is None:
+                return
+            refused.append(params)
+            yield self._draft(trial, params)
+
+
+def make_proposer(study: Study, sampler: PerTrialSampler, config: StudyConfig) -> Proposer:
+    """The proposer of a study, whose sampler is Optuna's or KerasTuner's."""
+    if config.sampler.name in ORACLES:
+        return OracleProposer(study, sampler, config)
+    return SamplingProposer(study, sampler, config.space)
+
+
+def told_to_oracle(study: Study, number: int) -> list[Told]:
+    """What an oracle hears of a study's trials, but for the one that it is asked for.
+
+    A pruned trial is no failure: its score is that of the epoch it was stopped at, which is what
+    the pruner judged it by. Constraints and bugs are failures. One that runs is told as running.
+    """
+    return [
+        Told(trial.number, params, *_told(trial))
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number != number and (params := params_of(study, trial))
+    ]
+
+
+def _told(trial: FrozenTrial) -> tuple[Literal["COMPLETED", "FAILED", "RUNNING"], float | None]:
+    if not trial.state.is_finished():
+        return "RUNNING", None
+    ending = (
+        Ending.read(trial.user_attrs[schema.ENDING]) if schema.ENDING in trial.user_attrs else None
+    )
+    broke = trial.state == TrialState.FAIL or (ending is not None and ending.is_constraint)
+    return ("FAILED", None) if broke or trial.value is None else ("COMPLETED", trial.value)
 
 
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:

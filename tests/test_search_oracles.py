@@ -1,0 +1,273 @@
+"""KerasTuner's oracles as samplers: what they propose, and that a kill costs them nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+from tiny_study import TABLE, coordinator_process, proposals, run
+
+from catdog_search.data.dataset import Dataset
+from catdog_search.errors import StateError, StudyFileError
+from catdog_search.outcomes import Ending
+from catdog_search.places import StateFolder
+from catdog_search.search.proposal.propose import (
+    OracleProposer,
+    is_exhausted,
+    make_proposer,
+    told_to_oracle,
+)
+from catdog_search.search.proposal.sampler import PerTrialSampler, make_sampler
+from catdog_search.search.study import schema
+from catdog_search.space import Params, params_key
+from catdog_search.study import studies
+from catdog_search.study.config import StudyConfig
+
+pytest.importorskip("keras_tuner")
+
+SPACE: dict[str, Any] = {
+    "n_blocks": {"low": 1, "high": 3},
+    "dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
+    "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+    "optimizer": {"choices": ["adam", "sgd"]},
+    "momentum": {"low": 0.5, "high": 0.9, "when": {"optimizer": "sgd"}},
+    "batch_size": 64,
+}
+SMALL: dict[str, Any] = {
+    "n_blocks": {"low": 1, "high": 2},
+    "optimizer": {"choices": ["adam", "sgd"]},
+    "dropout": {"low": 0.0, "high": 0.3, "step": 0.1, "when": {"optimizer": "sgd"}},
+}
+
+
+def config_of(name: str, space: dict[str, Any] = SPACE, **options: Any) -> StudyConfig:
+    sampler = {"name": name, **options}
+    if name == "kt-bayesian":
+        sampler.setdefault("num_initial_points", 3)
+    return studies.parse({**TABLE, "space": space, "recipes": {}, "sampler": sampler}, "t.toml")
+
+
+def study_of(config: StudyConfig, storage: Any = None) -> optuna.Study:
+    """As a new process would open it."""
+    return optuna.create_study(
+        study_name="s",
+        storage=storage or optuna.storages.InMemoryStorage(),
+        sampler=make_sampler(config.sampler, config.space, config.seed),
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+
+def proposer_of(study: optuna.Study, config: StudyConfig) -> OracleProposer:
+    assert isinstance(study.sampler, PerTrialSampler)
+    proposer = make_proposer(study, study.sampler, config)
+    assert isinstance(proposer, OracleProposer)
+    return proposer
+
+
+def value(params: Params) -> float:
+    return 1 - abs(float(params.get("dropout", 0.2)) - 0.3)
+
+
+def tried_in(study: optuna.Study) -> set[str]:
+    return {params_key(t.user_attrs[schema.PARAMS]) for t in study.trials if t.user_attrs}
+
+
+def optimize(study: optuna.Study, config: StudyConfig, n: int) -> list[Params]:
+    proposer = proposer_of(study, config)
+    for _ in range(n):
+        tried = tried_in(study)
+        trial = study.ask()
+        study.tell(trial, value(proposer.propose(trial, tried)))
+    return [t.user_attrs[schema.PARAMS] for t in study.trials]
+
+
+@pytest.mark.parametrize("name", ["kt-random", "kt-grid", "kt-bayesian"])
+def test_oracle_resumed_in_pieces_proposes_the_same(name: str) -> None:
+    config = config_of(name)
+    whole = optimize(study_of(config), config, 6)
+    storage = optuna.storages.InMemoryStorage()
+    for n in (1, 3, 2):
+        pieces = optimize(study_of(config, storage), config, n)
+    assert pieces == whole
+    assert len({params_key(params) for params in whole}) == 6
+    assert all(config.space.contains(params) for params in whole)
+
+
+def test_another_seed_gives_other_proposals() -> None:
+    config = config_of("kt-random")
+    other = config.model_copy(update={"seed": config.seed + 1})
+    assert optimize(study_of(config), config, 3) != optimize(study_of(other), other, 3)
+
+
+def test_grid_is_kerastuners_from_its_defaults_on() -> None:
+    config = config_of("kt-grid", SMALL)
+    points = optimize(study_of(config), config, 10)
+    assert points[:3] == [
+        {"n_blocks": 1, "optimizer": "adam"},
+        {"n_blocks": 1, "optimizer": "sgd", "dropout": 0.0},
+        {"n_blocks": 1, "optimizer": "sgd", "dropout": 0.1},
+    ]
+    keys = [params_key(point) for point in points]
+    assert is_exhausted(config.space, keys)
+    assert sorted(keys) == sorted(map(params_key, config.space.points()))
+
+
+def test_grid_takes_ten_values_of_what_is_continuous() -> None:
+    config = config_of("kt-grid", {"dropout": {"low": 0.0, "high": 0.5}})
+    points = optimize(study_of(config), config, 11)
+    assert len({p["dropout"] for p in points}) == 11  # its default, the lowest, and ten
+
+
+@pytest.mark.parametrize("name", ["kt-random", "kt-bayesian"])
+def test_oracle_never_repeats_until_the_space_is_exhausted(name: str) -> None:
+    space = {"n_blocks": {"low": 1, "high": 2}, "optimizer": {"choices": ["adam", "sgd"]}}
+    config = config_of(name, space)
+    study = study_of(config)
+    keys = [params_key(params) for params in optimize(study, config, 4)]
+    assert is_exhausted(config.space, keys)
+    with pytest.raises(LookupError):
+        optimize(study, config, 1)
+
+
+def test_bayesian_learns_from_the_scores() -> None:
+    space = {"dropout": {"low": 0.0, "high": 0.9}}
+    config = config_of("kt-bayesian", space)
+    points = optimize(study_of(config), config, 8)
+    assert min(abs(float(p["dropout"]) - 0.3) for p in points[4:]) < 0.03
+
+
+def end(study: optuna.Study, trial: optuna.Trial, params: Params, ending: Ending) -> None:
+    trial.set_user_attr(schema.PARAMS, params)
+    if ending is Ending.PRUNED:
+        trial.report(0.4, 0)
+    if ending is not Ending.INTERRUPTED:
+        trial.set_user_attr(schema.ENDING, ending.value)
+        assert ending.state is not None
+        done = 0.9 if ending is Ending.FINISHED else None
+        study.tell(trial, done, TrialState[ending.state])
+
+
+def test_oracle_is_told_honestly_how_trials_ended() -> None:
+    study = optuna.create_study(direction="maximize")
+    endings = (
+        Ending.FINISHED,
+        Ending.PRUNED,
+        Ending.OUT_OF_MEMORY,
+        Ending.DIVERGED,
+        Ending.ERROR,
+        Ending.INTERRUPTED,
+    )
+    for number, ending in enumerate(endings):
+        end(study, study.ask(), {"n": number}, ending)
+    asked = study.ask()
+    told = told_to_oracle(study, asked.number)
+    assert [(t.status, t.score) for t in told] == [
+        ("COMPLETED", 0.9),
+        ("COMPLETED", 0.4),  # stopped early is no failure
+        ("FAILED", None),
+        ("FAILED", None),
+        ("FAILED", None),
+        ("RUNNING", None),
+    ]
+
+
+def test_workers_at_once_get_different_proposals() -> None:
+    config = config_of("kt-bayesian", {"dropout": {"low": 0.0, "high": 0.9}})
+    study = study_of(config)
+    optimize(study, config, 5)
+    proposer = proposer_of(study, config)
+    running = [proposer.propose(study.ask(), tried_in(study)) for _ in range(2)]
+    values = sorted(float(params["dropout"]) for params in running)
+    assert all(b - a > 0.01 for a, b in itertools.pairwise(values))
+
+
+def test_recipes_are_told_too_and_not_proposed_again() -> None:
+    config = config_of("kt-grid", SMALL)
+    study = study_of(config)
+    study.enqueue_trial({"n_blocks": 1, "optimizer": "sgd", "dropout": 0.0})
+    points = optimize(study, config, 3)
+    assert points[0] == {"n_blocks": 1, "optimizer": "sgd", "dropout": 0.0}
+    assert points[1] == {"n_blocks": 1, "optimizer": "adam"}
+    assert points[2] == {"n_blocks": 1, "optimizer": "sgd", "dropout": 0.1}
+
+
+def test_missing_package_is_one_line_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = config_of("kt-random")
+    with pytest.raises(StateError) as refused:
+        make_sampler(config.sampler, config.space, 1)
+    assert str(refused.value) == (
+        "sampler 'kt-random' needs the package keras-tuner, which is not installed; "
+        "pip install 'catdog-search[tuner]'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sampler", "says"),
+    [
+        ({"name": "kt-bayes"}, "[sampler] name: 'kt-bayes' is not allowed; it must be one of"),
+        ({"name": "kt-bayesian", "alpha": 0}, "[sampler] alpha: 0 is not allowed"),
+        ({"name": "kt-bayesian", "beta": -1.0}, "[sampler] beta: -1.0 is not allowed"),
+        ({"name": "kt-bayesian", "num_initial_points": 0}, "[sampler] num_initial_points: 0 is"),
+        ({"name": "kt-bayesian", "gamma": 1}, "[sampler] gamma: unknown"),
+    ],
+)
+def test_oracles_options_are_checked(sampler: dict[str, Any], says: str) -> None:
+    with pytest.raises(StudyFileError) as refused:
+        studies.parse({**TABLE, "sampler": sampler}, "t.toml")
+    assert says in str(refused.value)
+
+
+def test_fingerprint_has_the_options_that_bear_on_it() -> None:
+    tpe = studies.parse(TABLE, "t.toml").fingerprint()
+    assert set(tpe["sampler"]) == {"name", "n_startup_trials"}  # as earlier studies remember it
+    assert config_of("kt-bayesian").fingerprint()["sampler"]["beta"] == 2.6
+
+
+def test_studies_with_optunas_samplers_do_not_import_kerastuner(
+    in_fresh_python: Callable[[str], str],
+) -> None:
+    code = (
+        "import sys; import catdog_search.search.prepare, catdog_search.cli.look\n"
+        "import optuna\n"
+        "from catdog_search.search.proposal.propose import make_proposer\n"
+        "from catdog_search.search.proposal.sampler import make_sampler\n"
+        "from catdog_search.study import studies\n"
+        "config = studies.load('quick')\n"
+        "for name in ('tpe', 'kt-bayesian'):\n"
+        "    sampler = config.sampler.model_copy(update={'name': name})\n"
+        "    config = config.model_copy(update={'sampler': sampler})\n"
+        "    own = make_sampler(sampler, config.space, 1)\n"
+        "    study = optuna.create_study(direction='maximize', sampler=own)\n"
+        "    proposer = make_proposer(study, own, config)\n"
+        "    if name == 'tpe': proposer.propose(study.ask(), ())\n"
+        "print([m for m in ('keras', 'keras_tuner', 'tensorflow') if m in sys.modules])"
+    )
+    assert in_fresh_python(code).splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", ["kt-random", "kt-grid", "kt-bayesian"])
+def test_killed_study_goes_on_to_the_trials_it_would_have_had(
+    state: StateFolder, pictures: Dataset, name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    sampler = {"name": name, **({"num_initial_points": 3} if name == "kt-bayesian" else {})}
+    table = {**TABLE, "sampler": sampler}
+    with coordinator_process(state, pictures, 6, table=table) as process:
+        assert process.stdout is not None
+        for _ in range(10):  # in the midst of the third trial
+            process.stdout.readline()
+        process.kill()
+        process.wait()
+    resumed = run(state, pictures, 6, table={"sampler": sampler})
+    whole = StateFolder.at(str(tmp_path_factory.mktemp("whole")))
+    reference = run(whole, pictures, 6, table={"sampler": sampler})
+    assert proposals(resumed.view) == proposals(reference.view)
+    assert [row.value for row in resumed.view.trials] == [
+        row.value for row in reference.view.trials
+    ]
+    assert resumed.end == "done"
