@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from threadpoolctl import threadpool_limits
+
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_ours
 from catdog_search.objective import Direction
@@ -76,7 +78,8 @@ class Oracle:
             refused: What the oracle proposed for this trial and wasn't taken.
             tried: Keys of the params that are not to come again; they save walking a grid.
         """
-        with warnings.catch_warnings():
+        # Of small matrices: threads would wait for each other, and add in another order each time.
+        with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # scikit-learn's optimizer says when it stops early
             if self._config.name == "kt-grid":
                 passed = {*tried, *map(params_key, refused)}
