@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -13,16 +14,18 @@ from tiny_study import TABLE, coordinator_process, proposals, run
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
+from catdog_search.kerastuner.hyperband import Rung
 from catdog_search.outcomes import Ending
 from catdog_search.places import StateFolder
 from catdog_search.search.proposal.propose import (
     OracleProposer,
     is_exhausted,
     make_proposer,
+    rung_of,
     told_to_oracle,
 )
 from catdog_search.search.proposal.sampler import PerTrialSampler, make_sampler
-from catdog_search.search.study import schema
+from catdog_search.search.study import schema, views
 from catdog_search.space import Params, params_key
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
@@ -256,21 +259,79 @@ def test_studies_with_optunas_samplers_do_not_import_kerastuner(
     assert in_fresh_python(code).splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", ["kt-random", "kt-grid", "kt-bayesian"])
+HYPERBAND: dict[str, Any] = {
+    "sampler": {"name": "kt-hyperband", "factor": 2},
+    "pruner": {"name": "none"},
+    "training": {"epochs": 4},
+    "recipes": {},
+}
+
+
+BRACKETS = {(0, 0): 4, (0, 1): 2, (0, 2): 1, (1, 0): 3, (1, 1): 2, (2, 0): 3}
+
+
+def rungs_of(state: StateFolder) -> list[Rung]:
+    found = [rung_of(trial) for trial in views.load_study(state, "tiny").trials]
+    return [rung for rung in found if rung is not None]
+
+
+def test_hyperband_goes_on_with_the_better_trials_from_their_checkpoints(
+    state: StateFolder, pictures: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = state.root / "notes.txt"
+    monkeypatch.setenv("FAKE_CHECKPOINTS", str(notes))
+    report = run(state, pictures, 60, table=HYPERBAND)
+    assert report.end == "exhausted"  # with its brackets
+    rows, rungs = report.view.trials, rungs_of(state)
+    # As KerasTuner's own oracle counts them: of 4, 2 go on, then 1; of 3, 2; and 3.
+    assert Counter((rung.bracket, rung.round) for rung in rungs) == BRACKETS
+    for row, rung in zip(rows, rungs, strict=True):
+        assert row.epochs == rung.epochs
+        if rung.past is not None:
+            assert row.params == rows[rung.past].params
+            rivals = [r for r, other in zip(rows, rungs, strict=True) if is_rival(other, rung)]
+            beaten = sum((r.value or 0) <= (rows[rung.past].value or 0) for r in rivals)
+            assert beaten >= len(rivals) - BRACKETS[rung.bracket, rung.round] + 1
+    trained = notes.read_text().splitlines()
+    assert len(set(trained)) == len(trained)  # no epoch twice, under the same seed
+    assert len(trained) == sum(
+        rung.epochs - (0 if rung.past is None else rungs[rung.past].epochs) for rung in rungs
+    )
+    assert list(state.scratch("tiny").glob("*.checkpoint.*")) == []
+
+
+def is_rival(other: Rung, rung: Rung) -> bool:
+    return (other.bracket, other.round) == (rung.bracket, rung.round - 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pruner": {"name": "median"}}, "[pruner] name must be \"none\", not 'median'"),
+        ({"space": {**TABLE["space"], "epochs": 3}}, "leave epochs out of [space]"),
+    ],
+)
+def test_hyperband_alone_says_how_long_a_trial_trains(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(StudyFileError) as refused:
+        studies.parse({**TABLE, **HYPERBAND, **change}, "t.toml")
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["kt-random", "kt-grid", "kt-bayesian", "kt-hyperband"])
 def test_killed_study_goes_on_to_the_trials_it_would_have_had(
     state: StateFolder, pictures: Dataset, name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     sampler = {"name": name, **({"num_initial_points": 3} if name == "kt-bayesian" else {})}
-    table = {**TABLE, "sampler": sampler}
-    with coordinator_process(state, pictures, 6, table=table) as process:
+    change = HYPERBAND if name == "kt-hyperband" else {"sampler": sampler}
+    with coordinator_process(state, pictures, 6, table={**TABLE, **change}) as process:
         assert process.stdout is not None
         for _ in range(10):  # in the midst of the third trial
             process.stdout.readline()
         process.kill()
         process.wait()
-    resumed = run(state, pictures, 6, table={"sampler": sampler})
+    resumed = run(state, pictures, 6, table=change)
     whole = StateFolder.at(str(tmp_path_factory.mktemp("whole")))
-    reference = run(whole, pictures, 6, table={"sampler": sampler})
+    reference = run(whole, pictures, 6, table=change)
     assert proposals(resumed.view) == proposals(reference.view)
     assert [row.value for row in resumed.view.trials] == [
         row.value for row in reference.view.trials

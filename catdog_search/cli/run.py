@@ -172,7 +172,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     if report.end == "done":
         say(f"study {view.name} is finished: {done} of {wanted} trials")
     elif report.end == "exhausted":
-        say(f"study {view.name} is finished: its space has no more than {done} trials")
+        say(f"study {view.name} is finished: nothing is left to try after {done} trials")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
         say(f"study {view.name} stopped, {why}: {done} of {wanted} trials; run it to go on")

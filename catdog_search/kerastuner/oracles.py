@@ -12,10 +12,11 @@ import itertools
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from catdog_search.kerastuner.hyperband import Rung, Told, needed, rung_of, tell_brackets
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_ours
 from catdog_search.objective import Direction
@@ -28,21 +29,16 @@ _INITIAL_POINTS = 3
 
 
 @dataclass(frozen=True)
-class Told:
-    """One trial of the study, as an oracle hears of it.
+class Answer:
+    """What an oracle proposes.
 
     Attributes:
-        number: Trial's number, from 0.
-        params: All its active params.
-        status: `COMPLETED` with a score, `FAILED` where its params are infeasible or it broke,
-            `RUNNING` where nothing came of it yet.
-        score: Objective's value; None unless COMPLETED.
+        params: All active params.
+        rung: Where the trial stands in Hyperband; None of other oracles.
     """
 
-    number: int
     params: Params
-    status: Literal["COMPLETED", "FAILED", "RUNNING"]
-    score: float | None = None
+    rung: Rung | None = None
 
 
 class Oracle:
@@ -52,13 +48,17 @@ class Oracle:
         config: Study's `[sampler]` settings, which name an oracle.
         space: Study's search space.
         direction: Objective's direction.
+        epochs: Epochs of a whole trial.
     """
 
-    def __init__(self, config: SamplerConfig, space: Space, direction: Direction) -> None:
+    def __init__(
+        self, config: SamplerConfig, space: Space, direction: Direction, epochs: int
+    ) -> None:
         assert config.name in ORACLES
         self._config = config
         self._space = space
         self._direction = direction
+        self._epochs = epochs
         self._translated: Translation | None = None
 
     def ask(
@@ -68,7 +68,7 @@ class Oracle:
         told: Sequence[Told],
         refused: Sequence[Params] = (),
         tried: Collection[str] = (),
-    ) -> Params | None:
+    ) -> Answer | None:
         """Params for a trial; None where the oracle has no more.
 
         Args:
@@ -83,7 +83,8 @@ class Oracle:
             warnings.simplefilter("ignore")  # scikit-learn's optimizer says when it stops early
             if self._config.name == "kt-grid":
                 passed = {*tried, *map(params_key, refused)}
-                return next((p for p in self._grid(seed) if params_key(p) not in passed), None)
+                left = (p for p in self._grid(seed) if params_key(p) not in passed)
+                return next(map(Answer, left), None)
             oracle = self._make(seed)
             for trial in told:
                 self._tell(oracle, str(trial.number), trial)
@@ -92,8 +93,22 @@ class Oracle:
                 self._tell(oracle, f"refused {i}", Told(number, params, "RUNNING"))
             if self._config.name == "kt-bayesian":
                 _fit(oracle)
+            brackets = tell_brackets(oracle, told) if self.has_rungs else []
             answer = oracle.populate_space(str(number))
-        return self._translation.to_ours(answer["values"]) if answer["status"] == _RUNNING else None
+            if answer["status"] != _RUNNING:
+                return None
+            values = answer["values"]
+            rung = rung_of(oracle, brackets, number, told, values) if self.has_rungs else None
+        return Answer(self._translation.to_ours(values), rung)
+
+    @property
+    def has_rungs(self) -> bool:
+        """Whether trials come again with the same params and more epochs."""
+        return self._config.name == "kt-hyperband"
+
+    def needed(self, told: Sequence[Told]) -> set[int]:
+        """Numbers of the trials that others go on from, or may."""
+        return needed(self._make(1), told) if self.has_rungs else set()
 
     @property
     def patience(self) -> int:
@@ -122,6 +137,10 @@ class Oracle:
                 alpha, beta = self._config.alpha, self._config.beta
                 more = {"num_initial_points": points, "alpha": alpha, "beta": beta}
                 return oracles.BayesianOptimizationOracle(max_trials=None, **more, **facts)
+            case "kt-hyperband":
+                factor, sweeps = self._config.factor, self._config.hyperband_iterations
+                more = {"factor": factor, "hyperband_iterations": sweeps}
+                return oracles.HyperbandOracle(max_epochs=self._epochs, **more, **facts)
         return oracles.RandomSearchOracle(max_trials=None, **facts)
 
     def _tell(self, oracle: Any, name: str, told: Told) -> None:

@@ -119,6 +119,7 @@ ORACLES: Mapping[str, tuple[str, ...]] = {
     "kt-random": (),
     "kt-grid": (),
     "kt-bayesian": ("num_initial_points", "alpha", "beta"),
+    "kt-hyperband": ("factor", "hyperband_iterations"),
 }
 
 
@@ -126,7 +127,16 @@ class SamplerConfig(Table):
     """`[sampler]`: who proposes params."""
 
     name: Literal[
-        "tpe", "random", "grid", "qmc", "gp", "cmaes", "kt-random", "kt-grid", "kt-bayesian"
+        "tpe",
+        "random",
+        "grid",
+        "qmc",
+        "gp",
+        "cmaes",
+        "kt-random",
+        "kt-grid",
+        "kt-bayesian",
+        "kt-hyperband",
     ] = Field(
         "tpe",
         description="Optuna's sampler, or with kt- KerasTuner's oracle; gp and cmaes want numbers "
@@ -146,6 +156,15 @@ class SamplerConfig(Table):
         1e-4, gt=0, le=1, description="noise that kt-bayesian expects of the metric"
     )
     beta: float = Field(2.6, ge=0, le=1000, description="how much kt-bayesian explores")
+    factor: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="one in so many goes on, for so many times the epochs; kt-hyperband",
+    )
+    hyperband_iterations: int = Field(
+        1, ge=1, le=1000, description="times that kt-hyperband goes through all its brackets"
+    )
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes trials comparable: the name, and the options that bear on it."""

@@ -103,6 +103,8 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     if problem := next(registry.problems(config.family, config.domain()), None):
         raise StudyFileError(f"{file} {problem}")
     _check_sampler(config, file)
+    if config.sampler.name == "kt-hyperband":
+        _check_hyperband(config, file)
     _check_schedule(config, file)
     return config
 
@@ -164,6 +166,15 @@ def _check_sampler(config: StudyConfig, file: str) -> None:
             f"{file} [sampler] name: {name!r} lists all {points} points of [space], at most "
             f"{_MOST_POINTS}; use tpe, random or qmc"
         )
+
+
+def _check_hyperband(config: StudyConfig, file: str) -> None:
+    """It alone says how long a trial trains."""
+    at = f"{file} [sampler] name: 'kt-hyperband' stops trials itself"
+    if config.pruner.name != "none":
+        raise StudyFileError(f'{at}; [pruner] name must be "none", not {config.pruner.name!r}')
+    if any(config.domain().values("epochs")):
+        raise StudyFileError(f"{at}; leave epochs out of [space], [training] epochs are the most")
 
 
 def _check_schedule(config: StudyConfig, file: str) -> None:

@@ -25,6 +25,8 @@ class TrainingJob:
         weights_id: Digest of those weights, wherever they lie; None where none are loaded.
         seed: Seed of weights, order, dropout and augmentation, from 0.
         execution: Execution on the device; it learns the same but for the rounding of numbers.
+        stop_after: Epoch that this part of the training ends with, from 1; None for the last. What
+            is trained until then is as in the whole training, whose checkpoints go on from there.
     """
 
     params: TrialParams
@@ -35,11 +37,17 @@ class TrainingJob:
     weights_id: str | None
     seed: int
     execution: Execution = PLAIN
+    stop_after: int | None = None
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
+        """Epochs of the whole training, at most."""
         return self.params.epochs or self.training.epochs
+
+    @property
+    def last(self) -> int:
+        """Epochs of this part of it, at most, those before it included."""
+        return min(self.epochs, self.stop_after or self.epochs)
 
 
 def job_of(

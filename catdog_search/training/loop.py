@@ -171,10 +171,13 @@ class _Fitter:
 
     def concerns(self, phase: Phase) -> bool:
         """Whether a phase has something to train, or to take over from a checkpoint at its end."""
-        done = len(self._reporter.history)
-        at_its_end = done == phase.end and self._resumed is not None
+        done, end = len(self._reporter.history), self._end_of(phase)
+        at_its_end = done == end and self._resumed is not None
         goes_on = self._reporter.ending is Ending.FINISHED
-        return goes_on and (done < phase.end or at_its_end)
+        return goes_on and (done < end or at_its_end)
+
+    def _end_of(self, phase: Phase) -> int:
+        return min(phase.end, self._job.last)
 
     def take_up(self, phases: Sequence[Phase]) -> None:
         """Begin the phase in which the checkpoint was saved, with what it holds.
@@ -200,7 +203,7 @@ class _Fitter:
             feed(compiled.batches),
             shuffle=False,  # they shuffle themselves; Keras would by another stream
             initial_epoch=done,
-            epochs=done if self._resumed and self._resumed.done else phase.end,
+            epochs=done if self._resumed and self._resumed.done else self._end_of(phase),
             verbose=0,
             callbacks=callbacks,
         )

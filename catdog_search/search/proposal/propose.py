@@ -6,6 +6,7 @@ only when it is new, so that no trial is spent on a repetition.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
@@ -21,7 +22,8 @@ from optuna.distributions import (
 from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from catdog_search.kerastuner.oracles import Oracle, Told
+from catdog_search.kerastuner.hyperband import Rung, Told
+from catdog_search.kerastuner.oracles import Answer, Oracle
 from catdog_search.outcomes import Ending
 from catdog_search.search.proposal.feasibility import Risk, failure_risk
 from catdog_search.search.proposal.sampler import PerTrialSampler, proposal_seed
@@ -38,6 +40,7 @@ _PROBABLE = 0.5
 # Spaces up to this size are listed to find what is left in them.
 _LISTED = 20_000
 _RANDOM_TRIES = 10_000
+_EXHAUSTED = "every point of the space has been tried"
 
 
 class Proposer(Protocol):
@@ -58,6 +61,14 @@ class Proposer(Protocol):
         Raises:
             LookupError: Nothing is left to try.
         """
+        ...
+
+    def exhausted(self, tried: Collection[str]) -> str:
+        """Why nothing can be proposed at this moment, for people; empty where something can."""
+        ...
+
+    def needed(self) -> Collection[int]:
+        """Numbers of finished trials whose checkpoint another trial goes on from, or may."""
         ...
 
 
@@ -105,6 +116,14 @@ class SamplingProposer:
         draft.store()
         return draft.params
 
+    def exhausted(self, tried: Collection[str]) -> str:
+        """As in `Proposer`."""
+        return _EXHAUSTED if is_exhausted(self._space, tried) else ""
+
+    def needed(self) -> Collection[int]:
+        """As in `Proposer`: every trial begins anew."""
+        return ()
+
     def _draft(self, trial: Trial, given: Params) -> _Draft:
         return _Draft(self._study, trial, self._space, given)
 
@@ -144,18 +163,56 @@ class OracleProposer(SamplingProposer):
     def __init__(self, study: Study, sampler: PerTrialSampler, config: StudyConfig) -> None:
         super().__init__(study, sampler, config.space)
         self._seed = config.seed
-        self._oracle = Oracle(config.sampler, config.space, config.direction)
+        self._oracle = Oracle(
+            config.sampler, config.space, config.direction, config.training.epochs
+        )
+
+    def exhausted(self, tried: Collection[str]) -> str:
+        """As in `Proposer`; Hyperband ends with its brackets, or waits for trials that run."""
+        none_left = super().exhausted(tried)
+        if not self._oracle.has_rungs:
+            return none_left
+        number = len(self._study.get_trials(deepcopy=False))
+        answer = self._ask(number, told_to_oracle(self._study, number), [], tried)
+        if answer is None:
+            return "Hyperband has no further trial"
+        return none_left if _is_new(answer) else ""
+
+    def needed(self) -> Collection[int]:
+        """As in `Proposer`."""
+        return self._oracle.needed(told_to_oracle(self._study)) if self._oracle.has_rungs else ()
+
+    def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
+        """As those of samplers; but what goes on in Hyperband was tried, and did well."""
+        if self._oracle.has_rungs:
+            told = told_to_oracle(self._study, trial.number)
+            answer = self._ask(trial.number, told, [], tried)
+            if answer is None or answer.rung is None:
+                raise LookupError("Hyperband has no further trial")
+            trial.set_user_attr(schema.RUNG, dataclasses.asdict(answer.rung))
+            if not _is_new(answer):
+                return self._draft(trial, answer.params)
+        return super()._sample(trial, tried)
+
+    def _ask(
+        self, number: int, told: list[Told], refused: list[Params], tried: Collection[str]
+    ) -> Answer | None:
+        seed = proposal_seed(self._seed + len(refused), number)
+        return self._oracle.ask(number, seed, told, refused, tried)
 
     def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
         told = told_to_oracle(self._study, trial.number)
         refused: list[Params] = []
         while len(refused) < self._oracle.patience:
-            seed = proposal_seed(self._seed + len(refused), trial.number)
-            params = self._oracle.ask(trial.number, seed, told, refused, tried)
-            if params is None:
+            answer = self._ask(trial.number, told, refused, tried)
+            if answer is None:
                 return
-            refused.append(params)
-            yield self._draft(trial, params)
+            refused.append(answer.params)
+            yield self._draft(trial, answer.params)
+
+
+def _is_new(answer: Answer) -> bool:
+    return answer.rung is None or answer.rung.past is None
 
 
 def make_proposer(study: Study, sampler: PerTrialSampler, config: StudyConfig) -> Proposer:
@@ -165,17 +222,23 @@ def make_proposer(study: Study, sampler: PerTrialSampler, config: StudyConfig) -
     return SamplingProposer(study, sampler, config.space)
 
 
-def told_to_oracle(study: Study, number: int) -> list[Told]:
+def told_to_oracle(study: Study, number: int | None = None) -> list[Told]:
     """What an oracle hears of a study's trials, but for the one that it is asked for.
 
     A pruned trial is no failure: its score is that of the epoch it was stopped at, which is what
     the pruner judged it by. Constraints and bugs are failures. One that runs is told as running.
     """
     return [
-        Told(trial.number, params, *_told(trial))
+        Told(trial.number, params, *_told(trial), rung_of(trial))
         for trial in study.get_trials(deepcopy=False)
         if trial.number != number and (params := params_of(study, trial))
     ]
+
+
+def rung_of(trial: FrozenTrial | Trial) -> Rung | None:
+    """Where a trial stands in Hyperband; None where it has no part in it."""
+    kept = trial.user_attrs.get(schema.RUNG)
+    return Rung(**kept) if kept else None
 
 
 def _told(trial: FrozenTrial) -> tuple[Literal["COMPLETED", "FAILED", "RUNNING"], float | None]:

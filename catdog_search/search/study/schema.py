@@ -15,6 +15,7 @@ ENDING = "ending"
 ERROR = "error"
 SCORES = "scores"
 N_WEIGHTS = "n_weights"
+RUNG = "rung"  # where it stands in KerasTuner's Hyperband
 KEPT = "kept"  # whether it was worth a model and figures when it ended
 
 # User attributes of a study.
