@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
-from tiny_study import TABLE, coordinator_process, proposals, run
+from tiny_study import SPACE_FILE, TABLE, coordinator_process, proposals, run
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError, StudyFileError
@@ -300,6 +301,13 @@ def test_hyperband_goes_on_with_the_better_trials_from_their_checkpoints(
     assert list(state.scratch("tiny").glob("*.checkpoint.*")) == []
 
 
+def test_hyperband_waits_for_what_trains_elsewhere(state: StateFolder, pictures: Dataset) -> None:
+    report = run(state, pictures, 60, table=HYPERBAND, concurrency=2)
+    assert report.end == "exhausted"
+    assert Counter((rung.bracket, rung.round) for rung in rungs_of(state)) == BRACKETS
+    assert {row.state for row in report.view.trials} == {"COMPLETE"}
+
+
 def is_rival(other: Rung, rung: Rung) -> bool:
     return (other.bracket, other.round) == (rung.bracket, rung.round - 1)
 
@@ -315,6 +323,25 @@ def test_hyperband_alone_says_how_long_a_trial_trains(change: dict[str, Any], sa
     with pytest.raises(StudyFileError) as refused:
         studies.parse({**TABLE, **HYPERBAND, **change}, "t.toml")
     assert says in str(refused.value)
+
+
+def test_check_of_an_oracles_study_does_not_import_kerastuner(
+    tmp_path: Path, in_fresh_python: Callable[[str], str]
+) -> None:
+    file = tmp_path / "kt.toml"
+    file.write_text(
+        'name = "kt"\npurpose = "p"\nimage_size = 8\nmetric = "val_accuracy"\n'
+        'direction = "maximize"\ntrials = 2\n[sampler]\nname = "kt-bayesian"\nbeta = 1.5\n'
+        + SPACE_FILE
+    )
+    code = (
+        "import sys; from catdog_search.cli import main\n"
+        f"main(['check', {str(file)!r}], standalone_mode=False)\n"
+        "print([m for m in ('keras_tuner', 'keras', 'tensorflow') if m in sys.modules])"
+    )
+    printed = in_fresh_python(code)
+    assert "sampler kt-bayesian" in printed
+    assert printed.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("name", ["kt-random", "kt-grid", "kt-bayesian", "kt-hyperband"])

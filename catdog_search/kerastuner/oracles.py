@@ -14,8 +14,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from catdog_search.kerastuner.hyperband import Rung, Told, needed, rung_of, tell_brackets
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_ours
@@ -78,6 +76,8 @@ class Oracle:
             refused: What the oracle proposed for this trial and wasn't taken.
             tried: Keys of the params that are not to come again; they save walking a grid.
         """
+        from threadpoolctl import threadpool_limits
+
         # Of small matrices: threads would wait for each other, and add in another order each time.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # scikit-learn's optimizer says when it stops early
