@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 # Python 3.11 and later, and whatever Python processes come of them.
@@ -28,6 +29,41 @@ def safe_environment() -> dict[str, str]:
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = os.pathsep.join(os.path.abspath(entry) for entry in given if entry)
     return {**os.environ, _SAFE_PATH: "1"} | ({"PYTHONPATH": path} if path else {})
+
+
+class ChildError(Exception):
+    """A process that we started failed; the text is its last word."""
+
+
+def run_python(
+    arguments: Sequence[str], longest_s: float | None = None, folder: str | None = None
+) -> str:
+    """What a Python process of its own prints.
+
+    Args:
+        arguments: Arguments of the interpreter.
+        longest_s: Seconds that it may take; None for any.
+        folder: Folder that it runs in; None for this one.
+
+    Raises:
+        ChildError: It failed, or took longer.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=longest_s,
+            cwd=folder,
+            env=safe_environment(),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildError(f"it took more than {longest_s:g} s") from None
+    if done.returncode:
+        raise ChildError(next(reversed(done.stderr.strip().splitlines()), "no word"))
+    return done.stdout
 
 
 @contextlib.contextmanager

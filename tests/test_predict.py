@@ -180,6 +180,34 @@ SORTED = {
 }
 
 
+def test_model_of_drawn_pictures_says_so(model_file: Path, photos: Path, tmp_path: Path) -> None:
+    assert "drawn pictures" not in predict(model_file, photos).stderr
+    path = tmp_path / "drawn.onnx"
+    path.write_bytes(tiny_onnx.content(is_drawn=True))
+    said = predict(path, photos).stderr
+    assert "learned from drawn pictures; what it says of photos means nothing" in said
+
+
+def test_paths_are_told_as_they_are_and_may_end_in_a_nul(model_file: Path, photos: Path) -> None:
+    path = photos / "new\nline.png"
+    (photos / "a red.png").rename(path)
+    names = f"{path}\0{photos / 'white.bmp'}\0".encode()
+    found = rows(predict(model_file, "-", "--json", stdin=names))
+    assert [(row["path"], row["answer"]) for row in found] == [
+        (str(path), "dog"),
+        (str(photos / "white.bmp"), "neither"),
+    ]
+
+
+def test_folder_without_photos_is_said(model_file: Path, tmp_path: Path) -> None:
+    assert "no photo was found" in predict(model_file, tmp_path, code=1).stderr
+
+
+def test_keras_file_is_no_model_to_answer_with(tmp_path: Path, photos: Path) -> None:
+    done = predict(tmp_path / "m.keras", photos, code=2)
+    assert "takes FILE.onnx, or the name of a registered model" in done.stderr
+
+
 @pytest.mark.parametrize("linking", [False, True])
 def test_photos_are_sorted_by_answer(
     model_file: Path, photos: Path, tmp_path: Path, *, linking: bool
@@ -189,6 +217,8 @@ def test_photos_are_sorted_by_answer(
     for _ in range(2):  # the second call finds all there
         predict(model_file, photos, *options)
         assert listed(target) == SORTED
+    done = predict(model_file, photos, *options)
+    assert f"{'linked' if linking else 'copied'} into {target}: 4" in done.stderr
     assert (target / "dog/a red.png").is_symlink() is linking
     assert (target / "dog/a red.png").read_bytes() == (photos / "a red.png").read_bytes()
 

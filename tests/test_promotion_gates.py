@@ -178,7 +178,7 @@ def test_first_champion_has_no_rival() -> None:
     assert (gate.verdict, gate.number, gate.text) == (
         "passed",
         None,
-        "there is no other champion",
+        "there is no other champion to compare with",
     )
 
 
@@ -187,7 +187,8 @@ def test_comparison_on_few_photos_is_refused() -> None:
     gate = gates.against(asked(), [few])
     assert (gate.verdict, gate.number) == ("failed", None)
     assert gate.text == (
-        "refused: of test's photos 199 are new to champion version 4 too, and it takes 200"
+        "refused: of test's photos 199 are new to champion version 4 too, and it takes 200; "
+        "more photos, or a model of another name (--model NAME)"
     )
     enough = rival(3, 0, n=FEWEST_COMMON, version=4, dropped=800, right=190)
     gate = gates.against(asked(), [enough])

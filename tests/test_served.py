@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from catdog_search.exporting import served, watch
 from catdog_search.exporting.served import refresh, why_not_served, write_whole
 from catdog_search.places import StateFolder
 from catdog_search.tracking.looked_at import Fetched
+from catdog_search.tracking.models import ONNX_FILE
 
 SCORE = ScoreOnTest(accuracy=0.9, low=0.88, high=0.92, n=900, looks=1)
 
@@ -30,6 +32,7 @@ class Registry:
         self.state = StateFolder.at(str(folder / "state"))
         self.store: Any = SimpleNamespace(client=lambda: None)
         self.asked: list[str] = []
+        self.downloaded: list[str] = []
         monkeypatch.setattr(served, "fetch", self._fetch)
 
     def promote(self, version: int, content: bytes | None = None, **facts: Any) -> None:
@@ -40,8 +43,12 @@ class Registry:
 
     def _fetch(self, client: Any, name: str, folder: Path) -> Fetched:
         self.asked.append(name)
-        onnx = self._path if self._path.exists() else None
-        return Fetched(self._facts, self._folder / "absent.keras", None, onnx)
+
+        def find(file: str) -> Path | None:
+            self.downloaded.append(file)
+            return self._path if file == ONNX_FILE and self._path.exists() else None
+
+        return Fetched(name, f"models:/{name}", "r", "m", self._facts, find)
 
     def facts(self) -> ModelFacts:
         return OnnxModel.open(self.state.served("pets")).facts
@@ -64,8 +71,10 @@ def test_one_that_is_there_is_left(registry: Registry) -> None:
     registry.promote(3)
     refresh(registry.state, registry.store, "pets")
     before = registry.state.served("pets").stat()
+    registry.downloaded.clear()
     assert refresh(registry.state, registry.store, "pets") is False
     assert registry.state.served("pets").stat().st_ino == before.st_ino
+    assert registry.downloaded == []  # whoever watches asks every few seconds
 
 
 @pytest.mark.parametrize("left", [b"", b"half", tiny_onnx.content()[:-9]])
@@ -135,6 +144,20 @@ def test_file_is_written_whole_or_not_at_all(
         write_whole(path, b"second")
     assert path.read_bytes() == b"first"
     assert [each.name for each in path.parent.iterdir()] == ["m.onnx"]
+
+
+def test_what_a_kill_left_is_removed(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".m.onnx.{gone.pid}.partial"
+    others = [
+        tmp_path / f".m.onnx.{os.getppid()}.partial",
+        tmp_path / f".x.onnx.{gone.pid}.partial",
+    ]
+    for path in (left, *others):
+        path.write_bytes(b"half")
+    write_whole(tmp_path / "m.onnx", b"whole")
+    assert {*tmp_path.iterdir()} == {tmp_path / "m.onnx", *others}
 
 
 @pytest.mark.parametrize("name", ["catdog", "my pets", "ä" * 200, ".."])

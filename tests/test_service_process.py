@@ -343,14 +343,69 @@ def test_command_refuses_a_token_that_no_header_holds(
     assert not ran
 
 
-def test_command_without_a_file_watches_the_registry(ran: list[Any], tmp_path: Path) -> None:
+def test_token_that_is_set_and_empty_does_not_open_the_service(
+    ran: list[Any], model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CATDOG_TOKEN", "")
+    done = call(str(model))
+    assert done.exit_code == 2
+    assert "CATDOG_TOKEN" in done.stderr
+    assert not ran
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Path | None], list[list[str]]]:
+    """The registry, asked by the process that `serve` starts: says something, may lay a file."""
+
+    def answering(code: int, said: str, path: Path | None) -> list[list[str]]:
+        commands: list[list[str]] = []
+
+        def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+            commands.append(command)
+            if path is not None:
+                path.parent.mkdir(parents=True)
+                path.write_bytes(tiny_onnx.content())
+            return subprocess.CompletedProcess(command, code, "", said)
+
+        monkeypatch.setattr("catdog_search.children.subprocess.run", run)
+        return commands
+
+    return answering
+
+
+def test_command_without_a_file_has_the_registry_asked_and_watched(
+    ran: list[Any], tmp_path: Path, asked: Callable[..., list[list[str]]]
+) -> None:
+    path = tmp_path / "served" / "pets.onnx"
+    commands = asked(0, "", path)
     done = call("pets", "--state", str(tmp_path))
-    assert done.exit_code == 0
-    assert "is being looked for and exported" in done.stdout
-    (_, champion, _, watcher, starting), *_ = ran
-    assert champion.path == tmp_path / "served" / "pets.onnx"
+    assert done.exit_code == 0, done.output
+    assert commands[0][3:] == ["--once", "--model", "pets", "--state", str(tmp_path)]
+    assert "asking for the champion of 'pets'" in done.stderr
+    (_, champion, _, watcher, _), *_ = ran
+    assert champion.path == path
+    assert champion.current
     assert watcher[1:] == ["--model", "pets", "--state", str(tmp_path)]
-    assert starting in done.stdout
+    assert call("pets", "--state", str(tmp_path)).exit_code == 0
+    assert len(commands) == 1  # the file is there
+
+
+def test_wrong_name_ends_before_anything_is_answered(
+    ran: list[Any], tmp_path: Path, asked: Callable[..., list[list[str]]]
+) -> None:
+    asked(1, "a warning\nmodel pest: is not registered", None)
+    done = call("pest", "--state", str(tmp_path))
+    assert done.exit_code == 1
+    assert done.stderr.splitlines()[-1] == "error: model pest: is not registered"
+    assert not ran
+
+
+@pytest.mark.parametrize("name", ["run:0123", "pets@champion"])
+def test_what_is_no_name_of_a_registered_model_is_refused(ran: list[Any], name: str) -> None:
+    done = call(name)
+    assert done.exit_code == 2
+    assert "takes the name of a registered model" in done.stderr
+    assert not ran
 
 
 @pytest.mark.parametrize("content", [None, b"nonsense", tiny_onnx.content(examples=())])

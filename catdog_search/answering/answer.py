@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,19 @@ class Answer:
     def text(self) -> str:
         """The class where there is an answer, else why there is none."""
         return self.label if self.verdict == "answered" else self.verdict
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The answer as plain values for JSON, which knows no number that isn't finite."""
+        is_number = self.unlike is not None and math.isfinite(self.unlike)
+        return {
+            "answer": self.text,
+            "verdict": self.verdict,
+            "label": self.label,
+            "probability": self.probability,
+            "probabilities": self.probabilities,
+            "unlike": self.unlike if is_number else None,
+        }
 
 
 def answer_of(facts: ModelFacts, probability: float, unlike: float | None) -> Answer:

@@ -111,6 +111,7 @@ class ModelFacts(_Facts):
         run_id: Id of the MLflow run that logged it.
         model_id: Id of the logged model.
         trained_on: Number and kind of photos that it was trained on, for people.
+        is_drawn: Whether those were drawn pictures, so that its answers to photos mean nothing.
         name: Name in the registry; None where it is not registered, or wasn't yet.
         version: Version there.
         registered_at: Time of its registration.
@@ -132,6 +133,7 @@ class ModelFacts(_Facts):
     run_id: _Text | None = None
     model_id: _Text | None = None
     trained_on: _Text | None = None
+    is_drawn: bool = False
     name: _Text | None = None
     version: int | None = None
     registered_at: _Text | None = None
@@ -145,6 +147,13 @@ class ModelFacts(_Facts):
         if bad or len(set(map(name_key, names))) < len(names):
             raise ValueError("must be names that differ and can be printed")
         return names
+
+    @property
+    def warning(self) -> str | None:
+        """What whoever relies on its answers must be told; None for nothing."""
+        if not self.is_drawn:
+            return None
+        return "this model learned from drawn pictures; what it says of photos means nothing"
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:

@@ -102,7 +102,9 @@ def packed(
     """
     kind = kind_of(content[:HEAD])
     if kind is not None and not kind.is_photo:
-        raise PhotoError(kind.reason())
+        # Its advice is for whoever gives a data set.
+        is_archive = kind.name == "archive"
+        raise PhotoError("archive: not a photo; unpack it" if is_archive else kind.reason())
     try:
         width, height = size_of(content)
         if width * height > max_pixels:
@@ -121,8 +123,8 @@ def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given
     What lies in a folder or zip and is no image at all is passed over.
 
     Args:
-        paths: Paths of files, folders or zips; `-` is standard input, which is one photo or one
-            path a line.
+        paths: Paths of files, folders or zips; `-` is standard input, which is one photo, or
+            paths, each on its line or each ended by a NUL.
         stdin: Standard input; None for this process's.
     """
     for path in paths:
@@ -133,13 +135,20 @@ def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given
 
 
 def _of_stdin(content: bytes) -> Iterator[Given | Unusable]:
-    kind = kind_of(content[:HEAD])
-    if kind is None or kind.name != "text":
+    paths = _paths_in(content)
+    for path in paths:
+        yield from _of_path(path)
+    if not paths:
         yield Given("standard input", "standard input", lambda: content, None, len(content))
-        return
-    for line in content.splitlines():
-        if path := os.fsdecode(line).strip():
-            yield from _of_path(path)
+
+
+def _paths_in(content: bytes) -> list[str]:
+    """The paths that a text is; none where it is something else, such as a photo."""
+    kind = kind_of(content[:HEAD].replace(b"\0", b"\n"))
+    if kind is None or kind.name != "text":
+        return []
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    return [os.fsdecode(line) for line in lines if line.strip()]
 
 
 def _of_path(name: str) -> Iterator[Given | Unusable]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from catdog_search.exporting.files import Exported
 
 
+_FORMATS = ("onnx", "keras")
+
+
 @click.group()
 def model() -> None:
     """Work on one model."""
@@ -23,7 +26,7 @@ def model() -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["onnx", "keras"]),
+    type=click.Choice(_FORMATS),
     help="Format of the file  [default: as its name ends].",
 )
 @click.option(
@@ -51,8 +54,11 @@ def export(name: str, form: str | None, path: Path, as_json: bool, state: str | 
     from catdog_search.places import StateFolder
 
     form = form or path.suffix.removeprefix(".")
-    if form not in ("onnx", "keras"):
-        raise click.UsageError(f"--format: {path} tells none; give onnx or keras")
+    if form not in _FORMATS:
+        raise click.UsageError(f"--format: the name {path} tells none; give onnx or keras")
+    if path.suffix.removeprefix(".") in _FORMATS and path.suffix != f".{form}":
+        raise click.UsageError(f"--format {form}: {path} is called something else")
+    say(f"writing {name} as {form}, and asking it about 200 pictures", err=True)
     done = write(StateFolder.at(state), name, form, path)
     if as_json:
         say_json(_as_json(done))

@@ -241,14 +241,13 @@ def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     from catdog_search.data.sources import open_source
     from catdog_search.data.telling import counting
     from catdog_search.evaluation.evaluate import evaluate as score
+    from catdog_search.machine.backends import use_backend
     from catdog_search.places import StateFolder
 
     if data is None and split is None:
         raise click.UsageError("--data PATH or --split NAME: say which photos.")
     if data is None and (choice.labels or choice.classes):
         raise click.UsageError("--labels and --classes say how --data is read; give it too.")
-    from catdog_search.machine.backends import use_backend
-
     use_backend()
     write = writer(as_json)
 

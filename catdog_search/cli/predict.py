@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from catdog_search.answering.sorting import Sorter
     from catdog_search.answering.stream import Answering, Row
 
-_ONNX = ".onnx"
+_ONNX, _KERAS = ".onnx", ".keras"
 # Rows after which somebody who sees none of them is told how far it is.
 _EVERY = 500
+# Of the answers' column; a class may have a longer name.
+_WIDEST = 10
 
 
 @click.command()
@@ -56,9 +58,9 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     NAME/version; run:ID is the model of a run; FILE.onnx is what `model export` wrote, and needs
     neither Keras nor MLflow.
 
-    A PATH is a photo, or a folder or zip of photos; - is standard input: a photo, or one path a
-    line. A file that can't be used is a row with its reason, and the exit code 0 unless no file
-    could be answered.
+    A PATH is a photo, or a folder or zip of photos; - is standard input: a photo, or paths, a line
+    or a NUL each. A file that can't be used is a row with its reason, and the exit code 0 unless no
+    file could be answered.
     """
     from catdog_search.answering.photos import given
     from catdog_search.answering.sorting import Sorter
@@ -76,9 +78,14 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     facts = answering.facts
     names = ", ".join(facts.class_names)
     say(f"model {model}: {names}; {facts.image_size} px, {answering.by}", err=True)
+    if facts.warning is not None:
+        say(f"note: {facts.warning}", err=True)
     write = _writer(facts, as_json=as_json, as_csv=as_csv)
     counts = _count(_sorted(answers(answering, given(paths)), sorter), write)
     say(_summary(counts), err=True)
+    if folder is not None:
+        how = "linked" if link else "copied"
+        say(f"{how} into {folder}: {counts.total() - counts[None]}", err=True)
     failed = counts[None]
     if failed == counts.total() or (strict and failed):
         click.get_current_context().exit(1)
@@ -87,6 +94,10 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
 def _open(model: str, state: str | None) -> Answering:
     from catdog_search.answering.runtime import OnnxModel
 
+    if model.endswith(_KERAS):
+        raise click.UsageError(
+            f"predict {model}: takes FILE.onnx, or the name of a registered model"
+        )
     if model.endswith(_ONNX):
         return OnnxModel.open(Path(model).expanduser())
     from catdog_search.exporting.open import open_model
@@ -117,10 +128,12 @@ def _count(rows: Iterable[Row], write: Callable[[Row], None]) -> Counter[str | N
 
 
 def _summary(counts: Counter[str | None]) -> str:
-    failed = counts.pop(None, 0)
-    said = ", ".join(f"{n} {text}" for text, n in counts.most_common())
-    counts[None] = failed
-    return f"{counts.total()} files: {said or 'none answered'}; {failed} can't be used"
+    if not counts.total():
+        return "no photo was found"
+    answered = Counter({text: n for text, n in counts.items() if text is not None})
+    said = ", ".join(f"{n} {text}" for text, n in answered.most_common())
+    files = "1 file" if counts.total() == 1 else f"{counts.total()} files"
+    return f"{files}: {said or 'none answered'}; {counts[None]} can't be used"
 
 
 def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row], None]:
@@ -131,6 +144,8 @@ def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row]
         classes = [f"p({name})" for name in facts.class_names]
         rows.writerow(["path", "answer", "label", "probability", *classes, "unlike", "error"])
         return lambda row: _csv_row(rows, facts, row)
+    if sys.stdout.isatty():
+        say(f"{'answer':{_WIDEST}} {'means':>16}  file")
     return lambda row: _print(_in_a_line(row))
 
 
@@ -141,19 +156,9 @@ def _print(text: str) -> None:
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    name = printable(row.file.name)
-    if row.answer is None:
-        return {"path": name, "error": row.reason}
-    answer = row.answer
-    return {
-        "path": name,
-        "answer": answer.text,
-        "verdict": answer.verdict,
-        "label": answer.label,
-        "probability": answer.probability,
-        "probabilities": answer.probabilities,
-        "unlike": answer.unlike,
-    }
+    # As it is, so that it can be opened: JSON spells out what can't be printed.
+    said = {"error": row.reason} if row.answer is None else row.answer.plain
+    return {"path": row.file.name, **said}
 
 
 def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:
@@ -166,9 +171,6 @@ def _csv_row(rows: Any, facts: ModelFacts, row: Row) -> None:
     unlike = "" if answer.unlike is None else f"{answer.unlike:.4g}"
     said = (answer.text, answer.label, f"{answer.probability:.6f}")
     rows.writerow([name, *said, *shares, unlike, ""])
-
-
-_WIDEST = 10
 
 
 def _in_a_line(row: Row) -> str:

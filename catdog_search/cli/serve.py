@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from catdog_search.children import ChildError, run_python
 from catdog_search.cli.common import say, state_option
+from catdog_search.errors import StateError
 
 if TYPE_CHECKING:
     from catdog_search.service.champion import Champion
@@ -32,8 +34,8 @@ _WATCHER = "catdog_search.exporting.watch"
 @click.option(
     "--token",
     envvar="CATDOG_TOKEN",
-    help="What whoever asks must show, but for /health; other users of this machine can read it "
-    "here, so better in CATDOG_TOKEN  [default: anybody may ask].",
+    help="What whoever asks must show, but for /health and the page's own files; other users of "
+    "this machine can read it here, so better in CATDOG_TOKEN  [default: anybody may ask].",
 )
 @click.option(
     "--max-body-mb",
@@ -85,10 +87,11 @@ def serve(  # noqa: PLR0913, PLR0917  one argument for each option
     Ctrl-C ends it.
     """
     from catdog_search.places import StateFolder
-    from catdog_search.service.champion import Champion
+    from catdog_search.service.champion import Champion, Served
     from catdog_search.service.run import listen, run, say_to_log
     from catdog_search.service.settings import MB, Settings
 
+    _check_name(model)
     settings = Settings(
         token=_checked(token),
         max_body_bytes=int(max_body_mb * MB),
@@ -105,10 +108,14 @@ def serve(  # noqa: PLR0913, PLR0917  one argument for each option
         else:
             where = StateFolder.at(state)
             champion = Champion(where.served(model))
-            champion.look()
+            if not isinstance(champion.look(), Served):
+                _ask_once(model, where.root)
+                champion.look()
             watcher = [_WATCHER, "--model", model, "--state", str(where.root)]
             starting = f"the champion of {model!r} in {where.root} is being looked for and exported"
         _say_where(listening, has_token=token is not None)
+        if champion.current and (warning := champion.current.model.facts.warning):
+            say(f"note: {warning}", err=True)
         say("Ctrl-C ends it" if champion.current else f"{starting}; Ctrl-C ends it")
         sys.stdout.flush()
         run(settings, champion, listening, watcher, starting)
@@ -119,9 +126,27 @@ def _is_file(model: str) -> bool:
     return model.endswith(_SUFFIX) or os.sep in model
 
 
+def _check_name(model: str) -> None:
+    if not _is_file(model) and any(mark in model for mark in "@:"):
+        raise click.UsageError(
+            f"serve {model}: takes the name of a registered model, whose champion answers, or "
+            "FILE.onnx; `catdog-search model export` writes one of any other model."
+        )
+
+
+def _ask_once(model: str, root: Path) -> None:
+    """Have the registry asked before anything is listened for: a wrong name ends here."""
+    say(f"asking for the champion of {model!r} in {root}", err=True)
+    try:
+        run_python(["-m", _WATCHER, "--once", "--model", model, "--state", str(root)])
+    except ChildError as error:
+        raise StateError(str(error)) from None
+
+
 def _checked(token: str | None) -> str | None:
-    if token is None:
+    if token is None and "CATDOG_TOKEN" not in os.environ:
         return None
+    # Click takes a variable that is set and empty for one that isn't; it would open the service.
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise click.UsageError(
             "--token (or CATDOG_TOKEN) must be printable ASCII without spaces, and not empty."
@@ -131,7 +156,6 @@ def _checked(token: str | None) -> str | None:
 
 
 def _require(champion: Champion) -> None:
-    from catdog_search.errors import StateError
     from catdog_search.service.champion import Served
 
     found = champion.look()

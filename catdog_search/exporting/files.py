@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from catdog_search.answering.facts import ModelFacts
+from catdog_search.errors import StateError
 from catdog_search.exporting import keras_files, proof
 from catdog_search.exporting.keras_files import Networks
 from catdog_search.exporting.onnx_file import to_onnx
@@ -42,12 +44,15 @@ def export(state: StateFolder, name: str, form: str, path: Path) -> Exported:
         state: State folder whose registry and runs are meant.
         name: Model's name, as for `tracking.looked_at.load_model`.
         form: `onnx` or `keras`.
-        path: Path of the file; what lies there is replaced at the end.
+        path: Path of the file, in a folder that is there; what lies there is replaced at the end.
 
     Raises:
         StateError: There is no such model, or the file can't be written.
         ExportError: It answers otherwise than the model, or can't be converted.
     """
+    # Before minutes are spent on what can't be left there.
+    if not os.access(path.parent, os.W_OK | os.X_OK) or not path.parent.is_dir():
+        raise StateError(f"{path}: {path.parent} is no folder that can be written to")
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(Store.of(state).client(), name, Path(folder))
         networks = keras_files.read(fetched)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from catdog_search.errors import StateError
 from catdog_search.machine.backends import use_backend
-from catdog_search.streams import stderr_aside
-from catdog_search.tracking.looked_at import Fetched
+from catdog_search.tracking.looked_at import Fetched, keras_loading
 
 if TYPE_CHECKING:
     from catdog_search.models.export import ExportedModel
@@ -35,15 +34,10 @@ def read(fetched: Fetched) -> Networks:
         BackendError: Keras has no backend here.
     """
     use_backend()
-    with stderr_aside():
-        # Its backend says of itself what nobody asked.
-        from catdog_search.models.defaults import pin_defaults
-        from catdog_search.models.loading import ForeignModelError, load_exported, load_neither
-    pin_defaults()
-    side = fetched.facts.image_size
+    loading, side = keras_loading(), fetched.facts.image_size
     try:
-        model = load_exported(fetched.model, side)
-        neither = None if fetched.neither is None else load_neither(fetched.neither, side)
-    except ForeignModelError as error:
+        model = loading.load_exported(fetched.model, side)
+        neither = fetched.neither and loading.load_neither(fetched.neither, side)
+    except loading.ForeignModelError as error:
         raise StateError(f"model {fetched.facts.model_id}: {error}") from None
     return Networks(model, neither)

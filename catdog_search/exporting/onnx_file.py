@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,11 +14,11 @@ from PIL import Image
 
 from catdog_search.answering.facts import Example, ModelFacts
 from catdog_search.answering.runtime import OnnxModel
-from catdog_search.children import safe_environment
+from catdog_search.children import ChildError, run_python
 from catdog_search.exporting import proof
 from catdog_search.exporting.convert import MODEL, NEITHER, NETWORK
 from catdog_search.exporting.proof import ExportError, Photo, Proof
-from catdog_search.text import first_line, printable
+from catdog_search.text import first_line
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
 # What writing one takes beside the backend that a model was trained on.
 _NEEDED = {"onnx": "onnx", "onnxruntime": "onnx", "tf2onnx": "onnx", "tensorflow": "tf"}
+_CONVERTER = "catdog_search.exporting.convert"
 _LONGEST_S = 900
 _EXAMPLES = 6
 # Side of the examples that travel in the file: small, and yet resized.
@@ -48,13 +47,13 @@ class OnnxFile:
     proof: Proof
 
 
-def missing(names: Iterable[str] = tuple(_NEEDED)) -> str | None:
+def missing(names: Iterable[str] | None = None) -> str | None:
     """What has to be installed before any can be written; None where all is there.
 
     Args:
-        names: Packages that are needed.
+        names: Packages that are needed; None for all that writing takes.
     """
-    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    absent = [name for name in names or _NEEDED if importlib.util.find_spec(name) is None]
     if not absent:
         return None
     extras = ",".join(dict.fromkeys(_NEEDED[name] for name in absent))
@@ -85,10 +84,10 @@ def to_onnx(
     absent = missing()
     if absent is not None:
         raise ExportError(absent)
+    from catdog_search.exporting.graph import whole, with_facts
+
     network = _converted(model, neither, facts.image_size)
     try:
-        from catdog_search.exporting.graph import whole, with_facts
-
         graph = whole(network, facts.image_size)
     except ValueError as error:
         raise ExportError(f"the converted network can't be used: {first_line(error)}") from error
@@ -116,19 +115,8 @@ def _converted(model: ExportedModel, neither: ExportedModel | None, image_size: 
         model.save(Path(folder, MODEL))
         if neither is not None:
             neither.save(Path(folder, NEITHER))
-        command = [sys.executable, "-m", "catdog_search.exporting.convert", folder, str(image_size)]
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=_LONGEST_S,
-                env=safe_environment(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ExportError(f"converting it to ONNX took more than {_LONGEST_S} s") from None
-        if done.returncode:
-            last = next(reversed(done.stderr.strip().splitlines()), "no word")
-            raise ExportError(f"it can't be converted to ONNX: {printable(last)}")
+            run_python(["-m", _CONVERTER, folder, str(image_size)], _LONGEST_S)
+        except ChildError as error:
+            raise ExportError(f"it can't be converted to ONNX: {error}") from None
         return onnx.load(Path(folder, NETWORK))

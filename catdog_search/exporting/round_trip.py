@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from catdog_search.children import safe_environment
+from catdog_search.children import ChildError, run_python
 from catdog_search.errors import StateError
-from catdog_search.text import printable
 
 _LONGEST_S = 600
 _TIMED = 20
@@ -70,23 +67,14 @@ def load_afresh(path: Path, photos: Sequence[npt.NDArray[np.uint8]]) -> RoundTri
         stored = Path(folder, "photos.npz")
         named: dict[str, Any] = {f"{n:05d}": photo for n, photo in enumerate(photos)}
         np.savez(stored, **named)
-        command = [sys.executable, "-c", _SCRIPT, str(path), str(stored), str(_TIMED)]
+        arguments = ["-c", _SCRIPT, str(path), str(stored), str(_TIMED)]
         try:
-            done = subprocess.run(
-                command,
-                capture_output=True,
-                text=True,
-                timeout=_LONGEST_S,
-                cwd=folder,
-                env=safe_environment(),
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise StateError(f"{path}: loading it took more than {_LONGEST_S} s") from None
-    if done.returncode:
-        last = next(reversed(done.stderr.strip().splitlines()), "no word")
-        raise StateError(f"{path}: a process without this package can't load it: {printable(last)}")
-    said = json.loads(done.stdout.strip().splitlines()[-1])
+            printed = run_python(arguments, _LONGEST_S, folder)
+        except ChildError as error:
+            raise StateError(
+                f"{path}: a process without this package can't load it: {error}"
+            ) from None
+    said = json.loads(printed.strip().splitlines()[-1])
     times = 1e3 * np.array(said["seconds"])
     return RoundTrip(
         np.array([said["answers"][name] for name in sorted(said["answers"])]),

@@ -7,10 +7,15 @@ before anybody has asked MLflow; `watch` keeps it up to date where others move t
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import re
 import tempfile
 from pathlib import Path
 
+import psutil
+
+from catdog_search.answering.facts import ModelFacts
 from catdog_search.answering.runtime import OnnxModel
 from catdog_search.errors import StateError
 from catdog_search.exporting import keras_files
@@ -52,7 +57,7 @@ def refresh(state: StateFolder, store: Store, name: str, *, converting: bool = T
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(store.client(), f"{name}@{words.CHAMPION}", Path(folder))
         path = state.served(name)
-        if _is_served(path, fetched):
+        if _is_served(path, fetched.facts):
             return False
         if fetched.onnx is None and not converting:
             raise StateError(f"version {fetched.facts.version} of {name!r} has no ONNX file")
@@ -103,6 +108,7 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left(path)
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
@@ -114,12 +120,28 @@ def write_whole(path: Path, content: bytes) -> None:
         raise StateError(f"{path}: can't be written: {error.strerror}") from None
 
 
-def _is_served(path: Path, fetched: Fetched) -> bool:
+def _remove_left(path: Path) -> None:
+    """What a kill left half written."""
+    mark = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.partial")
+    for each in path.parent.iterdir():
+        if (found := mark.fullmatch(each.name)) and not psutil.pid_exists(int(found[1])):
+            each.unlink(missing_ok=True)
+
+
+def _is_served(path: Path, facts: ModelFacts) -> bool:
     """Whether the file is of this very version; one that can't be read is none."""
-    if not path.exists():
-        return False
     try:
-        served = OnnxModel.open(path).facts
-    except StateError:
+        stat = path.stat()
+    except OSError:
         return False
-    return served.model_copy(update={"examples": ()}) == fetched.facts
+    served = _facts_in(path, (stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return served is not None and served.model_copy(update={"examples": ()}) == facts
+
+
+@functools.lru_cache(maxsize=1)
+def _facts_in(path: Path, _identity: tuple[int, int, int]) -> ModelFacts | None:
+    """What a served file says; None where it can't be read. Who watches asks every few seconds."""
+    try:
+        return OnnxModel.open(path).facts
+    except StateError:
+        return None

@@ -1,8 +1,8 @@
 """Keeps the served file up to date with the registry, beside a service that knows no MLflow.
 
-`python -m catdog_search.exporting.watch --model NAME [--state DIR] [--every SECONDS]`: asks the
-registry, now and then, and writes the champion's file where another one is champion. It ends when
-standard input does, so that it doesn't outlive the service that holds the other end.
+`python -m catdog_search.exporting.watch --model NAME [--state DIR] [--every SECONDS | --once]` asks
+the registry, now and then, and writes the champion's file where another one is champion. It ends
+when standard input does, so that it doesn't outlive the service that holds the other end.
 """
 
 from __future__ import annotations
@@ -53,9 +53,17 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--state")
     parser.add_argument("--every", type=float, default=EVERY_S)
+    parser.add_argument("--once", action="store_true")
     asked = parser.parse_args()
+    state = StateFolder.at(asked.state)
+    if asked.once:
+        try:
+            refresh(state, Store.of(state), asked.model)
+        except CatdogError as error:
+            sys.exit(first_line(error))
+        return
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    watch(StateFolder.at(asked.state), asked.model, asked.every)
+    watch(state, asked.model, asked.every)
 
 
 if __name__ == "__main__":

@@ -199,14 +199,15 @@ def against(config: PromotionConfig, rivals: Sequence[Rival]) -> Gate:
         rivals: Champions so far; none where there was no other.
     """
     if not rivals:
-        text = "there is no other champion"
+        text = "there is no other champion to compare with"
         return Gate("champion", "passed", None, -config.margin, text, "above")
     few = [rival for rival in rivals if len(rival.is_right) < FEWEST_COMMON]
     if len(few) == len(rivals):
         rival = rivals[-1]
         text = (
             f"refused: of test's photos {len(rival.is_right)} are new to champion version "
-            f"{rival.version} too, and it takes {FEWEST_COMMON}"
+            f"{rival.version} too, and it takes {FEWEST_COMMON}; more photos, or a model of "
+            "another name (--model NAME)"
         )
         return Gate("champion", "failed", None, -config.margin, text, "above")
     compared = [rival for rival in rivals if len(rival.is_right) >= FEWEST_COMMON]

@@ -27,7 +27,7 @@ from catdog_search.promotion.choice import Choice, choose
 from catdog_search.promotion.finalists import Plan
 from catdog_search.promotion.gates import Gate
 from catdog_search.promotion.recorded import config_of, prepare_as_it_was
-from catdog_search.promotion.rivals import Rivals, kind_of
+from catdog_search.promotion.rivals import DRAWN, Rivals, kind_of, kind_of_version
 from catdog_search.search.coordinator import Report
 from catdog_search.search.prepare import Request
 from catdog_search.search.study.views import TrialRow, load_view
@@ -213,9 +213,7 @@ class _Promoting:
     ) -> Promotion:
         self._hooks.say("calibrating, and learning what is neither")
         candidate = fit(networks, dataset, self._config.promotion)
-        self._hooks.say(
-            "saving it, as Keras and as ONNX, and loading both in processes of their own"
-        )
+        self._hooks.say("saving it as Keras and as ONNX, and asking both as others will")
         source = checks.reopened(self._prepared)
         scene = record.Scene(
             config=self._config,
@@ -256,7 +254,7 @@ class _Promoting:
         is_right = answers.predictions(candidate.threshold).is_right
         asked = self._config.promotion
         model = self._registered()
-        rivals = self._rivals(run, model, model_id, answers, is_right)
+        rivals = self._rivals(scene, run, model, model_id, answers, is_right)
         labels, p = answers.labels.astype(int), answers.probabilities
         names = candidate.class_names
         test = gates.on_test(asked, floors, labels, p, candidate.threshold, names)
@@ -282,16 +280,26 @@ class _Promoting:
 
     def _rivals(
         self,
+        scene: record.Scene,
         run: PromotionRun,
         model: Model | None,
         model_id: str,
         answers: Answers,
         is_right: npt.NDArray[np.bool_],
     ) -> list[gates.Rival]:
-        """The champions so far, but for this model where it is one of them."""
+        """The champions so far, but for this model where it is one of them.
+
+        One that learned from drawn pictures is no rival of a model of photos.
+        """
         if model is None:
             return []
-        others = tuple(version for version in model.versions if version.model_id != model_id)
+        registry, kind = Registry(self._store), scene.dataset.manifest.kind
+        others = tuple(
+            version
+            for version in model.versions
+            if version.model_id != model_id
+            and (kind == DRAWN or kind_of_version(registry, version) != DRAWN)
+        )
         rivals = Rivals(
             self._store, self._ledger, run, self._packed_at, self._command, self._hooks.say
         )

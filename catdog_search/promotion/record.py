@@ -108,7 +108,7 @@ class Scene:
         """What the candidate's model says of itself."""
         candidate, band = self.candidate, self.candidate.band
         n = len(self.dataset.rows("train"))
-        kind = "drawn pictures" if self.dataset.manifest.kind == "synthetic" else "photos"
+        is_drawn = self.dataset.manifest.kind == "synthetic"
         return ModelFacts(
             class_names=candidate.class_names,
             image_size=candidate.image_size,
@@ -120,7 +120,8 @@ class Scene:
             neither_above=candidate.unlike_above,
             dataset_digest=self.dataset.digest,
             study=self.config.name,
-            trained_on=f"{n:,} {kind}",
+            trained_on=f"{n:,} {'drawn pictures' if is_drawn else 'photos'}",
+            is_drawn=is_drawn,
         )
 
     def log_model(self, run: PromotionRun, backend: str, onnx: OnnxFile | None) -> str:

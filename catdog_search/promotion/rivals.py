@@ -23,6 +23,9 @@ from catdog_search.tracking.store import Store
 AtSize = Callable[[int], Dataset]
 Say = Callable[[str], None]
 
+# The kind of what a model of drawn pictures learned from.
+DRAWN = "synthetic"
+
 
 @dataclass(frozen=True)
 class Rivals:
@@ -150,5 +153,10 @@ def kind_of(registry: Registry, model: Model | None) -> str | None:
     champion = None if model is None else model.record.champion
     for version in model.versions if model else ():
         if version.number == champion:
-            return version.tags.get(words.DATA_KIND) or registry.data_kind(version.run_id)
+            return kind_of_version(registry, version)
     return None
+
+
+def kind_of_version(registry: Registry, version: Version) -> str | None:
+    """The kind of photos that a version was trained on; None where nobody knows."""
+    return version.tags.get(words.DATA_KIND) or registry.data_kind(version.run_id)

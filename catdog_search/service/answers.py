@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from catdog_search.answering.answer import Answer
 from catdog_search.answering.heat import heat
 from catdog_search.answering.photos import PhotoError, packed
 from catdog_search.answering.runtime import OnnxModel
@@ -64,7 +62,7 @@ class Photos:
         if isinstance(photo, Unusable):
             return photo
         (answer,) = model.answer(photo[None])
-        return _row(upload.name, answer)
+        return {"name": upload.name, **answer.plain}
 
     def explain(self, model: OnnxModel, upload: Upload) -> Json | Unusable:
         """What a model says of a file, and what of the photo that rests on."""
@@ -74,7 +72,7 @@ class Photos:
         (answer,) = model.answer(photo[None])
         found = heat(model, photo)
         return {
-            "answer": _row(upload.name, answer),
+            "answer": {"name": upload.name, **answer.plain},
             "rows": found.rows,
             "columns": found.columns,
             "map": found.map.tolist(),
@@ -87,17 +85,3 @@ class Photos:
             return packed(upload.content, side, self._reserve, self._max_pixels)
         except PhotoError as error:
             return Unusable(upload.name, error)
-
-
-def _row(name: str | None, answer: Answer) -> Json:
-    unlike = answer.unlike
-    return {
-        "name": name,
-        "answer": answer.text,
-        "verdict": answer.verdict,
-        "label": answer.label,
-        "probability": answer.probability,
-        "probabilities": answer.probabilities,
-        # JSON knows no other number.
-        "unlike": unlike if unlike is not None and math.isfinite(unlike) else None,
-    }

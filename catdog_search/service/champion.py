@@ -130,6 +130,7 @@ class Champion:
     def _swap(self, model: OnnxModel) -> Served | None:
         if self.current and self.current.model.digest == model.digest:
             return None
+        self.refused = None
         before, self.current = self.current, Served(model, _now())
         _LOG.info("%s answers%s", self.current, f", instead of {before}" if before else "")
         return self.current

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from catdog_search.data.budget import Budget
 from catdog_search.machine.memory import free_bytes
-from catdog_search.service.problems import too_busy
+from catdog_search.service.problems import Problem, too_busy
 from catdog_search.service.settings import Settings
 
 _T = TypeVar("_T")
@@ -82,7 +82,7 @@ class Room:
             took = asyncio.get_running_loop().time() - began
             self._usual_s += _NEWEST * (took - self._usual_s)
 
-    def busy(self, text: str) -> Exception:
+    def busy(self, text: str) -> Problem:
         """Refuse for now; what waits should be through when it is tried again."""
         # What a request usually takes includes its waiting, while as many wait.
         return too_busy(text, min(max(math.ceil(self._usual_s), 1), _LONGEST_WAIT_S))

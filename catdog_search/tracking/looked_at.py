@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import re
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -96,96 +99,114 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
     Raises:
         StateError: There is none, it can't be loaded, or it is not one of ours.
     """
-    import mlflow
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    uri = _uri(client, name)
-    _require_registered(client, name)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            files = _Files(get_artifact_repository(uri), Path(folder))
-            run_id, model_id = _origin(client, files.repository, uri)
-            said = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
-            path = files.path(_MODEL, free_bytes())
-            model, batch_size = _load(path, said.image_size)
-    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        raise StateError(f"model {name}: can't be loaded: {first_line(error)}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        fetched = fetch(client, name, Path(folder))
+        path, side = fetched.model, fetched.facts.image_size
+        loading = keras_loading()
+        with _told(name):
+            model = loading.load_exported(path, side)
+            batch_size = loading.photos_at_once(model, side, _MOST_AT_ONCE)
     return Loaded(
         model=model,
-        uri=uri,
-        run_id=run_id,
-        model_id=model_id,
-        facts=said,
+        uri=fetched.uri,
+        run_id=fetched.run_id,
+        model_id=fetched.model_id,
+        facts=fetched.facts,
         batch_size=batch_size,
     )
 
 
+def keras_loading() -> ModuleType:
+    """The module `models.loading`, imported without a word and with Keras's settings pinned."""
+    with stderr_aside():
+        # Its backend says of itself what nobody asked.
+        from catdog_search.models import loading
+        from catdog_search.models.defaults import pin_defaults
+    pin_defaults()
+    return loading
+
+
 @dataclass(frozen=True)
 class Fetched:
-    """The files of a model, and what is known of it.
+    """What is known of a model, and its files, each downloaded when it is first asked for.
 
     Attributes:
+        asked: Name that it was asked for by.
+        uri: Model's URI in MLflow, for people.
+        run_id: See `Loaded`.
+        model_id: See `Loaded`.
         facts: What it says of itself, and what the registry says of it.
-        model: Path of the Keras model, not checked by anybody.
-        neither: Path of the score of how unlike train a photo is; None for none.
-        onnx: Path of the same as ONNX; None for none.
+        find: Function that has a file of it at hand, by its path within the model; None where the
+            model has none. It raises StateError.
     """
 
+    asked: str
+    uri: str
+    run_id: str
+    model_id: str
     facts: ModelFacts
-    model: Path
-    neither: Path | None
-    onnx: Path | None
+    find: Callable[[str], Path | None]
+
+    @property
+    def model(self) -> Path:
+        """The Keras model, not checked by anybody.
+
+        Raises:
+            StateError: It is gone.
+        """
+        path = self.find(_MODEL)
+        if path is None:
+            raise StateError(f"model {self.asked}: can't be loaded: it holds no {_MODEL}")
+        return path
+
+    @property
+    def neither(self) -> Path | None:
+        """The score of how unlike train a photo is; None for none."""
+        return self.find(NEITHER_FILE)
+
+    @property
+    def onnx(self) -> Path | None:
+        """The same as ONNX; None for none."""
+        return self.find(ONNX_FILE)
 
 
 def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
-    """Have the files of a model at hand; none of them is loaded.
+    """Find a model; of its files only what it says of itself is read.
 
     Args:
         client: Client of the store.
         name: Model's name, as for `load_model`.
-        folder: Folder for those that are downloaded.
+        folder: Folder for the files that are downloaded.
 
     Raises:
         StateError: There is no such model, or it is not one of ours.
     """
-    import mlflow
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     uri = _uri(client, name)
     _require_registered(client, name)
-    try:
+    with _told(name):
         files = _Files(get_artifact_repository(uri), folder)
-        run_id, model_id = _origin(client, files.repository, uri)
-        facts = _said_of(files.path(_SAYS, _MOST_SAID_BYTES))
-        return Fetched(
-            facts.model_copy(
-                update={
-                    "run_id": run_id,
-                    "model_id": model_id,
-                    **_registered_as(client, files.repository),
-                }
-            ),
-            files.path(_MODEL, sys.maxsize),
-            files.find(NEITHER_FILE),
-            files.find(ONNX_FILE),
-        )
+        origin = _origin(client, files.repository, uri)
+        facts = _said_of(files.path(_SAYS, _MOST_SAID_BYTES)).model_copy(update=origin)
+
+    @functools.cache
+    def find(file: str) -> Path | None:
+        with _told(name):
+            return files.find(file)
+
+    return Fetched(name, uri, origin["run_id"], origin["model_id"], facts, find)
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Tell in a line what a store refuses of a model, and what is wrong with its files."""
+    import mlflow
+
+    try:
+        yield
     except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        raise StateError(f"model {name}: can't be had: {first_line(error)}") from error
-
-
-def _registered_as(client: MlflowClient, repository: Any) -> dict[str, Any]:
-    """What the registry says of the version that was asked for; nothing of one without."""
-    if repository.model_name is None:
-        return {}
-    name, number = str(repository.model_name), int(repository.model_version)
-    version = client.get_model_version(name, str(number))
-    made = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-    return {
-        "name": name,
-        "version": number,
-        "registered_at": made.isoformat(timespec="seconds"),
-        "test": tested(version.tags),
-    }
+        raise StateError(f"model {name}: can't be loaded: {first_line(error)}") from error
 
 
 def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:
@@ -222,16 +243,6 @@ def said_of(uri: str) -> tuple[tuple[str, ...], int]:
         return said.class_names, said.image_size
 
 
-def _load(path: Path, image_size: int) -> tuple[keras.Model, int]:
-    with stderr_aside():
-        # Its backend says of itself what nobody asked.
-        from catdog_search.models import loading
-        from catdog_search.models.defaults import pin_defaults
-    pin_defaults()
-    model = loading.load_exported(path, image_size)
-    return model, loading.photos_at_once(model, image_size, _MOST_AT_ONCE)
-
-
 @dataclass(frozen=True)
 class _Files:
     """Files of a logged model, one by one: what else there is stays where it is.
@@ -262,18 +273,17 @@ class _Files:
         return path
 
     def find(self, name: str) -> Path | None:
-        """Path of one file, of any size; None where the model has none of this name.
+        """Path of one file, which memory must have room for; None where the model has none.
 
         Raises:
-            ValueError: It lies elsewhere.
+            ValueError: It is too large, or lies elsewhere.
         """
         try:
-            return self.path(name, sys.maxsize) if self._has(name) else None
+            if self._here(name) is None and self._listed(name) is None:
+                return None
         except FileNotFoundError:
             return None
-
-    def _has(self, name: str) -> bool:
-        return self._here(name) is not None or self._listed(name) is not None
+        return self.path(name, free_bytes())
 
     def require(self, name: str) -> None:
         """Refuse a model without a file, which isn't downloaded.
@@ -327,23 +337,35 @@ def _said_of(path: Path) -> ModelFacts:
     return ModelFacts.of(facts)
 
 
-def _origin(client: MlflowClient, repository: Any, uri: str) -> tuple[str, str]:
-    """The run that logged a model, and the model, by id, as the store says: a file could name any.
+def _origin(client: MlflowClient, repository: Any, uri: str) -> dict[str, Any]:
+    """Where a model is from, as the store says: a file could name any run.
+
+    Returns:
+        The run that logged it and its model, by id; of one in the registry also name, version,
+        when it was registered, and what it reached on test.
 
     Raises:
-        ValueError: None did.
+        ValueError: No run did.
     """
+    found: dict[str, Any]
     if repository.model_name is None:
         model_id = uri.removeprefix(MODEL_URI)
-        run_id = client.get_logged_model(model_id).source_run_id
+        found = {"run_id": client.get_logged_model(model_id).source_run_id, "model_id": model_id}
     else:
-        name, number = repository.model_name, repository.model_version
-        version = client.get_model_version(name, number)
-        run_id = version.run_id
-        model_id = model_id_of(version.source or "") or f"{name}/{number}"
-    if not run_id:
+        name, number = str(repository.model_name), int(repository.model_version)
+        version = client.get_model_version(name, str(number))
+        made = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+        found = {
+            "run_id": version.run_id,
+            "model_id": model_id_of(version.source or "") or f"{name}/{number}",
+            "name": name,
+            "version": number,
+            "registered_at": made.isoformat(timespec="seconds"),
+            "test": tested(version.tags),
+        }
+    if not found["run_id"]:
         raise ValueError("no run has logged it")
-    return str(run_id), model_id
+    return found
 
 
 def registered_names(client: MlflowClient) -> list[str]:
@@ -364,7 +386,9 @@ def _require_registered(client: MlflowClient, name: str) -> None:
     plain = re.split("[@/]", name, maxsplit=1)[0]
     known = registered_names(client)
     if plain not in known:
-        there = did_you_mean(plain, known, "registered") if known else "no model is registered"
+        there = "no model is registered"
+        if known:
+            there = f"is not registered; {did_you_mean(plain, known, 'registered')}"
         raise StateError(
             f"model {name}: {there}; catdog-search promote registers one, run:ID names a run's"
         )

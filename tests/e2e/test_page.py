@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from opened import Opened, photo
-from playwright.sync_api import FilePayload, Locator, Page, expect
+from playwright.sync_api import FilePayload, Locator, Page, Route, expect
 from stand_in import Reply, StandIn
 
 RED, BLUE = (230, 20, 20), (20, 20, 230)
@@ -46,6 +46,21 @@ def written(folder: Path, *files: FilePayload) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(each["buffer"])
     return paths
+
+
+def test_model_of_drawn_pictures_says_so(visit: Visit, service: str) -> None:
+    opened = visit(service)
+    notice = opened.page.get_by_text("This model learned from drawn pictures.")
+    expect(opened.page.get_by_text("test photos")).to_be_visible()
+    expect(notice).to_be_hidden()
+
+    def drawn(route: Route) -> None:
+        route.fulfill(json={**route.fetch().json(), "is_drawn": True})
+
+    opened.page.route("**/model", drawn)
+    opened.page.reload()
+    expect(notice).to_be_visible()
+    expect(opened.page.get_by_text("drawn test pictures")).to_be_visible()
 
 
 def card(page: Page, name: str) -> Locator:

@@ -661,8 +661,9 @@ async function describeModel() {
   document.title = $("title").textContent = inTitle(names.join(" or "));
   $("about-model").textContent = describedModel(described);
   $("about-data").textContent = describedData(described);
-  $("about-test").textContent = describedTest(described.test);
+  $("about-test").textContent = describedTest(described);
   $("about-holds").textContent = describedHolds(described);
+  $("drawn").hidden = !described.is_drawn;
   $("about").hidden = false;
   $("about-missing").hidden = true;
   compareMakers();
@@ -689,13 +690,13 @@ function describedData({ trained_on: photos, dataset_digest: digest }) {
   return `${upper([photos, data].filter(Boolean).join("; "))}.`;
 }
 
-function describedTest(test) {
+function describedTest({ test, is_drawn: isDrawn }) {
   if (!test) return "Unknown: the file carries no test result, so judge its answers with care.";
   const [share, low, high] = [test.accuracy, test.low, test.high].map((s) => (s * 100).toFixed(1));
   const looks = { 0: "never looked at before", 1: "looked at once", 2: "looked at twice" }[test.looks];
   return (
-    `${share}% right on ${many(test.n, "test photo")} (95% interval ${low}% to ${high}%). ` +
-    `Those photos had been ${looks ?? `looked at ${test.looks} times`} when it was promoted` +
+    `${share}% right on ${many(test.n, isDrawn ? "drawn test picture" : "test photo")} (95% interval ${low}% to ${high}%). ` +
+    `Those ${isDrawn ? "pictures" : "photos"} had been ${looks ?? `looked at ${test.looks} times`} when it was promoted` +
     `${test.looks > 1 ? "; each look makes the number a little too rosy" : ""}. ` +
     "Your photos may be harder."
   );
