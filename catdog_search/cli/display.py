@@ -182,7 +182,8 @@ class LiveDisplay:
             case BatchDone() | EpochDone() | TrialEnded() if row := self._row(event.number):
                 self._progress(row, event)
             case Planned():
-                self._estimated, self._concurrency = event.estimate.seconds, event.concurrency
+                self._estimated = None if event.estimate is None else event.estimate.seconds
+                self._concurrency = event.concurrency
                 plan = say_plan(event, self._wanted - self._finished)
                 self._console.print(_literal(f"plan: {plan}"))
             case Notice(text=text):

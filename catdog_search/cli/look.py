@@ -20,6 +20,7 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
+    from catdog_search.families.hypermodel import Hypermodel
     from catdog_search.places import StateFolder
     from catdog_search.search.limits import StudyEstimate
     from catdog_search.search.study.insight import Insight
@@ -42,8 +43,8 @@ def list_studies(as_json: bool) -> None:
     rows = []
     for name, path in sorted(studies.available().items()):
         try:
-            config = studies.load(str(path))
-            rows.append({"study": name, "trials": config.trials, "purpose": config.purpose})
+            trials, purpose = studies.outline(path)
+            rows.append({"study": name, "trials": trials, "purpose": purpose})
         except CatdogError as error:
             rows.append({"study": name, "trials": None, "purpose": f"can't be read: {error}"})
         rows[-1]["file"] = str(path)
@@ -68,7 +69,6 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
     """Check a study file, print its space and size, and estimate what it takes."""
     from catdog_search.cli.words import counted
     from catdog_search.data.manifest import TRAIN_BELOW
-    from catdog_search.families import registry
     from catdog_search.study import studies
 
     path = studies.find(study)
@@ -82,7 +82,8 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
         facts = {"study": config.name, "file": str(path), **space, **fingerprint}
-        say_json({**facts, "estimate": dataclasses.asdict(estimate)})
+        notes = {} if config.found is None else {"notes": list(config.found.notes)}
+        say_json({**facts, "estimate": estimate and dataclasses.asdict(estimate), **notes})
         return
     say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     say(
@@ -91,7 +92,7 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
-    knobs = registry.knobs(config.family)
+    knobs = config.knobs()
     rows = [(name, values, when and f"if {when}") for name, values, when in config.space.describe()]
     default = [
         (n, f"{k.default} (default)", "")
@@ -103,10 +104,23 @@ def check(study: str, photos: int | None, as_json: bool) -> None:
         say(f"recipe {name}: " + " ".join(f"{k}={v}" for k, v in params.items()))
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
     say(f"size: {size.combinations} combinations{continuous}")
-    _say_estimate(config, estimate, photos)
+    if config.found is not None:
+        _say_found(config.found)
+    if estimate is not None:
+        _say_estimate(config, estimate, photos)
 
 
-def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
+def _say_found(code: Hypermodel) -> None:
+    fewest, most = code.weights
+    say(f"hypermodel {code.name}: source {code.source}")
+    say(f"weights: {fewest} to {most} in the networks that were built to look")
+    if code.own_fit:
+        say("training: its own fit; a trial that is cut off begins anew")
+    for note in code.notes:
+        say(f"note: {note}")
+
+
+def _estimate(config: StudyConfig, photos: int) -> StudyEstimate | None:
     """Estimate of the study on this machine's processors, whatever else it has."""
     from catdog_search.search.estimate import estimate_study
     from catdog_search.search.limits import Limits, memory_limit

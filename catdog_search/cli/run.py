@@ -32,7 +32,17 @@ INTERRUPTED = 130
 
 
 @click.command()
-@click.option("--study", required=True, metavar="NAME|FILE", help="Study to run or continue.")
+@click.option(
+    "--study",
+    metavar="NAME|FILE",
+    help="Study to run or continue; with --hypermodel the name that it gets.",
+)
+@click.option(
+    "--hypermodel",
+    metavar="pkg.module:NAME",
+    help="Search KerasTuner's HyperModel or build(hp) instead of a study file. It is imported, "
+    "here or where it is installed: importing code is running it.",
+)
 @click.option(
     "--data",
     metavar="PATH",
@@ -73,7 +83,8 @@ INTERRUPTED = 130
 @json_option
 @state_option
 def run(  # noqa: PLR0913, PLR0917  one for each option
-    study: str,
+    study: str | None,
+    hypermodel: str | None,
     data: str | None,
     subset: int | None,
     labels: str | None,
@@ -100,6 +111,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     request = Request(
         study=study,
         state=StateFolder.at(state),
+        hypermodel=hypermodel,
         data=data,
         subset=subset,
         labels=labels,

@@ -34,16 +34,17 @@ class Translation:
         space: The space as ours.
         theirs: The space as a `keras_tuner.HyperParameters`, without values.
         names: What KerasTuner calls our dimensions, by our names.
+        spelled: How it spells the values that can be counted, by our names and our spelling.
     """
 
     space: Space
     theirs: Any
     names: Mapping[str, str]
-    _spelled: Mapping[str, Mapping[Value, Value]] = field(repr=False)
+    spelled: Mapping[str, Mapping[Value, Value]] = field(repr=False)
 
     def to_theirs(self, params: Mapping[str, Value]) -> Params:
         """The active params of our space as KerasTuner's values, by its names."""
-        return {self.names[n]: self._spelled[n].get(v, v) for n, v in params.items()}
+        return {self.names[n]: self.spelled[n].get(v, v) for n, v in params.items()}
 
     def to_ours(self, values: Mapping[str, Value]) -> Params:
         """KerasTuner's active values as params of our space.
@@ -56,7 +57,7 @@ class Translation:
             if not self.space.is_active(name, params):
                 continue
             given = values[self.names[name]]
-            known = {theirs: ours for ours, theirs in self._spelled[name].items()}
+            known = {theirs: ours for ours, theirs in self.spelled[name].items()}
             own = known.get(given, dimension.canonical(given))
             if own is None:
                 raise ValueError(f"{name}: {given!r} is not in the space ({dimension.describe()})")

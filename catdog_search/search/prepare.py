@@ -32,8 +32,10 @@ class Request:
     """Request of a call; None leaves a choice to what the study remembers, else to its file.
 
     Attributes:
-        study: Name or path of a study file; or a study that is checked already.
+        study: Name or path of a study file; or a study that is checked already. With `hypermodel`
+            the name of a study that has no file; None makes one of the code's name.
         state: State folder that keeps the study.
+        hypermodel: Code for KerasTuner, as `pkg.module:NAME`, to search without a study file.
         data: Folder or zip of photos.
         subset: Number of photos of train to use, from 2.
         labels: Source of the labels: `folders`, `names` or the path of a CSV file.
@@ -50,8 +52,9 @@ class Request:
         forced: Forced choices of how trainings run on the device.
     """
 
-    study: str | StudyConfig
+    study: str | StudyConfig | None
     state: StateFolder
+    hypermodel: str | None = None
     data: str | None = None
     subset: int | None = None
     labels: str | None = None
@@ -99,12 +102,13 @@ def prepare(request: Request, say: Say) -> Prepared:
     Raises:
         BackendError: There is no backend, or it can't do what is forced.
         StudyFileError: The study isn't there, or its file is wrong.
-        RequestError: Weights for a study that loads none.
+        RequestError: Weights for a study that loads none; neither a study nor a hypermodel, or
+            one of them that can't be.
         StateError: The sampler's package, a store or the state folder can't be used.
         DataError: Weights can't be had, or the photos can't be used.
     """
     check(request.forced, choose_backend())
-    config, where, text = _study(request.study)
+    config, where, text = _study(request)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
     state = request.state
@@ -133,10 +137,17 @@ def prepare(request: Request, say: Say) -> Prepared:
     return Prepared(config, dataset, state, options)
 
 
-def _study(asked: str | StudyConfig) -> tuple[StudyConfig, str, str]:
+def _study(request: Request) -> tuple[StudyConfig, str, str]:
     """The study, where its file is, for people, and what that says; of a checked one nothing."""
+    asked = request.study
     if isinstance(asked, StudyConfig):
         return asked, "", ""
+    if request.hypermodel is not None:
+        text = studies.file_of_hypermodel(request.hypermodel, asked)
+        where = f"--hypermodel {request.hypermodel}"
+        return studies.parse_file(text.encode(), where), f" ({where})", text
+    if asked is None:
+        raise RequestError("say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME")
     path = studies.find(asked)
     return studies.load(str(path)), f" ({path})", path.read_text(encoding="utf-8")
 

@@ -13,9 +13,11 @@ from pydantic.fields import FieldInfo
 from catdog_search.errors import StudyFileError
 from catdog_search.families import registry
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
+from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.fields import Table, allowed_values
 from catdog_search.objective import DIRECTION_OF, Direction, Metric
-from catdog_search.space import Params, Space, did_you_mean
+from catdog_search.space import Knob, Params, Space, did_you_mean
+from catdog_search.study.narrowing import knobs_of
 from catdog_search.text import one_spelling
 
 Duplicates = Literal["near", "exact", "off"]
@@ -332,6 +334,12 @@ class StudyConfig(Table):
         default_factory=registry.default,
         description="family of models; any: the knob network says which, trial by trial",
     )
+    hypermodel: str | None = Field(
+        None,
+        min_length=1,
+        description="of the family hypermodel: code for KerasTuner, as pkg.module:NAME, which is a "
+        "HyperModel (class, instance or what makes one) or a function build(hp); it is run",
+    )
     weights: str = Field(
         "imagenet",
         min_length=1,
@@ -359,13 +367,15 @@ class StudyConfig(Table):
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
     published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
+    # What running `hypermodel` has shown; no file says it.
+    found: Hypermodel | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes trials of this study comparable; trials, timeout and purpose don't count."""
         plain = self.model_dump(
             exclude={
                 *("space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"),
-                *("limits", "seeds", "published", "promotion"),
+                *("limits", "seeds", "published", "promotion", "found", "hypermodel"),
             }
         )
         plain["sampler"] = self.sampler.fingerprint()
@@ -375,6 +385,8 @@ class StudyConfig(Table):
             del plain["weights"]
         if choices := self.data.remembered():
             plain["data"] = choices
+        if self.found is not None:
+            plain["hypermodel"] = {"name": self.found.name, "source": self.found.source}
         return plain
 
     @property
@@ -388,6 +400,8 @@ class StudyConfig(Table):
 
     def trial_params(self, params: Params) -> TrialParams:
         """A trial's params with the defaults of its family; `image_size` is what it comes to."""
+        if self.found is not None:
+            return self.found.trial(params, self.image_size)
         family, own = registry.resolve(self.family, params)
         own["image_size"] = own.get("image_size") or self.image_size
         trial: TrialParams = family.params.model_validate(own)
@@ -395,13 +409,19 @@ class StudyConfig(Table):
 
     def image_sizes(self) -> list[int]:
         """All that its trials can have, the study's own first."""
+        if self.found is not None:
+            return list(self.found.image_sizes or (self.image_size,))
         dimension = self.space.dimensions.get("image_size")
         values = [int(v) for v in dimension.values or ()] if dimension else []
         return list(dict.fromkeys([self.image_size, *(v for v in values if v)]))
 
+    def knobs(self) -> Mapping[str, Knob]:
+        """What a study file like this one may search, by name."""
+        return knobs_of(self.found) if self.found else registry.knobs(self.family)
+
     def domain(self) -> Domain:
         """What its trials can be."""
-        defaults = {name: knob.default for name, knob in registry.knobs(self.family).items()}
+        defaults = {name: knob.default for name, knob in self.knobs().items()}
         return Domain(self.space, defaults, tuple(self.image_sizes()))
 
 
@@ -429,6 +449,8 @@ def check_study(table: Mapping[str, Any], file: str) -> StudyConfig:
 def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
+    if key == "found":  # no key of a file
+        error = {**error, "type": "extra_forbidden"}
     for table in tables:
         owner = _field(owner, table).annotation
     where = f"{file} [{'.'.join(tables)}]" if tables else file

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import catdog_search
-from catdog_search.errors import StudyFileError
-from catdog_search.families import registry
+from catdog_search.errors import RequestError, StudyFileError
+from catdog_search.families import hypermodel, registry
 from catdog_search.families.base import SMALLEST_IMAGE
+from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
 from catdog_search.study.config import ORACLES, StudyConfig, check_study
+from catdog_search.study.narrowing import narrowed, preferred
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
 # Of a recipe: MLflow names a run after it.
 _LONGEST_NAME = 250
+# Of a study that has no file.
+_LONGEST_STUDY, _TRIALS = 64, 20
+# Side in pixels of photos where neither a study nor the code that it searches says one.
+_SIDE = 64
 # Optuna's grid sampler lists all points, for every trial anew.
 _MOST_POINTS = 1_000_000
 
@@ -61,6 +70,8 @@ def find(name_or_file: str) -> Path:
 def load(name_or_file: str) -> StudyConfig:
     """Read and check a study, without loading anything heavy.
 
+    Of the family `hypermodel`, the code that it names is run, in a process of its own.
+
     Raises:
         StudyFileError: Where and what is wrong, and what is allowed.
     """
@@ -78,11 +89,58 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
     Raises:
         StudyFileError: As `load`.
     """
+    return parse(_as_table(content, file), file)
+
+
+def file_of_hypermodel(code: str, name: str | None) -> str:
+    """What a study file would say that searches somebody's code as it is.
+
+    Args:
+        code: The code, as `pkg.module:NAME`.
+        name: The study's name; None makes one of the code's.
+
+    Raises:
+        RequestError: The name is that of a study file.
+    """
+    if name is not None and (Path(name).suffix == ".toml" or name in available()):
+        raise RequestError(
+            f"--study {name}: is a study file, which --hypermodel does without; choose another "
+            f'name, or write family = "hypermodel" and hypermodel = "{code}" into a file'
+        )
+    own = name or re.sub(r"[^A-Za-z0-9._-]+", "-", code).strip("-._")[:_LONGEST_STUDY]
+    lines = {
+        "name": own,
+        "purpose": f"To find the best of {code}.",
+        "family": hypermodel.NAME,
+        "hypermodel": code,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": _TRIALS,
+    }
+    # A JSON text is a TOML text.
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+
+
+def outline(path: Path) -> tuple[int, str]:
+    """Trials and purpose of a study file that runs nobody's code, for a list.
+
+    Raises:
+        StudyFileError: As `load`.
+    """
+    table = _as_table(path.read_bytes(), str(path))
+    if registry.is_found(str(table.get("family"))):
+        table = {**table, "space": Space({}), "recipes": {}, "image_size": SMALLEST_IMAGE}
+        config = check_study(table, str(path))
+    else:
+        config = load(str(path))
+    return config.trials, config.purpose
+
+
+def _as_table(content: bytes, file: str) -> dict[str, Any]:
     try:
-        table = tomllib.loads(content.decode())
+        return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
-    return parse(table, file)
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
@@ -90,11 +148,16 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     family, families = table.get("family", registry.default()), registry.names()
     if family not in families:
         raise StudyFileError(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
-    knobs = registry.knobs(family)
-    space = parse_space(_subtable(table, "space", file), knobs, f"{file} [space]")
-    if not space.dimensions:
-        raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
-    recipes = _parse_recipes(_subtable(table, "recipes", file), space, file)
+    code, said = _code_of(table, file), _subtable(table, "space", file)
+    if code is None:
+        space = parse_space(said, registry.knobs(family), f"{file} [space]")
+        if not space.dimensions:
+            raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
+    else:
+        space = narrowed(code, said, f"{file} [space]")
+        code = replace(code, space=space)
+        table = {**table, "image_size": _image_size(code, table, file), "found": code}
+    recipes = _parse_recipes(_subtable(table, "recipes", file), space, code, file)
     config = check_study({**table, "space": space, "recipes": recipes}, file)
     for name in config.published:
         if name not in recipes:
@@ -105,8 +168,44 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     _check_sampler(config, file)
     if config.sampler.name == "kt-hyperband":
         _check_hyperband(config, file)
-    _check_schedule(config, file)
+    if code is None:
+        _check_schedule(config, file)  # the code's schedule is its own
     return config
+
+
+def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
+    """What the code that a study names searches; None where its family says that."""
+    named = table.get("hypermodel")
+    if not registry.is_found(table.get("family", registry.default())):
+        if named is not None:
+            raise StudyFileError(
+                f'{file} hypermodel: {named!r} needs family = "hypermodel"; add that'
+            )
+        return None
+    if not isinstance(named, str):
+        raise StudyFileError(
+            f"{file} hypermodel: is missing or no text; it must be pkg.module:NAME"
+        )
+    try:
+        code = hypermodel.find(named)
+    except RequestError as error:
+        raise StudyFileError(f"{file} hypermodel: {error}") from None
+    if not code.space.dimensions:
+        raise StudyFileError(f"{file} hypermodel: {named} asks nothing of hp; nothing to search")
+    return code
+
+
+def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:
+    """The side that the code's networks take; where they take any, what the study says."""
+    said, sizes = table.get("image_size"), code.image_sizes
+    if not sizes:
+        return _SIDE if said is None else said
+    if said is not None and said not in sizes:
+        one_of = " or ".join(map(str, sizes))
+        raise StudyFileError(
+            f"{file} image_size: {said}, but {code.name} takes photos of {one_of} px; leave it out"
+        )
+    return said or sizes[0]
 
 
 def _subtable(table: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any]:
@@ -116,7 +215,9 @@ def _subtable(table: Mapping[str, Any], key: str, file: str) -> Mapping[str, Any
     return value
 
 
-def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[str, Params]:
+def _parse_recipes(
+    table: Mapping[str, Any], space: Space, code: Hypermodel | None, file: str
+) -> dict[str, Params]:
     recipes: dict[str, Params] = {}
     for name, params in table.items():
         where = f"{file} [recipes.{name}]"
@@ -124,6 +225,8 @@ def _parse_recipes(table: Mapping[str, Any], space: Space, file: str) -> dict[st
             raise StudyFileError(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
         if not isinstance(params, dict):
             raise StudyFileError(f"{where}: {params!r} is not a table of params")
+        if code is not None:
+            params = preferred(code, space, params)  # noqa: PLW2901  what it leaves out
         if problems := space.problems(params):
             raise StudyFileError(f"{where} {problems[0]}")
         recipes[name] = space.canonical(params)
@@ -173,7 +276,7 @@ def _check_hyperband(config: StudyConfig, file: str) -> None:
     at = f"{file} [sampler] name: 'kt-hyperband' stops trials itself"
     if config.pruner.name != "none":
         raise StudyFileError(f'{at}; [pruner] name must be "none", not {config.pruner.name!r}')
-    if any(config.domain().values("epochs")):
+    if config.found is None and any(config.domain().values("epochs")):
         raise StudyFileError(f"{at}; leave epochs out of [space], [training] epochs are the most")
 
 

@@ -27,6 +27,7 @@ class TrainingJob:
         execution: Execution on the device; it learns the same but for the rounding of numbers.
         stop_after: Epoch that this part of the training ends with, from 1; None for the last. What
             is trained until then is as in the whole training, whose checkpoints go on from there.
+        max_parameters: Weights at most, where only building the network tells; None for any.
     """
 
     params: TrialParams
@@ -38,11 +39,12 @@ class TrainingJob:
     seed: int
     execution: Execution = PLAIN
     stop_after: int | None = None
+    max_parameters: int | None = None
 
     @property
     def epochs(self) -> int:
         """Epochs of the whole training, at most."""
-        return self.params.epochs or self.training.epochs
+        return self.params.most_epochs(self.training.epochs)
 
     @property
     def last(self) -> int:
@@ -84,4 +86,5 @@ def job_of(
         weights_id=weights_id,
         seed=seed,
         execution=execution,
+        max_parameters=config.limits.max_parameters,
     )

@@ -133,7 +133,17 @@ def _plan(
     def on_photos(done: int, total: int) -> bool:
         return on_batch is None or on_batch(None, done, total)
 
-    task = Task(job.params, job.epochs, job.weights, data, job.seed, job.execution, on_photos, say)
+    task = Task(
+        job.params,
+        job.epochs,
+        job.weights,
+        data,
+        job.seed,
+        job.execution,
+        job.max_parameters,
+        on_photos,
+        say,
+    )
     planner: Planner = importlib.import_module(registry.family_of(job.params).training)
     return planner.make_plan(task)
 
@@ -199,6 +209,9 @@ class _Fitter:
         self._stopper = _early_stopping(self._job) if phase.early_stopping else None
         done = len(self._reporter.history)
         callbacks = self._callbacks(compiled, averaged=phase.averaged)
+        if compiled.own_fit is not None:
+            compiled.own_fit(self._end_of(phase), callbacks)
+            return
         compiled.model.fit(
             feed(compiled.batches),
             shuffle=False,  # they shuffle themselves; Keras would by another stream
@@ -213,14 +226,19 @@ class _Fitter:
         """In the order in which they take effect at the end of an epoch."""
         averager = keras.callbacks.SwapEMAWeights() if averaged else None
         self._scorer = ValCallback(
-            feed(compiled.val), self._data.y_val, self._reporter, self._stopper, averager
+            feed(compiled.val),
+            self._data.y_val,
+            self._reporter,
+            self._stopper,
+            averager,
+            compiled.logits_of,
         )
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: _begin_epoch(compiled, epoch)
         )
         own = [averager, order, self._scorer, self._stopper, self._reporter]
         callbacks = [*compiled.callbacks, *(callback for callback in own if callback)]
-        if (path := self._checkpoint) is not None:
+        if (path := self._checkpoint) is not None and compiled.own_fit is None:
             saver = CheckpointCallback(
                 lambda c: ckpt.save(path, c),
                 self._key,
@@ -234,7 +252,8 @@ class _Fitter:
     def best_epoch(self) -> int:
         """The epoch whose weights the model has."""
         last = len(self._reporter.history) - 1
-        return int(self._stopper.best_epoch) if self._stopper else last
+        # A loop of somebody else's may count as it likes.
+        return min(int(self._stopper.best_epoch), last) if self._stopper else last
 
     def logits(self) -> Any:
         """Of val with the weights of the best epoch; None where they were not kept."""

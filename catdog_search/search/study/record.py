@@ -142,7 +142,7 @@ class StudyRecord:
         is_ours = self._runs.owns(dead) and not self._runs.is_in_trash(dead)
         card = TrialCard(
             number=trial.number,
-            params=params.model_dump(),
+            params=params.told(),
             network=registry.family_of(params).name,
             seed=seed,
             attempt=attempt,
