@@ -178,7 +178,7 @@ def test_every_kind_of_name_builds(module: Callable[..., str], named: str) -> No
         ("def build(hp, more): pass", "own:build", "takes other arguments than hp"),
         ("def build(): return 3", "own:build", "makes a int"),
         ("def build(): 1 / 0", "own:build", "making it failed: ZeroDivisionError"),
-        ("build = kt.applications.HyperXception", "own:build", "its build failed"),
+        ("build = kt.applications.HyperXception", "own:build", "making it failed: ValueError"),
         (
             "class build(kt.HyperModel):\n    def __init__(self, n): pass",
             "own:build",

@@ -204,7 +204,7 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
         seen.sides.append((side, dict(hyperparameters.values)))
         if target.has_own_fit:
             _look_at_fit(target, model, hyperparameters, seen)
-        elif model.optimizer is None:
+        elif getattr(model, "optimizer", None) is None:
             raise RequestError("its network is not compiled, and it has no fit of its own")
         seen.weights.append(int(model.count_params()))
     except RequestError as error:

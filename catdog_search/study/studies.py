@@ -148,17 +148,14 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     family, families = table.get("family", registry.default()), registry.names()
     if family not in families:
         raise StudyFileError(f"{file} family: {family!r}; {did_you_mean(str(family), families)}")
-    code, said = _code_of(table, file), _subtable(table, "space", file)
-    if code is None:
-        space = parse_space(said, registry.knobs(family), f"{file} [space]")
-        if not space.dimensions:
-            raise StudyFileError(f"{file} [space]: is missing or empty; there is nothing to search")
-    else:
-        space = narrowed(code, said, f"{file} [space]")
+    code = _code_of(table, file)
+    space = _space_of(table, code, file)
+    if code is not None:
         code = replace(code, space=space)
-        table = {**table, "image_size": _image_size(code, table, file), "found": code}
+        table = {**table, "image_size": _image_size(code, table, file)}
     recipes = _parse_recipes(_subtable(table, "recipes", file), space, code, file)
     config = check_study({**table, "space": space, "recipes": recipes}, file)
+    config = config.model_copy(update={"found": code})
     for name in config.published:
         if name not in recipes:
             raise StudyFileError(f"{file} [published.{name}]: {did_you_mean(name, recipes)}")
@@ -193,6 +190,18 @@ def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
     if not code.space.dimensions:
         raise StudyFileError(f"{file} hypermodel: {named} asks nothing of hp; nothing to search")
     return code
+
+
+def _space_of(table: Mapping[str, Any], code: Hypermodel | None, file: str) -> Space:
+    """What a study searches: what its file says, or what that leaves of what its code does."""
+    said, where = _subtable(table, "space", file), f"{file} [space]"
+    if code is not None:
+        return narrowed(code, said, where)
+    knobs = registry.knobs(str(table.get("family", registry.default())))
+    space = parse_space(said, knobs, where)
+    if not space.dimensions:
+        raise StudyFileError(f"{where}: is missing or empty; there is nothing to search")
+    return space
 
 
 def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:

@@ -107,8 +107,9 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in metrics:
             raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
-        if self.model.optimizer is not None:
-            rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
+        # A loop of somebody's own may compile nothing.
+        if (optimizer := getattr(self.model, "optimizer", None)) is not None:
+            rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
             metrics["learning_rate"] = float(rate)
         metrics["seconds"] = clock.now() - self._started
         if self._trained:
