@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -87,7 +88,8 @@ def curves(bars: Sequence[Bar]) -> Figure:
             epochs = range(1, len(curve) + 1)
             for name, colour in (("accuracy", TRAIN), ("val_accuracy", VAL)):
                 label = {"accuracy": "train", "val_accuracy": "val"}[name] if not number else None
-                axes.plot(epochs, [e[name] for e in curve], color=colour, label=label)
+                values = [epoch.get(name, np.nan) for epoch in curve]
+                axes.plot(epochs, values, color=colour, label=label)
         axes.set_title(as_figure_text(bar.name, _NAME), fontsize=10)
         axes.set(xlabel="epoch", ylim=(0.45, 1.01))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,9 +1,8 @@
 """What somebody's code searches, found by building networks and noting what is asked of `hp`.
 
-First with the defaults,
-then with every value of every param that has few, each with the others as they are by default, so
-that what is asked only then is seen too; then with some drawn at random. The same code asks the
-same, so a study finds the same space again.
+First with the defaults; then with every choice of every param, and both ends of whole numbers, the
+others as they are by default, so that what is asked only then is seen too; then with some drawn at
+random. The same code asks the same, so a study finds the same space again.
 """
 
 from __future__ import annotations
