@@ -517,6 +517,8 @@ def test_trial_says_what_comes_up_late_and_learns_what_cant_be(
     with pytest.raises(UnfitParamsError, match="too large: 49") as unfit:
         trained(job(own, {"units": 64}, limits={"max_parameters": 10_000}), data)
     assert unfit.value.is_too_large
+    with pytest.raises(UnfitParamsError, match=r"too large: about 0\.. minutes, at most 1e-05"):
+        trained(job(own, {"units": 8}, limits={"max_trial_minutes": 1e-5}), data)
     params = asked.params.model_copy(update={"source": "1" * 16})
     with pytest.raises(StateError, match="the source of own:build changed"):
         trained(dataclasses.replace(asked, params=params), data)

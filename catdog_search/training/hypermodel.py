@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from catdog_search import clock
 from catdog_search.errors import RequestError, StateError, UnfitParamsError
 from catdog_search.families.hypermodel import HypermodelParams
 from catdog_search.kerastuner import networks, targets
@@ -52,9 +53,14 @@ class HypermodelTraining:
             self._model,
             batches,
             _ValBatches(data),
+            callbacks=self._time_limit(),
             logits_of=face.logits,
             own_fit=self._fit if self._target.has_own_fit else None,
         )
+
+    def _time_limit(self) -> list[Any]:
+        minutes = self._task.limits.max_trial_minutes
+        return [] if minutes is None else [_TimeLimit(self._task.epochs, minutes)]
 
     def _fit(self, epochs: int, callbacks: list[Any]) -> None:
         """Let their `fit` train; it has the photos as floats, all at once."""
@@ -107,7 +113,7 @@ def _built(task: Task[HypermodelParams], target: Target) -> tuple[keras.Model, A
         raise UnfitParamsError(str(error)) from error
     if side not in (None, params.image_size):
         raise UnfitParamsError(f"takes photos of {side} px, not {params.image_size}")
-    count, most = int(model.count_params()), task.max_parameters
+    count, most = int(model.count_params()), task.limits.max_parameters
     if most is not None and count > most:
         text = f"too large: {count} parameters, at most {most}"
         raise UnfitParamsError(text, math.log(count / most), is_too_large=True)
@@ -139,6 +145,36 @@ class _ValBatches(ValBatches):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         x, y = super().__getitem__(index)
         return x.astype(np.float32), y
+
+
+class _TimeLimit(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends a training that would take longer than it may, by its epochs so far.
+
+    Args:
+        epochs: Epochs at most.
+        minutes: Minutes at most.
+    """
+
+    def __init__(self, epochs: int, minutes: float) -> None:
+        super().__init__()
+        self._epochs = epochs
+        self._minutes = minutes
+        self._ends = [clock.now()]
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Estimate what is left; the first epoch is no measure, since it compiles.
+
+        Raises:
+            UnfitParamsError: It is too much.
+        """
+        del epoch, logs
+        self._ends.append(clock.now())
+        done = len(self._ends) - 1
+        took = self._ends[-1] - self._ends[-2] if done > 1 else 0.0
+        whole = self._ends[-1] - self._ends[0] + took * max(self._epochs - done, 0)
+        if whole > self._minutes * 60:
+            text = f"too large: about {whole / 60:.1f} minutes, at most {self._minutes}"
+            raise UnfitParamsError(text, math.log(whole / (60 * self._minutes)), is_too_large=True)
 
 
 class _EnoughError(Exception):

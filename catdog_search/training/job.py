@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catdog_search.families.base import TrialParams
 from catdog_search.families.weights import weights_id as digest_of
 from catdog_search.objective import Direction, Metric
 from catdog_search.space import Params
-from catdog_search.study.config import StudyConfig, TrainingConfig
+from catdog_search.study.config import LimitsConfig, StudyConfig, TrainingConfig
 from catdog_search.training.execution import PLAIN, Execution
 
 
@@ -27,7 +27,7 @@ class TrainingJob:
         execution: Execution on the device; it learns the same but for the rounding of numbers.
         stop_after: Epoch that this part of the training ends with, from 1; None for the last. What
             is trained until then is as in the whole training, whose checkpoints go on from there.
-        max_parameters: Weights at most, where only building the network tells; None for any.
+        limits: Limits of the study, for networks that only building tells of.
     """
 
     params: TrialParams
@@ -39,7 +39,7 @@ class TrainingJob:
     seed: int
     execution: Execution = PLAIN
     stop_after: int | None = None
-    max_parameters: int | None = None
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     @property
     def epochs(self) -> int:
@@ -86,5 +86,5 @@ def job_of(
         weights_id=weights_id,
         seed=seed,
         execution=execution,
-        max_parameters=config.limits.max_parameters,
+        limits=config.limits,
     )

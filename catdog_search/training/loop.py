@@ -140,7 +140,7 @@ def _plan(
         data,
         job.seed,
         job.execution,
-        job.max_parameters,
+        job.limits,
         on_photos,
         say,
     )

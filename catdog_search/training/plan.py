@@ -11,6 +11,7 @@ import numpy as np
 
 from catdog_search.families.base import NetworkParams, TrialParams
 from catdog_search.models.augmentation import MIXUP_ALPHA
+from catdog_search.study.config import LimitsConfig
 from catdog_search.training.batches import TrainBatches
 from catdog_search.training.execution import Execution
 from catdog_search.training.features import OnPhotos
@@ -91,7 +92,7 @@ class Task(Generic[P]):
         data: Train and val.
         seed: Seed of weights, dropout, order and augmentation, from 0.
         execution: Execution on the device.
-        max_parameters: Weights at most, where only building the network tells; None for any.
+        limits: Limits of the study, for networks that only building tells of.
         on_photos: Asked now and then while something is computed before the first epoch.
         say: Callback given what a user should know, a line each.
     """
@@ -102,7 +103,7 @@ class Task(Generic[P]):
     data: TrainData
     seed: int
     execution: Execution
-    max_parameters: int | None
+    limits: LimitsConfig
     on_photos: OnPhotos
     say: Callable[[str], None]
 
