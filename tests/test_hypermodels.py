@@ -20,9 +20,13 @@ from catdog_search.errors import RequestError, StateError, StudyFileError, Unfit
 from catdog_search.families import hypermodel
 from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.outcomes import Ending
+from catdog_search.places import StateFolder
+from catdog_search.search.prepare import Request, prepare
+from catdog_search.search.study.storage import differences
 from catdog_search.space import Choice, Range, Space
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
+from catdog_search.training.execution import ForcedExecution
 from catdog_search.training.job import TrainingJob, job_of
 from catdog_search.training.result import TrainData, TrialResult
 
@@ -448,6 +452,27 @@ def test_run_without_a_study_or_code_is_refused() -> None:
     said = CliRunner().invoke(main, ["run"])
     assert said.exit_code == 2
     assert "say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME" in said.output
+
+
+@pytest.mark.usefixtures("found")
+def test_changed_code_is_a_changed_space() -> None:
+    changed = dataclasses.replace(CODE, source="1" * 16)
+    now = config().model_copy(update={"found": changed}).fingerprint()
+    assert list(differences(config().fingerprint(), now)) == [
+        f'hypermodel.source was "{"0" * 16}", now "{"1" * 16}"'
+    ]
+
+
+@pytest.mark.usefixtures("found")
+def test_execution_of_a_hypermodel_is_its_own(tmp_path: Path) -> None:
+    data = {"source": "synthetic", "synthetic_n": 100}
+    request = Request(study=config(data=data, image_size=16), state=StateFolder.at(str(tmp_path)))
+    said: list[str] = []
+    forced = prepare(request, said.append).options.forced
+    assert (forced.pixels, forced.precision, forced.steps_per_call) == ("stream", "float32", 1)
+    assert f"note: {CODE.notes[0]}" in said
+    with pytest.raises(RequestError, match="--pixels device: a hypermodel says that itself"):
+        prepare(dataclasses.replace(request, forced=ForcedExecution(pixels="device")), said.append)
 
 
 def job(own: str, params: dict[str, Any], **more: Any) -> TrainingJob:

@@ -280,7 +280,7 @@ def _copy(layer: Any, last: Any) -> Any:
     kind = type(layer).__name__
     if _is_gone(kind) or (kind == "Softmax" and layer is last):
         return layers.Activation("linear", name=layer.name)
-    config = layer.get_config()
+    config = {**layer.get_config(), "dtype": "float32"}
     for key in config:
         if key.endswith(("regularizer", "constraint")):
             config[key] = None

@@ -6,7 +6,7 @@ A request that can't be met is refused here, before minutes of packing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
@@ -108,12 +108,17 @@ def prepare(request: Request, say: Say) -> Prepared:
         DataError: Weights can't be had, or the photos can't be used.
     """
     check(request.forced, choose_backend())
+    if request.hypermodel is not None:
+        say(f"hypermodel {request.hypermodel}: it is run, to see what it searches")
     config, where, text = _study(request)
+    forced = _forced(config, request.forced)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
     state = request.state
     Store.of(state).require_open()
     say(f"study {config.name}{where}: {in_a_line(config.purpose)}")
+    for note in config.found.notes if config.found else ():
+        say(f"note: {note}")
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
@@ -130,7 +135,7 @@ def prepare(request: Request, say: Say) -> Prepared:
         seeds=request.seeds or config.seeds,
         concurrency=request.concurrency,
         deterministic=request.deterministic,
-        forced=request.forced,
+        forced=forced,
         study_file=text,
         remake=remake,
     )
@@ -150,6 +155,25 @@ def _study(request: Request) -> tuple[StudyConfig, str, str]:
         raise RequestError("say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME")
     path = studies.find(asked)
     return studies.load(str(path)), f" ({path})", path.read_text(encoding="utf-8")
+
+
+def _forced(config: StudyConfig, forced: ForcedExecution) -> ForcedExecution:
+    """How trainings run; a hypermodel is given its photos, and compiles its steps, by itself.
+
+    Raises:
+        RequestError: It is to be otherwise.
+    """
+    if config.found is None:
+        return forced
+    for option, said in (
+        ("--pixels device", forced.pixels == "device"),
+        ("--steps-per-call", forced.steps_per_call),
+        ("--xla", forced.xla),
+    ):
+        if said:
+            raise RequestError(f"{option}: a hypermodel says that itself; leave it out")
+    precision = forced.precision or "float32"
+    return replace(forced, pixels="stream", precision=precision, steps_per_call=1)
 
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:

@@ -36,8 +36,6 @@ class HypermodelTraining:
     def __init__(self, task: Task[HypermodelParams], target: Target) -> None:
         self._task = task
         self._target = target
-        # Their networks are taught in the precision that they were written for.
-        keras.config.set_dtype_policy("float32")
         self._model, self._hyperparameters = _built(task, target)
         self._face = networks.face_of(self._model)
         self.n_weights = int(self._model.count_params())

@@ -120,6 +120,8 @@ class StudyRecord:
         }
         if (weights := made_with(self._study).get("weights")) is not None:
             params["weights"] = weights
+        if (code := config.found) is not None:
+            params |= {"hypermodel": code.name, "hypermodel.source": code.source}
         return params
 
     def begin(
