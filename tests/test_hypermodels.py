@@ -176,6 +176,7 @@ def test_every_kind_of_name_builds(module: Callable[..., str], named: str) -> No
         ("", "nowhere_at_all:build", "no module 'nowhere_at_all' in"),
         ("", "own:build", "own has no build"),
         ("import nowhere_at_all", "own:build", "its import failed: ModuleNotFoundError"),
+        ("raise SystemExit", "own:build", "its import failed: SystemExit"),
         ("1 / 0", "own:build", "its import failed: ZeroDivisionError: division by zero"),
         ("build = 3", "own:build", "is a int; it must be a HyperModel"),
         ("class build: pass", "own:build", "is a class, and no HyperModel"),

@@ -67,12 +67,13 @@ def load(name: str) -> Target:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise RequestError(f"no module {error.name!r} in {here} or installed") from None
         raise RequestError(f"its import failed: {first_line(error)}") from error
-    except Exception as error:  # anybody's code may raise anything
+    except (Exception, SystemExit) as error:  # anybody's code may raise anything
         raise RequestError(f"its import failed: {first_line(error)}") from error
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise RequestError(f"{module_name} has no {attribute}")
+            where = getattr(module, "__file__", None) or "built in"
+            raise RequestError(f"{module_name} has no {attribute} ({where})")
         found = getattr(found, part)
     return Target(name, _digest(module_name, module), _as_hypermodel(found))
 

@@ -118,7 +118,9 @@ def file_of_hypermodel(code: str, name: str | None) -> str:
         "trials": _TRIALS,
     }
     # A JSON text is a TOML text.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items()
+    )
 
 
 def outline(path: Path) -> tuple[int, str]:
