@@ -94,7 +94,6 @@ CODE = Hypermodel(
     defaults={"kind": "cnn", "units": 8, "lr": 1e-3, "depth": 1},
     image_size=None,
     side=None,
-    own_fit=False,
     weights=(10, 20),
     notes=("build raises ValueError: too deep for {}",),
 )
@@ -231,7 +230,7 @@ def test_space_has_conditions_and_what_appears_later(module: Callable[..., str])
     }
     assert dimensions["mlp/units"] == Range(4, 16, 2, log=True, when={"kind": ("mlp",)})
     assert code.names["n_units/1"] == "n=units/1"
-    assert (code.image_size, code.own_fit, code.notes) == (16, False, ())
+    assert (code.image_size, code.notes) == (16, ())
     trial = code.trial({"kind": "linear", "n_units/1": 2, "rate": 0.3}, 64)
     assert trial.values == {"kind": "linear", "n=units/1": 2, "rate": 0.1 + 0.2}
     assert trial.told() == {
@@ -244,7 +243,7 @@ def test_space_has_conditions_and_what_appears_later(module: Callable[..., str])
 def test_params_of_a_fit_are_in_the_space(module: Callable[..., str]) -> None:
     code = explored(f"{module(FIT)}:OwnFit")
     assert set(code.space.dimensions) == {"units", "normalize", "weight", "batch_size", "epochs"}
-    assert code.own_fit
+    assert code.notes == ("it trains by a fit of its own: a trial that is cut off begins anew",)
 
 
 def test_loop_of_their_own_is_taken_where_it_tells_of_epochs(module: Callable[..., str]) -> None:

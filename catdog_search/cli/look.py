@@ -114,8 +114,6 @@ def _say_found(code: Hypermodel) -> None:
     fewest, most = code.weights
     say(f"hypermodel {code.name}: source {code.source}")
     say(f"weights: {fewest} to {most} in the networks that were built to look")
-    if code.own_fit:
-        say("training: its own fit; a trial that is cut off begins anew")
     for note in code.notes:
         say(f"note: {note}")
 

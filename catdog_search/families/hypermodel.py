@@ -52,7 +52,6 @@ class Hypermodel:
         image_size: Side in pixels of the photos that its networks take; None where they take any,
             or where `side` says it.
         side: Dimension that says the side; None where none does.
-        own_fit: Whether it trains its networks itself.
         weights: Fewest and most weights of the networks that were built.
         notes: What can't be known before it runs, for people.
     """
@@ -65,7 +64,6 @@ class Hypermodel:
     defaults: Params
     image_size: int | None
     side: str | None
-    own_fit: bool
     weights: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -126,7 +124,6 @@ def read(said: Mapping[str, Any]) -> Hypermodel:
         defaults=said["defaults"],
         image_size=said["image_size"],
         side=said["side"],
-        own_fit=said["own_fit"],
         weights=(said["weights"][0], said["weights"][1]),
         notes=tuple(said["notes"]),
     )

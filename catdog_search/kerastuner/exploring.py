@@ -111,19 +111,19 @@ def discover(name: str) -> Hypermodel:
         raise RequestError(f"its build raises whatever it is given: {next(iter(seen.failed))}")
     for text, values in seen.failed.items():
         seen.notes.append(f"build raises {text} for {json.dumps(values)}")
+    if target.has_own_fit:
+        seen.notes.append("it trains by a fit of its own: a trial that is cut off begins anew")
     translation = of_theirs(seen.hyperparameters())
     image_size, side = _sides(seen, translation)
-    defaults = seen.hyperparameters()
     return Hypermodel(
         name=name,
         source=target.source,
         space=translation.space,
         names=translation.names,
         spelled=translation.spelled,
-        defaults=_defaults(defaults, translation),
+        defaults=_defaults(seen.hyperparameters(), translation),
         image_size=image_size,
         side=side,
-        own_fit=target.has_own_fit,
         weights=(min(seen.weights), max(seen.weights)),
         notes=tuple(seen.notes),
     )
@@ -256,7 +256,7 @@ def _sides(seen: _Seen, translation: Translation) -> tuple[int | None, str | Non
 def _defaults(hyperparameters: Any, translation: Translation) -> dict[str, Any]:
     """Defaults by our names; of what has none that the space holds, its first value."""
     own = {}
-    given = {(each.name): each.default for each in hyperparameters.space}
+    given = {each.name: each.default for each in hyperparameters.space}
     for name, dimension in translation.space.dimensions.items():
         spelled = {v: k for k, v in translation.spelled[name].items()}
         default = given[translation.names[name]]
