@@ -108,9 +108,7 @@ def prepare(request: Request, say: Say) -> Prepared:
         DataError: Weights can't be had, or the photos can't be used.
     """
     check(request.forced, choose_backend())
-    if request.hypermodel is not None:
-        say(f"hypermodel {request.hypermodel}: it is run, to see what it searches")
-    config, where, text = _study(request)
+    config, where, text = _study(request, say)
     forced = _forced(config, request.forced)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
@@ -142,7 +140,7 @@ def prepare(request: Request, say: Say) -> Prepared:
     return Prepared(config, dataset, state, options)
 
 
-def _study(request: Request) -> tuple[StudyConfig, str, str]:
+def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
     """The study, where its file is, for people, and what that says; of a checked one nothing."""
     asked = request.study
     if isinstance(asked, StudyConfig):
@@ -150,11 +148,14 @@ def _study(request: Request) -> tuple[StudyConfig, str, str]:
     if request.hypermodel is not None:
         text = studies.file_of_hypermodel(request.hypermodel, asked)
         where = f"--hypermodel {request.hypermodel}"
-        return studies.parse_file(text.encode(), where), f" ({where})", text
-    if asked is None:
+    elif asked is not None:
+        where = str(studies.find(asked))
+        text = studies.read(where)
+    else:
         raise RequestError("say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME")
-    path = studies.find(asked)
-    return studies.load(str(path)), f" ({path})", path.read_text(encoding="utf-8")
+    if code := studies.named_code(text, where):
+        say(f"hypermodel {code}: it is run, to see what it searches; this takes a while")
+    return studies.parse_file(text.encode(), where), f" ({where})", text
 
 
 def _forced(config: StudyConfig, forced: ForcedExecution) -> ForcedExecution:

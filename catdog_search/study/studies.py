@@ -18,6 +18,7 @@ from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
 from catdog_search.study.config import ORACLES, StudyConfig, check_study
 from catdog_search.study.narrowing import narrowed, preferred
+from catdog_search.text import printable
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
@@ -75,12 +76,32 @@ def load(name_or_file: str) -> StudyConfig:
     Raises:
         StudyFileError: Where and what is wrong, and what is allowed.
     """
-    path = find(name_or_file)
+    path = str(find(name_or_file))
+    return parse_file(read(path).encode(), path)
+
+
+def read(path: str) -> str:
+    """The text of a study file.
+
+    Raises:
+        StudyFileError: It can't be read, or is no text.
+    """
     try:
-        content = path.read_bytes()
+        return Path(path).read_bytes().decode()
     except OSError as error:
         raise StudyFileError(f"{path}: can't be read: {error.strerror}") from None
-    return parse_file(content, str(path))
+    except UnicodeDecodeError as error:
+        raise StudyFileError(f"{path}: is not TOML: {error}") from None
+
+
+def named_code(text: str, file: str) -> str | None:
+    """The code that a study file names, which checking it runs; None where it names none.
+
+    Raises:
+        StudyFileError: It is not TOML.
+    """
+    named = _as_table(text.encode(), file).get("hypermodel")
+    return printable(named) if isinstance(named, str) else None
 
 
 def parse_file(content: bytes, file: str) -> StudyConfig:
@@ -129,7 +150,7 @@ def outline(path: Path) -> tuple[int, str]:
     Raises:
         StudyFileError: As `load`.
     """
-    table = _as_table(path.read_bytes(), str(path))
+    table = _as_table(read(str(path)).encode(), str(path))
     if registry.is_found(str(table.get("family"))):
         table = {**table, "space": Space({}), "recipes": {}, "image_size": SMALLEST_IMAGE}
         config = check_study(table, str(path))
