@@ -69,8 +69,8 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Note the time."""
-        del epoch, logs
-        self._epoch = len(self.history)
+        del logs
+        self._epoch = epoch
         self._started = clock.now()
         self._trained = None
 
@@ -96,14 +96,13 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._stop(Ending.INTERRUPTED)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Record and report; epochs count through all that a trial's `fit` trains.
+        """Record and report.
 
         Raises:
             KeyError: The model doesn't log the monitored metric.
         """
         if self.ending is Ending.INTERRUPTED:
             return  # part of an epoch is no epoch
-        del epoch
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in metrics:
             raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
@@ -118,7 +117,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         watched = {"loss", self.monitor} & metrics.keys()
         if not all(math.isfinite(metrics[name]) for name in watched):
             self._stop(Ending.DIVERGED)
-        elif not self._report(len(self.history) - 1, metrics):
+        elif not self._report(epoch, metrics):
             self._stop(Ending.PRUNED)
 
     def _stop(self, ending: Ending) -> None:

@@ -183,7 +183,7 @@ class _Together(keras.callbacks.Callback):  # type: ignore[misc]
     """Our callbacks as one, which share the logs of an epoch whoever calls them.
 
     A loop of somebody's own may give each callback logs of its own, not say when it begins, and not
-    look at `stop_training`.
+    look at `stop_training`. Epochs count through all that it trains.
 
     Args:
         callbacks: In the order in which they take effect.
@@ -229,8 +229,9 @@ class _Together(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """To each."""
+        del epoch
         for each in self._callbacks:
-            each.on_epoch_begin(epoch, logs)
+            each.on_epoch_begin(self.epochs, logs)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """To each."""
@@ -245,10 +246,11 @@ class _Together(keras.callbacks.Callback):  # type: ignore[misc]
         """
         if not self._began:
             self._begin()
-        self.epochs += 1
+        del epoch
         shared = dict(logs or {})
         for each in self._callbacks:
-            each.on_epoch_end(epoch, shared)
+            each.on_epoch_end(self.epochs, shared)
+        self.epochs += 1
         if getattr(self.model, "stop_training", False) and not self._in_fit:
             raise _EnoughError
 

@@ -252,8 +252,7 @@ class _Fitter:
     def best_epoch(self) -> int:
         """The epoch whose weights the model has."""
         last = len(self._reporter.history) - 1
-        # A loop of somebody else's may count as it likes.
-        return min(int(self._stopper.best_epoch), last) if self._stopper else last
+        return int(self._stopper.best_epoch) if self._stopper else last
 
     def logits(self) -> Any:
         """Of val with the weights of the best epoch; None where they were not kept."""
