@@ -41,19 +41,19 @@ $(VENV)/.installed-run: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 to 3.13 found; name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "installing into $(VENV) with $(PYTHON); this takes some minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable '.[tf,onnx,serve]'
+	$(PIP) --editable '.[tf,onnx,serve,tuner]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed-run
-	$(PIP) --editable '.[tf,onnx,serve,dev]'
+	$(PIP) --editable '.[tf,onnx,serve,tuner,dev]'
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed-run
-	$(PIP) --editable '.[tf,onnx,serve,bench]'
+	$(PIP) --editable '.[tf,onnx,serve,tuner,bench]'
 	@touch $@
 
 $(VENV)/.installed-e2e: $(VENV)/.installed-dev
-	$(PIP) --editable '.[tf,onnx,serve,dev,e2e]'
+	$(PIP) --editable '.[tf,onnx,serve,tuner,dev,e2e]'
 	@touch $@
 
 setup: $(VENV)/.installed-run ## Make .venv and install
@@ -88,7 +88,7 @@ unit: $(VENV)/.installed-dev ## pytest
 .venv-%/.installed: pyproject.toml constraints.txt
 	@test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable '.[$*,onnx,dev]'
+		--constraint constraints.txt --editable '.[$*,onnx,tuner,dev]'
 	@touch $@
 
 test-backends: test-jax test-torch ## The training tests on JAX and PyTorch, each in its own .venv
@@ -108,7 +108,7 @@ test-lowest: .venv-lowest/.installed ## The tests around training on the lowest 
 	@test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint .venv-lowest/lowest.txt --editable '.[tf,onnx,serve]' pytest pytest-xdist
+		--constraint .venv-lowest/lowest.txt --editable '.[tf,onnx,serve,tuner]' pytest pytest-xdist
 	@touch $@
 
 .PHONY: test-e2e

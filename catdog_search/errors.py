@@ -89,6 +89,20 @@ class RequestError(CatdogError, ValueError):
     """What a call asks for, and the study that it asks it of, don't go together."""
 
 
+class UnfitParamsError(CatdogError):
+    """A trial's params make a network that can't be trained, or can't be used.
+
+    Attributes:
+        excess: By how much, above 0, where that can be said: what the sampler learns from.
+        is_too_large: Whether it exceeds a limit of the study.
+    """
+
+    def __init__(self, message: str, excess: float = 1.0, *, is_too_large: bool = False) -> None:
+        super().__init__(message)
+        self.excess = excess
+        self.is_too_large = is_too_large
+
+
 class BackendError(CatdogError, RuntimeError):
     """No Keras backend, or not the one asked for."""
 

@@ -49,6 +49,7 @@ class Ending(StrEnum):
     DIVERGED = "diverged", "PRUNED", "diverged", True
     OOM = "oom", "PRUNED", "out of memory", True
     TOO_LARGE = "too_large", "PRUNED", "too large", True  # by its estimate, and never trained
+    INFEASIBLE = "infeasible", "PRUNED", "infeasible", True  # as the code that builds it says
     CRASHED = "crashed", "PRUNED", "its workers died", True
     BUG = "bug", "FAIL", "by an error"
     INTERRUPTED = "interrupted", None, "interrupted"

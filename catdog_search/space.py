@@ -69,13 +69,19 @@ class Knob:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included."""
+    """Numbers from `low` to `high`, both included.
+
+    With `log` a step is a factor, as KerasTuner has it. With `reverse` too, the range is mirrored:
+    values lie close to each other at `high`. No study file says either; spaces of others do.
+    Optuna has no such distributions: it samples the mirrored value, or which step it is.
+    """
 
     low: int | float
     high: int | float
     step: int | float | None = None
     log: bool = False
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+    reverse: bool = False
 
     @property
     def is_int(self) -> bool:
@@ -87,7 +93,10 @@ class Range:
         """How many values there are, None where they can't be counted."""
         if not self.is_int and self.step is None:
             return None
-        return int((_exact(self.high) - _exact(self.low)) / self._exact_step) + 1
+        if self._has_factor:
+            return int(math.log(self.high / self.low, self._factor) + _ROUNDING) + 1
+        steps = (_exact(self.high) - _exact(self.low)) / self._exact_step
+        return int(steps + _exact(_ROUNDING)) + 1
 
     @property
     def values(self) -> tuple[Value, ...] | None:
@@ -98,24 +107,68 @@ class Range:
     def _exact_step(self) -> Fraction:
         return _exact(self.step or 1)
 
+    @property
+    def _has_factor(self) -> bool:
+        return self.log and self.step is not None
+
+    @property
+    def _factor(self) -> float:
+        assert self.step is not None
+        return float(self.step)
+
     def _value_at(self, step: int) -> Value:
         """The value so many steps above `low`, as people reckon: 0.1 and twice 0.1 is 0.3.
 
         Floats summed up would give 0.30000000000000004, another number than a recipe's 0.3.
         """
-        exact = _exact(self.low) + step * self._exact_step
+        if self._has_factor:
+            exact = self._mirrored(_exact(self.low) * self._exact_step**step)
+        else:
+            exact = _exact(self.low) + step * self._exact_step
         return int(exact) if self.is_int else float(exact)
+
+    def _mirrored(self, exact: Fraction) -> Fraction:
+        return _exact(self.low) + _exact(self.high) - exact if self.reverse else exact
+
+    def for_sampler(self, value: Value) -> Value:
+        """What the sampler knows a value of this range by."""
+        if self._has_factor:
+            return self._steps_to(float(value))
+        if not self.reverse:
+            return value
+        assert isinstance(value, int | float), "this range's own"
+        inner = self._mirrored(_exact(value))
+        return int(inner) if self.is_int else float(inner)
+
+    def of_sampler(self, value: Value) -> Value:
+        """The value that the sampler means: `for_sampler`, the other way."""
+        if self._has_factor:
+            return self._value_at(int(value))
+        return self.for_sampler(value)  # a mirror is its own inverse
+
+    def _steps_to(self, value: float) -> int:
+        """How many steps a value is away from the first."""
+        if not self._has_factor:
+            return round((_exact(value) - _exact(self.low)) / self._exact_step)
+        ratio = float(self._mirrored(_exact(value))) / self.low
+        return round(math.log(ratio, self._factor)) if ratio > 0 else -1
 
     def suggest(self, name: str, trial: SupportsSuggest) -> Value:
         """Let `trial` draw a value."""
+        if self._has_factor:
+            last = (self.count or 1) - 1
+            return self._value_at(trial.suggest_int(name, 0, last, step=1, log=False))
+        sampled = self.of_sampler(self._suggest(name, trial))
+        own = self.canonical(sampled)
+        return sampled if own is None else own
+
+    def _suggest(self, name: str, trial: SupportsSuggest) -> int | float:
         if self.is_int:
             step = int(self.step or 1)
             return trial.suggest_int(name, int(self.low), int(self.high), step=step, log=self.log)
         step_ = None if self.step is None else float(self.step)
         low, high = float(self.low), float(self.high)
-        sampled = trial.suggest_float(name, low, high, step=step_, log=self.log)
-        own = self.canonical(sampled)
-        return sampled if own is None else own
+        return trial.suggest_float(name, low, high, step=step_, log=self.log)
 
     def canonical(self, value: object) -> Value | None:
         """`value` as this dimension spells it; None where it could not have sampled it."""
@@ -126,10 +179,12 @@ class Range:
             return None
         if self.count is None:
             return min(max(float(value), self.low), self.high) + 0.0  # -0.0 is 0.0
-        step = round((_exact(value) - _exact(self.low)) / self._exact_step)
+        step = self._steps_to(value)
+        if not 0 <= step < self.count:
+            return None
         own = self._value_at(step)
-        near = _ROUNDING * float(self._exact_step) + last_places
-        return own if abs(value - float(own)) <= near else None
+        near = _ROUNDING * (abs(float(own)) if self._has_factor else float(self._exact_step))
+        return own if abs(value - float(own)) <= near + last_places else None
 
     def contains(self, value: object) -> bool:
         """Whether this dimension could have sampled `value`."""
@@ -137,8 +192,9 @@ class Range:
 
     def describe(self) -> str:
         """For people: `1e-05 to 0.01, log`."""
-        step = f", step {self.step}" if self.step is not None else ""
-        return f"{self.low} to {self.high}{step}{', log' if self.log else ''}"
+        step = f", {'factor' if self.log else 'step'} {self.step}" if self.step is not None else ""
+        scale = ", reverse log" if self.reverse else ", log" if self.log else ""
+        return f"{self.low} to {self.high}{step}{scale}"
 
 
 @dataclass(frozen=True)
@@ -289,6 +345,17 @@ class Space:
         own = self.dimensions[name].canonical(value) if name in self.dimensions else None
         return value if own is None else own
 
+    def for_sampler(self, name: str, value: Value) -> Value:
+        """What the sampler knows a param's value by; see `Range`."""
+        dimension = self.dimensions[name]
+        return dimension.for_sampler(value) if isinstance(dimension, Range) else value
+
+    def of_sampler(self, params: Mapping[str, Value]) -> Params:
+        """The params that the sampler means, as this space spells them."""
+        ranges = {n: d for n, d in self.dimensions.items() if isinstance(d, Range)}
+        meant = {n: ranges[n].of_sampler(v) if n in ranges else v for n, v in params.items()}
+        return self.canonical(meant)
+
     def complete(self, params: Mapping[str, Value]) -> Params:
         """`params` with the fixed values that are active beside them, as `sample` returns them."""
         whole: Params = {}
@@ -353,6 +420,8 @@ class Space:
         out: dict[str, Any] = {}
         for name, dimension in self.dimensions.items():
             row = {k: v for k, v in vars(dimension).items() if k != "when" and v is not None}
+            if not row.get("reverse"):
+                row.pop("reverse", None)  # most have none, and older studies never heard of it
             if "choices" in row:
                 row["choices"] = list(row["choices"])
             if dimension.when:
@@ -372,7 +441,8 @@ def _of_dict(row: Mapping[str, Any]) -> Dimension:
         return Choice(tuple(row["choices"]), when)
     if "value" in row:
         return Fixed(row["value"], when)
-    return Range(row["low"], row["high"], row.get("step"), row["log"], when)
+    reverse = row.get("reverse", False)
+    return Range(row["low"], row["high"], row.get("step"), row["log"], when, reverse)
 
 
 def params_key(params: Mapping[str, Value]) -> str:

@@ -5,6 +5,7 @@ object like {"2": "crash"}; the others train. `EROFS` and other names of errors 
 FAKE_LIMIT is what it may take of `load`; above it runs out of memory. FAKE_BUSY_MS is what MLflow
 waits for a locked database in this process, instead of 20 s. With FAKE_NO_FIGURES the figures of a
 trial fail after the first, with FAKE_BLANK_FIGURES they are blank, which is quick.
+With FAKE_CHECKPOINTS it saves checkpoints and goes on from them; that file has what it trained.
 """
 
 from __future__ import annotations
@@ -112,19 +113,41 @@ class FakeTrainer:
         if "FAKE_LIMIT" in os.environ and load(params) > float(os.environ["FAKE_LIMIT"]):
             raise MemoryError("more than there is")
         history: list[dict[str, float]] = []
-        for epoch in range(job.training.epochs):
-            for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
-                time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
-                if not on_batch(epoch, step + 1, 1):
-                    return _result(Ending.INTERRUPTED, history, data)
+        done = _kept(checkpoint)
+        for epoch in range(job.last):
+            if epoch >= done and not _train_epoch(epoch, on_batch):
+                return _result(Ending.INTERRUPTED, history, data)
             if action and epoch == 1:
                 _mishap(action)
             history.append(_metrics(params, epoch))
             if action == "diverge":
                 return _result(Ending.DIVERGED, history, data)
+            if epoch >= done:
+                _keep(checkpoint, job.seed, epoch)
             if not report(epoch, history[-1]):
                 return _result(Ending.PRUNED, history, data)
         return _result(Ending.FINISHED, history, data)
+
+
+def _train_epoch(epoch: int, on_batch: OnBatch) -> bool:
+    for step in range(int(os.environ.get("FAKE_STEPS", "1"))):
+        time.sleep(float(os.environ.get("FAKE_STEP_S", "0")))
+        if not on_batch(epoch, step + 1, 1):
+            return False
+    return True
+
+
+def _kept(checkpoint: Path) -> int:
+    """Epochs that are trained already."""
+    keeps = "FAKE_CHECKPOINTS" in os.environ
+    return int(checkpoint.read_text()) if keeps and checkpoint.exists() else 0
+
+
+def _keep(checkpoint: Path, seed: int, epoch: int) -> None:
+    if "FAKE_CHECKPOINTS" in os.environ:
+        checkpoint.write_text(str(epoch + 1))
+        with Path(os.environ["FAKE_CHECKPOINTS"]).open("a") as file:
+            file.write(f"seed {seed}, epoch {epoch}\n")
 
 
 class AbsentTrainer(FakeTrainer):

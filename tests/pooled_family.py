@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from pydantic import Field
 
-from catdog_search.families.base import CHANNELS, Cost, Domain, Family, Parts, TrialParams
+from catdog_search.families.base import CHANNELS, Cost, Domain, Family, NetworkParams, Parts
 
 
-class PooledParams(TrialParams):
+class PooledParams(NetworkParams):
     """A mean of every patch, and one dense layer."""
 
     pool: int = Field(4, ge=1, le=64, description="side of a patch, in pixels")

@@ -409,6 +409,20 @@ def test_plain_display_says_a_line_an_event() -> None:
     ]
 
 
+def test_displays_do_without_what_only_building_and_training_tell() -> None:
+    unknown = EpochDone(1, 0, {"val_accuracy": 0.75, "seconds": 1.5})
+    events = [Planned(None, 4 * 10**9, PLAIN, 1), EVENTS[3], unknown]
+    lines: list[str] = []
+    display = PlainDisplay(CONFIG, lines.append)
+    for event in events:
+        display(event)
+    assert lines[0].endswith(
+        "to go; the worker may take 4 GB; pixels streamed, float32, 1 step a call, no XLA"
+    )
+    assert lines[-1] == "trial 1 epoch 1/10: val_accuracy 0.7500, 1.5 s"
+    assert "the worker may take 4 GB" in drawn_after([EVENTS[0], *events])
+
+
 @pytest.mark.parametrize(
     ("best_epoch", "in_training", "said"),
     [

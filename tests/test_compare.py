@@ -98,6 +98,10 @@ def test_verdict_names_what_the_curves_show(
     assert verdict([(curve(train, val), best)]).startswith(words)
 
 
+def test_verdict_without_trains_accuracy_is_none() -> None:
+    assert verdict([([{"loss": 0.5, "val_accuracy": 0.5}], 0)]).startswith("no curves")
+
+
 def test_floors_are_those_of_val(shared_cache: Path) -> None:
     from catdog_search.data import packing
 

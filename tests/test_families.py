@@ -43,7 +43,9 @@ def study(**more: Any) -> StudyConfig:
 
 
 def test_study_of_a_family_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(StudyFileError, match="family: 'pooled'; allowed: any, cnn, resnet50"):
+    with pytest.raises(
+        StudyFileError, match="family: 'pooled'; allowed: any, cnn, hypermodel, resnet50"
+    ):
         study()
 
 
@@ -172,7 +174,7 @@ def test_check_prints_a_third_familys_space(study_file: Callable[..., Path]) -> 
     assert "side of a patch, in pixels" in call("check", str(path)).output
 
 
-@pytest.mark.parametrize("name", registry.FAMILIES)
+@pytest.mark.parametrize("name", registry.declared())
 def test_weights_of_a_study_count_where_its_family_loads_some(name: str) -> None:
     space = {"image_size": {"choices": [32, 64]}}
     config = study(family=name, image_size=32, space={"dropout": 0.1, **space})

@@ -311,7 +311,8 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     assert report.end == "exhausted"
     say_report(report, 40, state)
     assert (
-        "study tiny is finished: its space has no more than 18 trials\n" in capsys.readouterr().out
+        "study tiny is finished: nothing is left to try after 18 trials\n"
+        in capsys.readouterr().out
     )
     points = [str(sorted(row.params.items())) for row in report.view.trials]
     assert len(points) == len(set(points)) == 18

@@ -117,6 +117,29 @@ def test_each_step_is_tried_once_and_then_none_is_left(name: str) -> None:
         optimize(study, 1, STEPS)
 
 
+MIRRORED = Space(
+    {
+        "units": Range(2, 32, 2, log=True),
+        "keep": Range(0.01, 1.0, log=True, reverse=True),
+        "depth": Range(1, 9, log=True, reverse=True),
+    }
+)
+
+
+def test_scales_that_optuna_has_not_are_kept_as_it_knows_them() -> None:
+    study = study_in(optuna.storages.InMemoryStorage(), SamplerConfig(n_startup_trials=3), MIRRORED)
+    study.set_user_attr(FINGERPRINT, json.dumps({"space": MIRRORED.as_dict()}))
+    study.enqueue_trial({"units": 16, "keep": 0.98, "depth": 9})
+    points = optimize(study, 12, MIRRORED)
+    assert points[0] == {"units": 16, "keep": 0.98, "depth": 9}
+    assert all(MIRRORED.contains(point) for point in points)
+    assert {point["units"] for point in points} <= {2, 4, 8, 16, 32}
+    assert sum(point["keep"] > 0.9 for point in points) > 2  # dense where the range ends
+    first = study.trials[0].params
+    assert first == {"units": 3, "keep": pytest.approx(0.03), "depth": 1}
+    assert views.view_of(study).trials[0].varied == points[0]
+
+
 def test_last_point_of_a_large_space_is_found() -> None:
     space = Space({"x": Range(0.0, 0.5, 2e-5), "n": Fixed(1)})  # 25,001 points, too many to list
     points = list(space.points())

@@ -64,7 +64,7 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         (base(metric="accuracy"), "metric: 'accuracy' is not allowed"),
         (base(direction="minimize"), "looks for the worst model; it must be 'maximize'"),
         (base(metric="val_loss"), "looks for the worst model; it must be 'minimize'"),
-        (base(family="mlp"), "f.toml family: 'mlp'; allowed: any, cnn, resnet50"),
+        (base(family="mlp"), "f.toml family: 'mlp'; allowed: any, cnn, hypermodel, resnet50"),
         (base(space=3), "f.toml space: 3 is not a table"),
         (base(training=3), "f.toml training: 3 is not allowed; it must be a table"),
         (base(training={"epoch": 3}), "f.toml [training] epoch: unknown; did you mean 'epochs'?"),

@@ -26,6 +26,7 @@ from catdog_search.families.cnn import CnnParams
 from catdog_search.models.defaults import pin_defaults
 from catdog_search.models.export import exported_model
 from catdog_search.models.loading import ForeignModelError, load_exported
+from catdog_search.outcomes import Ending
 from catdog_search.search.limits import Limits
 from catdog_search.study.config import Metric
 from catdog_search.training import checkpoint
@@ -310,6 +311,29 @@ def test_train_goes_on_from_its_last_epoch_as_if_nothing_had_happened(
         for name in set(a) - set(timed):
             assert a[name] == pytest.approx(b[name], abs=1e-4), name
     assert np.allclose(resumed.val_probabilities, whole.val_probabilities, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", RESUMED[::2], ids=str)
+def test_train_in_parts_comes_to_what_it_does_in_one(
+    data: TrainData, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    params = {**PARAMS, **change}
+    fit = config(training={"epochs": 4, "patience": 4})
+    whole = train(params, fit, data, go_on, seed=1)
+    path = tmp_path / "c.npz"
+    part = train(params, fit, data, go_on, seed=1, checkpoint=path, stop_after=2)
+    assert len(part.history) == 2
+    assert part.ending is Ending.FINISHED
+    assert part.scores["val_accuracy"] >= 0
+    trained: list[int] = []
+    rest = train(
+        params, fit, data, go_on, seed=1, checkpoint=path,
+        on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
+    )  # fmt: skip
+    assert min(trained) == 2  # the first part's epochs are not trained again
+    assert len(rest.history) == len(whole.history) == 4
+    assert rest.best_epoch == whole.best_epoch
+    assert np.allclose(rest.val_probabilities, whole.val_probabilities, atol=1e-4)
 
 
 def test_train_that_was_over_is_only_scored_again(data: TrainData, tmp_path: Path) -> None:

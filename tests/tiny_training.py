@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -42,10 +43,12 @@ def train(
     *,
     seed: int,
     execution: Execution = PLAIN,
+    stop_after: int | None = None,
     **more: Any,
 ) -> TrialResult:
-    """Train a trial of a study."""
+    """Train a trial of a study, or its first epochs."""
     job = job_of(config, params, seed=seed, execution=execution)
+    job = dataclasses.replace(job, stop_after=stop_after)
     return loop.train(job, data, report, **more)
 
 

@@ -101,10 +101,11 @@ def _origin(event: TrialStarted) -> str:
 
 def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
     metrics = event.metrics
+    # A loop of somebody's own need not tell of a loss.
+    loss = f"loss {metrics['loss']:.4f}, " if "loss" in metrics else ""
     return (
         f"epoch {event.epoch + 1}/{epochs}: "
-        f"{metric} {metrics[metric]:.4f}, loss {metrics['loss']:.4f}, "
-        f"{metrics['seconds']:.1f} s"
+        f"{metric} {metrics[metric]:.4f}, {loss}{metrics['seconds']:.1f} s"
     )
 
 

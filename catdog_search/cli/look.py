@@ -25,6 +25,7 @@ from catdog_search.outcomes import Ending
 from catdog_search.text import in_a_line
 
 if TYPE_CHECKING:
+    from catdog_search.families.hypermodel import Hypermodel
     from catdog_search.places import StateFolder
     from catdog_search.search.limits import StudyEstimate
     from catdog_search.search.study.insight import Insight
@@ -56,8 +57,8 @@ def list_studies(as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for name, path in sorted(studies.available().items()):
         try:
-            config = studies.load(str(path))
-            rows.append({"study": name, "trials": config.trials, "purpose": config.purpose})
+            trials, purpose = studies.outline(path)
+            rows.append({"study": name, "trials": trials, "purpose": purpose})
         except CatdogError as error:
             rows.append({"study": name, "trials": None, "purpose": f"can't be read: {error}"})
         rows[-1]["file"] = str(path)
@@ -108,9 +109,13 @@ def check(study: str | None, family: str | None, photos: int | None, as_json: bo
 
 def _list(family: str, as_json: bool) -> None:
     from catdog_search.cli import params
+    from catdog_search.families import registry
 
     if as_json:
-        facts = {"params": params.as_json(family), "keys": params.keys_as_json()}
+        facts = {
+            "params": params.as_json(family, registry.knobs(family)),
+            "keys": params.keys_as_json(),
+        }
         say_json({"family": family, **facts})
     else:
         params.say_all(family)
@@ -133,8 +138,10 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
         space = {"combinations": size.combinations, "continuous": list(size.continuous)}
         fingerprint = config.fingerprint()
         facts = {"study": config.name, "file": str(path), **space, **fingerprint}
-        listed = {"params": params.as_json(config.family)}
-        say_json({**facts, **listed, "estimate": dataclasses.asdict(estimate)})
+        listed = {"params": params.as_json(config.family, config.knobs())}
+        notes = {} if config.found is None else {"notes": list(config.found.notes)}
+        known = estimate and dataclasses.asdict(estimate)
+        say_json({**facts, **listed, "estimate": known, **notes})
         return
     say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     say(
@@ -143,15 +150,26 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
-    params.say_params_of(config.space, config.family)
+    params.say_params_of(config.space, config.family, config.knobs())
     for name, chosen in config.recipes.items():
         say(f"recipe {name}: {say_params(chosen)}")
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
     say(f"size: {counted(size.combinations, 'combination')}{continuous}")
-    _say_estimate(config, estimate, photos)
+    if config.found is not None:
+        _say_found(config.found)
+    if estimate is not None:
+        _say_estimate(config, estimate, photos)
 
 
-def _estimate(config: StudyConfig, photos: int) -> StudyEstimate:
+def _say_found(code: Hypermodel) -> None:
+    fewest, most = code.weights
+    say(f"hypermodel {code.name}: source {code.source}")
+    say(f"weights: {fewest} to {most} in the networks that were built to look")
+    for note in code.notes:
+        say(f"note: {note}")
+
+
+def _estimate(config: StudyConfig, photos: int) -> StudyEstimate | None:
     """Estimate of the study on this machine's processors, whatever else it has."""
     from catdog_search.search.estimate import estimate_study
     from catdog_search.search.limits import Limits, memory_limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from catdog_search.cli.common import say, say_entries
@@ -13,10 +13,9 @@ if TYPE_CHECKING:
     from catdog_search.study.config import Key
 
 
-def say_params_of(space: Space, family: str) -> None:
+def say_params_of(space: Space, family: str, knobs: Mapping[str, Knob]) -> None:
     """Print what a study does with each param of its family, and what it could do."""
     say("params (none is required: one that [space] leaves out has its default):")
-    knobs = registry.knobs(family)
     found = {
         name: f"{values}, if {when}" if when else values for name, values, when in space.describe()
     }
@@ -36,7 +35,7 @@ def say_all(family: str) -> None:
     say_entries((key.name, _key(key)) for key in keys())
 
 
-def as_json(family: str) -> list[dict[str, Any]]:
+def as_json(family: str, knobs: Mapping[str, Knob]) -> list[dict[str, Any]]:
     """Every param of a family, as plain values."""
     return [
         {
@@ -47,7 +46,7 @@ def as_json(family: str) -> list[dict[str, Any]]:
             "required": False,
             "meaning": knob.doc,
         }
-        for name, knob in registry.knobs(family).items()
+        for name, knob in knobs.items()
     ]
 
 

@@ -36,7 +36,15 @@ INTERRUPTED = 130
 
 
 @click.command()
-@study_option("Study to run or continue.", metavar="NAME|FILE")
+@study_option(
+    "Study to run or continue; with --hypermodel the name that it gets.", metavar="NAME|FILE"
+)
+@click.option(
+    "--hypermodel",
+    metavar="pkg.module:NAME",
+    help="Search KerasTuner's HyperModel or build(hp) instead of a study file. It is imported, "
+    "here or where it is installed: importing code is running it.",
+)
 @click.option(
     "--data",
     metavar="PATH",
@@ -78,7 +86,8 @@ INTERRUPTED = 130
 @state_option
 @ends_with_a_word
 def run(  # noqa: PLR0913, PLR0917  one for each option
-    study: str,
+    study: str | None,
+    hypermodel: str | None,
     data: str | None,
     subset: int | None,
     labels: str | None,
@@ -100,16 +109,12 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import run_study
     from catdog_search.search.prepare import Request, prepare
-    from catdog_search.study import studies
 
-    if seeds is not None and seeds > 1 and not studies.load(study).recipes:
-        raise click.UsageError(
-            f"--seeds {seeds}: trains each recipe on {seeds} seeds, and study {study} has none."
-        )
     write = writer(as_json)
     request = Request(
         study=study,
         state=StateFolder.at(state),
+        hypermodel=hypermodel,
         data=data,
         subset=subset,
         labels=labels,
@@ -187,7 +192,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     if report.end == "done":
         say(f"study {view.name} is finished: {_done(done, wanted)}")
     elif report.end == "exhausted":
-        say(f"study {view.name} is finished: its space has no more than {counted(done, 'trial')}")
+        say(f"study {view.name} is finished: nothing is left to try after {counted(done, 'trial')}")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
         say(f"study {view.name} stopped, {why}: {_done(done, wanted)}; run it to go on")

@@ -46,10 +46,12 @@ def say_time(estimate: StudyEstimate, trials: int) -> str:
 
 def say_plan(plan: Planned, trials: int) -> str:
     """Estimate of the trials to come, in one line."""
-    estimate = plan.estimate
+    to_go, estimate = f"{counted(trials, 'trial')} to go", plan.estimate
+    if estimate is None:
+        return f"{to_go}; the worker may take {plan.memory_bytes / 1e9:.3g} GB; {plan.execution}"
     fewest, median, most = estimate.parameters
     parts = [
-        f"{counted(trials, 'trial')} to go",
+        to_go,
         f"{fewest / 1e6:.2g} to {most / 1e6:.2g} million weights (median {median / 1e6:.2g})",
         f"a step takes up to {estimate.memory_bytes / 1e9:.2g} GB, the worker may take "
         f"{plan.memory_bytes / 1e9:.3g}",

@@ -52,7 +52,7 @@ AugmentationKinds = Annotated[
 
 
 class TrialParams(Table):
-    """Params that every family has: of size, regularization, augmentation and optimization."""
+    """Params that the trials of any family have."""
 
     image_size: int = Field(
         0,
@@ -60,6 +60,27 @@ class TrialParams(Table):
         le=LARGEST_IMAGE,
         description="side in pixels of this trial's photos; 0: as the study says",
     )
+
+    # What a light epoch takes of the work of another one.
+    light_share: ClassVar[float] = 1.0
+
+    def light_epochs(self, epochs: int) -> int:
+        """How many of a training's epochs, the first ones, take less work than the others."""
+        del epochs
+        return 0
+
+    def most_epochs(self, study: int) -> int:
+        """Epochs at most, where the study's trials have so many."""
+        return study
+
+    def told(self) -> Mapping[str, Value]:
+        """All of them by name, as they are logged."""
+        return self.model_dump()
+
+
+class NetworkParams(TrialParams):
+    """Params that our own families have: of regularization, augmentation and optimization."""
+
     dense_units: int = Field(
         128, ge=0, le=4096, description="units of the layer before the output; 0 leaves it out"
     )
@@ -104,13 +125,9 @@ class TrialParams(Table):
         """The kinds that are at work."""
         return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
 
-    # What a light epoch takes of the work of another one.
-    light_share: ClassVar[float] = 1.0
-
-    def light_epochs(self, epochs: int) -> int:
-        """How many of a training's epochs, the first ones, take less work than the others."""
-        del epochs
-        return 0
+    def most_epochs(self, study: int) -> int:
+        """As in `TrialParams`; a trial may have its own."""
+        return self.epochs or study
 
 
 @dataclass(frozen=True)
@@ -161,8 +178,9 @@ class Domain:
 
     def values(self, name: str) -> tuple[Value, ...]:
         """What a knob can be, in order; empty where that can't be counted."""
-        dimension = self.space.dimensions.get(name)
-        return (self.defaults[name],) if dimension is None else dimension.values or ()
+        if (dimension := self.space.dimensions.get(name)) is not None:
+            return dimension.values or ()
+        return (self.defaults[name],) if name in self.defaults else ()
 
 
 @dataclass(frozen=True)
@@ -200,7 +218,8 @@ class Family(Generic[P]):
         params: Its params, each with its bounds and its meaning.
         problems: Finder of knobs that can't be together: lines, each from where in the study file
             on.
-        cost: Cost of a trial by its params and the study's weights; builds nothing.
+        cost: Cost of a trial by its params and the study's weights; builds nothing. None where
+            only building would tell.
         training: Name of the module that trains it, a `training.plan.Planner`: it is heavy.
         parts: Parts that its exported networks are made of.
         require_weights: Raises a DataError for weights that can't be had, before minutes of
@@ -210,7 +229,7 @@ class Family(Generic[P]):
     name: str
     params: type[P]
     problems: Callable[[Domain], Iterator[str]]
-    cost: Callable[[P, str], Cost]
+    cost: Callable[[P, str], Cost] | None
     training: str
     parts: Parts
     require_weights: Callable[[str], None] | None = None

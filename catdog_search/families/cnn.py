@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from catdog_search.families.base import CHANNELS, Cost, Domain, Family, Parts, TrialParams
+from catdog_search.families.base import CHANNELS, Cost, Domain, Family, NetworkParams, Parts
 
 MAX_FILTERS = 512
 # Of the stem that whitens: each direction of a patch of 2 x 2 RGB pixels, and its negative.
@@ -22,7 +22,7 @@ _WHITENING_SIDE = 2
 _WHITENING_FILTERS = 2 * _WHITENING_SIDE**2 * CHANNELS
 
 
-class CnnParams(TrialParams):
+class CnnParams(NetworkParams):
     """Params of the family `cnn`: convolution blocks, each halving the side, then a dense head."""
 
     n_blocks: int = Field(3, ge=1, le=7, description="convolution blocks; each halves the side")

@@ -8,12 +8,13 @@ from typing import Any
 
 from catdog_search.families.base import Domain, Family, TrialParams
 from catdog_search.families.cnn import CNN
+from catdog_search.families.hypermodel import HYPERMODEL
 from catdog_search.families.resnet50 import RESNET50
 from catdog_search.fields import knobs_of
 from catdog_search.space import Knob, Params, Value
 
 # By name, the default one first. A new family is a row here, and files of its own.
-FAMILIES: dict[str, Family[Any]] = {row.name: row for row in (CNN, RESNET50)}
+FAMILIES: dict[str, Family[Any]] = {row.name: row for row in (CNN, RESNET50, HYPERMODEL)}
 # A study over several families; the param says which one a trial is of.
 ANY_FAMILY = "any"
 NETWORK = "network"
@@ -31,17 +32,27 @@ def default() -> str:
 
 def _members(family: str) -> tuple[Family[Any], ...]:
     """The families that a study may hold."""
-    return tuple(FAMILIES.values()) if family == ANY_FAMILY else (FAMILIES[family],)
+    return tuple(declared().values()) if family == ANY_FAMILY else (FAMILIES[family],)
+
+
+def declared() -> dict[str, Family[Any]]:
+    """The families whose params are declared, by name; a hypermodel's are found by running it."""
+    return {name: row for name, row in FAMILIES.items() if row is not HYPERMODEL}
+
+
+def is_found(family: str) -> bool:
+    """Whether what a study of a family may search is found by running somebody's code."""
+    return family == HYPERMODEL.name
 
 
 def knobs(family: str) -> dict[str, Knob]:
     """What a study of a family may search, by name; of several families, the first one's word."""
     found: dict[str, Knob] = {}
     if family == ANY_FAMILY:
-        allowed = "one of " + ", ".join(FAMILIES)
+        allowed = "one of " + ", ".join(declared())
         found[NETWORK] = Knob("choice", allowed, "family of the trial", default(), _is_name)
     for row in reversed(_members(family)):
-        found |= knobs_of(row.params)
+        found |= knobs_of(row.params) if row.name in declared() else {}
     return found
 
 
@@ -55,7 +66,7 @@ def having(family: str, name: str) -> dict[str, Value]:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value in FAMILIES
+    return isinstance(value, str) and value in declared()
 
 
 def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
@@ -92,7 +103,7 @@ def _possible(family: str, domain: Domain) -> list[Family[Any]]:
 def _foreign(domain: Domain) -> Iterator[str]:
     """Params that a trial could be given whose family has no such param."""
     for name in domain.space.dimensions:
-        having = [row.name for row in FAMILIES.values() if name in row.params.model_fields]
+        having = [row.name for row in declared().values() if name in row.params.model_fields]
         if name != NETWORK and (without := sorted(_networks_with(name, domain).difference(having))):
             when = json.dumps(having[0] if len(having) == 1 else having)
             yield (

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from catdog_search.families.base import CHANNELS, Cost, Domain, Family, Parts, TrialParams
+from catdog_search.families.base import CHANNELS, Cost, Domain, Family, NetworkParams, Parts
 from catdog_search.families.weights import STAGES, require_weights, stages_in
 
 # Blocks, filters of their middle convolution, and the stride of the first.
@@ -24,7 +24,7 @@ _LEAST_SIDE = 32  # pixels, as keras.applications has it
 _BATCH_NORM = 4  # numbers a channel: gamma, beta, mean, variance
 
 
-class ResNet50Params(TrialParams):
+class ResNet50Params(NetworkParams):
     """Params of the family `resnet50`: a pretrained backbone, some stages trained, a fresh head."""
 
     trainable_stages: int = Field(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import layers
 
-from catdog_search.families.base import TrialParams
+from catdog_search.families.base import NetworkParams
 from catdog_search.models.augmentation import Augment, Mixup
 
 # As rooms name it that don't import Keras.
@@ -42,7 +42,7 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
 def training_model(
     body: keras.Model,
     image_size: int,
-    params: TrialParams,
+    params: NetworkParams,
     seed: int,
     lookup: keras.layers.Layer | None = None,
     first: keras.layers.Layer | None = None,

@@ -123,8 +123,8 @@ def _choice(facts: Mapping[str, Any]) -> Iterator[str]:
             said = ", ".join(f"{value:.4f}" for value in each["values"])
             mark = "chosen" if each["name"] == chosen["name"] else ""
             mark = mark or ("a tie" if each["name"] in chosen["ties"] else "")
-            mean, operations = f"{each['mean']:.4f}", f"{each['operations'] / 1e6:.0f}"
-            rows.append((each["name"], said, mean, operations, mark))
+            millions = f"{each['operations'] / 1e6:.0f}" if each["operations"] else "not counted"
+            rows.append((each["name"], said, f"{each['mean']:.4f}", millions, mark))
         yield from _table(rows)
     yield ""
     noise = chosen["noise"]

@@ -40,7 +40,7 @@ class Finalist:
         name: Name of its recipe in the study of finalists.
         trial: The best trial of the promoted study that had these params.
         seeds: Its COMPLETE trials on new seeds, in the order of the seeds; empty before that.
-        operations: Multiply-adds that one photo takes.
+        operations: Multiply-adds that one photo takes; 0 where only building it tells.
         begins_alike: Whether every training begins with the same loaded weights.
     """
 
@@ -220,12 +220,12 @@ def _finalist(
     own = [row for row in rows if row.recipe == name and row.value is not None]
     params = config.trial_params(trial.params)
     family = registry.family_of(params)
-    cost = family.cost(params, config.weights)
+    cost = family.cost(params, config.weights) if family.cost else None
     return Finalist(
         name=name,
         trial=trial,
         seeds=tuple(sorted(own, key=lambda row: row.replicate)),
-        operations=cost.multiply_adds + cost.forward_only + cost.once,
+        operations=cost.multiply_adds + cost.forward_only + cost.once if cost else 0,
         begins_alike=family.loads_weights and config.weights != "none",
     )
 

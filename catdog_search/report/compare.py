@@ -176,7 +176,7 @@ def _entry(runs: _Runs, view: StudyView, name: str, rows: Sequence[TrialRow]) ->
     trained = [
         seen.history[seen.best_epoch]["accuracy"]
         for seen in kept
-        if seen.best_epoch is not None and seen.best_epoch < len(seen.history)
+        if seen.best_epoch is not None and _is_measured(seen.history, seen.best_epoch)
     ]
     val = _scored(rows, "val_accuracy")
     assert val is not None
@@ -201,6 +201,11 @@ def _scored(rows: Sequence[TrialRow], name: str) -> Spread | None:
     return Spread.of([row.scores[name] for row in rows if name in row.scores])
 
 
+def _is_measured(curve: Curve, best: int) -> bool:
+    """Whether train's accuracy in the kept epoch is known; not every hypermodel measures it."""
+    return best < len(curve) and "accuracy" in curve[best]
+
+
 def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
     """Verdict of learning curves on a fit, by the worst seed.
 
@@ -209,9 +214,9 @@ def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
     """
     gaps, gains = [], []
     for curve, best in trained:
-        if not curve or best is None or best >= len(curve):
+        if best is None or not _is_measured(curve, best):
             continue
-        if not all(math.isfinite(epoch["loss"]) for epoch in curve):
+        if not all(math.isfinite(epoch.get("loss", 0.0)) for epoch in curve):
             return "diverged"
         gaps.append(curve[best]["accuracy"] - curve[best]["val_accuracy"])
         last = [epoch["val_accuracy"] for epoch in curve[-_LAST_EPOCHS:]]
@@ -219,7 +224,7 @@ def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
         if best == len(curve) - 1 and len(last) == _LAST_EPOCHS and rising:
             gains.append((last[-1] - last[0]) / (len(last) - 1))
     if not gaps:
-        return "no curves"
+        return "no curves of train and val"
     said = []
     if max(gaps) > _GAP:
         said.append(f"overfits: train is {100 * max(gaps):.1f} points above val")

@@ -35,7 +35,7 @@ from catdog_search.search.events import (
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits, memory_limit
 from catdog_search.search.photos import Photos, Remake
-from catdog_search.search.proposal.propose import Proposer, SamplingProposer, is_exhausted
+from catdog_search.search.proposal.propose import Proposer, make_proposer
 from catdog_search.search.proposal.pruner import make_pruner
 from catdog_search.search.proposal.sampler import make_sampler
 from catdog_search.search.scratch import lock_path
@@ -235,7 +235,7 @@ class _Coordinator:
             retry,
             lambda line: self._notify(Notice(line)),
         )
-        self._proposer = SamplingProposer(self.study, sampler, config.space)
+        self._proposer = make_proposer(self.study, sampler, config)
 
     def run(self, backend: str) -> End:
         """Run the study, once it is open."""
@@ -312,9 +312,9 @@ class _Coordinator:
         self._notify(Notice(text))
 
     def _sweep(self, workers: WorkerBackend) -> None:
-        """Remove checkpoints of trials that are over."""
+        """Remove checkpoints of trials that are over, and that no other goes on from."""
         over = {trial.number for trial in self._trials() if trial.state.is_finished()}
-        workers.forget_checkpoints(over)
+        workers.forget_checkpoints(over - set(self._proposer.needed()))
 
     def _trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
@@ -446,8 +446,8 @@ class _Coordinator:
             # Those with a checkpoint here come first.
             first = min(left, key=lambda t: (not workers.has_checkpoint(t.number), t.number))
             return Trial(self.study, first._trial_id)
-        if not self._trials(TrialState.WAITING) and is_exhausted(self._config.space, tried):
+        if not self._trials(TrialState.WAITING) and (why := self._proposer.exhausted(tried)):
             if not busy:
-                self._notice("every point of the space has been tried")
+                self._notice(why)
             return None
         return self.study.ask()

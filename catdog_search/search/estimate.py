@@ -12,15 +12,17 @@ from catdog_search.study.config import StudyConfig
 _SAMPLE = 200
 
 
-def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate:
-    """Estimate a study; the same study gives the same estimate."""
+def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate | None:
+    """Estimate a study, the same in the same way; None where only building its networks tells."""
     uniform = UniformDraw(random.Random(config.seed))  # noqa: S311  no secret
     points = [config.space.complete(params) for params in config.recipes.values()]
     if config.trials > len(points):  # else the sampler is never asked
         points += [config.space.sample(uniform) for _ in range(_SAMPLE)]
     trials = [config.trial_params(params) for params in points]
     fits = [trial for trial in trials if limits.too_large(trial) is None]
-    estimates = [limits.estimate(trial) for trial in fits or trials]
+    estimates = [e for trial in fits or trials if (e := limits.estimate(trial)) is not None]
+    if not estimates:
+        return None
     parameters = sorted(e.parameters for e in estimates)
     seconds = [e.seconds - e.once_seconds for e in estimates if e.seconds is not None]
     once = {e.kept_by: e.once_seconds for e in estimates[: config.trials]}

@@ -81,13 +81,13 @@ class Planned:
     """Estimate of the study, now that the device is known.
 
     Attributes:
-        estimate: Estimate of its trials.
+        estimate: Estimate of its trials; None where only building their networks tells.
         memory_bytes: Memory that a worker may use, in bytes.
         execution: Execution of trainings on the device.
         concurrency: Number of trials that train concurrently, from 1.
     """
 
-    estimate: StudyEstimate
+    estimate: StudyEstimate | None
     memory_bytes: int
     execution: Execution
     concurrency: int

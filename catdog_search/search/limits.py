@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from catdog_search.families import registry
-from catdog_search.families.base import Cost, TrialParams
+from catdog_search.families.base import Cost, NetworkParams, TrialParams
 from catdog_search.machine.memory import free_bytes
 from catdog_search.study.config import LimitsConfig, StudyConfig
 
@@ -120,18 +120,22 @@ class Limits:
         """Take in how fast an epoch of a trial trained, unless it was one that takes less work."""
         cost = self._cost(trial)
         light = epoch < trial.light_epochs(self._epochs(trial))
-        if not light and cost.tells_speed:
+        if cost and not light and cost.tells_speed:
             self._rates.append(cost.training_operations(1) * images_per_second)
 
     def _epochs(self, trial: TrialParams) -> int:
-        return trial.epochs or self._config.training.epochs
+        return trial.most_epochs(self._config.training.epochs)
 
-    def _cost(self, trial: TrialParams) -> Cost:
-        return registry.family_of(trial).cost(trial, self._config.weights)
+    def _cost(self, trial: TrialParams) -> Cost | None:
+        cost = registry.family_of(trial).cost
+        return cost and cost(trial, self._config.weights)
 
-    def estimate(self, trial: TrialParams) -> Estimate:
-        """Estimate the resources that a trial would take."""
+    def estimate(self, trial: TrialParams) -> Estimate | None:
+        """Estimate the resources that a trial would take; None where only building it tells."""
         cost = self._cost(trial)
+        if cost is None:
+            return None
+        assert isinstance(trial, NetworkParams), "what can be counted is of a family of ours"
         epochs = self._epochs(trial)
         whole = epochs - trial.light_epochs(epochs) * (1 - trial.light_share)
         operations = cost.training_operations(self._photos) * whole
@@ -148,6 +152,8 @@ class Limits:
     def too_large(self, trial: TrialParams) -> TooLarge | None:
         """The first limit that a trial would exceed; None where it fits."""
         limits, estimate = self._config.limits, self.estimate(trial)
+        if estimate is None:
+            return None
         memory = min(self._device_bytes or self.memory_bytes, self.memory_bytes)
         minutes = limits.max_trial_minutes
         checks: list[tuple[float | None, float | None, str]] = [

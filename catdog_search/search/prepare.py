@@ -6,7 +6,7 @@ A request that can't be met is refused here, before minutes of packing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
@@ -32,8 +32,10 @@ class Request:
     """Request of a call; None leaves a choice to what the study remembers, else to its file.
 
     Attributes:
-        study: Name or path of a study file; or a study that is checked already.
+        study: Name or path of a study file; or a study that is checked already. With `hypermodel`
+            the name of a study that has no file; None makes one of the code's name.
         state: State folder that keeps the study.
+        hypermodel: Code for KerasTuner, as `pkg.module:NAME`, to search without a study file.
         data: Folder or zip of photos.
         subset: Number of photos of train to use, from 2.
         labels: Source of the labels: `folders`, `names` or the path of a CSV file.
@@ -50,8 +52,9 @@ class Request:
         forced: Forced choices of how trainings run on the device.
     """
 
-    study: str | StudyConfig
+    study: str | StudyConfig | None
     state: StateFolder
+    hypermodel: str | None = None
     data: str | None = None
     subset: int | None = None
     labels: str | None = None
@@ -99,12 +102,15 @@ def prepare(request: Request, say: Say) -> Prepared:
     Raises:
         BackendError: There is no backend, or it can't do what is forced.
         StudyFileError: The study isn't there, or its file is wrong.
-        RequestError: Weights for a study that loads none.
+        RequestError: Weights for a study that loads none; neither a study nor a hypermodel, or
+            one of them that can't be.
         StateError: The sampler's package, a store or the state folder can't be used.
         DataError: Weights can't be had, or the photos can't be used.
     """
     check(request.forced, choose_backend())
-    config, where, text = _study(request.study)
+    config, where, text = _study(request, say)
+    forced = _forced(config, request.forced)
+    _require_recipes(config, request.seeds)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
     state = request.state
@@ -118,6 +124,8 @@ def prepare(request: Request, say: Say) -> Prepared:
             f"no photos were given, so this runs on drawn pictures, as a study of its own: "
             f"{config.name}; with --data PATH it is {said}"
         )
+    for note in config.found.notes if config.found else ():
+        say(f"note: {note}")
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
@@ -134,19 +142,60 @@ def prepare(request: Request, say: Say) -> Prepared:
         seeds=request.seeds or config.seeds,
         concurrency=request.concurrency,
         deterministic=request.deterministic,
-        forced=request.forced,
+        forced=forced,
         study_file=text,
         remake=remake,
     )
     return Prepared(config, dataset, state, options)
 
 
-def _study(asked: str | StudyConfig) -> tuple[StudyConfig, str, str]:
+def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
     """The study, where its file is, for people, and what that says; of a checked one nothing."""
+    asked = request.study
     if isinstance(asked, StudyConfig):
         return asked, "", ""
-    path = studies.find(asked)
-    return studies.load(asked), f" ({path})", path.read_text(encoding="utf-8")
+    if request.hypermodel is not None:
+        text = studies.file_of_hypermodel(request.hypermodel, asked)
+        where = f"--hypermodel {request.hypermodel}"
+    elif asked is not None:
+        where = str(studies.find(asked))
+        text = studies.read(where)
+    else:
+        raise RequestError("say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME")
+    if code := studies.named_code(text, where):
+        say(f"hypermodel {code}: it is run, to see what it searches; this takes a while")
+    config = studies.parse_file(text.encode(), where)
+    drawn = config.drawn()
+    return drawn if drawn.name == asked else config, f" ({where})", text
+
+
+def _require_recipes(config: StudyConfig, asked: int | None) -> None:
+    """Refuse several seeds where no recipe is there to be trained on them."""
+    seeds = asked or config.seeds
+    if seeds > 1 and not config.recipes:
+        named = f"--seeds {seeds}" if asked else f"seeds = {seeds} in its file"
+        raise RequestError(
+            f"{named}: trains each recipe on {seeds} seeds, and study {config.name} has none"
+        )
+
+
+def _forced(config: StudyConfig, forced: ForcedExecution) -> ForcedExecution:
+    """How trainings run; a hypermodel is given its photos, and compiles its steps, by itself.
+
+    Raises:
+        RequestError: It is to be otherwise.
+    """
+    if config.found is None:
+        return forced
+    for option, said in (
+        ("--pixels device", forced.pixels == "device"),
+        ("--steps-per-call", forced.steps_per_call),
+        ("--xla", forced.xla),
+    ):
+        if said:
+            raise RequestError(f"{option}: a hypermodel says that itself; leave it out")
+    precision = forced.precision or "float32"
+    return replace(forced, pixels="stream", precision=precision, steps_per_call=1)
 
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:

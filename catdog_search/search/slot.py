@@ -32,7 +32,7 @@ from catdog_search.search.events import (
 from catdog_search.search.interrupt import StopRequest
 from catdog_search.search.limits import Limits
 from catdog_search.search.photos import Photos
-from catdog_search.search.proposal.propose import Proposer
+from catdog_search.search.proposal.propose import Proposer, rung_of
 from catdog_search.search.proposal.pruner import report_epoch
 from catdog_search.search.proposal.sampler import trial_seed
 from catdog_search.search.study import schema
@@ -245,14 +245,19 @@ class Slot:
             self.number = self.params_key = None
 
     def _resolve(self, trial: Trial, params: Params) -> TrainingJob:
-        config = self._set.config
-        return job_of(
+        config, rung = self._set.config, rung_of(trial)
+        job = job_of(
             config,
             params,
-            seed=trial_seed(config.seed, trial.number),
+            seed=trial_seed(config.seed, rung.first if rung else trial.number),
             execution=self._execution,
             weights_id=self._set.weights_id,
         )
+        if rung is None:
+            return job
+        if rung.past is not None:
+            self._set.workers.take_over_checkpoint(rung.past, trial.number)
+        return dataclasses.replace(job, stop_after=rung.epochs)
 
     def _begin(self, trial: Trial, params: Params, job: TrainingJob, view: StudyView) -> TrialSpec:
         config = self._set.config
@@ -262,7 +267,7 @@ class Slot:
         recipe = trial.user_attrs.get(schema.RECIPE)
         used = as_used(params, config.stated)
         varied = {k: used[k] for k in config.space.searched if k in used}
-        self._set.notify(TrialStarted(trial.number, varied, recipe, attempt, job.epochs))
+        self._set.notify(TrialStarted(trial.number, varied, recipe, attempt, job.last))
         ranked, keep = view.ranked(), config.keep_models
         return TrialSpec(
             study=config.name,
@@ -341,7 +346,9 @@ class Slot:
         seconds = self._count_seconds(trial)
         self._set.record.end(trial, spec.run_id, outcome)
         if not outcome.ending.is_resumable:
-            self._set.workers.forget_checkpoints([trial.number])
+            trials = self._set.study.get_trials(deepcopy=False)
+            over = {each.number for each in trials if each.state.is_finished()}
+            self._set.workers.forget_checkpoints(over - set(self._set.proposer.needed()))
         view = view_of(self._set.study)
         row = view.trials[trial.number]
         ended = TrialEnded(

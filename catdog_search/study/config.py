@@ -14,9 +14,11 @@ from pydantic.fields import FieldInfo
 from catdog_search.errors import Mistakes
 from catdog_search.families import registry
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
+from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.fields import Table, allowed_values
 from catdog_search.objective import DIRECTION_OF, Direction, Metric
-from catdog_search.space import Params, Space, did_you_mean, nearest
+from catdog_search.space import Knob, Params, Space, did_you_mean, nearest
+from catdog_search.study.narrowing import knobs_of
 from catdog_search.text import one_spelling
 
 Duplicates = Literal["near", "exact", "off"]
@@ -121,17 +123,62 @@ class TrainingConfig(Table):
     min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
 
 
+# KerasTuner's oracles as samplers, with the options that each alone has.
+ORACLES: Mapping[str, tuple[str, ...]] = {
+    "kt-random": (),
+    "kt-grid": (),
+    "kt-bayesian": ("num_initial_points", "alpha", "beta"),
+    "kt-hyperband": ("factor", "hyperband_iterations"),
+}
+
+
 class SamplerConfig(Table):
     """`[sampler]`: who proposes params."""
 
-    name: Literal["tpe", "random", "grid", "qmc", "gp", "cmaes"] = Field(
+    name: Literal[
         "tpe",
-        description="Optuna's sampler; gp and cmaes want numbers without conditions, grid no "
-        "continuous dimension and no condition",
+        "random",
+        "grid",
+        "qmc",
+        "gp",
+        "cmaes",
+        "kt-random",
+        "kt-grid",
+        "kt-bayesian",
+        "kt-hyperband",
+    ] = Field(
+        "tpe",
+        description="Optuna's sampler, or with kt- KerasTuner's oracle; gp and cmaes want numbers "
+        "without conditions, grid no continuous dimension and no condition",
     )
     n_startup_trials: int = Field(
         10, ge=1, le=10_000, description="random trials before tpe, gp or cmaes begin to model"
     )
+    num_initial_points: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="random trials before kt-bayesian begins to model; absent: three for each "
+        "param that is searched",
+    )
+    alpha: float = Field(
+        1e-4, gt=0, le=1, description="noise that kt-bayesian expects of the metric"
+    )
+    beta: float = Field(2.6, ge=0, le=1000, description="how much kt-bayesian explores")
+    factor: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="one in so many goes on, for so many times the epochs; kt-hyperband",
+    )
+    hyperband_iterations: int = Field(
+        1, ge=1, le=1000, description="times that kt-hyperband goes through all its brackets"
+    )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What makes trials comparable: the name, and the options that bear on it."""
+        others = {option for options in ORACLES.values() for option in options}
+        return self.model_dump(exclude=others - set(ORACLES.get(self.name, ())))
 
 
 class PrunerConfig(Table):
@@ -300,6 +347,12 @@ class StudyConfig(Table):
         description=f"family of models: one of {', '.join(registry.names())}; any: the "
         "param network says which, trial by trial",
     )
+    hypermodel: str | None = Field(
+        None,
+        min_length=1,
+        description="of the family hypermodel: code for KerasTuner, as pkg.module:NAME, which is a "
+        "HyperModel (class, instance or what makes one) or a function build(hp); it is run",
+    )
     weights: str = Field(
         "imagenet",
         min_length=1,
@@ -327,21 +380,26 @@ class StudyConfig(Table):
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
     published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
+    # What running `hypermodel` has shown; no file says it.
+    found: Hypermodel | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What makes trials of this study comparable; trials, timeout and purpose don't count."""
         plain = self.model_dump(
             exclude={
                 *("space", "recipes", "purpose", "trials", "timeout", "data", "keep_models"),
-                *("limits", "seeds", "published", "promotion"),
+                *("limits", "seeds", "published", "promotion", "found", "hypermodel"),
             }
         )
+        plain["sampler"] = self.sampler.fingerprint()
         plain["space"] = self.space.as_dict()
         plain["recipes"] = {name: dict(params) for name, params in self.recipes.items()}
         if not self.loads_weights:
             del plain["weights"]
         if choices := self.data.remembered():
             plain["data"] = choices
+        if self.found is not None:
+            plain["hypermodel"] = {"name": self.found.name, "source": self.found.source}
         return plain
 
     def drawn(self) -> StudyConfig:
@@ -366,6 +424,8 @@ class StudyConfig(Table):
 
     def trial_params(self, params: Params) -> TrialParams:
         """A trial's params with the defaults of its family; `image_size` is what it comes to."""
+        if self.found is not None:
+            return self.found.trial(params, self.image_size)
         family, own = registry.resolve(self.family, params)
         own["image_size"] = own.get("image_size") or self.image_size
         trial: TrialParams = family.params.model_validate(own)
@@ -373,13 +433,19 @@ class StudyConfig(Table):
 
     def image_sizes(self) -> list[int]:
         """All that its trials can have, the study's own first."""
+        if self.found is not None:
+            return list(self.found.image_sizes or (self.image_size,))
         dimension = self.space.dimensions.get("image_size")
         values = [int(v) for v in dimension.values or ()] if dimension else []
         return list(dict.fromkeys([self.image_size, *(v for v in values if v)]))
 
+    def knobs(self) -> Mapping[str, Knob]:
+        """What a study file like this one may search, by name."""
+        return knobs_of(self.found) if self.found else registry.knobs(self.family)
+
     def domain(self) -> Domain:
         """What its trials can be."""
-        defaults = {name: knob.default for name, knob in registry.knobs(self.family).items()}
+        defaults = {name: knob.default for name, knob in self.knobs().items()}
         return Domain(self.space, defaults, tuple(self.image_sizes()))
 
 
@@ -504,6 +570,8 @@ def _without(table: Mapping[str, Any], wrong: Set[tuple[str, ...]]) -> dict[str,
 def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
+    if key == "found":  # no key of a file
+        error = {**error, "type": "extra_forbidden"}
     for table in tables:
         owner = _field(owner, table).annotation
     where = f"{file} [{'.'.join(tables)}]" if tables else file

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import catdog_search
-from catdog_search.errors import Mistakes, StudyFileError
-from catdog_search.families import registry
+from catdog_search.errors import Mistakes, RequestError, StudyFileError
+from catdog_search.families import hypermodel, registry
 from catdog_search.families.base import SMALLEST_IMAGE
+from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
-from catdog_search.study.config import DRAWN, StudyConfig, check_study
+from catdog_search.study.config import DRAWN, ORACLES, StudyConfig, check_study
+from catdog_search.study.narrowing import narrowed, preferred
+from catdog_search.text import printable
 
 # An image size is packed before the first trial, so they can't be many.
 _MOST_SIZES = 16
 # Of a recipe: MLflow names a run after it.
 _LONGEST_NAME = 250
+# Of a study that has no file.
+_LONGEST_STUDY, _TRIALS = 64, 20
+# Side in pixels of photos where neither a study nor the code that it searches says one.
+_SIDE = 64
 # Optuna's grid sampler lists all points, for every trial anew.
 _MOST_POINTS = 1_000_000
 
@@ -62,16 +72,38 @@ def find(name_or_file: str) -> Path:
 def load(name_or_file: str) -> StudyConfig:
     """Read and check a study, without loading anything heavy.
 
+    Of the family `hypermodel`, the code that it names is run, in a process of its own.
+
     Raises:
         StudyFileError: Where and what is wrong, and what is allowed.
     """
-    path = find(name_or_file)
+    path = str(find(name_or_file))
+    config = parse_file(read(path).encode(), path)
+    return drawn if (drawn := config.drawn()).name == name_or_file else config
+
+
+def read(path: str) -> str:
+    """The text of a study file.
+
+    Raises:
+        StudyFileError: It can't be read, or is no text.
+    """
     try:
-        content = path.read_bytes()
+        return Path(path).read_bytes().decode()
     except OSError as error:
         raise StudyFileError(f"{path}: can't be read: {error.strerror}") from None
-    config = parse_file(content, str(path))
-    return drawn if (drawn := config.drawn()).name == name_or_file else config
+    except UnicodeDecodeError as error:
+        raise StudyFileError(f"{path}: is not TOML: {error}") from None
+
+
+def named_code(text: str, file: str) -> str | None:
+    """The code that a study file names, which checking it runs; None where it names none.
+
+    Raises:
+        StudyFileError: It is not TOML.
+    """
+    named = _as_table(text.encode(), file).get("hypermodel")
+    return printable(named) if isinstance(named, str) else None
 
 
 def parse_file(content: bytes, file: str) -> StudyConfig:
@@ -80,10 +112,61 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
     Raises:
         StudyFileError: As `load`.
     """
+    return parse(_as_table(content, file), file)
+
+
+def file_of_hypermodel(code: str, name: str | None) -> str:
+    """What a study file would say that searches somebody's code as it is.
+
+    Args:
+        code: The code, as `pkg.module:NAME`.
+        name: The study's name; None makes one of the code's.
+
+    Raises:
+        RequestError: The name is that of a study file.
+    """
+    if name is not None and (Path(name).suffix == ".toml" or name in available()):
+        raise RequestError(
+            f"--study {name}: is a study file, which --hypermodel does without; choose another "
+            f'name, or write family = "hypermodel" and hypermodel = "{code}" into a file'
+        )
+    own = name or re.sub(r"[^A-Za-z0-9._-]+", "-", code).strip("-._")[:_LONGEST_STUDY]
+    lines = {
+        "name": own,
+        "purpose": f"To find the best of {code}.",
+        "family": hypermodel.NAME,
+        "hypermodel": code,
+        "metric": "val_accuracy",
+        "direction": "maximize",
+        "trials": _TRIALS,
+    }
+    # A JSON text is a TOML text.
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items()
+    )
+
+
+def outline(path: Path) -> tuple[int, str]:
+    """Trials and purpose of a study file that runs nobody's code, for a list.
+
+    Raises:
+        StudyFileError: As `load`.
+    """
+    table = _as_table(read(str(path)).encode(), str(path))
+    if registry.is_found(str(table.get("family"))):
+        table = {**table, "space": Space({}), "recipes": {}, "image_size": SMALLEST_IMAGE}
+        mistakes = Mistakes()
+        config, _ = check_study(table, str(path), mistakes)
+        mistakes.require_none()
+    else:
+        config = load(str(path))
+    return config.trials, config.purpose
+
+
+def _as_table(content: bytes, file: str) -> dict[str, Any]:
     try:
         # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
-        table = tomllib.loads(content.decode("utf-8-sig"))
-        return parse(table, file)
+        return tomllib.loads(content.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
     except RecursionError:
@@ -98,10 +181,15 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     """
     mistakes = Mistakes()
     family = _family(table, file, mistakes)
-    space, unread = _parse_space(table, family, file, mistakes)
-    recipes = _parse_recipes(table, space, unread, file, mistakes)
+    code = None if family is None else _code_of(table, file)
+    space, unread = _parse_space(table, family, code, file, mistakes)
+    if code is not None:
+        code = replace(code, space=space)
+        table = {**table, "image_size": _image_size(code, table, file)}
+    recipes = _parse_recipes(table, space, unread, code, file, mistakes)
     stated = {**table, "family": family or registry.default()}
     config, wrong = check_study({**stated, "space": space, "recipes": recipes}, file, mistakes)
+    config = config.model_copy(update={"found": code})
     named = table.get("recipes")
     for name in config.published:
         if isinstance(named, dict) and name not in named:
@@ -126,6 +214,9 @@ def _check_together(
         problems = registry.problems(config.family, config.domain())
         mistakes.found += [f"{file} {problem}" for problem in problems]
     mistakes.found += _sampler_problems(config, file)
+    mistakes.found += _hyperband_problems(config, file)
+    if config.found is not None:
+        return  # the code's schedule is its own
     if unread.isdisjoint(("epochs", "schedule")) and wrong.isdisjoint(("pruner", "pruner.name")):
         mistakes.found += _pruner_problems(config, file)
         mistakes.found += _min_epochs_problems(config, file)
@@ -142,16 +233,57 @@ def _family(table: Mapping[str, Any], file: str, mistakes: Mistakes) -> str | No
 
 
 def _parse_space(
-    table: Mapping[str, Any], family: str | None, file: str, mistakes: Mistakes
+    table: Mapping[str, Any],
+    family: str | None,
+    code: Hypermodel | None,
+    file: str,
+    mistakes: Mistakes,
 ) -> tuple[Space, frozenset[str]]:
-    """The space, and the names in it that can't be read."""
+    """The space, or what the file leaves of its code's; and the names that can't be read."""
     said = _subtable(table, "space", file, mistakes)
+    if code is not None:
+        return narrowed(code, said or {}, f"{file} [space]"), frozenset()
     if said is not None and not said:
         mistakes.found.append(f"{file} [space]: is missing or empty; there is nothing to search")
     if not said or family is None:
         return Space({}), frozenset(said or ())
     space = parse_space(said, registry.knobs(family), f"{file} [space]", mistakes)
     return space, frozenset(said).difference(space.dimensions)
+
+
+def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
+    """What the code that a study names searches; None where its family says that."""
+    named = table.get("hypermodel")
+    if not registry.is_found(table.get("family", registry.default())):
+        if named is not None:
+            raise StudyFileError(
+                f'{file} hypermodel: {named!r} needs family = "hypermodel"; add that'
+            )
+        return None
+    if not isinstance(named, str):
+        raise StudyFileError(
+            f"{file} hypermodel: is missing or no text; it must be pkg.module:NAME"
+        )
+    try:
+        code = hypermodel.find(named)
+    except RequestError as error:
+        raise StudyFileError(f"{file} hypermodel: {error}") from None
+    if not code.space.dimensions:
+        raise StudyFileError(f"{file} hypermodel: {named} asks nothing of hp; nothing to search")
+    return code
+
+
+def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:
+    """The side that the code's networks take; where they take any, what the study says."""
+    said, sizes = table.get("image_size"), code.image_sizes
+    if not sizes:
+        return _SIDE if said is None else said
+    if said is not None and said not in sizes:
+        one_of = " or ".join(map(str, sizes))
+        raise StudyFileError(
+            f"{file} image_size: {said}, but {code.name} takes photos of {one_of} px; leave it out"
+        )
+    return said or sizes[0]
 
 
 def _subtable(
@@ -166,7 +298,12 @@ def _subtable(
 
 
 def _parse_recipes(
-    table: Mapping[str, Any], space: Space, unread: Set[str], file: str, mistakes: Mistakes
+    table: Mapping[str, Any],
+    space: Space,
+    unread: Set[str],
+    code: Hypermodel | None,
+    file: str,
+    mistakes: Mistakes,
 ) -> dict[str, Params]:
     recipes: dict[str, Params] = {}
     for name, params in (_subtable(table, "recipes", file, mistakes) or {}).items():
@@ -175,9 +312,12 @@ def _parse_recipes(
             mistakes.found.append(f"{where}: its name must have 1 to {_LONGEST_NAME} characters")
         if not isinstance(params, dict):
             mistakes.found.append(f"{where}: {params!r} is not a table of params")
-        elif not space.dimensions:
+            continue
+        if not space.dimensions:
             continue  # nothing is known of what it may say
-        elif problems := space.problems(params, unread):
+        if code is not None:
+            params = preferred(code, space, params)  # noqa: PLW2901  what it leaves out
+        if problems := space.problems(params, unread):
             mistakes.found += [f"{where} {problem}" for problem in problems]
         else:
             recipes[name] = space.canonical(params)
@@ -202,11 +342,11 @@ def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:
 def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
     """Some samplers can't propose for every space; Optuna would quietly draw at random there."""
     name = config.sampler.name
-    if name in ("tpe", "random"):
+    if name in {"tpe", "random", *ORACLES} - {"kt-grid"}:
         return
     for dimension, spec in config.space.dimensions.items():
         at = f"{file} [sampler] name: {name!r} can't search [space] {dimension}"
-        if isinstance(spec, Fixed):
+        if isinstance(spec, Fixed) or name == "kt-grid":
             continue
         if spec.when:
             yield f"{at}: it is active only now and then; use tpe or random"
@@ -215,11 +355,22 @@ def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
         elif name == "grid" and spec.count is None:
             yield f"{at}: it is continuous; give it choices or a step"
     points = config.space.size().combinations
-    if name == "grid" and points > _MOST_POINTS:
+    if name in ("grid", "kt-grid") and points > _MOST_POINTS:
         yield (
-            f"{file} [sampler] name: 'grid' lists all {points} points of [space], at most "
+            f"{file} [sampler] name: {name!r} lists all {points} points of [space], at most "
             f"{_MOST_POINTS}; use tpe, random or qmc"
         )
+
+
+def _hyperband_problems(config: StudyConfig, file: str) -> Iterator[str]:
+    """It alone says how long a trial trains."""
+    if config.sampler.name != "kt-hyperband":
+        return
+    at = f"{file} [sampler] name: 'kt-hyperband' stops trials itself"
+    if config.pruner.name != "none":
+        yield f'{at}; [pruner] name must be "none", not {config.pruner.name!r}'
+    if config.found is None and any(config.domain().values("epochs")):
+        yield f"{at}; leave epochs out of [space], [training] epochs are the most"
 
 
 def _min_epochs_problems(config: StudyConfig, file: str) -> Iterator[str]:

@@ -62,6 +62,11 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.ending = Ending.FINISHED
         self.history = list(history)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has stopped the training."""
+        return self.ending is not Ending.FINISHED
+
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         """Note the time."""
         del logs
@@ -85,7 +90,9 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._on_batch is None or now - self._asked < _ASK_EVERY_S:
             return
         self._asked = now
-        if not self._on_batch(self._epoch, self._step, self.params["steps"]):
+        # Where it is not known, or somebody's own loop doesn't say.
+        steps = (self.params or {}).get("steps") or self._step
+        if not self._on_batch(self._epoch, self._step, steps):
             self._stop(Ending.INTERRUPTED)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -99,14 +106,17 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in metrics:
             raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        # By its own digits, of which a float32 has fewer: 0.001, not 0.0010000000474974513.
-        metrics["learning_rate"] = float(str(rate))
+        # A loop of somebody's own may compile nothing.
+        if (optimizer := getattr(self.model, "optimizer", None)) is not None:
+            rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
+            # By its own digits, of which a float32 has fewer: 0.001, not 0.0010000000474974513.
+            metrics["learning_rate"] = float(str(rate))
         metrics["seconds"] = clock.now() - self._started
         if self._trained:
             metrics["images_per_second"] = self._photos / self._trained
         self.history.append(metrics)
-        if not all(math.isfinite(metrics[name]) for name in ("loss", self.monitor)):
+        watched = {"loss", self.monitor} & metrics.keys()
+        if not all(math.isfinite(metrics[name]) for name in watched):
             self._stop(Ending.DIVERGED)
         elif not self._report(epoch, metrics):
             self._stop(Ending.PRUNED)
@@ -128,6 +138,7 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
         reporter: Told that training rests, and asked whether to stop.
         stopper: Knows the best epoch; None where the last one counts.
         averager: Puts the averaged weights in place while val is looked at; None for no averages.
+        logits_of: Logits (n,) of what the model says.
 
     Attributes:
         logits: Logits of val (n,), float32, by epoch; those of the last two, and of the best
@@ -141,8 +152,10 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
         reporter: ReportCallback,
         stopper: keras.callbacks.EarlyStopping | None,
         averager: keras.callbacks.SwapEMAWeights | None,
+        logits_of: Callable[[Any], Any] = np.ravel,
     ) -> None:
         super().__init__()
+        self._logits_of = logits_of
         self._val = val
         self._labels = labels
         self._reporter = reporter
@@ -163,7 +176,7 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
         found = self.model.predict(self._val, verbose=0, callbacks=[self._asking])
         if self._averager:
             self._averager.on_test_end()
-        self.logits[epoch] = np.ravel(found).astype(np.float32)
+        self.logits[epoch] = self._logits_of(found).astype(np.float32)
         if logs is not None:
             logs.update(val_metrics(self._labels, self.logits[epoch], self._reporter.monitor))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from catdog_search.families.base import TrialParams
 from catdog_search.families.weights import weights_id as digest_of
 from catdog_search.objective import Direction, Metric
 from catdog_search.space import Params
-from catdog_search.study.config import StudyConfig, TrainingConfig
+from catdog_search.study.config import LimitsConfig, StudyConfig, TrainingConfig
 from catdog_search.training.execution import PLAIN, Execution
 
 
@@ -25,6 +25,9 @@ class TrainingJob:
         weights_id: Digest of those weights, wherever they lie; None where none are loaded.
         seed: Seed of weights, order, dropout and augmentation, from 0.
         execution: Execution on the device; it learns the same but for the rounding of numbers.
+        stop_after: Epoch that this part of the training ends with, from 1; None for the last. What
+            is trained until then is as in the whole training, whose checkpoints go on from there.
+        limits: Limits of the study, for networks that only building tells of.
     """
 
     params: TrialParams
@@ -35,11 +38,18 @@ class TrainingJob:
     weights_id: str | None
     seed: int
     execution: Execution = PLAIN
+    stop_after: int | None = None
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
-        return self.params.epochs or self.training.epochs
+        """Epochs of the whole training, at most."""
+        return self.params.most_epochs(self.training.epochs)
+
+    @property
+    def last(self) -> int:
+        """Epochs of this part of it, at most, those before it included."""
+        return min(self.epochs, self.stop_after or self.epochs)
 
 
 def job_of(
@@ -76,4 +86,5 @@ def job_of(
         weights_id=weights_id,
         seed=seed,
         execution=execution,
+        limits=config.limits,
     )

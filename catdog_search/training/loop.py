@@ -134,7 +134,17 @@ def _plan(
     def on_photos(done: int, total: int) -> bool:
         return on_batch is None or on_batch(None, done, total)
 
-    task = Task(job.params, job.epochs, job.weights, data, job.seed, job.execution, on_photos, say)
+    task = Task(
+        job.params,
+        job.epochs,
+        job.weights,
+        data,
+        job.seed,
+        job.execution,
+        job.limits,
+        on_photos,
+        say,
+    )
     planner: Planner = importlib.import_module(registry.family_of(job.params).training)
     return planner.make_plan(task)
 
@@ -172,10 +182,13 @@ class _Fitter:
 
     def concerns(self, phase: Phase) -> bool:
         """Whether a phase has something to train, or to take over from a checkpoint at its end."""
-        done = len(self._reporter.history)
-        at_its_end = done == phase.end and self._resumed is not None
+        done, end = len(self._reporter.history), self._end_of(phase)
+        at_its_end = done == end and self._resumed is not None
         goes_on = self._reporter.ending is Ending.FINISHED
-        return goes_on and (done < phase.end or at_its_end)
+        return goes_on and (done < end or at_its_end)
+
+    def _end_of(self, phase: Phase) -> int:
+        return min(phase.end, self._job.last)
 
     def take_up(self, phases: Sequence[Phase]) -> None:
         """Begin the phase in which the checkpoint was saved, with what it holds.
@@ -197,11 +210,14 @@ class _Fitter:
         self._stopper = _early_stopping(self._job) if phase.early_stopping else None
         done = len(self._reporter.history)
         callbacks = self._callbacks(compiled, averaged=phase.averaged)
+        if compiled.own_fit is not None:
+            compiled.own_fit(self._end_of(phase), callbacks)
+            return
         compiled.model.fit(
             feed(compiled.batches),
             shuffle=False,  # they shuffle themselves; Keras would by another stream
             initial_epoch=done,
-            epochs=done if self._resumed and self._resumed.done else phase.end,
+            epochs=done if self._resumed and self._resumed.done else self._end_of(phase),
             verbose=0,
             callbacks=callbacks,
         )
@@ -211,14 +227,19 @@ class _Fitter:
         """In the order in which they take effect at the end of an epoch."""
         averager = keras.callbacks.SwapEMAWeights() if averaged else None
         self._scorer = ValCallback(
-            feed(compiled.val), self._data.y_val, self._reporter, self._stopper, averager
+            feed(compiled.val),
+            self._data.y_val,
+            self._reporter,
+            self._stopper,
+            averager,
+            compiled.logits_of,
         )
         order = keras.callbacks.LambdaCallback(
             on_epoch_begin=lambda epoch, logs: _begin_epoch(compiled, epoch)
         )
         own = [averager, order, self._scorer, self._stopper, self._reporter]
         callbacks = [*compiled.callbacks, *(callback for callback in own if callback)]
-        if (path := self._checkpoint) is not None:
+        if (path := self._checkpoint) is not None and compiled.own_fit is None:
             saver = CheckpointCallback(
                 lambda c: ckpt.save(path, c),
                 self._key,

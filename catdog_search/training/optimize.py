@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from catdog_search.families.base import TrialParams
+from catdog_search.families.base import NetworkParams
 
 # One-cycle: the rate starts at a 25th of its height and rises for 30 % of the steps
 # (Smith 2018, arXiv:1803.09820).
@@ -19,7 +19,7 @@ _BINS = 200
 
 def compile_model(
     model: keras.Model,
-    params: TrialParams,
+    params: NetworkParams,
     total_steps: int,
     *,
     steps_per_call: int = 1,
@@ -88,7 +88,7 @@ class _Sgd(_TwoRates, keras.optimizers.SGD):  # type: ignore[misc]
 
 
 def _optimizer(
-    params: TrialParams, total_steps: int, slow: Sequence[keras.Variable], share: float
+    params: NetworkParams, total_steps: int, slow: Sequence[keras.Variable], share: float
 ) -> keras.optimizers.Optimizer:
     # Named, because TensorFlow takes no name that begins with an underscore.
     options: dict[str, Any] = {
@@ -112,7 +112,7 @@ def _optimizer(
 
 
 def learning_rate(
-    params: TrialParams, total_steps: int
+    params: NetworkParams, total_steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
     """The rate of a trial: a number where it is constant, else by step."""
     if params.schedule == "constant":

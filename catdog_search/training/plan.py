@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 import keras
+import numpy as np
 
-from catdog_search.families.base import TrialParams
+from catdog_search.families.base import NetworkParams, TrialParams
 from catdog_search.models.augmentation import MIXUP_ALPHA
+from catdog_search.study.config import LimitsConfig
 from catdog_search.training.batches import TrainBatches
 from catdog_search.training.execution import Execution
 from catdog_search.training.features import OnPhotos
@@ -30,12 +32,17 @@ class CompiledPhase:
         batches: Batches of train.
         val: Batches of val.
         callbacks: Callbacks that the plan needs besides those of every training.
+        logits_of: Logits (n,) of what the model says of val.
+        own_fit: A loop of somebody else's that trains it instead of `fit`, given the epochs and our
+            callbacks; such a training keeps no checkpoint. None for `fit`.
     """
 
     model: keras.Model
     batches: TrainBatches
     val: keras.utils.PyDataset
     callbacks: list[Any] = field(default_factory=list)
+    logits_of: Callable[[Any], Any] = np.ravel
+    own_fit: Callable[[int, list[Any]], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,7 @@ class Task(Generic[P]):
         data: Train and val.
         seed: Seed of weights, dropout, order and augmentation, from 0.
         execution: Execution on the device.
+        limits: Limits of the study, for networks that only building tells of.
         on_photos: Asked now and then while something is computed before the first epoch.
         say: Callback given what a user should know, a line each.
     """
@@ -112,6 +120,7 @@ class Task(Generic[P]):
     data: TrainData
     seed: int
     execution: Execution
+    limits: LimitsConfig
     on_photos: OnPhotos
     say: Callable[[str], None]
 
@@ -129,6 +138,6 @@ def steps_per_call(execution: Execution, batches: TrainBatches) -> int:
     return min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
 
 
-def mixup_alpha(params: TrialParams) -> float | None:
+def mixup_alpha(params: NetworkParams) -> float | None:
     """Of the distribution of mixup's shares; None for no mixup."""
     return MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None

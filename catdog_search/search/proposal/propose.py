@@ -6,9 +6,11 @@ only when it is new, so that no trial is spent on a repetition.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import random
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Literal, Protocol
 
 from optuna import Study
 from optuna.distributions import (
@@ -18,14 +20,18 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import HyperbandPruner
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
+from catdog_search.kerastuner.hyperband import Rung, Told
+from catdog_search.kerastuner.oracles import Answer, Oracle
+from catdog_search.outcomes import Ending
 from catdog_search.search.proposal.feasibility import Risk, failure_risk
-from catdog_search.search.proposal.sampler import PerTrialSampler
+from catdog_search.search.proposal.sampler import PerTrialSampler, proposal_seed
 from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.search.study import schema
-from catdog_search.search.study.views import StudyView
+from catdog_search.search.study.views import StudyView, params_of
 from catdog_search.space import Params, Space, params_key
+from catdog_search.study.config import ORACLES, StudyConfig
 
 # Samples of the sampler's own before uniform sampling takes over.
 _DRAWS = 10
@@ -34,6 +40,7 @@ _PROBABLE = 0.5
 # Spaces up to this size are listed to find what is left in them.
 _LISTED = 20_000
 _RANDOM_TRIES = 10_000
+_EXHAUSTED = "every point of the space has been tried"
 
 
 class Proposer(Protocol):
@@ -54,6 +61,14 @@ class Proposer(Protocol):
         Raises:
             LookupError: Nothing is left to try.
         """
+        ...
+
+    def exhausted(self, tried: Collection[str]) -> str:
+        """Why nothing can be proposed at this moment, for people; empty where something can."""
+        ...
+
+    def needed(self) -> Collection[int]:
+        """Numbers of finished trials whose checkpoint another trial goes on from, or may."""
         ...
 
 
@@ -101,16 +116,21 @@ class SamplingProposer:
         draft.store()
         return draft.params
 
+    def exhausted(self, tried: Collection[str]) -> str:
+        """As in `Proposer`."""
+        return _EXHAUSTED if is_exhausted(self._space, tried) else ""
+
+    def needed(self) -> Collection[int]:
+        """As in `Proposer`: every trial begins anew."""
+        return ()
+
     def _draft(self, trial: Trial, given: Params) -> _Draft:
         return _Draft(self._study, trial, self._space, given)
 
     def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
         """The first sample that is new and probably fits; else the new one of the lowest risk."""
         risky: list[tuple[float, int, _Draft]] = []
-        for attempt in range(_DRAWS):
-            if attempt:
-                self._sampler.redraw(trial.number)
-            draft = self._draft(trial, {})
+        for attempt, draft in enumerate(itertools.islice(self._drafts(trial, tried), _DRAWS)):
             if params_key(draft.params) in tried:
                 continue
             danger = self.risk(draft.params) if self.risk else 0.0
@@ -121,6 +141,114 @@ class SamplingProposer:
             return min(risky)[2]
         rng = random.Random(f"{trial.number}:{len(tried)}")  # noqa: S311  no secret
         return self._draft(trial, _untried(self._space, tried, rng))
+
+    def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
+        """What is proposed for a trial, and then instead."""
+        del tried
+        yield self._draft(trial, {})
+        while True:
+            self._sampler.redraw(trial.number)
+            yield self._draft(trial, {})
+
+
+class OracleProposer(SamplingProposer):
+    """Proposes what KerasTuner's oracle does, by the same rules.
+
+    Args:
+        study: Optuna study.
+        sampler: Study's sampler, which Optuna begins trials with.
+        config: The study's configuration, whose sampler is an oracle.
+    """
+
+    def __init__(self, study: Study, sampler: PerTrialSampler, config: StudyConfig) -> None:
+        super().__init__(study, sampler, config.space)
+        self._seed = config.seed
+        self._oracle = Oracle(
+            config.sampler, config.space, config.direction, config.training.epochs
+        )
+
+    def exhausted(self, tried: Collection[str]) -> str:
+        """As in `Proposer`; Hyperband ends with its brackets, or waits for trials that run."""
+        none_left = super().exhausted(tried)
+        if not self._oracle.has_rungs:
+            return none_left
+        number = len(self._study.get_trials(deepcopy=False))
+        answer = self._ask(number, told_to_oracle(self._study, number), [], tried)
+        if answer is None:
+            return "Hyperband has no further trial"
+        return none_left if _is_new(answer) else ""
+
+    def needed(self) -> Collection[int]:
+        """As in `Proposer`."""
+        return self._oracle.needed(told_to_oracle(self._study)) if self._oracle.has_rungs else ()
+
+    def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
+        """As those of samplers; but what goes on in Hyperband was tried, and did well."""
+        if self._oracle.has_rungs:
+            told = told_to_oracle(self._study, trial.number)
+            answer = self._ask(trial.number, told, [], tried)
+            if answer is None or answer.rung is None:
+                raise LookupError("Hyperband has no further trial")
+            trial.set_user_attr(schema.RUNG, dataclasses.asdict(answer.rung))
+            if not _is_new(answer):
+                return self._draft(trial, answer.params)
+        return super()._sample(trial, tried)
+
+    def _ask(
+        self, number: int, told: list[Told], refused: list[Params], tried: Collection[str]
+    ) -> Answer | None:
+        seed = proposal_seed(self._seed + len(refused), number)
+        return self._oracle.ask(number, seed, told, refused, tried)
+
+    def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
+        told = told_to_oracle(self._study, trial.number)
+        refused: list[Params] = []
+        while len(refused) < self._oracle.patience:
+            answer = self._ask(trial.number, told, refused, tried)
+            if answer is None:
+                return
+            refused.append(answer.params)
+            yield self._draft(trial, answer.params)
+
+
+def _is_new(answer: Answer) -> bool:
+    return answer.rung is None or answer.rung.past is None
+
+
+def make_proposer(study: Study, sampler: PerTrialSampler, config: StudyConfig) -> Proposer:
+    """The proposer of a study, whose sampler is Optuna's or KerasTuner's."""
+    if config.sampler.name in ORACLES:
+        return OracleProposer(study, sampler, config)
+    return SamplingProposer(study, sampler, config.space)
+
+
+def told_to_oracle(study: Study, number: int | None = None) -> list[Told]:
+    """What an oracle hears of a study's trials, but for the one that it is asked for.
+
+    A pruned trial is no failure: its score is that of the epoch it was stopped at, which is what
+    the pruner judged it by. Constraints and bugs are failures. One that runs is told as running.
+    """
+    return [
+        Told(trial.number, params, *_told(trial), rung_of(trial))
+        for trial in study.get_trials(deepcopy=False)
+        if trial.number != number and (params := params_of(study, trial))
+    ]
+
+
+def rung_of(trial: FrozenTrial | Trial) -> Rung | None:
+    """Where a trial stands in Hyperband; None where it has no part in it."""
+    kept = trial.user_attrs.get(schema.RUNG)
+    return Rung(**kept) if kept else None
+
+
+def _told(trial: FrozenTrial) -> tuple[Literal["COMPLETED", "FAILED", "RUNNING"], float | None]:
+    if not trial.state.is_finished():
+        return "RUNNING", None
+    ending = (
+        Ending.read(trial.user_attrs[schema.ENDING]) if schema.ENDING in trial.user_attrs else None
+    )
+    broke = trial.state == TrialState.FAIL or (ending is not None and ending.is_constraint)
+    return ("FAILED", None) if broke or trial.value is None else ("COMPLETED", trial.value)
 
 
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:
@@ -171,6 +299,7 @@ class _Draft:
         self._study = _of_bracket(study, trial)
         self._trial = trial
         self._frozen = trial.storage.get_trial(trial._trial_id)
+        self._space = space
         self._given = given
         self._relative: dict[str, Any] | None = None
         self._sampled: dict[str, BaseDistribution] = {}
@@ -194,7 +323,7 @@ class _Draft:
         sampler = self._study.sampler
         value: Any
         if name in self._given:
-            value = self._given[name]
+            value = self._space.for_sampler(name, self._given[name])
         else:
             if self._relative is None:
                 space = sampler.infer_relative_search_space(self._study, self._frozen)
@@ -210,7 +339,8 @@ class _Draft:
         has = self._frozen.params
         for name, distribution in self._sampled.items():
             if name not in has:
-                internal = distribution.to_internal_repr(self.params[name])
+                own = self._space.for_sampler(name, self.params[name])
+                internal = distribution.to_internal_repr(own)
                 self._trial.storage.set_trial_param(
                     self._trial._trial_id, name, internal, distribution
                 )

@@ -21,9 +21,10 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from catdog_search.errors import StateError
+from catdog_search.kerastuner.package import require_keras_tuner
 from catdog_search.search.quiet import quiet_experiments
 from catdog_search.space import Space
-from catdog_search.study.config import SamplerConfig
+from catdog_search.study.config import ORACLES, SamplerConfig
 
 _NEEDS = {"gp": "torch", "cmaes": "cmaes"}
 
@@ -32,6 +33,14 @@ def trial_seed(study_seed: int, number: int) -> int:
     """The seed of a trial, 0 to 2**31 - 1, from the study's seed and the trial's number."""
     digest = hashlib.sha256(f"{study_seed}:{number}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
+
+
+def proposal_seed(study_seed: int, number: int) -> int:
+    """The seed of a trial's params: another stream than its training's, and never 0.
+
+    A further sample for the same trial has its own, by a greater seed of the study.
+    """
+    return (trial_seed(study_seed, number) ^ 1) or 2
 
 
 def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSampler:
@@ -50,6 +59,8 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSamp
         "grid": lambda s: _Grid(_grid(space), seed=s),
         "gp": lambda s: GPSampler(n_startup_trials=start, seed=s),
         "cmaes": lambda s: CmaEsSampler(n_startup_trials=start, seed=s),
+        # Optuna wants a sampler to begin a trial with; the oracle proposes its params.
+        **dict.fromkeys(ORACLES, lambda s: RandomSampler(seed=s)),
     }
     return PerTrialSampler(makers[name], seed)
 
@@ -60,6 +71,8 @@ def require_sampler(config: SamplerConfig) -> None:
     Raises:
         StateError: It needs a package that is not installed.
     """
+    if config.name in ORACLES:
+        require_keras_tuner(f"sampler {config.name!r}")
     package = _NEEDS.get(config.name)
     if package and importlib.util.find_spec(package) is None:
         raise StateError(
@@ -103,9 +116,8 @@ class PerTrialSampler(BaseSampler):
         return self._current[1]
 
     def _fresh(self, number: int) -> BaseSampler:
-        # One stream for the params, another for the training; a further sample has its own.
         with quiet_experiments():
-            return self._make(trial_seed(self._seed + self._draw, number) ^ 1)
+            return self._make(proposal_seed(self._seed + self._draw, number))
 
     def redraw(self, number: int) -> None:
         """Propose something else for a trial that hasn't taken its params yet."""

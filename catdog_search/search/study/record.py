@@ -134,6 +134,8 @@ class StudyRecord:
         }
         if (weights := made_with(self._study).get("weights")) is not None:
             params["weights"] = weights
+        if (code := config.found) is not None:
+            params |= {"hypermodel": code.name, "hypermodel.source": code.source}
         return params
 
     def begin(self, trial: Trial, job: TrainingJob, environment: Environment) -> tuple[str, int]:
@@ -153,7 +155,7 @@ class StudyRecord:
         is_ours = self._runs.owns(dead) and not self._runs.is_in_trash(dead)
         card = TrialCard(
             number=trial.number,
-            params=as_used(job.params.model_dump(), self._config.stated),
+            params=as_used(job.params.told(), self._config.stated),
             network=registry.family_of(job.params).name,
             seed=job.seed,
             attempt=attempt,

@@ -18,6 +18,7 @@ SCORES = "scores"
 N_WEIGHTS = "n_weights"
 BEST_EPOCH = "best_epoch"  # whose weights were kept, from 0 as Optuna's steps
 TRAIN_SCORES = "train_scores"  # in that epoch; of a trial that was stopped in its last one
+RUNG = "rung"  # where it stands in KerasTuner's Hyperband
 KEPT = "kept"  # whether it was worth a model and figures when it ended
 
 # User attributes of a study.

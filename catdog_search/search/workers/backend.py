@@ -91,6 +91,15 @@ class WorkerBackend(Protocol):
         """Whether a worker that is started here can go on with a trial."""
         ...
 
+    def take_over_checkpoint(self, number: int, other: int) -> None:
+        """Let a trial begin with the checkpoint of an earlier one, where that is there.
+
+        Args:
+            number: Number of the earlier trial.
+            other: Number of the one that goes on; a checkpoint of its own is left as it is.
+        """
+        ...
+
     def forget_checkpoints(self, numbers: Collection[int]) -> None:
         """Remove the checkpoints of trials that are over."""
         ...

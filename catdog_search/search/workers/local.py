@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing as mp
+import shutil
 import signal
 import time
 from collections.abc import Collection, Iterable
@@ -244,6 +245,14 @@ class LocalWorkers:
     def has_checkpoint(self, number: int) -> bool:
         """Whether there is one of a trial."""
         return self.checkpoint(number).exists()
+
+    def take_over_checkpoint(self, number: int, other: int) -> None:
+        """Copy it, whole or not at all."""
+        earlier, own = self.checkpoint(number), self.checkpoint(other)
+        if earlier.exists() and not own.exists():
+            fresh = own.with_suffix(".new")
+            shutil.copyfile(earlier, fresh)
+            fresh.replace(own)
 
     def forget_checkpoints(self, numbers: Collection[int]) -> None:
         """Remove those of trials that are over, half-written ones included."""

@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from catdog_search.errors import CacheLostError, CatdogError
+from catdog_search.errors import CacheLostError, CatdogError, UnfitParamsError
 from catdog_search.objective import is_better
 from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason, was_deleted
@@ -138,6 +138,9 @@ class _Worker:
             return self._run(spec)
         except (EOFError, BrokenPipeError):
             raise
+        except UnfitParamsError as error:
+            ending = Ending.TOO_LARGE if error.is_too_large else Ending.INFEASIBLE
+            return Outcome(ending, excess=error.excess, reason=str(error))
         except Exception as error:
             ending, reason = self._ending(error, state_of(spec.checkpoint.parent))
             if was_deleted(error):

@@ -1,0 +1,194 @@
+"""The family `hypermodel`: networks that somebody's `build(hp)` for KerasTuner makes.
+
+Its params are what that code asks of `hp`. No file says them, so they are found by running it, in a
+process of its own (`kerastuner.discover`); here is what comes of that, and what follows for trials.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from catdog_search.children import ChildError, run_python
+from catdog_search.errors import RequestError
+from catdog_search.families.base import Domain, Family, Parts, TrialParams
+from catdog_search.space import Choice, Dimension, Fixed, Params, Range, Space, Value
+
+NAME = "hypermodel"
+_FINDER = "catdog_search.kerastuner.discover"
+# Dozens of networks are built, the first of which waits for Keras.
+_LONGEST_S = 1800.0
+
+
+class HypermodelParams(TrialParams):
+    """Params of the family `hypermodel`: those of the code, in its words and in ours."""
+
+    hypermodel: str = Field(description="the code: pkg.module:NAME")
+    source: str = Field(description="digest of its module's source")
+    values: Mapping[str, Value] = Field(description="values by KerasTuner's names")
+    own: Mapping[str, Value] = Field(description="the same by our names")
+
+    def told(self) -> Mapping[str, Value]:
+        """As in `TrialParams`; theirs count where they have a name of ours."""
+        ours: dict[str, Value] = {"hypermodel": self.hypermodel, "image_size": self.image_size}
+        return {**ours, **self.own}
+
+
+@dataclass(frozen=True)
+class Hypermodel:
+    """What running somebody's code has shown of it.
+
+    Attributes:
+        name: The code, as `pkg.module:NAME`.
+        source: Digest of its module's source.
+        space: Its space, or the part of it that a study searches.
+        names: What it calls our dimensions, by our names.
+        spelled: How it spells their values, by our names, where that isn't as we do.
+        defaults: Its defaults, by our names.
+        image_size: Side in pixels of the photos that its networks take; None where they take any,
+            or where `side` says it.
+        side: Dimension that says the side; None where none does.
+        weights: Fewest and most weights of the networks that were built.
+        notes: What can't be known before it runs, for people.
+    """
+
+    name: str
+    source: str
+    space: Space
+    names: Mapping[str, str]
+    spelled: Mapping[str, Mapping[Value, Value]]
+    defaults: Params
+    image_size: int | None
+    side: str | None
+    weights: tuple[int, int]
+    notes: tuple[str, ...]
+
+    def trial(self, params: Params, image_size: int) -> HypermodelParams:
+        """The params of a trial.
+
+        Args:
+            params: Params by our names.
+            image_size: Side of photos where it doesn't say one.
+        """
+        known = {name: value for name, value in params.items() if name in self.names}
+        values = {self.names[n]: self.spelled.get(n, {}).get(v, v) for n, v in known.items()}
+        side = known.get(self.side) if self.side else self.image_size
+        return HypermodelParams(
+            image_size=int(side or image_size),
+            hypermodel=self.name,
+            source=self.source,
+            values=values,
+            own=known,
+        )
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides that its trials can have; empty where it takes any."""
+        if self.side is not None:
+            return tuple(int(v) for v in self.space.dimensions[self.side].values or ())
+        return () if self.image_size is None else (self.image_size,)
+
+
+def find(name: str) -> Hypermodel:
+    """Run somebody's code, in a process of its own, to see what it searches.
+
+    Args:
+        name: The code, as `pkg.module:NAME`.
+
+    Raises:
+        RequestError: It can't be imported, built or served; why.
+    """
+    try:
+        printed = run_python(["-m", _FINDER, name], _LONGEST_S)
+    except ChildError as error:
+        raise RequestError(f"{name}: the process that builds it died: {error}") from None
+    said = json.loads(printed.splitlines()[-1])
+    if "error" in said:
+        raise RequestError(f"{name}: {said['error']}")
+    return read(said)
+
+
+def read(said: Mapping[str, Any]) -> Hypermodel:
+    """What `tell` told."""
+    rows = said["space"]
+    return Hypermodel(
+        name=said["name"],
+        source=said["source"],
+        space=Space({row["name"]: _dimension(row) for row in rows}),
+        names={row["name"]: row["theirs"] for row in rows},
+        spelled={row["name"]: dict(row["spelled"]) for row in rows},
+        defaults=said["defaults"],
+        image_size=said["image_size"],
+        side=said["side"],
+        weights=(said["weights"][0], said["weights"][1]),
+        notes=tuple(said["notes"]),
+    )
+
+
+def tell(model: Hypermodel) -> dict[str, Any]:
+    """All of it as JSON has it."""
+    return {
+        **{key: value for key, value in vars(model).items() if key not in ("names", "spelled")},
+        "space": [
+            {
+                "name": name,
+                "theirs": model.names[name],
+                "spelled": list(model.spelled.get(name, {}).items()),
+                "kind": type(dimension).__name__,
+                **vars(dimension),
+            }
+            for name, dimension in model.space.dimensions.items()
+        ],
+    }
+
+
+def _dimension(row: Mapping[str, Any]) -> Dimension:
+    when = {parent: tuple(values) for parent, values in row["when"].items()}
+    match row["kind"]:
+        case "Fixed":
+            return Fixed(row["value"], when)
+        case "Choice":
+            return Choice(tuple(row["choices"]), when)
+    return Range(row["low"], row["high"], row["step"], row["log"], when, row["reverse"])
+
+
+def _problems(domain: Domain) -> Iterator[str]:
+    """The code knows what goes together."""
+    del domain
+    yield from ()
+
+
+HYPERMODEL = Family(
+    name=NAME,
+    params=HypermodelParams,
+    problems=_problems,
+    cost=None,
+    training="catdog_search.training.hypermodel",
+    parts=Parts(
+        layers=frozenset(
+            {
+                *("Activation", "Add", "AlphaDropout", "Average", "AveragePooling2D"),
+                *("BatchNormalization", "Concatenate", "Conv2D", "Conv2DTranspose", "Cropping2D"),
+                *("Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten"),
+                *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "GroupNormalization", "Identity"),
+                *("LayerNormalization", "LeakyReLU", "MaxPooling2D", "Maximum", "Minimum"),
+                *("Multiply", "Normalization", "PReLU", "Permute", "ReLU", "Rescaling", "Reshape"),
+                *("SeparableConv2D", "SpatialDropout2D", "Subtract", "UnitNormalization"),
+                *("UpSampling2D", "ZeroPadding2D"),
+            }
+        ),
+        initializers=frozenset({"Zeros"}),
+        activations=frozenset(
+            {
+                *("celu", "elu", "exponential", "gelu", "hard_sigmoid", "hard_silu", "hard_tanh"),
+                *("leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu"),
+                *("sigmoid", "silu", "softmax", "softplus", "softsign", "tanh"),
+            }
+        ),
+        operations=frozenset({"Add", "Divide", "Multiply", "Subtract", "TrueDivide"}),
+    ),
+)

@@ -1,0 +1,331 @@
+"""Somebody's networks: what they take and say, how they are trained, and what leaves the house."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from keras import layers
+
+from catdog_search.errors import RequestError
+from catdog_search.families.base import CHANNELS, LARGEST_IMAGE, SMALLEST_IMAGE
+from catdog_search.families.hypermodel import HYPERMODEL
+
+Photos = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.float32]
+Split = tuple[Photos, npt.NDArray[Any]]
+
+# Nothing of them is left where nothing is trained.
+_ONLY_IN_TRAINING = (
+    *("GaussianDropout", "GaussianNoise", "AutoContrast", "CutMix", "MixUp", "RandAugment"),
+    *("AugMix", "ActivityRegularization"),
+)
+_RANDOM = re.compile(r"Random[A-Z]\w*")
+# Layers whose output says what their input said.
+_PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
+_SMALLEST = 1e-7  # a probability, as Keras's losses clip it
+_REPEATED = re.compile(
+    r"(?:multiple values for (?:keyword )?argument|unexpected keyword argument) '(\w+)'"
+)
+# What a `fit` may set itself.
+_OPTIONAL = ("epochs", "verbose", "validation_data")
+
+Activation = Literal["sigmoid", "softmax", "linear"]
+Form = Literal["column", "one-hot", "integers"]
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a network says of a photo, and in what form it is taught.
+
+    Attributes:
+        units: Numbers of each photo: 1 or 2.
+        activation: What they went through; linear ones are logits.
+        form: Form of the labels that its loss takes.
+    """
+
+    units: int
+    activation: Activation
+    form: Form
+
+    def labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Labels 0 or 1 of any shape, in its form."""
+        flat = np.ravel(y)
+        if self.form == "integers":
+            return flat.astype(np.int32)
+        if self.form == "one-hot":
+            return np.stack([1 - flat, flat], axis=1).astype(np.float32)
+        return flat.astype(np.float32)[:, None]
+
+    def logits(self, said: npt.NDArray[Any]) -> Numbers:
+        """Logits of class 1 (n,) from what it says (n, units)."""
+        wide = np.asarray(said, np.float64)
+        if self.activation == "linear":
+            return np.asarray(wide[:, -1] - (wide[:, 0] if self.units > 1 else 0), np.float32)
+        wide = np.clip(wide, _SMALLEST, 1 - _SMALLEST)
+        other = wide[:, 0] if self.units > 1 else 1 - wide[:, 0]
+        return np.asarray(np.log(wide[:, -1] / other), np.float32)
+
+
+def settle(model: Any, side: int) -> int | None:
+    """Build a network that waits for its first photo.
+
+    Args:
+        model: What somebody's code has built.
+        side: Side of its photos in pixels, where it takes any.
+
+    Returns:
+        The side that it takes; None for any.
+
+    Raises:
+        RequestError: It is no network, or takes something else.
+    """
+    if not isinstance(model, keras.Model):
+        raise RequestError(f"its build returns a {type(model).__name__}, and no Keras model")
+    if isinstance(model, keras.Sequential) and not model.built:
+        model.build((None, side, side, CHANNELS))
+        return None
+    _require_functional(model)
+    return input_side(model)
+
+
+def face_of(model: keras.Model) -> Face:
+    """What a network says, and what its compiled loss is taught with.
+
+    Raises:
+        RequestError: It isn't a network that tells two classes apart in one of these ways.
+    """
+    _require_functional(model)
+    input_side(model)
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:  # noqa: PLR2004  photos, units
+        shapes = [tuple(output.shape) for output in model.outputs]
+        raise RequestError(f"its network answers {shapes}; it must be one number or two a photo")
+    units, activation = int(model.outputs[0].shape[-1]), _activation(model)
+    if units > 2 or (units, activation) in ((1, "softmax"), (2, "sigmoid")):  # noqa: PLR2004
+        raise RequestError(
+            f"its network answers with {units} units of {activation}; two classes take one of "
+            "sigmoid, two of softmax, or logits"
+        )
+    loss = _loss_of(model)
+    if loss is not None and activation == "linear" and not getattr(loss, "from_logits", False):
+        raise RequestError(
+            "its last layer has no activation, and its loss takes no logits; give it sigmoid, "
+            "softmax, or a loss with from_logits=True"
+        )
+    return Face(units, activation, _form(loss, units))
+
+
+def _require_functional(model: keras.Model) -> None:
+    if isinstance(model, keras.Sequential):
+        return
+    pixels = keras.Input((1,))
+    functional = type(keras.Model(pixels, pixels))
+    if not isinstance(model, functional) or type(model).call is not functional.call:
+        raise RequestError(
+            f"its network is a {type(model).__name__} with a call of its own; only Sequential and "
+            "functional models can be exported"
+        )
+
+
+def input_side(model: keras.Model) -> int | None:
+    """The side in pixels of the photos that a network takes; None for any.
+
+    Raises:
+        RequestError: It takes anything but RGB photos, all of one square size.
+    """
+    shapes = [tuple(each.shape) for each in model.inputs]
+    if len(shapes) != 1:
+        raise RequestError(f"its network takes {len(shapes)} inputs {shapes}; it must be one photo")
+    [shape] = shapes
+    fits = len(shape) == 4 and shape[0] is None and shape[1] == shape[2] and shape[3] == CHANNELS  # noqa: PLR2004
+    if not fits or (shape[1] or SMALLEST_IMAGE) not in range(SMALLEST_IMAGE, LARGEST_IMAGE + 1):
+        raise RequestError(
+            f"its network takes {shape}; photos are (None, side, side, 3), of {SMALLEST_IMAGE} to "
+            f"{LARGEST_IMAGE} px"
+        )
+    return None if shape[1] is None else int(shape[1])
+
+
+def _loss_of(model: keras.Model) -> Any:
+    """The one loss that it was compiled with; None where it wasn't compiled."""
+    loss = getattr(model, "loss", None)
+    while isinstance(loss, dict | list | tuple):
+        if len(loss) != 1:
+            raise RequestError(f"it is compiled with {len(loss)} losses; it must be one")
+        [loss] = loss.values() if isinstance(loss, dict) else loss
+    return loss
+
+
+def _form(loss: Any, units: int) -> Form:
+    named = loss if isinstance(loss, str) else getattr(loss, "name", None)
+    name = str(named or getattr(loss, "__name__", type(loss).__name__)).lower()
+    if "sparse" in name and units > 1:
+        return "integers"
+    return "column" if units == 1 else "one-hot"
+
+
+def _activation(model: keras.Model) -> Activation:
+    layer = _last_layer(model)
+    if isinstance(layer, layers.Softmax):
+        return "softmax"
+    said = getattr(layer, "activation", None)
+    name = "linear" if said is None else keras.activations.serialize(said)
+    known: dict[Any, Activation] = {each: each for each in get_args(Activation)}
+    if isinstance(layer, layers.Dense | layers.Activation) and name in known:
+        return known[name]
+    raise RequestError(
+        f"its network ends with {type(layer).__name__} {name}; it must end with Dense or "
+        "Activation, of sigmoid, softmax or none"
+    )
+
+
+def _last_layer(model: keras.Model) -> Any:
+    """The layer that gives a network's answer, in models within it too."""
+    layer: Any = model
+    tensor: Any = model.outputs[0]
+    while True:
+        layer = tensor._keras_history.operation
+        if isinstance(layer, keras.Model):
+            tensor = layer.outputs[0]
+        elif type(layer).__name__ in _PASSING:
+            tensor = layer.input
+        else:
+            return layer
+
+
+def require_stock(model: keras.Model) -> None:
+    """Refuse a network that can't leave the house, since others couldn't load it.
+
+    Raises:
+        RequestError: It has layers or operations of its own, or such that aren't known.
+    """
+    for operation in _operations(model):
+        kind = type(operation).__name__
+        if isinstance(operation, layers.Layer):
+            own = getattr(layers, kind, None) is not type(operation)
+            if own or not (_is_gone(kind) or kind in {*HYPERMODEL.parts.layers, "Softmax"}):
+                raise RequestError(
+                    f"its layer {operation.name} is a {kind}, which can't be exported; stock "
+                    "layers can, but for Lambda, Resizing and the like"
+                )
+            activation = getattr(operation, "activation", None)
+            if activation is not None and keras.activations.serialize(activation) not in (
+                HYPERMODEL.parts.activations
+            ):
+                raise RequestError(f"its layer {operation.name} has an activation of its own")
+        elif kind not in HYPERMODEL.parts.operations:
+            raise RequestError(f"its network computes {kind} outside of layers; use a layer")
+
+
+def _operations(model: keras.Model) -> Iterator[Any]:
+    found = model.layers if isinstance(model, keras.Sequential) else model.operations
+    for operation in found:
+        if isinstance(operation, keras.Model):
+            yield from _operations(operation)
+        elif not isinstance(operation, layers.InputLayer):
+            yield operation
+
+
+def _is_gone(kind: str) -> bool:
+    return kind in _ONLY_IN_TRAINING or _RANDOM.fullmatch(kind) is not None
+
+
+def network_of(model: keras.Model, image_size: int) -> keras.Model:
+    """A trained network as ours are: of stock layers, without what is only for training.
+
+    Args:
+        model: The network, which `require_stock` and `face_of` took.
+        image_size: Side of its photos in pixels.
+
+    Returns:
+        RGB (batch, side, side, 3), 0 to 255 -> float32 logits of class 1 (batch, 1). It has
+        weights of its own.
+    """
+    face = face_of(model)
+    pixels = keras.Input((image_size, image_size, CHANNELS), name="pixels")
+    copied = _copied(model, _last_layer(model), image_size)
+    copied.set_weights(model.get_weights())
+    x = copied(pixels)
+    if face.units > 1:
+        difference = layers.Dense(1, use_bias=False, dtype="float32", name="logit")
+        x = difference(x)
+        difference.set_weights([np.array([[-1.0], [1.0]], np.float32)])
+    return keras.Model(pixels, x, name="hypermodel")
+
+
+def _copied(model: keras.Model, last: Any, image_size: int | None = None) -> keras.Model:
+    """The same layers with fresh weights; the last one says logits."""
+
+    def copy(layer: Any) -> Any:
+        return _copied(layer, last) if isinstance(layer, keras.Model) else _copy(layer, last)
+
+    if not isinstance(model, keras.Sequential):
+        return keras.models.clone_model(model, clone_function=copy)
+    shape = model.inputs[0].shape[1:]
+    if image_size is not None:
+        shape = (image_size, image_size, CHANNELS)
+    x = first = keras.Input(shape, name=f"{model.name}_input")
+    for layer in model.layers:
+        x = copy(layer)(x)
+    return keras.Model(first, x, name=model.name)
+
+
+def _copy(layer: Any, last: Any) -> Any:
+    kind = type(layer).__name__
+    if _is_gone(kind) or (kind == "Softmax" and layer is last):
+        return layers.Activation("linear", name=layer.name)
+    config = {**layer.get_config(), "dtype": "float32"}
+    for key in config:
+        if key.endswith(("regularizer", "constraint")):
+            config[key] = None
+        elif key.endswith("initializer"):
+            config[key] = "zeros"  # it is given its weights
+    if layer is last:
+        config["activation"] = "linear"
+    return type(layer).from_config(config)
+
+
+def call_fit(
+    hypermodel: Any,
+    hyperparameters: Any,
+    model: keras.Model,
+    train: Split,
+    val: Split,
+    epochs: int,
+    callbacks: Sequence[Any],
+) -> None:
+    """Call somebody's own `fit` as KerasTuner does, with what its users hand to `search`.
+
+    What it sets itself is left out.
+
+    Raises:
+        Exception: Whatever it raises.
+    """
+    given: dict[str, Any] = {"validation_data": val, "epochs": epochs, "verbose": 0}
+    while True:
+        with contextlib.suppress(_RepeatedError):
+            with _naming_what_is_repeated(given):
+                hypermodel.fit(hyperparameters, model, *train, callbacks=list(callbacks), **given)
+            return
+
+
+class _RepeatedError(Exception):
+    """What was given is set by the `fit` itself, or not taken; it is given no more."""
+
+
+@contextlib.contextmanager
+def _naming_what_is_repeated(given: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except TypeError as error:
+        said = _REPEATED.search(str(error))
+        if said is None or said[1] not in _OPTIONAL or said[1] not in given:
+            raise
+        del given[said[1]]
+        raise _RepeatedError from error

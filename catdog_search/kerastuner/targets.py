@@ -1,0 +1,161 @@
+"""Somebody's code for KerasTuner, imported by its name: importing it is running it.
+
+It may lie in the current folder, which comes last on the path: nothing there hides a module that
+is installed. Nothing beside the module is looked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catdog_search.errors import RequestError
+from catdog_search.kerastuner.package import keras_tuner
+
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+_ALLOWED = "it must be a HyperModel, its class, a function that makes one, or a function build(hp)"
+_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Target:
+    """Code that was imported.
+
+    Attributes:
+        name: Its name, as `pkg.module:NAME`.
+        source: Digest of its module's source.
+        hypermodel: The `keras_tuner.HyperModel`.
+    """
+
+    name: str
+    source: str
+    hypermodel: Any
+
+    @property
+    def has_own_fit(self) -> bool:
+        """Whether it trains its networks itself."""
+        return type(self.hypermodel).fit is not keras_tuner().HyperModel.fit
+
+
+def load(name: str) -> Target:
+    """Import a hypermodel.
+
+    Args:
+        name: Its name, as `pkg.module:NAME`.
+
+    Raises:
+        RequestError: There is no such thing, it can't be imported, or it is none.
+    """
+    if not _NAME.fullmatch(name):
+        raise RequestError("is not like pkg.module:NAME")
+    module_name, _, attribute = name.partition(":")
+    keras_tuner()  # before the path grows
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise RequestError(f"no module {error.name!r} in {here} or installed") from None
+        raise RequestError(f"its import failed: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:  # anybody's code may raise anything
+        raise RequestError(f"its import failed: {first_line(error)}") from error
+    found: Any = module
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            where = getattr(module, "__file__", None) or "built in"
+            raise RequestError(f"{module_name} has no {attribute} ({where})")
+        found = getattr(found, part)
+    return Target(name, _digest(module_name, module), _as_hypermodel(found))
+
+
+def _digest(name: str, module: Any) -> str:
+    path = getattr(module, "__file__", None)
+    if path is None:
+        raise RequestError(f"{name} has no source file, whose digest a study remembers")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_DIGITS]
+
+
+def _as_hypermodel(found: Any) -> Any:
+    kind = keras_tuner().HyperModel
+    if isinstance(found, kind):
+        return found
+    if not callable(found):
+        raise RequestError(f"is a {type(found).__name__}; {_ALLOWED}")
+    if inspect.isclass(found):
+        if not issubclass(found, kind):
+            raise RequestError(f"is a class, and no HyperModel; {_ALLOWED}")
+        if _required(found):
+            raise RequestError(
+                "is a class that needs arguments; name an instance, or a function that makes one"
+            )
+    elif not _takes_nothing(found):
+        return _of_function(found)
+    try:
+        made = found()
+    except Exception as error:  # anybody's code may raise anything
+        raise RequestError(f"making it failed: {first_line(error)}") from error
+    return made if isinstance(made, kind) else _of_function(made)
+
+
+def _of_function(build: Any) -> Any:
+    if not callable(build) or inspect.isclass(build):
+        raise RequestError(f"makes a {type(build).__name__}; {_ALLOWED}")
+    if not _takes_hp(build):
+        raise RequestError(f"takes other arguments than hp; {_ALLOWED}")
+    hypermodel = keras_tuner().HyperModel(name=getattr(build, "__name__", None))
+    hypermodel.build = build
+    return hypermodel
+
+
+def _required(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [
+        each
+        for each in inspect.signature(function).parameters.values()
+        if each.default is inspect.Parameter.empty and each.kind not in variable
+    ]
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    given = inspect.signature(function).parameters
+    return not _required(function) and "hp" not in given
+
+
+def _takes_hp(function: Callable[..., Any]) -> bool:
+    given = list(inspect.signature(function).parameters.values())
+    by_keyword = inspect.Parameter.KEYWORD_ONLY
+    return bool(given) and given[0].kind != by_keyword and len(_required(function)) <= 1
+
+
+def build(target: Target, values: dict[str, Any]) -> tuple[Any, Any]:
+    """The network that the code makes of some values; returns it, and the `hp` that it asked.
+
+    Raises:
+        Exception: Whatever the code raises.
+    """
+    hyperparameters = keras_tuner().HyperParameters()
+    hyperparameters.values = dict(values)
+    return target.hypermodel.build(hyperparameters), hyperparameters
+
+
+def is_failed_trial(error: BaseException) -> bool:
+    """Whether an error says that these params can't be, rather than that the code is wrong."""
+    kind = keras_tuner().errors.FailedTrialError
+    return isinstance(error, kind) or type(error).__name__ == kind.__name__
+
+
+def first_line(error: BaseException) -> str:
+    """An error in a line."""
+    text = str(error).strip()
+    kind = type(error).__name__
+    return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
