@@ -42,8 +42,10 @@ def _family(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     from catdog_search.families import registry
     from catdog_search.space import did_you_mean
 
-    if value is not None and value not in registry.names():
-        raise click.BadParameter(f"{value!r}; {did_you_mean(value, registry.names())}")
+    # Those whose params are known without running somebody's code.
+    listed = [name for name in registry.names() if not registry.is_found(name)]
+    if value is not None and value not in listed:
+        raise click.BadParameter(f"{value!r}; {did_you_mean(value, listed)}")
     return value
 
 
