@@ -323,7 +323,7 @@ def test_terminated_command_says_a_last_word(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("catdog_search.machine.backends.use_backend", end)
     result = call("promote", "quick")
-    assert (result.exit_code, result.stderr) == (130, "interrupted; run again to go on\n")
+    assert (result.exit_code, result.stderr) == (130, "interrupted; run again to resume\n")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

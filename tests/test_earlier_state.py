@@ -61,7 +61,7 @@ def test_earlier_state_is_shown_gone_on_with_compared_and_asked_for_a_champion(
     done = call("run", "--study", study, "--state", str(state))
     found = next(state.glob("artifacts/quick/*/artifacts/versions.json"))
     same = json.loads(found.read_text())["keras"] == version("keras")
-    goes_on = "goes on after epoch 3" if same else "the trial begins anew"
+    goes_on = "resumes after epoch 3" if same else "the trial begins anew"
     assert f"trial {INTERRUPTED}: {goes_on}" in done.output.replace("note: ", "")
 
     shown = said_of(state)

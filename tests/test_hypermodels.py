@@ -522,7 +522,7 @@ def test_training_goes_on_from_its_checkpoint(
     cut, _ = trained(asked, data, checkpoint=place, report=lambda epoch, metrics: epoch < 1)
     assert cut.ending is Ending.PRUNED
     rest, said = trained(asked, data, checkpoint=place)
-    assert "goes on after epoch 1" in said[-1]
+    assert "resumes after epoch 1" in said[-1]
     losses = [[row["loss"] for row in each.history] for each in (whole, rest)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert whole.model.predict(data.x_val, verbose=0).shape == data.y_val.shape

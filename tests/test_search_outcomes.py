@@ -155,7 +155,7 @@ def test_full_disk_stops_the_study_and_keeps_the_trial(
     state: StateFolder, pictures: Dataset, act: Act
 ) -> None:
     act(call_2="ENOSPC")
-    with pytest.raises(StateError, match="trial 1 was stopped by something around it"):
+    with pytest.raises(StateError, match="trial 1 was stopped from outside"):
         run(state, pictures, 2)
     assert [row.state for row in views.load_view(state, "tiny").trials] == ["COMPLETE", "RUNNING"]
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
@@ -175,7 +175,7 @@ def test_full_disk_of_a_store_is_one_line_from_wherever_it_comes(
     line = str(caught.value)
     assert line.startswith("the disk is full (No space left on device)")
     assert str(state.root) in line
-    assert line.endswith("; once that is mended, run again to go on")
+    assert line.endswith("; once that is fixed, run again to resume")
     assert run(state, pictures, 2).view.counts == {"COMPLETE": 2}
     assert_stores_agree(state)
 

@@ -302,7 +302,7 @@ def test_train_goes_on_from_its_last_epoch_as_if_nothing_had_happened(
         on_batch=lambda epoch, step, steps: trained.append(epoch) is None,
         say=said.append,
     )
-    assert [line.split(";")[0] for line in said] == [f"goes on after epoch {cut}"]
+    assert [line.split(";")[0] for line in said] == [f"resumes after epoch {cut}"]
     assert min(trained) == cut  # the epochs before are reported, but not trained
     assert again == list(range(len(whole.history)))
     assert resumed.best_epoch == whole.best_epoch
@@ -473,7 +473,7 @@ def test_train_drops_a_checkpoint_that_is_no_use_and_says_so(
     assert line.startswith("its checkpoint ")
     assert line.endswith(": it is dropped, and the trial begins anew")
     assert said_when_taken_up(data, path, fresh=False) == [
-        "goes on after epoch 2; those before it are told again, not trained"
+        "resumes after epoch 2; earlier epochs are reported again, not retrained"
     ]
 
 

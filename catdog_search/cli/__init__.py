@@ -47,7 +47,7 @@ class _Main(WholeLines):
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            say("interrupted; run again to go on", err=True)
+            say("interrupted; run again to resume", err=True)
             ctx.exit(run.INTERRUPTED)
         except CatdogError as error:
             _say_known(error, debug=bool(ctx.meta.get("debug")))

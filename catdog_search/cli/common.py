@@ -37,7 +37,7 @@ def debug_option(command: F) -> F:
         is_flag=True,
         expose_value=False,
         callback=_set_debug,
-        help="Show the trace of an error.",
+        help="Show the traceback of an error.",
     )(command)
 
 
@@ -160,14 +160,14 @@ def state_option(command: F) -> F:
     return click.option(
         "--state",
         metavar="DIR",
-        help="Folder of stores and artifacts [CATDOG_STATE; default: ./mlruns].",
+        help="Folder of the databases and artifacts [CATDOG_STATE; default: ./mlruns].",
     )(debug_option(command))
 
 
 def json_option(command: F) -> F:
     """Add `--json` to a command."""
     return click.option(
-        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else."
+        "--json", "as_json", is_flag=True, help="Print one JSON object on stdout and nothing else."
     )(command)
 
 
@@ -176,7 +176,7 @@ def duplicates_option(command: F) -> F:
     return click.option(
         "--duplicates",
         type=click.Choice(["near", "exact", "off"]),
-        help="Photos that stay in one split: those that look the same, exact copies, or none "
+        help="Which duplicates share a split: photos that look the same, exact copies, or none "
         "[default: the study's; near].",
     )(command)
 
@@ -205,23 +205,25 @@ def execution_options(command: F) -> F:
             type=Whole(min=1),
             default=1,
             metavar="N",
-            help="Train N trials at once, each within its share of the memory [default: 1].",
+            help="Train N trials at once, each within its share of memory [default: 1].",
         ),
         click.option(
             "--pixels",
             type=click.Choice(["device", "stream"]),
-            help="Where the photos lie [default: on a GPU if they fit, else streamed].",
+            help="Where photos are kept during training [default: on the GPU if they fit, "
+            "otherwise streamed].",
         ),
         click.option(
             "--precision",
             type=click.Choice(["float32", "mixed_bfloat16", "mixed_float16"]),
-            help="What training computes in [default: mixed_bfloat16 where the device has it].",
+            help="Numeric precision of training [default: mixed_bfloat16 where the device supports "
+            "it].",
         ),
         click.option(
             "--steps-per-call",
             type=Whole(min=1),
             metavar="N",
-            help="Steps a call of the host runs [default: 16 on a GPU, but 1 on PyTorch].",
+            help="Training steps per call from the host [default: 16 on a GPU, 1 on PyTorch].",
         ),
         click.option(
             "--xla/--no-xla",
@@ -231,7 +233,7 @@ def execution_options(command: F) -> F:
         click.option(
             "--deterministic",
             is_flag=True,
-            help="The same trial gives the same numbers to the bit, on the same machine; slower.",
+            help="Make a trial reproducible bit for bit on the same machine; slower.",
         ),
     )
     wrapped: Any = with_forced
@@ -288,15 +290,15 @@ def labels_options(command: F) -> F:
         "--labels",
         metavar="folders|names|FILE.csv",
         callback=_absolute,
-        help="What labels are read from; FILE has two columns, a path or name and a label "
-        "[default: what separates the photos into two classes].",
+        help="Where labels come from; FILE has two columns, a path or name and a label "
+        "[default: whatever splits the photos into two classes].",
     )
     classes = click.option(
         "--classes",
         metavar="FOUND[=OURS],…",
         callback=_one_spelling,
-        help="Classes to take, and what for: cats=cat,dogs=dog; one name for several merges them; "
-        "others are left out.",
+        help="Classes to use, and what to call them: cats=cat,dogs=dog; one name for several "
+        "merges them; others are left out.",
     )
     return labels(classes(command))
 
@@ -306,7 +308,7 @@ def keep_splits_option(command: F) -> F:
     return click.option(
         "--keep-splits/--no-keep-splits",
         default=None,
-        help="Photos stay in the split that their folder is named after: train, val, test "
+        help="Keep photos in the split their folder is named after: train, val, test "
         "[default: split by content].",
     )(command)
 

@@ -51,7 +51,7 @@ def data() -> None:
     "page",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Also write one self-contained page with all of it and the pictures.",
+    help="Also write the report, pictures included, as one self-contained page.",
 )
 @choice_options(with_splits=True)
 @duplicates_option
@@ -68,7 +68,7 @@ def audit(
     duplicates: Duplicates | None,
     as_json: bool,
 ) -> None:
-    """Say what is in a folder or zip of photos: broken files, oddities, duplicates, balance."""
+    """Audit a folder or zip of photos: broken files, oddities, duplicates, class balance."""
     from catdog_search import places
     from catdog_search.data import audit as report
     from catdog_search.data import packing as packed
@@ -132,7 +132,7 @@ def _say_audit(source: Source, manifest: Manifest) -> None:
 def prepare(
     path: str, image_sizes: tuple[int, ...], choice: Choice, duplicates: Duplicates | None
 ) -> None:
-    """Decode every photo once into the cache, so that a study starts at once."""
+    """Decode every photo into the cache, so that a study starts immediately."""
     from catdog_search.data import telling
     from catdog_search.data.sources import open_source
 
@@ -192,14 +192,14 @@ def cache(clear: bool, as_json: bool) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(),
     show_default="this folder",
-    help="Folder that the zip goes to.",
+    help="Folder to save the zip in.",
 )
-@click.option("--url", help="Another place to fetch the zip from.")
-@click.option("--sha256", help="Checksum that the zip from another place must have.")
+@click.option("--url", help="Another URL to download the zip from.")
+@click.option("--sha256", help="Expected checksum of a zip from another URL.")
 @debug_option
 @ends_with_a_word
 def download(folder: Path, url: str | None, sha256: str | None) -> None:
-    """Fetch Microsoft's zip of 25,000 cats and dogs (about 800 MB); goes on where it stopped."""
+    """Download Microsoft's zip of 25,000 cats and dogs (about 800 MB), resuming if interrupted."""
     from catdog_search.data import download as fetch
 
     if (url is None) != (sha256 is None):

@@ -42,13 +42,13 @@ def model() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     metavar="FILE",
-    help="File to write; one that is there is replaced.",
+    help="File to write; an existing one is replaced.",
 )
 @json_option
 @state_option
 @ends_with_a_word
 def export(name: str, form: str | None, path: Path, as_json: bool, state: str | None) -> None:
-    """Write a model as a file that answers by itself: a photo in, its probability out.
+    """Export a model as one self-contained file: a photo in, its probability out.
 
     MODEL is a name in the registry, whose champion is meant unless it says NAME@alias or
     NAME/version; run:ID is the model of a run.

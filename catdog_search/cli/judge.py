@@ -72,7 +72,7 @@ def compare(
     as_json: bool,
     state: str | None,
 ) -> None:
-    """Put recipes and best trials of studies side by side, with what was published and floors.
+    """Compare recipes and best trials of studies with published scores and simple baselines.
 
     Without a STUDY, all that the state folder holds.
     """

@@ -97,7 +97,7 @@ def _n_trials(trials: int | None) -> str:
 @json_option
 @debug_option
 def check(study: str | None, family: str | None, photos: int | None, as_json: bool) -> None:
-    """Check a study file, print its space and size, and estimate what it takes.
+    """Check a study file, print its search space and estimate its cost.
 
     Whatever is wrong with the file is told at once, a line for each mistake.
     """
@@ -275,7 +275,7 @@ def _say_study(seen: Insight, top: int) -> None:
         say_table([("trial", "value", "epochs", "time", "model", "params"), *rows])
     for ending, numbers in insight.ended_early(view).items():
         listed = ", ".join(map(str, numbers[:10])) + (" …" if len(numbers) > 10 else "")  # noqa: PLR2004
-        say(f"ended early, {ending.words}: {len(numbers)} (trials {listed})")
+        say(f"stopped early, {ending.words}: {len(numbers)} (trials {listed})")
         for error, times in insight.most_common_errors(view, ending):
             say(f"  {times} x {error}")
     found = seen.importance

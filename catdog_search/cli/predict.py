@@ -53,7 +53,7 @@ def predict(  # noqa: PLR0913, PLR0917  one argument for each option
     strict: bool,
     state: str | None,
 ) -> None:
-    """Say what photos show: a class, "not sure", or "neither".
+    """Classify photos: a class, "not sure" or "neither".
 
     MODEL is a name in the registry, whose champion is meant unless it says NAME@alias or
     NAME/version; run:ID is the model of a run; FILE.onnx is what `model export` wrote, and needs

@@ -58,8 +58,12 @@ if TYPE_CHECKING:
     help="New seeds of each; with one finalist and one seed the best trial goes on as it is "
     "[default: the study file's; 3].",
 )
-@click.option("--dry-run", is_flag=True, help="Show every gate; train, look at and move nothing.")
-@click.option("--yes", is_flag=True, help="Don't ask before training, as is done on a terminal.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show every gate without training, looking at test or moving anything.",
+)
+@click.option("--yes", is_flag=True, help="Don't ask before training.")
 @execution_options
 @json_option
 @state_option
@@ -79,7 +83,7 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     as_json: bool,
     state: str | None,
 ) -> None:
-    """Find a study's champion and let others load it.
+    """Find a study's champion and register it.
 
     Its best trials are trained again on new seeds, the best of them by val is calibrated, test is
     looked at once, and what passes the gates of [promotion] is registered and made the champion.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @json_option
 @state_option
 def models(name: str | None, version: int | None, as_json: bool, state: str | None) -> None:
-    """List registered models' versions, or show one with all that it says of itself."""
+    """List registered model versions, or show one with its model card."""
     from catdog_search.places import StateFolder
     from catdog_search.promotion.versions import card_of, find_version, list_models
     from catdog_search.tracking.store import nothing_in, tracking_uri
@@ -180,14 +180,14 @@ def _move_as_json(move: Move) -> dict[str, Any]:
     metavar="V",
     help="Version to go back to  [default: the one that was champion before].",
 )
-@click.option("--reason", required=True, metavar="TEXT", help="Why; it is recorded.")
-@click.option("--yes", is_flag=True, help="Don't ask, as is done on a terminal.")
+@click.option("--reason", required=True, metavar="TEXT", help="The reason, which is recorded.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @json_option
 @state_option
 def rollback(
     model: str, to: int | None, reason: str, yes: bool, as_json: bool, state: str | None
 ) -> None:
-    """Make an earlier version the champion again."""
+    """Make an earlier version champion again."""
     from catdog_search.places import StateFolder
     from catdog_search.promotion.rollback import rollback as roll_back
 

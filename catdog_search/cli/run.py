@@ -37,7 +37,7 @@ INTERRUPTED = 130
 
 @click.command()
 @study_option(
-    "Study to run or continue; with --hypermodel the name that it gets.", metavar="NAME|FILE"
+    "Study to run or resume; with --hypermodel the name that it gets.", metavar="NAME|FILE"
 )
 @click.option(
     "--hypermodel",
@@ -68,7 +68,7 @@ INTERRUPTED = 130
     "--timeout",
     type=Number(min=0, min_open=True),
     metavar="SECONDS",
-    help="Stop after so long; run again to go on.",
+    help="Stop after this long; run again to resume.",
 )
 @click.option(
     "--seeds",
@@ -104,7 +104,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     as_json: bool,
     state: str | None,
 ) -> None:
-    """Run a study, or continue it where it stopped."""
+    """Run a study, or resume it where it stopped."""
     from catdog_search.errors import RequestError, StateError
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import run_study
@@ -195,7 +195,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
         say(f"study {view.name} is finished: nothing is left to try after {counted(done, 'trial')}")
     else:
         why = "interrupted" if report.end == "interrupt" else "out of time"
-        say(f"study {view.name} stopped, {why}: {_done(done, wanted)}; run it to go on")
+        say(f"study {view.name} stopped, {why}: {_done(done, wanted)}; run it again to resume")
     counts = ", ".join(f"{n} {name}" for name, n in sorted(view.counts.items()))
     say(f"trials: {counts}; this call took {duration(report.seconds)}")
     if view.best:

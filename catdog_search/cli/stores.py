@@ -71,7 +71,7 @@ def _say_pages(store: Store, base: str) -> None:
 @json_option
 @state_option
 def relocate(as_json: bool, state: str | None) -> None:
-    """Mend a state folder that was moved or copied: name its files where they are now."""
+    """Repair a state folder that was moved or copied, by updating the paths stored in it."""
     from catdog_search.places import StateFolder
     from catdog_search.search.study.relocate import relocate as move_in
 
@@ -111,11 +111,11 @@ def _say_relocated(state: StateFolder, done: Relocated) -> None:
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what differs between the stores.")
+@click.option("--repair", is_flag=True, help="Repair what the databases disagree about.")
 @json_option
 @state_option
 def doctor(repair: bool, as_json: bool, state: str | None) -> None:
-    """Look whether all that a study needs is well, and whether Optuna and MLflow agree."""
+    """Check everything a study needs, and that Optuna and MLflow agree."""
     import dataclasses
 
     from catdog_search.doctor import check_files, compare_stores, examine

@@ -172,7 +172,7 @@ def run_study(
         except Exception as error:
             if not (reason := outside_reason(error, state.root)):
                 raise
-            raise StateError(f"{reason}; once that is mended, run again to go on") from error
+            raise StateError(f"{reason}; once that is fixed, run again to resume") from error
         seconds = time.monotonic() - started
         return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
 

@@ -71,5 +71,5 @@ class Photos:
                 why = f"{made.manifest.location} holds other ones now"
         raise StateError(
             f"the cache no longer holds the photos of this study, and they can't be made again: "
-            f"{why}; once that is mended, run again to go on"
+            f"{why}; once that is fixed, run again to resume"
         )

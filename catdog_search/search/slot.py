@@ -373,8 +373,8 @@ class Slot:
             path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
         if outcome.ending is Ending.BLOCKED:
             raise StateError(
-                f"trial {number} was stopped by something around it: {outcome.reason}; once that "
-                "is mended, run again to go on with it"
+                f"trial {number} was stopped from outside: {outcome.reason}; once that "
+                "is fixed, run again to resume it"
             )
         raise TrialFailedError(
             f"trial {number} failed and the study stopped: {outcome.reason}; trace: {path}",

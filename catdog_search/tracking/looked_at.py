@@ -340,7 +340,9 @@ def _said_of(path: Path) -> ModelFacts:
         raise ValueError(f"its {_SAYS} can't be read: {type(error).__name__}") from None
     facts = said.get("metadata") if isinstance(said, dict) else None
     if not isinstance(facts, dict) or not {"class_names", "image_size"} <= set(facts):
-        raise ValueError("it doesn't say its classes and size; it is not of this house")
+        raise ValueError(
+            "it doesn't state its classes and image size, so it wasn't logged by catdog-search"
+        )
     return ModelFacts.of(facts)
 
 

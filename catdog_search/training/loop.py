@@ -111,7 +111,8 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     try:
         if resumed:
             fitter.take_up(plan.phases)
-            say(f"goes on after epoch {len(history)}; those before it are told again, not trained")
+            done = len(history)
+            say(f"resumes after epoch {done}; earlier epochs are reported again, not retrained")
         if not all(report(epoch, metrics) for epoch, metrics in enumerate(history)):
             return _unscored(Ending.PRUNED, history, plan)
         for phase in plan.phases:

@@ -68,8 +68,8 @@ class ResNet50Training:
         self._say = say
         self._backbone = build_backbone(params, weights)
         stages, loaded = self._backbone.stages, self._backbone.loaded
-        if fresh := [stage for stage in stages if stage not in loaded]:
-            say(f"weights {weights}: {', '.join(fresh)} not in it: starts random and is trained")
+        if absent := ", ".join(stage for stage in stages if stage not in loaded):
+            say(f"weights {weights}: has no {absent}, which starts random and is trained")
         self._head = build_head(params, self._backbone.resnet.output_shape[-1], seed)
         self.n_weights = int(self._backbone.resnet.count_params() + self._head.count_params())
         self.as_trained = execution.precision == "float32"
