@@ -54,10 +54,12 @@ COMMANDS = (
         "doctor",
         "data",
         "model",
+        "study",
     ),
 )
 LEAVES = [
-    *COMMANDS[:-2],
+    *COMMANDS[:-3],
+    *("study list", "study show", "study rename", "study delete"),
     *("model export", "data audit", "data prepare", "data cache", "data download"),
 ]
 HEAVY = (

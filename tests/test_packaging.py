@@ -115,12 +115,17 @@ def leaves(group: click.Group, above: str = "") -> Iterator[tuple[str, click.Com
 
 
 @pytest.mark.parametrize(("name", "command"), list(leaves(cli.main)))
-def test_readme_names_every_command_and_option(name: str, command: click.Command) -> None:
+def test_readme_names_every_command_and_its_reference_every_option(
+    name: str, command: click.Command
+) -> None:
     assert f"catdog-search {name}" in README
+    assert "docs/cli.md" in README
+    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    section = page.partition(f"## catdog-search {name}\n")[2].partition("\n## ")[0]
     for parameter in command.params:
         for option in parameter.opts:
             if option.startswith("--") and option != "--help":
-                assert f"`{option}" in README, f"{name} {option}"
+                assert f"`{option}" in section, f"{name} {option}"
 
 
 def test_readme_names_every_make_target() -> None:

@@ -51,7 +51,8 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
         )
     config = studies.parse_file(content, f"the file that study {asked} was made with")
     drawn = config.drawn()
-    return drawn if drawn.name == asked else config
+    # It may have another name since.
+    return drawn if drawn.name == asked else config.model_copy(update={"name": asked})
 
 
 def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, say: Say) -> Prepared:

@@ -7,8 +7,7 @@ before anything reacts to it; what a kill leaves half done, the next start settl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,11 +15,11 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import CatdogError, StateError, StudyLockedError
+from catdog_search.errors import CatdogError, StateError
 from catdog_search.machine.backends import choose_backend
 from catdog_search.outcomes import RunStatus
 from catdog_search.outside import is_outside, outside_reason
-from catdog_search.places import StateFolder, file_lock
+from catdog_search.places import StateFolder
 from catdog_search.retry import Retry
 from catdog_search.search.estimate import estimate_study
 from catdog_search.search.events import (
@@ -38,7 +37,7 @@ from catdog_search.search.photos import Photos, Remake
 from catdog_search.search.proposal.propose import Proposer, make_proposer
 from catdog_search.search.proposal.pruner import make_pruner
 from catdog_search.search.proposal.sampler import make_sampler
-from catdog_search.search.scratch import lock_path
+from catdog_search.search.scratch import only_coordinator
 from catdog_search.search.slot import Setting, Slot, TurnTaking
 from catdog_search.search.study import schema
 from catdog_search.search.study.copies import require_kept
@@ -159,7 +158,7 @@ def run_study(
     started = time.monotonic()
     backend = choose_backend()
     state.create()
-    with _only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
+    with only_coordinator(state, config.name), StopRequest(options.timeout) as stop:
         require_kept(state, config.name)
         try:
             Store.of(state).require_own_experiment(config.name)
@@ -175,23 +174,6 @@ def run_study(
             raise StateError(f"{reason}; once that is fixed, run again to resume") from error
         seconds = time.monotonic() - started
         return Report(end, view_of(coordinator.study), seconds, coordinator.store.shown)
-
-
-@contextmanager
-def _only_coordinator(state: StateFolder, name: str) -> Iterator[None]:
-    lock = lock_path(state.scratch(name))
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(state.in_use())
-            stack.enter_context(file_lock(lock, wait=False))
-        except BlockingIOError:
-            raise StudyLockedError(
-                f"study {name!r} in {state.root} is being run by another process; "
-                "wait for it, or stop it"
-            ) from None
-        except OSError as error:
-            raise StateError(f"state folder {state.root}: {error.strerror}") from None
-        yield
 
 
 class _Coordinator:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from catdog_search.errors import StateError, StudyLockedError
+from catdog_search.places import StateFolder, file_lock
 
 
 def lock_path(scratch: Path) -> Path:
@@ -27,3 +31,26 @@ def checkpoints_of(scratch: Path, numbers: Collection[int]) -> Iterator[Path]:
         number = path.name.split(".")[0].removeprefix("trial-")
         if number.isdecimal() and int(number) in numbers:
             yield path
+
+
+@contextmanager
+def only_coordinator(state: StateFolder, name: str) -> Iterator[None]:
+    """Hold a study's lock, which dies with its holder.
+
+    Raises:
+        StudyLockedError: Another process runs it.
+        StateError: The folder can't be written.
+    """
+    lock = lock_path(state.scratch(name))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(state.in_use())
+            stack.enter_context(file_lock(lock, wait=False))
+        except BlockingIOError:
+            raise StudyLockedError(
+                f"study {name!r} in {state.root} is being run by another process; "
+                "wait for it, or stop it"
+            ) from None
+        except OSError as error:
+            raise StateError(f"state folder {state.root}: {error.strerror}") from None
+        yield

@@ -31,6 +31,8 @@ def absolute_labels(labels: str) -> str:
     return labels if labels in LABELS else str(Path(labels).expanduser().absolute())
 
 
+# Of a study: its experiment and its folders are called so.
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # What the name of a study ends in that fell back to drawn pictures.
 DRAWN = "-drawn"
 
@@ -338,7 +340,7 @@ class StudyConfig(Table):
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        pattern=NAME,
         description="letters, digits, '.', '_' and '-', at most 64; names the study and experiment",
     )
     purpose: str = Field(min_length=1, max_length=2000, description="what the study is to find out")

@@ -1,0 +1,143 @@
+"""Rename and delete studies, in Optuna, in MLflow and in the state folder."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+
+import optuna
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from catdog_search.errors import StateError
+from catdog_search.places import StateFolder
+from catdog_search.search.scratch import only_coordinator
+from catdog_search.search.study import schema
+from catdog_search.search.study.settings import made_with
+from catdog_search.search.study.storage import existing_studies, load_study, open_storage
+from catdog_search.search.study.views import view_of
+from catdog_search.study.config import NAME
+from catdog_search.tracking.located import locate
+from catdog_search.tracking.renaming import discard_experiment, rename_experiment
+from catdog_search.tracking.store import Store
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A study in a state folder.
+
+    Attributes:
+        name: Its name.
+        counts: Number of trials by Optuna's state.
+        best: Value of the best trial; None where none is COMPLETE.
+        photos: What it began with, for people; empty where it doesn't say.
+        experiment: Name of its experiment in MLflow; None where it has none.
+    """
+
+    name: str
+    counts: dict[str, int]
+    best: float | None
+    photos: str
+    experiment: str | None
+
+
+def kept(state: StateFolder) -> list[Kept]:
+    """The studies of a state, by name; makes nothing."""
+    return [look_at(state, name) for name in existing_studies(state)]
+
+
+def look_at(state: StateFolder, name: str) -> Kept:
+    """A study of a state.
+
+    Raises:
+        StateError: There is none of this name.
+    """
+    study = load_study(state, name)
+    view, uid = view_of(study), study.user_attrs.get(schema.UID, "")
+    found = locate(Store.of(state), name, uid) if uid else None
+    return Kept(
+        name=name,
+        counts=dict(view.counts),
+        best=view.best.value if view.best else None,
+        photos=study.user_attrs.get(schema.PHOTOS, ""),
+        experiment=found.experiment if found else None,
+    )
+
+
+def rename(state: StateFolder, name: str, new: str) -> None:
+    """Give a study another name; its trials, runs and models stay.
+
+    Optuna's name is the one that counts: MLflow's experiment is found by the study's id, whatever
+    it is called.
+
+    Args:
+        state: State folder that keeps the study.
+        name: Study's name.
+        new: Name that no other study has.
+
+    Raises:
+        StateError: There is no such study, or the new name is taken or can't be.
+    """
+    load_study(state, name)
+    if not re.fullmatch(NAME, new):
+        raise StateError(
+            f"{new!r} can't be a study's name; it has 1 to 64 letters, digits, dots, hyphens and "
+            "underscores, and begins with a letter or digit"
+        )
+    if new in existing_studies(state):
+        raise StateError(f"there is a study {new!r} in {state.root} already")
+    with only_coordinator(state, name), only_coordinator(state, new):
+        study = load_study(state, name)
+        uid = study.user_attrs.get(schema.UID, "")
+        place = locate(Store.of(state), name, uid) if uid else None
+        if place is not None:
+            rename_experiment(Store.of(state), place, name, new)
+        study.set_user_attr(schema.FINGERPRINT, json.dumps({**made_with(study), "name": new}))
+        _call(state, study, new)
+        _move_scratch(state, name, new)
+
+
+def _call(state: StateFolder, study: optuna.Study, new: str) -> None:
+    table = sa.table("studies", *map(sa.column, ("study_id", "study_name")))
+    engine = open_storage(state).engine
+    try:
+        with engine.begin() as connection:
+            is_it = table.c.study_id == study._study_id
+            connection.execute(table.update().where(is_it).values(study_name=new))
+    except SQLAlchemyError as error:
+        first = str(error).strip().splitlines()[0]
+        raise StateError(f"study {study.study_name!r} can't be renamed: {first}") from error
+    finally:
+        engine.dispose()
+    state.keep_copy(state.optuna_db)
+
+
+def _move_scratch(state: StateFolder, name: str, new: str) -> None:
+    """Checkpoints follow, so that a trial in flight goes on."""
+    for path in state.scratch(name).glob("trial-*"):
+        path.replace(state.scratch(new) / path.name)
+
+
+def delete(state: StateFolder, name: str) -> None:
+    """Delete a study; its experiment goes to MLflow's trash, registered models stay.
+
+    Args:
+        state: State folder that keeps the study.
+        name: Study's name, which is free then.
+
+    Raises:
+        StateError: There is no such study, or a store can't be written.
+    """
+    load_study(state, name)
+    with only_coordinator(state, name):
+        study = load_study(state, name)
+        uid = study.user_attrs.get(schema.UID, "")
+        place = locate(Store.of(state), name, uid) if uid else None
+        if place is not None:
+            # Under another name, or the trash would keep the study's.
+            discard_experiment(Store.of(state), place, f"{name} (deleted {uid[:8]})")
+        optuna.delete_study(study_name=name, storage=open_storage(state))
+        state.keep_copy(state.optuna_db)
+    shutil.rmtree(state.scratch(name), ignore_errors=True)
