@@ -7,11 +7,13 @@ import io
 import itertools
 import json
 import os
+import pty
 import shlex
 import signal
 import statistics
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -446,6 +448,20 @@ def test_end_of_a_trial_says_why_its_value_is_not_the_last_epochs(
     lines: list[str] = []
     PlainDisplay(CONFIG, lines.append)(ended)
     assert lines == [f"trial 1 {said}"]
+
+
+def test_live_display_keeps_the_terminal_from_echoing_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs) as terminal, os.fdopen(ours, "wb"):
+        monkeypatch.setattr(sys, "stdin", terminal)
+        before = termios.tcgetattr(theirs)
+        console = Console(force_terminal=True, file=io.StringIO())
+        with LiveDisplay(CONFIG, console).context():
+            assert not termios.tcgetattr(theirs)[3] & termios.ECHOCTL
+        assert before[3] & termios.ECHOCTL
+        assert termios.tcgetattr(theirs) == before
 
 
 def drawn_after(events: list[Any]) -> str:

@@ -31,7 +31,7 @@ COMMAND = [sys.executable, "-m", "catdog_search"]
 
 
 # What a command may say nothing for, with a little for a machine that is busy.
-LONGEST_SILENCE_S = 12
+LONGEST_SILENCE_S = 15
 
 
 def call_outside(*arguments: str) -> subprocess.CompletedProcess[str]:

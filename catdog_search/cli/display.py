@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import statistics
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -152,6 +154,24 @@ def _literal(*lines: str) -> Text:
     return Text("\n".join(printable(redact(line)) for line in lines))
 
 
+@contextmanager
+def _without_echo() -> Iterator[None]:
+    """Keep the terminal from showing Ctrl-C as ^C: the table is redrawn a line too low then."""
+    try:
+        terminal = sys.stdin.fileno()
+        before = termios.tcgetattr(terminal)
+    except (OSError, ValueError, termios.error):  # standard input is none
+        yield
+        return
+    changed = [*before]
+    changed[3] &= ~termios.ECHOCTL
+    termios.tcsetattr(terminal, termios.TCSANOW, changed)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(terminal, termios.TCSANOW, before)
+
+
 class LiveDisplay:
     """A table that is refreshed several times a second.
 
@@ -183,7 +203,7 @@ class LiveDisplay:
             # A table taller than the screen would scroll away otherwise.
             vertical_overflow="crop",
         )
-        with PULSE.held(), live:
+        with PULSE.held(), _without_echo(), live:
             yield
 
     def __call__(self, event: Event) -> None:
