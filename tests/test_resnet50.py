@@ -346,7 +346,7 @@ def test_stages_that_a_file_lacks_are_said_aloud_and_trained(
     params = {**PARAMS, "backbone_end": "conv5_block3_out", "epochs": 1}
     result = train(params, config(weights), data, go_on, seed=1, say=said.append)
     assert "has no conv5, which starts random" in said[0]
-    assert "features 2 x 2 x 1024" in said[1]  # of the stages before it
+    assert "2 x 2 x 1024 frozen features" in said[1]  # of the stages before it
     assert result.model is not None
 
 
