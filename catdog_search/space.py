@@ -671,7 +671,8 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], are: str = "allowed") -> str:
     """`did you mean 'dropout'? (allowed: …)`, without the question where nothing is near."""
-    near, listed = nearest(name, known), ", ".join(sorted(known))
+    names = sorted(known)
+    near, listed = nearest(name, names), ", ".join(names)
     return f"{are}: {listed}" if near is None else f"did you mean {near!r}? ({are}: {listed})"
 
 

@@ -154,9 +154,11 @@ def test_ui_imports_nothing_of_its_folder_and_shows_no_store_to_other_users(
     ) as ui:
         try:
             assert ui.stdout is not None
+            assert "holds no study" in ui.stdout.readline()
             assert "MLflow on sqlite" in ui.stdout.readline()
             address = ui.stdout.readline()
-            assert address.startswith(f"http://127.0.0.1:{port}/#/"), address + ui.stdout.read()
+            said = f"experiments: http://127.0.0.1:{port}/#/"
+            assert address.startswith(said), address + ui.stdout.read()
             with open_url(f"http://127.0.0.1:{port}/health", 5) as answer:
                 assert answer.status == 200
             processes = psutil.Process(ui.pid).children(recursive=True)
