@@ -369,7 +369,7 @@ def test_evaluate_counts_calibration_and_needs_the_cache_or_the_data(
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("nobody", "is not registered; registered: catdog; catdog-search promote registers one"),
+        ("nobody", "is not registered; registered: catdog; `catdog-search promote` registers one"),
         ("catdgo@champion", "did you mean 'catdog'? (registered: catdog)"),
         ("run:0123", "there is no such run"),
         ("catdog/7", "can't be loaded"),

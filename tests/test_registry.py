@@ -28,7 +28,7 @@ from catdog_search.search.study.relocate import relocate
 from catdog_search.search.study.storage import load_study
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.moves import Move, Note, Record
-from catdog_search.tracking.registry import Registry, register_champion
+from catdog_search.tracking.registry import Registry, _time_of, register_champion
 from catdog_search.tracking.store import Store
 
 NOTE = Note("promote", "ann@here", "2026-01-02T03:04:05Z", study="tiny", trial="1")
@@ -480,3 +480,8 @@ def test_promotion_that_is_killed_is_ended_by_the_next_and_two_at_once_wait(
     outcomes = [(move.before, move.to, outcome) for move, outcome in found.record.outcomes()]
     assert outcomes == [(None, 1, "done"), (1, 2, "undone"), (1, 2, "done")]
     assert len(found.versions) == 2
+
+
+@pytest.mark.parametrize("found", ["x", None, -(10**20), float("nan")])
+def test_time_of_a_damaged_row_is_told_as_unreadable(found: object) -> None:
+    assert _time_of(found).startswith("unreadable (")

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from catdog_search.errors import StateError
 from catdog_search.machine.who import user_at_host
@@ -381,12 +381,20 @@ def _model(found: RegisteredModel, versions: Iterable[ModelVersion]) -> Model:
     return Model(found.name, tuple(known), record)
 
 
+def _time_of(milliseconds: Any) -> str:
+    """When a version was registered; a row of a damaged store may hold anything."""
+    try:
+        return _iso(datetime.fromtimestamp(milliseconds / 1000, UTC))
+    except (TypeError, ValueError, OverflowError, OSError):
+        return f"unreadable ({str(milliseconds)[:40]!r})"
+
+
 def _version(found: ModelVersion, aliases: Mapping[int, list[str]]) -> Version:
     number, source = int(found.version), found.source or ""
     return Version(
         number=number,
         aliases=tuple(aliases.get(number, ())),
-        registered_at=_iso(datetime.fromtimestamp(found.creation_timestamp / 1000, UTC)),
+        registered_at=_time_of(found.creation_timestamp),
         tags=dict(found.tags),
         run_id=found.run_id or None,
         model_id=model_id_of(source),
