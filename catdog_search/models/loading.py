@@ -105,7 +105,10 @@ def load_exported(path: Path, image_size: int) -> keras.Model:
     Raises:
         ForeignModelError: It is anything else.
     """
-    return _load(path, image_size, _AROUND)
+    model = _load(path, image_size, _AROUND)
+    if _end_of(model) == neither.END:
+        raise ForeignModelError(f"ends in {neither.END}, which is in no model of ours")
+    return model
 
 
 def load_neither(path: Path, image_size: int) -> keras.Model:
@@ -118,7 +121,15 @@ def load_neither(path: Path, image_size: int) -> keras.Model:
     Raises:
         ForeignModelError: It is anything else.
     """
-    return _load(path, image_size, neither.PARTS)
+    model = _load(path, image_size, neither.PARTS)
+    if (end := _end_of(model)) != neither.END:
+        raise ForeignModelError(f"ends in {end}, and in no model of ours that scores does")
+    return model
+
+
+def _end_of(model: keras.Model) -> str:
+    """Name of the layer that a model ends in."""
+    return str(model.outputs[0]._keras_history.operation.name)
 
 
 def _load(path: Path, image_size: int, around: Parts) -> keras.Model:

@@ -38,6 +38,9 @@ PARTS = Parts(
     operations=frozenset({"Std"}),
 )
 
+# The layer that says the score, by which it is told from the model that it lies beside.
+END = "unlikeness"
+
 Photos = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 
@@ -124,7 +127,7 @@ def scoring(statistics: keras.Model, of_train: Sequence[Vectors]) -> keras.Model
     whole = apart[0]
     if len(apart) > 1:
         whole = layers.Concatenate(name="apart", dtype="float32")(apart)
-    score = layers.Dot(axes=1, name="unlikeness", dtype="float32")([whole, whole])
+    score = layers.Dot(axes=1, name=END, dtype="float32")([whole, whole])
     return keras.Model(statistics.inputs[0], score, name="neither")
 
 
