@@ -64,7 +64,7 @@ def test_cause_outside_leaves_the_trial_whatever_it_is(
 ) -> None:
     act(call_2="EIO", call_3="ESTALE", call_4="EMFILE")
     for says in ("disk fails", "network file system", "ulimit -n"):
-        with pytest.raises(StateError, match=f"trial 1 was stopped by .*{says}") as caught:
+        with pytest.raises(StateError, match=f"trial 1 was stopped from outside: .*{says}") as caught:
             run(state, pictures, 2)
         assert "\n" not in str(caught.value)
     assert_goes_on(state, pictures, attempts=4)
@@ -134,7 +134,7 @@ def test_run_that_somebody_deletes_costs_an_attempt_and_no_trial(
         row = views.load_view(state, "tiny").trials[1]
         Store.of(state).client().delete_run(row.run_id)
 
-    with pytest.raises(StateError, match="see who deleted it"):
+    with pytest.raises(StateError, match="was deleted in MLflow; the next call makes a new one"):
         run(state, pictures, 2, listener=in_epoch(0, delete, []))
     assert_goes_on(state, pictures)
 
@@ -320,7 +320,7 @@ def test_server_that_wants_a_login_in_the_middle_leaves_the_trial(
     state: StateFolder, pictures: Dataset, gateway: Gateway
 ) -> None:
     listen = in_epoch(0, lambda: gateway.be(401, b"<html>log in</html>"), [])
-    with pytest.raises(StateError, match=r"trial 1 was stopped by .* \(HTTP 401\)"):
+    with pytest.raises(StateError, match=r"trial 1 was stopped from outside: .* \(HTTP 401\)"):
         run(state, pictures, 2, listener=listen)
     with pytest.raises(StateError, match=r"\(HTTP 401\)"):  # found before a trial begins
         run(state, pictures, 2)
