@@ -64,7 +64,7 @@ def test_cause_outside_leaves_the_trial_whatever_it_is(
 ) -> None:
     act(call_2="EIO", call_3="ESTALE", call_4="EMFILE")
     for says in ("disk fails", "network file system", "ulimit -n"):
-        with pytest.raises(StateError, match=f"trial 1 was stopped from outside: .*{says}") as caught:
+        with pytest.raises(StateError, match=f"trial 1 was stopped from .*{says}") as caught:
             run(state, pictures, 2)
         assert "\n" not in str(caught.value)
     assert_goes_on(state, pictures, attempts=4)

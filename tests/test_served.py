@@ -201,6 +201,6 @@ def test_watcher_ends_with_who_started_it(tmp_path: Path) -> None:
     ) as process:
         assert process.stdin is not None
         assert process.stderr is not None
-        assert b"champion of pets: model pets@champion: " in process.stderr.readline()
+        assert b"champion of pets: no state in " in process.stderr.readline()
         process.stdin.close()
         assert process.wait(20) == 0
