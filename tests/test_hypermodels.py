@@ -22,7 +22,7 @@ from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.outcomes import Ending
 from catdog_search.places import StateFolder
 from catdog_search.search.prepare import Request, prepare
-from catdog_search.search.study.storage import differences
+from catdog_search.search.study.settings import differences, may_change
 from catdog_search.space import Choice, Range, Space
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
@@ -458,9 +458,9 @@ def test_run_without_a_study_or_code_is_refused() -> None:
 def test_changed_code_is_a_changed_space() -> None:
     changed = dataclasses.replace(CODE, source="1" * 16)
     now = config().model_copy(update={"found": changed}).fingerprint()
-    assert list(differences(config().fingerprint(), now)) == [
-        f'hypermodel.source was "{"0" * 16}", now "{"1" * 16}"'
-    ]
+    (found,) = differences(then := config().fingerprint(), now)
+    assert not may_change(found, then, now)
+    assert [str(found)] == [f'hypermodel.source was "{"0" * 16}", now "{"1" * 16}"']
 
 
 @pytest.mark.usefixtures("found")

@@ -544,7 +544,7 @@ def test_two_at_once_look_once_and_register_once(ready: tuple[Path, StateFolder]
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [json.loads(process.communicate(timeout=120)[0]) for process in at_once]
+    said = [json.loads(process.communicate(timeout=400)[0]) for process in at_once]
     assert [each["version"] for each in said] == [1, 1]
     assert sorted(each["created"] for each in said) == [False, True]
     assert said[0]["test"] == said[1]["test"]

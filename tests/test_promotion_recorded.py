@@ -216,7 +216,7 @@ def test_other_photos_are_refused(
     state, _ = of_photos
     for path in sorted((photo_folder / "Cat").iterdir())[:3]:
         path.unlink()
-    with pytest.raises(StateError, match="photos were .*, now ") as caught:
+    with pytest.raises(StateError, match=r"photos were .*, now ") as caught:
         prepared(state)
     assert "\n" not in str(caught.value)
 

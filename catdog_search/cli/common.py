@@ -106,12 +106,13 @@ def _within(bounds: Whole | Number) -> str:
     return f"{least}, at most {high:g}" if least else f" of at most {high:g}"
 
 
-def study_option(says: str, *, metavar: str = "NAME") -> Callable[[F], F]:
+def study_option(says: str, *, metavar: str = "NAME", required: bool = True) -> Callable[[F], F]:
     """Add the study of a command: as its argument or as `--study`, which mean the same.
 
     Args:
         says: Help of the option.
         metavar: What may be given.
+        required: Whether it must be given.
     """
 
     def add(command: F) -> F:
@@ -120,7 +121,7 @@ def study_option(says: str, *, metavar: str = "NAME") -> Callable[[F], F]:
             if study is not None and named is not None and study != named:
                 raise click.UsageError(f"{named} and --study {study}: give one of them.")
             chosen = study or named
-            if chosen is None:
+            if chosen is None and required:
                 raise click.UsageError(
                     f"Missing option '--study': give a study, {metavar.replace('|', ' or ')}."
                 )

@@ -37,7 +37,9 @@ INTERRUPTED = 130
 
 @click.command()
 @study_option(
-    "Study to run or resume; with --hypermodel the name that it gets.", metavar="NAME|FILE"
+    "Study to run or resume; with --hypermodel the name that it gets.",
+    metavar="NAME|FILE",
+    required=False,
 )
 @click.option(
     "--hypermodel",

@@ -34,6 +34,7 @@ _FIXED = {
     "training": "a longer training makes better scores by itself",
     "weights": "other weights make other scores by themselves",
     "seed": "the seeds of trials follow from it",
+    "hypermodel": "other code searches and trains otherwise",
     "recipes": "its trials had other params; give the changed recipe a name of its own",
 }
 
@@ -187,7 +188,7 @@ def about_photos(dataset: Dataset) -> str:
     manifest, n = dataset.manifest, len(dataset.manifest.used())
     if manifest.kind == "synthetic":
         return f"{n:,} drawn pictures"
-    return f"{Path(manifest.location).name}: {n:,} photos"
+    return f"{n:,} photos of {Path(manifest.location).name}"
 
 
 def _refusal(found: Difference, study: optuna.Study, dataset: Dataset) -> str:
