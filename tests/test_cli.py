@@ -168,7 +168,7 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["run"], 2, "Missing option '--study'"),
+        (["run"], 2, "say what to run: --study NAME|FILE, or --hypermodel"),
         (["run", "--study", "quick", "--trials", "0"], 2, "'--trials'"),
         (["run", "--study", "quick", "--timeout", "0"], 2, "'--timeout'"),
         (["runn"], 2, "No such command 'runn'"),
