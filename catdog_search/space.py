@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, Protocol
-
-from catdog_search.errors import Mistakes, StudyFileError
 
 Value = bool | int | float | str
 Params = dict[str, Value]
@@ -21,12 +18,6 @@ Params = dict[str, Value]
 _ROUNDING = 1e-9
 # What one sum or one logarithm may be off, in units of the last place.
 _LAST_PLACES = 8
-# A step of fewer units of the last place is none.
-_FINEST = 1024
-
-_RANGE_KEYS = ("low", "high", "step", "log", "when")
-_CHOICE_KEYS = ("choices", "when")
-_FIXED_KEYS = ("value", "when")
 
 
 class SupportsSuggest(Protocol):
@@ -95,8 +86,8 @@ class Range:
             return None
         if self._has_factor:
             return int(math.log(self.high / self.low, self._factor) + _ROUNDING) + 1
-        steps = (_exact(self.high) - _exact(self.low)) / self._exact_step
-        return int(steps + _exact(_ROUNDING)) + 1
+        steps = (as_fraction(self.high) - as_fraction(self.low)) / self._exact_step
+        return int(steps + as_fraction(_ROUNDING)) + 1
 
     @property
     def values(self) -> tuple[Value, ...] | None:
@@ -105,7 +96,7 @@ class Range:
 
     @property
     def _exact_step(self) -> Fraction:
-        return _exact(self.step or 1)
+        return as_fraction(self.step or 1)
 
     @property
     def _has_factor(self) -> bool:
@@ -122,13 +113,13 @@ class Range:
         Floats summed up would give 0.30000000000000004, another number than a recipe's 0.3.
         """
         if self._has_factor:
-            exact = self._mirrored(_exact(self.low) * self._exact_step**step)
+            exact = self._mirrored(as_fraction(self.low) * self._exact_step**step)
         else:
-            exact = _exact(self.low) + step * self._exact_step
+            exact = as_fraction(self.low) + step * self._exact_step
         return int(exact) if self.is_int else float(exact)
 
     def _mirrored(self, exact: Fraction) -> Fraction:
-        return _exact(self.low) + _exact(self.high) - exact if self.reverse else exact
+        return as_fraction(self.low) + as_fraction(self.high) - exact if self.reverse else exact
 
     def for_sampler(self, value: Value) -> Value:
         """What the sampler knows a value of this range by."""
@@ -137,7 +128,7 @@ class Range:
         if not self.reverse:
             return value
         assert isinstance(value, int | float), "this range's own"
-        inner = self._mirrored(_exact(value))
+        inner = self._mirrored(as_fraction(value))
         return int(inner) if self.is_int else float(inner)
 
     def of_sampler(self, value: Value) -> Value:
@@ -149,8 +140,8 @@ class Range:
     def _steps_to(self, value: float) -> int:
         """How many steps a value is away from the first."""
         if not self._has_factor:
-            return round((_exact(value) - _exact(self.low)) / self._exact_step)
-        ratio = float(self._mirrored(_exact(value))) / self.low
+            return round((as_fraction(value) - as_fraction(self.low)) / self._exact_step)
+        ratio = float(self._mirrored(as_fraction(value))) / self.low
         return round(math.log(ratio, self._factor)) if ratio > 0 else -1
 
     def suggest(self, name: str, trial: SupportsSuggest) -> Value:
@@ -221,7 +212,7 @@ class Choice:
 
     def canonical(self, value: object) -> Value | None:
         """`value` as the choices spell it; None where it is none of them."""
-        return next((choice for choice in self.choices if _is_same(choice, value)), None)
+        return next((choice for choice in self.choices if is_same(choice, value)), None)
 
     def contains(self, value: object) -> bool:
         """Whether this dimension could have sampled `value`."""
@@ -256,7 +247,7 @@ class Fixed:
 
     def canonical(self, value: object) -> Value | None:
         """The one value where `value` is it, else None."""
-        return self.value if _is_same(self.value, value) else None
+        return self.value if is_same(self.value, value) else None
 
     def contains(self, value: object) -> bool:
         """Whether this is the value."""
@@ -311,7 +302,7 @@ class Space:
                 them is a problem yet.
         """
         lines = [
-            f"{name}: {_unknown(name, {*unread, *self.dimensions})}"
+            f"{name}: {unknown_key(name, {*unread, *self.dimensions})}"
             for name in params
             if name not in self.dimensions and name not in unread
         ]
@@ -454,12 +445,12 @@ def _spelled(value: Value) -> Value:
     return value if isinstance(value, bool | str) else float(f"{value:.12g}") + 0.0
 
 
-def _exact(number: int | float) -> Fraction:
+def as_fraction(number: int | float) -> Fraction:
     """The number that its decimals say: 0.1 is a tenth, which no float is."""
     return Fraction(str(number))
 
 
-def _is_same(own: Value, value: object) -> bool:
+def is_same(own: Value, value: object) -> bool:
     """Whether `value` is `own`; 0 is 0.0 where a float is meant, and True is never 1."""
     if isinstance(own, float) and isinstance(value, float):
         return math.isclose(own, value, rel_tol=_ROUNDING)
@@ -468,204 +459,8 @@ def _is_same(own: Value, value: object) -> bool:
     return type(value) is type(own) and value == own
 
 
-def parse_space(
-    table: Mapping[str, object], knobs: Mapping[str, Knob], where: str, mistakes: Mistakes
-) -> Space:
-    """Read the `[space]` table of a study file.
-
-    Args:
-        table: The table as TOML gave it.
-        knobs: Knobs that the family of models understands.
-        where: Prefix of messages: `studies/cnn.toml [space]`.
-        mistakes: Takes unknown knobs and keys, values that are not allowed, and conditions that
-            can't hold.
-
-    Returns:
-        The dimensions that are spelled rightly; the whole space where no mistake was found.
-    """
-    dimensions: dict[str, Dimension] = {}
-    unread: set[str] = set()
-    for name, spec in table.items():
-        at = f"{where} {name}"
-        unread.add(name)
-        with mistakes.collecting():
-            if name not in knobs:
-                raise StudyFileError(f"{at}: {_unknown(name, knobs)}")
-            dimension = _parse_dimension(spec, knobs[name], at)
-            when = _conditions(dimension, dimensions, unread - {name}, at)
-            dimensions[name] = replace(dimension, when=when)
-            unread.remove(name)
-    return Space(dimensions)
-
-
-def _parse_dimension(spec: object, knob: Knob, at: str) -> Dimension:
-    if not isinstance(spec, dict):
-        return Fixed(_allowed(spec, knob, at))
-    mistakes = Mistakes()
-    known = _CHOICE_KEYS if "choices" in spec else _FIXED_KEYS if "value" in spec else _RANGE_KEYS
-    with mistakes.collecting():
-        _known_keys(spec, known, at)
-    when: dict[str, tuple[Value, ...]] = {}
-    with mistakes.collecting():
-        when = _parse_when(spec.get("when", {}), f"{at}.when")
-    dimension: Dimension | None = None
-    with mistakes.collecting():
-        if known is _CHOICE_KEYS:
-            dimension = Choice(_parse_choices(spec["choices"], knob, f"{at}.choices"), when)
-        elif known is _FIXED_KEYS:
-            dimension = Fixed(_allowed(spec["value"], knob, f"{at}.value"), when)
-        else:
-            dimension = _parse_range(spec, knob, at, when)
-    mistakes.require_none()
-    assert dimension is not None, "it is no mistake"
-    return dimension
-
-
-def _parse_choices(choices: object, knob: Knob, at: str) -> tuple[Value, ...]:
-    if not isinstance(choices, list) or not choices:
-        raise StudyFileError(f"{at}: {choices!r} is not a list with at least one value")
-    mistakes, values = Mistakes(), list[Value]()
-    for value in choices:
-        with mistakes.collecting():
-            values.append(_allowed(value, knob, at))
-    mistakes.require_none()
-    pairs = itertools.combinations(values, 2)
-    if len(set(values)) < len(values) or any(_is_same(one, other) for one, other in pairs):
-        raise StudyFileError(f"{at}: {choices!r} names a value twice")
-    return tuple(values)
-
-
-def _parse_range(
-    spec: Mapping[str, object], knob: Knob, at: str, when: Mapping[str, tuple[Value, ...]]
-) -> Range:
-    if knob.kind not in ("int", "float"):
-        raise StudyFileError(f"{at}: has no low and high; give choices, {knob.allowed}")
-    mistakes, ends = Mistakes(), dict[str, int | float]()
-    for key in ("low", "high"):
-        with mistakes.collecting():
-            ends[key] = _parse_end(spec, key, knob, at)
-    log = spec.get("log", False)
-    if not isinstance(log, bool):
-        mistakes.found.append(f"{at}.log: {log!r} is neither true nor false")
-    step: int | float | None = None
-    with mistakes.collecting():
-        step = _parse_step(spec.get("step"), knob, at)
-    mistakes.require_none()
-    made = Range(ends["low"], ends["high"], step, bool(log), when)
-    _require_sense(made, at)
-    return made
-
-
-def _parse_end(spec: Mapping[str, object], key: str, knob: Knob, at: str) -> int | float:
-    if key not in spec:
-        raise StudyFileError(
-            f"{at}: {key} is missing; give low and high, or choices, or a plain value"
-        )
-    return _number(spec[key], knob, f"{at}.{key}")
-
-
-def _parse_step(step: object, knob: Knob, at: str) -> int | float | None:
-    if step is None:
-        return None
-    whole = isinstance(step, int) and not isinstance(step, bool)
-    is_number = whole or (knob.kind == "float" and isinstance(step, float) and math.isfinite(step))
-    if not is_number or step <= 0:  # type: ignore[operator]
-        kind = "a whole number" if knob.kind == "int" else "a number"
-        raise StudyFileError(f"{at}.step: {step!r} is not {kind} above 0")
-    assert isinstance(step, int | float)
-    return step
-
-
-def _require_sense(made: Range, at: str) -> None:
-    """Refuse ends, step and scale that are each allowed, but not together."""
-    low, high, step = made.low, made.high, made.step
-    if low >= high:
-        raise StudyFileError(
-            f"{at}: low {low} is not below high {high}; for one value write it plainly"
-        )
-    if made.log and low <= 0:
-        raise StudyFileError(f"{at}.low: {low} can't be on a log scale; it must be above 0")
-    if step is None:
-        return
-    if made.log:
-        raise StudyFileError(f"{at}.step: {step} can't be combined with log = true")
-    # As decimals, as Optuna does: floats would say that 0.3 is not three times 0.1.
-    if (_exact(high) - _exact(low)) % _exact(step):
-        raise StudyFileError(
-            f"{at}.step: from low {low} in steps of {step} high {high} is never reached"
-        )
-    if not made.is_int and step < _FINEST * math.ulp(high):
-        raise StudyFileError(f"{at}.step: {step} is finer than numbers are; leave it out")
-
-
-def _parse_when(when: object, at: str) -> dict[str, tuple[Value, ...]]:
-    if not isinstance(when, dict):
-        raise StudyFileError(f'{at}: {when!r} is not a table like {{ optimizer = "sgd" }}')
-    return {k: tuple(v) if isinstance(v, list) else (v,) for k, v in when.items()}
-
-
-def _conditions(
-    dimension: Dimension, above: Mapping[str, Dimension], unread: Set[str], at: str
-) -> dict[str, tuple[Value, ...]]:
-    """The conditions of a dimension, in the values that their parents draw.
-
-    Those on a parent that is `unread`, as it is spelled wrongly, stay as they are.
-    """
-    mistakes = Mistakes()
-    when: dict[str, tuple[Value, ...]] = {}
-    for parent, wanted in dimension.when.items():
-        with mistakes.collecting():
-            if parent in unread:
-                when[parent] = wanted
-                continue
-            if parent not in above:
-                standing = {*unread, *above}
-                hint = _unknown(parent, standing) if standing else "nothing stands above it"
-                raise StudyFileError(
-                    f"{at}.when: {parent!r} must stand above it in [space]; {hint}"
-                )
-            when[parent] = _met(parent, wanted, above[parent], at)
-    mistakes.require_none()
-    return when
-
-
-def _met(
-    parent: str, wanted: tuple[Value, ...], dimension: Dimension, at: str
-) -> tuple[Value, ...]:
-    """Values of a condition as the parent's dimension spells them."""
-    if dimension.count is None:
-        raise StudyFileError(
-            f"{at}.when: {parent} is continuous; a condition needs a value that can be met"
-        )
-    own = [(value, dimension.canonical(value)) for value in wanted]
-    if never := [value for value, canonical in own if canonical is None]:
-        said = dimension.describe()
-        raise StudyFileError(
-            *(f"{at}.when: {parent} never is {value!r}; it is {said}" for value in never)
-        )
-    return tuple(dict.fromkeys(value for _, value in own if value is not None))
-
-
-def _number(value: object, knob: Knob, at: str) -> int | float:
-    allowed = _allowed(value, knob, at)
-    assert isinstance(allowed, int | float)
-    return float(allowed) if knob.kind == "float" else allowed
-
-
-def _allowed(value: object, knob: Knob, at: str) -> Value:
-    if not knob.accepts(value):
-        raise StudyFileError(f"{at}: {value!r} is not allowed; it must be {knob.allowed}")
-    if knob.kind == "float":
-        return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
-    return value  # type: ignore[return-value]
-
-
-def _known_keys(spec: Mapping[str, object], known: tuple[str, ...], at: str) -> None:
-    if unknown := [key for key in spec if key not in known]:
-        raise StudyFileError(*(f"{at}.{key}: {_unknown(key, known)}" for key in unknown))
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
+def unknown_key(name: str, known: Iterable[str]) -> str:
+    """What to say of a key that nobody knows."""
     return f"unknown; {did_you_mean(name, known)}"
 
 

@@ -103,6 +103,12 @@ def one_spelling(classes: str) -> str:
     return out.getvalue()
 
 
+def named_line(error: BaseException) -> str:
+    """An error in a line, after the name of its kind: `ValueError: too short`."""
+    text, kind = str(error).strip(), type(error).__name__
+    return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
+
+
 def first_line(error: Exception) -> str:
     """The first line of what an error says, to print; its type where it says nothing."""
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])

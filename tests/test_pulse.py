@@ -10,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from test_cli import CONFIG, EVENTS
+from test_cli_display import CONFIG, EVENTS
 
 from catdog_search import cli
 from catdog_search.cli import pulse

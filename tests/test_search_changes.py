@@ -16,6 +16,7 @@ from catdog_search.search.events import Notice
 from catdog_search.search.study import changes, copies
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import existing_studies, load_study
+from catdog_search.space import Range, Space
 from catdog_search.study import studies
 
 
@@ -161,3 +162,19 @@ def test_change_that_is_cut_off_is_made_by_the_next_start(
     assert outcomes(state)[:4] == before
     assert made_with(load_study(state, "tiny"))["space"]["filters"]["choices"] == [4, 8, 16]
     assert optuna.get_all_study_names(load_study(state, "tiny")._storage) == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    "reversed_", [Range(0.1, 0.9, None, True, reverse=True), Range(0.1, 0.8, 2.0, True)], ids=str
+)
+def test_copied_trial_says_its_param_as_the_sampler_knows_it(reversed_: Range) -> None:
+    table = {**TABLE, "recipes": {}}
+    config = studies.parse(table, "f.toml")
+    config = config.model_copy(update={"space": Space({"dropout": reversed_})})
+    value = (reversed_.values or (0.3,))[-1]
+    trial = optuna.trial.create_trial(value=0.5, user_attrs={"params": {"dropout": value}})
+    copied = changes._under(trial, changes.distributions(config.space), config)
+    assert copied.params == {"dropout": config.space.for_sampler("dropout", value)}
+    assert config.space.of_sampler(copied.params) == {"dropout": value}
+    distribution = copied.distributions["dropout"]
+    assert distribution._contains(distribution.to_internal_repr(copied.params["dropout"]))

@@ -11,7 +11,8 @@ import pytest
 
 from catdog_search.errors import Mistakes, StudyFileError
 from catdog_search.families import registry
-from catdog_search.space import Fixed, Range, Space, params_key, parse_space
+from catdog_search.space import Fixed, Range, Space, params_key
+from catdog_search.study.space_file import parse_space
 
 KNOBS = registry.knobs("cnn")
 

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from types import FrameType
 from typing import Any, TypeVar, cast
 
 import click
@@ -137,17 +136,13 @@ def study_option(says: str, *, metavar: str = "NAME", required: bool = True) -> 
 def ends_with_a_word(command: F) -> F:
     """Let SIGTERM end a command as Ctrl-C does, and not without a word."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        raise KeyboardInterrupt
-
     @functools.wraps(command)
     def ended(*args: Any, **options: Any) -> Any:
         # Whoever runs it in a thread, or ignores the signal, has ways of their own.
         is_ours = threading.current_thread() is threading.main_thread()
         if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return command(*args, **options)
-        signal.signal(signal.SIGTERM, interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return command(*args, **options)
         finally:

@@ -233,7 +233,7 @@ def show(
         return
     if row is None:
         _say_study(seen, top)
-        say(f"browse: {browse_hint(where, study)}")
+        say(f"browse: {browse_hint(where, seen.view)}")
     else:
         _say_trial(seen.view, row)
     for path in saved:

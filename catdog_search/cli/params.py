@@ -10,7 +10,7 @@ from catdog_search.families import registry
 
 if TYPE_CHECKING:
     from catdog_search.space import Knob, Space
-    from catdog_search.study.config import Key
+    from catdog_search.study.keys import Key
 
 
 def say_params_of(space: Space, family: str, knobs: Mapping[str, Knob]) -> None:
@@ -26,7 +26,7 @@ def say_params_of(space: Space, family: str, knobs: Mapping[str, Knob]) -> None:
 
 def say_all(family: str) -> None:
     """Print all that a study file of a family may say."""
-    from catdog_search.study.config import keys
+    from catdog_search.study.keys import keys
 
     say(f"params of the family {family}, for [space] and recipes (none is required):")
     knobs = registry.knobs(family)
@@ -52,7 +52,7 @@ def as_json(family: str, knobs: Mapping[str, Knob]) -> list[dict[str, Any]]:
 
 def keys_as_json() -> list[dict[str, Any]]:
     """Every key of a study file, as plain values."""
-    from catdog_search.study.config import keys
+    from catdog_search.study.keys import keys
 
     return [
         {

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from catdog_search.cli.display import LiveDisplay, PlainDisplay
     from catdog_search.places import StateFolder
     from catdog_search.search.coordinator import Report
+    from catdog_search.search.study.views import StudyView
     from catdog_search.study.config import Duplicates, StudyConfig
     from catdog_search.training.execution import ForcedExecution
 
@@ -210,7 +211,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
     say(f"look:    {command} show --study {view.name}{flag}")
     if view.best:
         say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
-    say(f"browse:  {browse_hint(state, view.name)}")
+    say(f"browse:  {browse_hint(state, view)}")
     if view.best:
         say(f"promote: {command} promote --study {view.name}{flag}")
 
@@ -224,12 +225,12 @@ def _done(done: int, wanted: int) -> str:
     return f"{done} of {counted(wanted, 'trial')}"
 
 
-def browse_hint(state: StateFolder, study: str) -> str:
+def browse_hint(state: StateFolder, view: StudyView) -> str:
     """What starts MLflow's interface, and the address at which a study is seen then."""
     from catdog_search.tracking.store import Store
     from catdog_search.tracking.ui import page_of
 
-    page = page_of(Store.of(state), study)
+    page = page_of(Store.of(state), view.name, view.uid) if view.uid else None
     return f"{_own_command()} ui{_state_flag(state)}" + (f", then {page}" if page else "")
 
 

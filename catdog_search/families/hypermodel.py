@@ -16,7 +16,7 @@ from pydantic import Field
 from catdog_search.children import ChildError, run_python
 from catdog_search.errors import RequestError
 from catdog_search.families.base import Domain, Family, Parts, TrialParams
-from catdog_search.space import Choice, Dimension, Fixed, Params, Range, Space, Value
+from catdog_search.space import Params, Space, Value
 
 NAME = "hypermodel"
 _FINDER = "catdog_search.kerastuner.discover"
@@ -114,46 +114,21 @@ def find(name: str) -> Hypermodel:
 
 def read(said: Mapping[str, Any]) -> Hypermodel:
     """What `tell` told."""
-    rows = said["space"]
     return Hypermodel(
-        name=said["name"],
-        source=said["source"],
-        space=Space({row["name"]: _dimension(row) for row in rows}),
-        names={row["name"]: row["theirs"] for row in rows},
-        spelled={row["name"]: dict(row["spelled"]) for row in rows},
-        defaults=said["defaults"],
-        image_size=said["image_size"],
-        side=said["side"],
-        weights=(said["weights"][0], said["weights"][1]),
-        notes=tuple(said["notes"]),
+        **{
+            **said,
+            "space": Space.of_dict(said["space"]),
+            "spelled": {name: dict(pairs) for name, pairs in said["spelled"].items()},
+            "weights": tuple(said["weights"]),
+            "notes": tuple(said["notes"]),
+        }
     )
 
 
 def tell(model: Hypermodel) -> dict[str, Any]:
-    """All of it as JSON has it."""
-    return {
-        **{key: value for key, value in vars(model).items() if key not in ("names", "spelled")},
-        "space": [
-            {
-                "name": name,
-                "theirs": model.names[name],
-                "spelled": list(model.spelled.get(name, {}).items()),
-                "kind": type(dimension).__name__,
-                **vars(dimension),
-            }
-            for name, dimension in model.space.dimensions.items()
-        ],
-    }
-
-
-def _dimension(row: Mapping[str, Any]) -> Dimension:
-    when = {parent: tuple(values) for parent, values in row["when"].items()}
-    match row["kind"]:
-        case "Fixed":
-            return Fixed(row["value"], when)
-        case "Choice":
-            return Choice(tuple(row["choices"]), when)
-    return Range(row["low"], row["high"], row["step"], row["log"], when, row["reverse"])
+    """All of it as JSON has it, where keys are texts alone."""
+    spelled = {name: list(each.items()) for name, each in model.spelled.items()}
+    return {**vars(model), "space": model.space.as_dict(), "spelled": spelled}
 
 
 def _problems(domain: Domain) -> Iterator[str]:

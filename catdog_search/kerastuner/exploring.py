@@ -24,7 +24,8 @@ from catdog_search.kerastuner import targets
 from catdog_search.kerastuner.networks import call_fit, face_of, input_side, require_stock, settle
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_theirs
-from catdog_search.kerastuner.targets import Target, first_line
+from catdog_search.kerastuner.targets import Target
+from catdog_search.text import named_line
 
 _MOST_BUILDS = 60
 # Drawn builds; so many in a row that show nothing new end it.
@@ -186,15 +187,14 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
     keras.utils.clear_session()
     gc.collect()
     keras.utils.set_random_seed(0)
-    hyperparameters = keras_tuner().HyperParameters()
-    hyperparameters.values = dict(values)
+    hyperparameters = targets.asking(values)
     try:
         model = target.hypermodel.build(hyperparameters)
     except Exception as error:  # anybody's code may raise anything
         asked = seen.take(hyperparameters)
         if first and not targets.is_failed_trial(error):
-            raise RequestError(f"its build failed: {first_line(error)}") from error
-        seen.failed.setdefault(first_line(error), dict(values))
+            raise RequestError(f"its build failed: {named_line(error)}") from error
+        seen.failed.setdefault(named_line(error), dict(values))
         return asked
     try:
         side = settle(model, _ANY_SIDE)
@@ -230,7 +230,7 @@ def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen) 
     except _ReachedError:
         return
     except Exception as error:
-        text = f"what its fit asks can't be known before it runs: {first_line(error)}"
+        text = f"what its fit asks can't be known before it runs: {named_line(error)}"
         if text not in seen.notes:
             seen.notes.append(text)
         return

@@ -12,13 +12,14 @@ import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from catdog_search.errors import RequestError
 from catdog_search.kerastuner.package import keras_tuner
+from catdog_search.text import named_line
 
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ALLOWED = "it must be a HyperModel, its class, a function that makes one, or a function build(hp)"
@@ -66,9 +67,9 @@ def load(name: str) -> Target:
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise RequestError(f"no module {error.name!r} in {here} or installed") from None
-        raise RequestError(f"its import failed: {first_line(error)}") from error
+        raise RequestError(f"its import failed: {named_line(error)}") from error
     except (Exception, SystemExit) as error:  # anybody's code may raise anything
-        raise RequestError(f"its import failed: {first_line(error)}") from error
+        raise RequestError(f"its import failed: {named_line(error)}") from error
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -103,7 +104,7 @@ def _as_hypermodel(found: Any) -> Any:
     try:
         made = found()
     except Exception as error:  # anybody's code may raise anything
-        raise RequestError(f"making it failed: {first_line(error)}") from error
+        raise RequestError(f"making it failed: {named_line(error)}") from error
     return made if isinstance(made, kind) else _of_function(made)
 
 
@@ -137,25 +138,24 @@ def _takes_hp(function: Callable[..., Any]) -> bool:
     return bool(given) and given[0].kind != by_keyword and len(_required(function)) <= 1
 
 
-def build(target: Target, values: dict[str, Any]) -> tuple[Any, Any]:
+def build(target: Target, values: Mapping[str, Any]) -> tuple[Any, Any]:
     """The network that the code makes of some values; returns it, and the `hp` that it asked.
 
     Raises:
         Exception: Whatever the code raises.
     """
+    hyperparameters = asking(values)
+    return target.hypermodel.build(hyperparameters), hyperparameters
+
+
+def asking(values: Mapping[str, Any]) -> Any:
+    """An `hp` that answers with some values, and with defaults where it has none."""
     hyperparameters = keras_tuner().HyperParameters()
     hyperparameters.values = dict(values)
-    return target.hypermodel.build(hyperparameters), hyperparameters
+    return hyperparameters
 
 
 def is_failed_trial(error: BaseException) -> bool:
     """Whether an error says that these params can't be, rather than that the code is wrong."""
     kind = keras_tuner().errors.FailedTrialError
     return isinstance(error, kind) or type(error).__name__ == kind.__name__
-
-
-def first_line(error: BaseException) -> str:
-    """An error in a line."""
-    text = str(error).strip()
-    kind = type(error).__name__
-    return f"{kind}: {text.splitlines()[0][:300]}" if text else kind

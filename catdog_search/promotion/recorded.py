@@ -50,9 +50,8 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
             f"study {asked!r}: its run keeps no study file; name the file: --study FILE"
         )
     config = studies.parse_file(content, f"the file that study {asked} was made with")
-    drawn = config.drawn()
     # It may have another name since.
-    return drawn if drawn.name == asked else config.model_copy(update={"name": asked})
+    return config.called(asked).model_copy(update={"name": asked})
 
 
 def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, say: Say) -> Prepared:

@@ -164,9 +164,8 @@ def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
         raise RequestError("say what to run: --study NAME|FILE, or --hypermodel pkg.module:NAME")
     if code := studies.named_code(text, where):
         say(f"hypermodel {code}: it is run, to see what it searches; this takes a while")
-    config = studies.parse_file(text.encode(), where)
-    drawn = config.drawn()
-    return drawn if drawn.name == asked else config, f" ({where})", text
+    config = studies.parse_text(text, where)
+    return config.called(asked or config.name), f" ({where})", text
 
 
 def _require_recipes(config: StudyConfig, asked: int | None) -> None:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import ConfigDict, Field, field_validator
 
-from catdog_search.errors import Mistakes
 from catdog_search.families import registry
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
 from catdog_search.families.hypermodel import Hypermodel
-from catdog_search.fields import Table, allowed_values
-from catdog_search.objective import DIRECTION_OF, Direction, Metric
-from catdog_search.space import Knob, Params, Space, did_you_mean, nearest
+from catdog_search.fields import Table
+from catdog_search.objective import Direction, Metric
+from catdog_search.space import Knob, Params, Space
 from catdog_search.study.narrowing import knobs_of
 from catdog_search.text import one_spelling
 
@@ -415,6 +411,11 @@ class StudyConfig(Table):
         """Whether `weights` plays a part."""
         return registry.loads_weights(self.family)
 
+    def called(self, name: str) -> StudyConfig:
+        """This study, or that on drawn pictures, whichever has a name."""
+        drawn = self.drawn()
+        return drawn if drawn.name == name else self
+
     @property
     def stated(self) -> Params:
         """What it says of params that a trial may leave to it, by name; for `as_used`."""
@@ -449,145 +450,3 @@ class StudyConfig(Table):
         """What its trials can be."""
         defaults = {name: knob.default for name, knob in self.knobs().items()}
         return Domain(self.space, defaults, tuple(self.image_sizes()))
-
-
-# What stands for a required key that is missing or wrong, so that the rest can be checked.
-_STAND_INS = {
-    "name": "study",
-    "purpose": "a study",
-    "image_size": LARGEST_IMAGE,
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "trials": 1,
-}
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key of a study file, as a user may be told of it.
-
-    Attributes:
-        name: Key, with its table: `[training] epochs`.
-        allowed: The allowed values, for people.
-        default: Value where a file doesn't say it; None for no value.
-        required: Whether every file must say it.
-        doc: Meaning of the key, with its unit.
-    """
-
-    name: str
-    allowed: str
-    default: Any
-    required: bool
-    doc: str
-
-
-def keys() -> Iterator[Key]:
-    """All that a study file may say, outside of its space and recipes."""
-    yield from _keys_of(StudyConfig, "", without=("space", "recipes"))
-
-
-def _keys_of(table: type[Table], prefix: str, without: Sequence[str] = ()) -> Iterator[Key]:
-    fields = {name: info for name, info in table.model_fields.items() if name not in without}
-    below = {name: _table_of(info) for name, info in fields.items()}
-    for name, info in fields.items():
-        if below[name] is None:
-            default = None if info.is_required() else info.get_default(call_default_factory=True)
-            allowed = allowed_values(info)
-            doc = info.description or ""
-            yield Key(f"{prefix}{name}", allowed, default, info.is_required(), doc)
-    for name, nested in below.items():
-        if nested is not None:
-            each = ".RECIPE" if typing.get_origin(fields[name].annotation) is Mapping else ""
-            yield from _keys_of(nested, f"[{name}{each}] ")
-
-
-def _table_of(info: FieldInfo) -> type[Table] | None:
-    """The table that a field is, or of which it has one for each recipe."""
-    arms = typing.get_args(info.annotation) or (info.annotation,)
-    last = arms[-1]
-    return last if isinstance(last, type) and issubclass(last, Table) else None
-
-
-def check_study(
-    table: Mapping[str, Any], file: str, mistakes: Mistakes
-) -> tuple[StudyConfig, frozenset[str]]:
-    """Validate the whole of a study file; its space and recipes are already read.
-
-    Args:
-        table: The file's tables.
-        file: File that messages name.
-        mistakes: Takes all that is wrong: file, table, key, what came, what is allowed.
-
-    Returns:
-        The study, and the keys, as `sampler.name`, in whose place it has others as theirs are
-        wrong; there is no mistake where there are none.
-    """
-    try:
-        config, errors = StudyConfig.model_validate(table), []
-    except ValidationError as error:
-        errors = _telling(error.errors())
-        mistakes.found += [_one_line(each, file) for each in errors]
-        config = StudyConfig.model_validate(_sound(table, error.errors()))
-    wrong = frozenset(".".join(map(str, each["loc"])) for each in errors)
-    right = DIRECTION_OF[config.metric]
-    if config.direction != right and wrong.isdisjoint(("metric", "direction")):
-        mistakes.found.append(
-            f"{file} direction: {config.direction!r} with metric {config.metric!r} looks for the "
-            f"worst model; it must be {right!r}"
-        )
-    return config, wrong
-
-
-def _telling(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The errors to tell, unknown keys first; one that is misspelt isn't missing too."""
-    unknown = [each for each in errors if each["type"] == "extra_forbidden"]
-    meant = {(*each["loc"][:-1], nearest(str(each["loc"][-1]), _keys(each))) for each in unknown}
-    others = [each for each in errors if each not in unknown]
-    return unknown + [e for e in others if e["type"] != "missing" or e["loc"] not in meant]
-
-
-def _keys(error: Mapping[str, Any]) -> Iterable[str]:
-    """The keys of the table that an error is in."""
-    owner: Any = StudyConfig
-    for table in error["loc"][:-1]:
-        owner = _field(owner, str(table)).annotation
-    return tuple(owner.model_fields)
-
-
-def _sound(table: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A table without what is wrong in it, and with all that is required."""
-    wrong = {tuple(map(str, each["loc"])) for each in errors}
-    return {**_STAND_INS, **_without(table, wrong)}
-
-
-def _without(table: Mapping[str, Any], wrong: Set[tuple[str, ...]]) -> dict[str, Any]:
-    kept = {}
-    for key, value in table.items():
-        below = {rest for first, *rest_ in wrong if first == key and (rest := tuple(rest_))}
-        if (key,) not in wrong:
-            kept[key] = _without(value, below) if below else value
-    return kept
-
-
-def _one_line(error: Mapping[str, Any], file: str) -> str:
-    *tables, key = (str(part) for part in error["loc"])
-    owner: Any = StudyConfig
-    if key == "found":  # no key of a file
-        error = {**error, "type": "extra_forbidden"}
-    for table in tables:
-        owner = _field(owner, table).annotation
-    where = f"{file} [{'.'.join(tables)}]" if tables else file
-    if error["type"] == "extra_forbidden":
-        return f"{where} {key}: unknown; {did_you_mean(key, _keys(error))}"
-    allowed = allowed_values(_field(owner, key))
-    if error["type"] == "missing":
-        return f"{where} {key}: is missing; it must be {allowed}"
-    return f"{where} {key}: {error['input']!r} is not allowed; it must be {allowed}"
-
-
-def _field(owner: Any, name: str) -> FieldInfo:
-    """A field of a table; of one with names of the user's own each is like all."""
-    if typing.get_origin(owner) is Mapping:
-        return FieldInfo.from_annotation(typing.get_args(owner)[1])
-    found: FieldInfo = owner.model_fields[name]
-    return found

@@ -17,8 +17,8 @@ from catdog_search.space import (
     Range,
     Space,
     Value,
-    parse_space,
 )
+from catdog_search.study.space_file import parse_space
 
 
 def knobs_of(code: Hypermodel) -> dict[str, Knob]:

@@ -15,9 +15,11 @@ from catdog_search.errors import Mistakes, RequestError, StudyFileError
 from catdog_search.families import hypermodel, registry
 from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.families.hypermodel import Hypermodel
-from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean, parse_space
-from catdog_search.study.config import DRAWN, ORACLES, StudyConfig, check_study
+from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean
+from catdog_search.study.checking import check_study
+from catdog_search.study.config import DRAWN, ORACLES, StudyConfig
 from catdog_search.study.narrowing import narrowed, preferred
+from catdog_search.study.space_file import parse_space
 from catdog_search.text import printable
 
 # An image size is packed before the first trial, so they can't be many.
@@ -78,8 +80,7 @@ def load(name_or_file: str) -> StudyConfig:
         StudyFileError: Where and what is wrong, and what is allowed.
     """
     path = str(find(name_or_file))
-    config = parse_file(read(path).encode(), path)
-    return drawn if (drawn := config.drawn()).name == name_or_file else config
+    return parse_text(read(path), path).called(name_or_file)
 
 
 def read(path: str) -> str:
@@ -89,11 +90,17 @@ def read(path: str) -> str:
         StudyFileError: It can't be read, or is no text.
     """
     try:
-        return Path(path).read_bytes().decode()
+        return _decoded(Path(path).read_bytes(), path)
     except OSError as error:
         raise StudyFileError(f"{path}: can't be read: {error.strerror}") from None
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise StudyFileError(f"{path}: is not TOML: {error}") from None
+        raise StudyFileError(f"{file}: is not TOML: {error}") from None
 
 
 def named_code(text: str, file: str) -> str | None:
@@ -102,7 +109,7 @@ def named_code(text: str, file: str) -> str | None:
     Raises:
         StudyFileError: It is not TOML.
     """
-    named = _as_table(text.encode(), file).get("hypermodel")
+    named = _as_table(text, file).get("hypermodel")
     return printable(named) if isinstance(named, str) else None
 
 
@@ -112,7 +119,12 @@ def parse_file(content: bytes, file: str) -> StudyConfig:
     Raises:
         StudyFileError: As `load`.
     """
-    return parse(_as_table(content, file), file)
+    return parse_text(_decoded(content, file), file)
+
+
+def parse_text(text: str, file: str) -> StudyConfig:
+    """As `parse_file`, of its text."""
+    return parse(_as_table(text, file), file)
 
 
 def file_of_hypermodel(code: str, name: str | None) -> str:
@@ -152,7 +164,7 @@ def outline(path: Path) -> tuple[int, str]:
     Raises:
         StudyFileError: As `load`.
     """
-    table = _as_table(read(str(path)).encode(), str(path))
+    table = _as_table(read(str(path)), str(path))
     if registry.is_found(str(table.get("family"))):
         table = {**table, "space": Space({}), "recipes": {}, "image_size": SMALLEST_IMAGE}
         mistakes = Mistakes()
@@ -163,11 +175,10 @@ def outline(path: Path) -> tuple[int, str]:
     return config.trials, config.purpose
 
 
-def _as_table(content: bytes, file: str) -> dict[str, Any]:
+def _as_table(text: str, file: str) -> dict[str, Any]:
     try:
-        # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
     except RecursionError:
         raise StudyFileError(f"{file}: is nested too deeply; a study has two levels") from None

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,11 +22,11 @@ from catdog_search.machine.memory import free_bytes
 from catdog_search.outside import is_absent
 from catdog_search.space import did_you_mean
 from catdog_search.streams import stderr_aside
-from catdog_search.text import first_line, name_key
+from catdog_search.text import name_key
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
-from catdog_search.tracking.store import Store, nothing_in
+from catdog_search.tracking.store import Store, nothing_in, told
 
 if TYPE_CHECKING:
     import keras
@@ -110,7 +109,7 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         fetched = fetch(client, name, Path(folder))
         path, side = fetched.model, fetched.facts.image_size
         loading = keras_loading()
-        with _told(name):
+        with told(f"model {name}: can't be loaded"):
             model = loading.load_exported(path, side)
             batch_size = loading.photos_at_once(model, side, _MOST_AT_ONCE)
     return Loaded(
@@ -192,28 +191,17 @@ def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
 
     uri = _uri(client, name)
     _require_registered(client, name)
-    with _told(name):
+    with told(f"model {name}: can't be loaded"):
         files = _Files(get_artifact_repository(uri), folder)
         origin = _origin(client, files.repository, uri)
         facts = _said_of(files.path(_SAYS, _MOST_SAID_BYTES)).model_copy(update=origin)
 
     @functools.cache
     def find(file: str) -> Path | None:
-        with _told(name):
+        with told(f"model {name}: can't be loaded"):
             return files.find(file)
 
     return Fetched(name, uri, origin["run_id"], origin["model_id"], facts, find)
-
-
-@contextlib.contextmanager
-def _told(name: str) -> Iterator[None]:
-    """Tell in a line what a store refuses of a model, and what is wrong with its files."""
-    import mlflow
-
-    try:
-        yield
-    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        raise StateError(f"model {name}: can't be loaded: {first_line(error)}") from error
 
 
 def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:

@@ -6,10 +6,9 @@ and a note of the move, changes nothing for those who load a model.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from catdog_search.tracking.filters import all_pages, equals
 from catdog_search.tracking.looked_at import is_ledger, registered_names, said_of
 from catdog_search.tracking.models import MODEL_URI, find_model, model_id_of
 from catdog_search.tracking.moves import Move, Note, Record
-from catdog_search.tracking.store import Store, nothing_in
+from catdog_search.tracking.store import Store, nothing_in, told
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -123,7 +122,7 @@ class Registry:
         Raises:
             StateError: The registry doesn't answer, or a record of moves can't be read.
         """
-        with _told("the registry can't be read"):
+        with told("the registry can't be read"):
             found = [
                 each
                 for each in all_pages(self._client.search_registered_models)
@@ -142,14 +141,14 @@ class Registry:
         """
         found = None if is_ledger(name) else self._find(name)
         if found is None:
-            with _told("the registry can't be read"):
+            with told("the registry can't be read"):
                 known = registered_names(self._client)
             none = f"none is registered {nothing_in(self._client.tracking_uri)}"
             there = did_you_mean(name, known, "registered") if known else none
             raise StateError(
                 f"no registered model {name!r}; {there}; `catdog-search promote` registers one"
             )
-        with _told(f"registered model {name!r} can't be read"):
+        with told(f"registered model {name!r} can't be read"):
             return _model(found, self._versions(name))
 
     def said(self, name: str, version: int) -> Said:
@@ -172,7 +171,7 @@ class Registry:
         """
         import mlflow
 
-        with _told(f"run {run_id} can't be read"):
+        with told(f"run {run_id} can't be read"):
             try:
                 return bool(self._client.get_run(run_id).info.lifecycle_stage == "active")
             except mlflow.exceptions.MlflowException as error:
@@ -211,7 +210,7 @@ class Registry:
                 f"--model {name}: an @ parts a model's name from its alias; leave it out"
             )
         source = f"{MODEL_URI}{model_id}"
-        with _told(f"model {source} can't be registered as {name!r}"):
+        with told(f"model {source} can't be registered as {name!r}"):
             said_of(source)
             known = self._versions(name)
             version = min((int(v.version) for v in known if v.source == source), default=None)
@@ -245,7 +244,7 @@ class Registry:
         Raises:
             StateError: The registry doesn't answer, or somebody else moved the alias meanwhile.
         """
-        with _told(f"version {to} of {name!r} can't be made {words.CHAMPION}"):
+        with told(f"version {to} of {name!r} can't be made {words.CHAMPION}"):
             found = self._client.get_registered_model(name)
             record = Record.read(name, _champion(found), found.tags)
             note = Note(command, user_at_host(), now(), redact(reason), **of)
@@ -287,7 +286,7 @@ class Registry:
         Raises:
             StateError: The registry doesn't take it.
         """
-        with _told(f"tag {key} of registered model {name!r} can't be written"):
+        with told(f"tag {key} of registered model {name!r} can't be written"):
             if self._find(name) is None:
                 self._make(name, description)
             self._client.set_registered_model_tag(name, key, text)
@@ -298,7 +297,7 @@ class Registry:
     def _find(self, name: str) -> RegisteredModel | None:
         import mlflow
 
-        with _told(f"registered model {name!r} can't be read"):
+        with told(f"registered model {name!r} can't be read"):
             try:
                 return self._client.get_registered_model(name)
             except mlflow.exceptions.MlflowException as error:
@@ -400,14 +399,3 @@ def _version(found: ModelVersion, aliases: Mapping[int, list[str]]) -> Version:
         model_id=model_id_of(source),
         source=source,
     )
-
-
-@contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Tell in a line what MLflow, or the files that it looks at, refuse."""
-    import mlflow
-
-    try:
-        yield
-    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
-        raise StateError(f"{what}: {first_line(error)}") from error

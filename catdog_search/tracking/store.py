@@ -19,7 +19,7 @@ from catdog_search.identity import ARTIFACTS, MLFLOW_DB
 from catdog_search.places import StateFolder, make_database, require_folder
 from catdog_search.redact import redact
 from catdog_search.retry import Retry
-from catdog_search.text import printable
+from catdog_search.text import first_line, printable
 from catdog_search.tracking.address import require_usable
 from catdog_search.tracking.client import RetryingClient
 from catdog_search.tracking.confine import as_location, is_stray, require_below
@@ -356,6 +356,24 @@ def _database(uri: str) -> str | None:
         return make_url(uri).database
     except (ArgumentError, ValueError) as error:
         raise StateError(f"MLflow store {uri}: {error}") from None
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Tell in a line what MLflow, or the files that it looks at, refuse.
+
+    Args:
+        what: What that means, for people: `model catdog: can't be loaded`.
+
+    Raises:
+        StateError: They refuse.
+    """
+    import mlflow
+
+    try:
+        yield
+    except (mlflow.exceptions.MlflowException, OSError, ValueError) as error:
+        raise StateError(f"{what}: {first_line(error)}") from error
 
 
 def nothing_in(uri: str) -> str:

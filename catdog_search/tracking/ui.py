@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from catdog_search.children import safe_environment
 from catdog_search.errors import StateError
+from catdog_search.tracking.located import locate
 from catdog_search.tracking.shared_view import MODE, TAG, fragment
 from catdog_search.tracking.store import Store, is_server, sqlite_file, sqlite_uri
 from catdog_search.web import base_url, below, open_url
@@ -45,10 +46,20 @@ def study_pages(store: Store, base: str) -> Iterator[tuple[str, str]]:
             yield experiment.name, study_page(base, experiment.experiment_id)
 
 
-def page_of(store: Store, study: str) -> str | None:
-    """URL of a study's page on the store's server, or where `ui` serves it; None without runs."""
-    base = store.uri if is_server(store.uri) else base_url(*ADDRESS)
-    return next((url for name, url in study_pages(store, base) if name == study), None)
+def page_of(store: Store, study: str, uid: str) -> str | None:
+    """URL of a study's page on the store's server, or where `ui` serves it; None where it has none.
+
+    Args:
+        store: MLflow store that keeps it.
+        study: Study's name.
+        uid: Its unique id, by which it is found whatever its experiment is called.
+    """
+    found = locate(store, study, uid)
+    if found is None or TAG not in store.client().get_experiment(found.experiment_id).tags:
+        return None
+    return study_page(
+        store.uri if is_server(store.uri) else base_url(*ADDRESS), found.experiment_id
+    )
 
 
 def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -> int:

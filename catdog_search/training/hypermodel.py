@@ -13,6 +13,7 @@ from catdog_search.errors import RequestError, StateError, UnfitParamsError
 from catdog_search.families.hypermodel import HypermodelParams
 from catdog_search.kerastuner import networks, targets
 from catdog_search.kerastuner.targets import Target
+from catdog_search.text import named_line
 from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.callbacks import ReportCallback
 from catdog_search.training.plan import CompiledPhase, Phase, Task, TrainingPlan
@@ -80,7 +81,7 @@ class HypermodelTraining:
             pass
         except Exception as error:
             if targets.is_failed_trial(error):
-                raise UnfitParamsError(targets.first_line(error)) from error
+                raise UnfitParamsError(named_line(error)) from error
             raise
         together.end()
         if not together.epochs:
@@ -101,10 +102,10 @@ class HypermodelTraining:
 def _built(task: Task[HypermodelParams], target: Target) -> tuple[keras.Model, Any]:
     params = task.params
     try:
-        model, hyperparameters = targets.build(target, dict(params.values))
+        model, hyperparameters = targets.build(target, params.values)
     except Exception as error:
         if targets.is_failed_trial(error):
-            raise UnfitParamsError(targets.first_line(error)) from error
+            raise UnfitParamsError(named_line(error)) from error
         raise
     try:
         side = networks.settle(model, params.image_size)

@@ -15,9 +15,6 @@ from typing import Any, Literal, Protocol
 from optuna import Study
 from optuna.distributions import (
     BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
 )
 from optuna.pruners import HyperbandPruner
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -29,6 +26,7 @@ from catdog_search.search.proposal.feasibility import Risk, failure_risk
 from catdog_search.search.proposal.sampler import PerTrialSampler, proposal_seed
 from catdog_search.search.proposal.uniform import UniformDraw
 from catdog_search.search.study import schema
+from catdog_search.search.study.changes import Suggesting
 from catdog_search.search.study.views import StudyView, params_of
 from catdog_search.space import Params, Space, params_key
 from catdog_search.study.config import ORACLES, StudyConfig
@@ -282,7 +280,7 @@ def _untried(space: Space, tried: Collection[str], rng: random.Random) -> Params
     raise LookupError("no point of the space is left to try")
 
 
-class _Draft:
+class _Draft(Suggesting):
     """Samples as an Optuna trial does, but stores nothing until `store` is called.
 
     Args:
@@ -305,21 +303,8 @@ class _Draft:
         self._sampled: dict[str, BaseDistribution] = {}
         self.params = space.sample(self)
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        """Sample an integer."""
-        return int(self._sample(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None, log: bool
-    ) -> float:
-        """Sample a float."""
-        return float(self._sample(name, FloatDistribution(low, high, log=log, step=step)))
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """Sample one of the choices."""
-        return self._sample(name, CategoricalDistribution(choices))
-
-    def _sample(self, name: str, distribution: BaseDistribution) -> Any:
+    def take(self, name: str, distribution: BaseDistribution) -> Any:
+        """As given, else as the sampler proposes."""
         sampler = self._study.sampler
         value: Any
         if name in self._given:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import optuna
 import sqlalchemy as sa
@@ -28,41 +28,59 @@ from catdog_search.search.study import schema
 from catdog_search.search.study.settings import differences
 from catdog_search.space import Params, Space
 from catdog_search.study.config import StudyConfig
+from catdog_search.text import first_line
 
 # In the name of a copy that isn't in its place yet.
 _BEGUN = "(space changes: "
 
 
-class _Recorder:
-    """Notes the distribution of a dimension that samples."""
+class Suggesting(Protocol):
+    """Answers a space as an Optuna trial does, by the distribution of each param."""
 
-    def __init__(self) -> None:
-        self.found: BaseDistribution | None = None
+    def take(self, name: str, distribution: BaseDistribution) -> Any:
+        """Value of a param."""
+        ...
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
-        self.found = IntDistribution(low, high, log=log, step=step)
-        return low
+        """Take an integer."""
+        return int(self.take(name, IntDistribution(low, high, log=log, step=step)))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None, log: bool
     ) -> float:
-        self.found = FloatDistribution(low, high, log=log, step=step)
-        return low
+        """Take a float."""
+        return float(self.take(name, FloatDistribution(low, high, log=log, step=step)))
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
-        self.found = CategoricalDistribution(choices)
-        return choices[0]
+        """Take one of the choices."""
+        return self.take(name, CategoricalDistribution(choices))
+
+
+class _Recorder(Suggesting):
+    """Notes the distributions that it is asked with.
+
+    Attributes:
+        found: Distributions by param.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[str, BaseDistribution] = {}
+
+    def take(self, name: str, distribution: BaseDistribution) -> Any:
+        """Any value of it."""
+        self.found[name] = distribution
+        if isinstance(distribution, CategoricalDistribution):
+            return distribution.choices[0]
+        assert isinstance(distribution, IntDistribution | FloatDistribution), "there are no others"
+        return distribution.low
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
     """Optuna's distribution of each param that a space searches."""
-    found = {}
+    recorder = _Recorder()
     for name, dimension in space.dimensions.items():
-        recorder = _Recorder()
         dimension.suggest(name, recorder)
-        if recorder.found is not None:
-            found[name] = recorder.found
-    return found
+    return recorder.found
 
 
 def outside(trials: list[FrozenTrial], config: StudyConfig) -> list[int]:
@@ -149,23 +167,37 @@ def _under(
         and config.space.is_active(name, has)
         and config.space.dimensions[name].contains(has[name])
     }
-    changed.params = {name: has[name] for name in kept}
+    changed.params = {name: config.space.for_sampler(name, has[name]) for name in kept}
     changed.distributions = kept
     return changed
 
 
 def _swap(storage: RDBStorage, study: optuna.Study, beside: optuna.Study) -> None:
     """Give one study the name of the other, in one transaction, and remove the other."""
+    name, aside = study.study_name, beside.study_name + " "
+    # In this order: no two may have one name in between.
+    give_names(storage, {study._study_id: aside, beside._study_id: name})
+    _remove_left(storage, name)
+
+
+def give_names(storage: RDBStorage, names: Mapping[int, str]) -> None:
+    """Give studies other names, one after another in one transaction.
+
+    Args:
+        storage: Their storage.
+        names: Names by the studies' ids in Optuna's database.
+
+    Raises:
+        StateError: The storage can't be written.
+    """
     table = sa.table("studies", *map(sa.column, ("study_id", "study_name")))
     try:
         with storage.engine.begin() as connection:
-            for each, name in ((study, beside.study_name + " "), (beside, study.study_name)):
-                is_it = table.c.study_id == each._study_id
+            for number, name in names.items():
+                is_it = table.c.study_id == number
                 connection.execute(table.update().where(is_it).values(study_name=name))
     except SQLAlchemyError as error:
-        first = str(error).strip().splitlines()[0]
-        raise StateError(f"study {study.study_name!r} can't be changed: {first}") from error
-    _remove_left(storage, study.study_name)
+        raise StateError(f"Optuna storage: a study can't be named: {first_line(error)}") from error
 
 
 def _remove_left(storage: RDBStorage, name: str) -> None:

@@ -8,18 +8,17 @@ import shutil
 from dataclasses import dataclass
 
 import optuna
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
 from catdog_search.search.scratch import only_coordinator
 from catdog_search.search.study import schema
+from catdog_search.search.study.changes import give_names
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import existing_studies, load_study, open_storage
 from catdog_search.search.study.views import view_of
 from catdog_search.study.config import NAME
-from catdog_search.tracking.located import locate
+from catdog_search.tracking.located import Located, locate
 from catdog_search.tracking.renaming import discard_experiment, rename_experiment
 from catdog_search.tracking.store import Store
 
@@ -55,8 +54,7 @@ def look_at(state: StateFolder, name: str) -> Kept:
         StateError: There is none of this name.
     """
     study = load_study(state, name)
-    view, uid = view_of(study), study.user_attrs.get(schema.UID, "")
-    found = locate(Store.of(state), name, uid) if uid else None
+    view, found = view_of(study), _place(state, study)
     return Kept(
         name=name,
         counts=dict(view.counts),
@@ -64,6 +62,12 @@ def look_at(state: StateFolder, name: str) -> Kept:
         photos=study.user_attrs.get(schema.PHOTOS, ""),
         experiment=found.experiment if found else None,
     )
+
+
+def _place(state: StateFolder, study: optuna.Study) -> Located | None:
+    """Where a study is in MLflow; None before its first run, and where it was lost."""
+    uid = study.user_attrs.get(schema.UID)
+    return locate(Store.of(state), study.study_name, uid) if uid else None
 
 
 def rename(state: StateFolder, name: str, new: str) -> None:
@@ -90,28 +94,13 @@ def rename(state: StateFolder, name: str, new: str) -> None:
         raise StateError(f"there is a study {new!r} in {state.root} already")
     with only_coordinator(state, name), only_coordinator(state, new):
         study = load_study(state, name)
-        uid = study.user_attrs.get(schema.UID, "")
-        place = locate(Store.of(state), name, uid) if uid else None
+        place = _place(state, study)
         if place is not None:
             rename_experiment(Store.of(state), place, name, new)
         study.set_user_attr(schema.FINGERPRINT, json.dumps({**made_with(study), "name": new}))
-        _call(state, study, new)
+        give_names(open_storage(state), {study._study_id: new})
+        state.keep_copy(state.optuna_db)
         _move_scratch(state, name, new)
-
-
-def _call(state: StateFolder, study: optuna.Study, new: str) -> None:
-    table = sa.table("studies", *map(sa.column, ("study_id", "study_name")))
-    engine = open_storage(state).engine
-    try:
-        with engine.begin() as connection:
-            is_it = table.c.study_id == study._study_id
-            connection.execute(table.update().where(is_it).values(study_name=new))
-    except SQLAlchemyError as error:
-        first = str(error).strip().splitlines()[0]
-        raise StateError(f"study {study.study_name!r} can't be renamed: {first}") from error
-    finally:
-        engine.dispose()
-    state.keep_copy(state.optuna_db)
 
 
 def _move_scratch(state: StateFolder, name: str, new: str) -> None:
@@ -133,10 +122,10 @@ def delete(state: StateFolder, name: str) -> None:
     load_study(state, name)
     with only_coordinator(state, name):
         study = load_study(state, name)
-        uid = study.user_attrs.get(schema.UID, "")
-        place = locate(Store.of(state), name, uid) if uid else None
+        place = _place(state, study)
         if place is not None:
             # Under another name, or the trash would keep the study's.
+            uid = study.user_attrs[schema.UID]
             discard_experiment(Store.of(state), place, f"{name} (deleted {uid[:8]})")
         optuna.delete_study(study_name=name, storage=open_storage(state))
         state.keep_copy(state.optuna_db)

@@ -351,9 +351,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
         words.RECIPE: attrs.get(schema.RECIPE),
     }
     tags = {name: str(value) for name, value in known.items() if value is not None}
-    run_id = runs.recreate_trial(
-        trial.number, view_of(study).trials[trial.number].used, tags, curves
-    )
+    run_id = runs.recreate_trial(trial.number, views.used_of(study, trial), tags, curves)
     if trial.state == TrialState.COMPLETE and trial.value is not None:
         scores, n_weights = attrs.get(schema.SCORES, {}), attrs.get(schema.N_WEIGHTS)
         runs.log_scores(run_id, trial.value, scores, n_weights)

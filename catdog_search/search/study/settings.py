@@ -91,7 +91,7 @@ def require_same(
 def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
     """Whether a study was made with these settings, as far as its file says them."""
     made = made_with(study)
-    said = json.loads(json.dumps(config.fingerprint()))
+    said = as_read_back(config.fingerprint())
     of_call = ("dataset_digest", "subset", "weights", "data")
     then, now = ({k: v for k, v in each.items() if k not in of_call} for each in (made, said))
     return not any(differences(then, now))

@@ -233,6 +233,12 @@ def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
     )
 
 
+def used_of(study: optuna.Study, trial: FrozenTrial) -> Params:
+    """The same as they were used: nothing in it is left to the study."""
+    made = _made_with(study.user_attrs.get(schema.FINGERPRINT))
+    return as_used(params_of(study, trial), made.stated)
+
+
 def note_tracking(study: optuna.Study, uri: str) -> None:
     """Remember where a study is tracked, and where it was: models may be there yet."""
     attrs = study.user_attrs

@@ -33,6 +33,7 @@ from catdog_search.search.workers.messages import (
     TrialSpec,
     Unready,
 )
+from catdog_search.text import named_line
 from catdog_search.tracking.store import CALL_S
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class _Worker:
         if reason := outside_reason(error, state):
             return Ending.BLOCKED, reason
         is_full = self._trainer.is_out_of_memory(error)
-        return (Ending.OOM if is_full else Ending.BUG), _first_line(error)
+        return (Ending.OOM if is_full else Ending.BUG), named_line(error)
 
     def _say(self, text: str) -> None:
         self._connection.send(Notice(f"trial {self._number}: {text}"))
@@ -290,7 +291,7 @@ def _scored_anew(metric: str, value: float, result: TrialResult) -> str:
     if f"{trained:.4f}" == f"{value:.4f}":
         return ""
     return (
-        f"objective and final/… are those of the exported model, which scores val anew in float32: "
+        f"objective and final_… are those of the exported model, which scores val anew in float32: "
         f"{metric} {value:.4f}, where epoch {result.best_epoch + 1}, whose weights it has, had "
         f"{trained:.4f} in training."
     )
@@ -366,18 +367,13 @@ class _FigureThread(threading.Thread):
             draw_figures(spec.store, spec.run_id, title, self._seen, self._dataset)
         # Any kind of error: the trial has its value, and the coordinator meets the same one, alone.
         except Exception as error:
-            reason = outside_reason(error, state_of(spec.checkpoint.parent)) or _first_line(error)
+            reason = outside_reason(error, state_of(spec.checkpoint.parent)) or named_line(error)
             self.failed = (
                 f"trial {spec.number}: its figures were not drawn: {reason}; they are when the "
                 "study ends, or at the next start"
             )
             with contextlib.suppress(Exception):
                 remove_figures(spec.store, spec.run_id)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0][:300]}" if text else type(error).__name__
 
 
 def _versions(backend: str) -> dict[str, str]:
