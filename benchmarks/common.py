@@ -8,7 +8,9 @@ import json
 import math
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,11 +90,21 @@ def untuned(x: Any, y: Any, batch_size: int, *, shuffle: bool) -> Any:
 
 
 def hardware() -> str:
-    """Cores and processor of this machine."""
+    """Cores and processor of this machine, and its NVIDIA GPUs."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
-    return f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor()}"
+    named = f"{len(os.sched_getaffinity(0))} cores, {model or platform.processor()}"
+    return ", ".join([named, *gpus()])
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs, as their driver says; none where there is no driver."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.splitlines()
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:

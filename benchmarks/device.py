@@ -15,6 +15,7 @@ import argparse
 import functools
 import multiprocessing as mp
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,8 @@ from step import RESIDUAL, ours, subset
 
 from catdog_search.families.cnn import CnnParams, cost_of_cnn
 from catdog_search.machine.backends import choose_backend
-from catdog_search.training.execution import Execution, ForcedExecution, choose
+from catdog_search.training.device import look_at_device, product_rate, share_device
+from catdog_search.training.execution import Execution, ForcedExecution, Precision, choose
 from catdog_search.training.result import TrainData
 
 _RESIDUAL = {**RESIDUAL, "dense_units": 0}
@@ -44,8 +46,6 @@ Measure = Callable[[], tuple[float, float]]
 
 def rate() -> float:
     """Operations a second of large matrix products, now."""
-    from catdog_search.training.device import product_rate
-
     return product_rate()
 
 
@@ -58,12 +58,12 @@ def of_network(
     return ours(data, image_size, 2, execution, **params), cost.training_operations(1)
 
 
-def of_resnet(trained: int, steps: int) -> tuple[float, float]:
+def of_resnet(trained: int, steps: int, precision: Precision) -> tuple[float, float]:
     """Photos a second with the last stages trained, and operations a photo."""
     import keras
 
     keras.utils.clear_session()
-    keras.config.set_dtype_policy("float32")
+    keras.config.set_dtype_policy(precision)
     backbone = keras.applications.ResNet50(
         include_top=False, weights=None, input_shape=(_RESNET_SIZE, _RESNET_SIZE, 3), pooling="avg"
     )
@@ -87,16 +87,21 @@ def of_resnet(trained: int, steps: int) -> tuple[float, float]:
     return _RESNET_BATCH * steps / (time.perf_counter() - started), operations
 
 
-def trained_beside(data: TrainData, size: int, execution: Execution, answers: Any) -> None:
-    """One of several processes; all begin to count when all are warm."""
+def trained_beside(
+    backend: str, sharing: int, data: TrainData, size: int, execution: Execution, answers: Any
+) -> None:
+    """One of several processes on a device; all begin to count when all are warm."""
+    share_device(backend, sharing)
     answers.put(ours(data, size, 3, execution))
 
 
-def concurrently(processes: int, data: TrainData, size: int, execution: Execution) -> float:
+def concurrently(
+    backend: str, sharing: int, processes: int, data: TrainData, size: int, execution: Execution
+) -> float:
     """Photos a second of several processes together."""
     context = mp.get_context("spawn")
     answers = context.Queue()
-    arguments = (data, size, execution, answers)
+    arguments = (backend, sharing, data, size, execution, answers)
     started = [context.Process(target=trained_beside, args=arguments) for _ in range(processes)]
     for process in started:
         process.start()
@@ -112,21 +117,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--photos", type=int, default=1920)
     parser.add_argument("--resnet-steps", type=int, default=4)
+    parser.add_argument("--resnet-stages", type=int, nargs="+", default=[0, 1, 2, 5])
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[1, 2], help="trials")
     return parser.parse_args()
 
 
 def measures(
-    data: TrainData, size: int, execution: Execution, resnet_steps: int
+    asked: argparse.Namespace, data: TrainData, execution: Execution
 ) -> dict[str, Measure]:
     """What is measured, by name."""
     kinds: dict[str, Measure] = {
-        name: functools.partial(of_network, params, data, size, execution)
+        name: functools.partial(of_network, params, data, asked.image_size, execution)
         for name, params in NETWORKS.items()
     }
-    for trained in (0, 1, 2, 5):
+    for trained in asked.resnet_stages:
         name = f"ResNet50 at {_RESNET_SIZE} px, {trained} stages trained"
-        kinds[name] = functools.partial(of_resnet, trained, resnet_steps)
+        kinds[name] = functools.partial(of_resnet, trained, asked.resnet_steps, asked.precision)
     return kinds
 
 
@@ -140,6 +147,7 @@ def measure_in_turns(kinds: dict[str, Measure], n: int) -> tuple[list[dict[str, 
             rates.append(rate())
             photos_per_second, operations = measure()
             speeds[name].append(photos_per_second)
+            print(f"{name}: {photos_per_second:.1f} photos/s", file=sys.stderr, flush=True)
             shares[name].append(photos_per_second * operations / max(rates[-1], rate()))
     rows = [
         {
@@ -153,13 +161,16 @@ def measure_in_turns(kinds: dict[str, Measure], n: int) -> tuple[list[dict[str, 
 
 
 def measure_concurrency(
-    data: TrainData, size: int, execution: Execution, n: int
+    asked: argparse.Namespace, backend: str, data: TrainData, execution: Execution
 ) -> list[dict[str, Any]]:
-    """Results of one process against two, in turns."""
-    together: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(n):
+    """Results of one process against several, in turns."""
+    together: dict[int, list[float]] = {processes: [] for processes in asked.at_once}
+    sharing = sharers(asked)
+    for _ in range(asked.n):
         for processes, values in together.items():
-            values.append(concurrently(processes, data, size, execution))
+            values.append(
+                concurrently(backend, sharing, processes, data, asked.image_size, execution)
+            )
     return [
         {
             "what": f"published, {processes} at once, together",
@@ -169,19 +180,23 @@ def measure_concurrency(
     ]
 
 
+def sharers(asked: argparse.Namespace) -> int:
+    """Processes on the device, this one included: JAX takes its memory when it starts."""
+    return 1 + max(asked.at_once)
+
+
 def main() -> None:
     """Measure in turns and print."""
     asked = arguments()
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
-    from catdog_search.training.device import look_at_device
-
+    share_device(backend, sharers(asked))
     device = look_at_device(backend)
-    data, size = subset(common.packed(asked, asked.image_size), asked.photos), asked.image_size
+    data = subset(common.packed(asked, asked.image_size), asked.photos)
     execution = choose(
         ForcedExecution(precision=asked.precision), backend, device, data.x_train.nbytes
     )
-    rows, rates = measure_in_turns(measures(data, size, execution, asked.resnet_steps), asked.n)
-    rows += measure_concurrency(data, size, execution, asked.n)
+    rows, rates = measure_in_turns(measures(asked, data, execution), asked.n)
+    rows += measure_concurrency(asked, backend, data, execution)
     common.report(
         asked,
         ("keras", backend),
@@ -189,7 +204,7 @@ def main() -> None:
         device=device.name,
         execution=str(execution),
         product_gflops=common.spread([r / 1e9 for r in rates], 1),
-        image_size=size,
+        image_size=asked.image_size,
     )
 
 

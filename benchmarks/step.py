@@ -175,6 +175,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=["published", "residual"], default="published")
     parser.add_argument("--steps-per-call", type=int, default=1)
     parser.add_argument("--xla", action="store_true")
+    parser.add_argument("--without", nargs="+", default=[], help="kinds that are not measured")
     return parser.parse_args()
 
 
@@ -195,7 +196,7 @@ def measures(
     if backend == "tensorflow":
         kinds["fit, layers in tf.data"] = lambda: peer("tf.data")
         kinds["fit, plain, tf.data not tuned"] = lambda: peer(untuned=True)
-    return kinds
+    return {kind: measure for kind, measure in kinds.items() if kind not in asked.without}
 
 
 def measure_in_turns(kinds: dict[str, Measure], n: int) -> dict[str, list[float]]:
@@ -213,7 +214,7 @@ def rows_of(speeds: dict[str, list[float]]) -> list[dict[str, Any]]:
     rows = []
     for kind, values in speeds.items():
         row: dict[str, Any] = {"what": kind, "photos_per_second": common.spread(values, 1)}
-        if kind in BESIDE:
+        if BESIDE.get(kind) in speeds:
             row |= {"against": BESIDE[kind], "ratio": common.ratio(values, speeds[BESIDE[kind]])}
         rows.append(row)
     return rows
@@ -225,7 +226,8 @@ def main() -> None:
     backend = os.environ["KERAS_BACKEND"] = choose_backend()
     whole = common.packed(asked, asked.image_size)
     data = subset(whole, asked.photos)
-    execution = Execution(asked.pixels, asked.precision, asked.steps_per_call, asked.xla)
+    xla = asked.xla or backend == "jax"  # which always compiles with it
+    execution = Execution(asked.pixels, asked.precision, asked.steps_per_call, xla)
     speeds = measure_in_turns(measures(asked, data, execution, backend), asked.n)
     common.report(
         asked,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from lowest import lowest
 
 from catdog_search import __version__, cli
+from catdog_search.machine.backends import versions
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -163,3 +165,17 @@ def test_repository_holds_no_large_file() -> None:
         pytest.skip("not a git checkout")
     paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
     assert [str(path) for path in paths if path.is_file() and path.stat().st_size > 10**6] == []
+
+
+def test_runs_from_a_folder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "catdog-search":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = versions("tensorflow")
+    assert found["catdog-search"] == __version__
+    assert found["keras"] == known("keras")

@@ -29,7 +29,7 @@ from catdog_search.models.loading import ForeignModelError, load_exported
 from catdog_search.outcomes import Ending
 from catdog_search.search.limits import Limits
 from catdog_search.study.config import Metric
-from catdog_search.training import checkpoint
+from catdog_search.training import checkpoint, device
 from catdog_search.training.batches import TrainBatches, ValBatches, feed
 from catdog_search.training.callbacks import (
     STOPPER,
@@ -716,6 +716,22 @@ def test_is_out_of_memory_knows_every_backends_words(error: Exception, is_memory
 
 def test_product_rate_is_that_of_a_computer() -> None:
     assert 1e8 < product_rate() < 1e16
+
+
+def test_product_rate_is_not_that_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_SIDE", 16)
+    monkeypatch.setattr(device, "_MOST_SIDE", 64)
+    sides: list[int] = []
+
+    def multiply(a: np.ndarray) -> None:
+        sides.append(len(a))
+
+    monkeypatch.setattr(device.time, "perf_counter", iter(np.arange(1000.0)).__next__)
+    assert device._rate(multiply, np.asarray) == 2 * 16**3, "a second each is slow enough"
+    assert set(sides) == {16}
+    monkeypatch.setattr(device.time, "perf_counter", iter(np.arange(1000.0) / 1000).__next__)
+    device._rate(multiply, np.asarray)
+    assert list(dict.fromkeys(sides)) == [16, 32, 64]
 
 
 def test_train_takes_a_family_by_its_row(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import platform
 
+from catdog_search import __version__
 from catdog_search.errors import BackendError
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# What a trial's numbers depend on, besides the backend.
+_PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "numpy", "pillow")
 
 
 def choose_backend() -> str:
@@ -40,3 +45,9 @@ def use_backend() -> None:
     """
     os.environ["KERAS_BACKEND"] = choose_backend()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
+
+
+def versions(backend: str) -> dict[str, str]:
+    """Of Python, of this package (which may run from a folder, not installed), of what it uses."""
+    found = {name: importlib.metadata.version(name) for name in (*_PACKAGES, backend)}
+    return {"python": platform.python_version(), **found, "catdog-search": __version__}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import platform
 import statistics
@@ -23,7 +22,7 @@ from catdog_search.evaluation.calibration import covered, equal_mass_error, leas
 from catdog_search.evaluation.neither import found_of
 from catdog_search.exporting.onnx_file import OnnxFile
 from catdog_search.intervals import wilson
-from catdog_search.machine.backends import choose_backend
+from catdog_search.machine.backends import choose_backend, versions
 from catdog_search.machine.who import user_at_host
 from catdog_search.promotion import card, drawing, gates
 from catdog_search.promotion.candidate import Candidate
@@ -280,15 +279,11 @@ class Scene:
         }
 
     def _environment(self) -> dict[str, str]:
-        backend = choose_backend()
-        packages = ("keras", backend, "mlflow", "optuna", "scikit-learn", "numpy", "pillow")
-        found = {name: importlib.metadata.version(name) for name in (*packages, "catdog-search")}
         trained_in = load_view(self.prepared.state, self.candidate.networks.study)
         return {
-            "python": platform.python_version(),
+            **versions(choose_backend()),
             "machine": platform.machine(),
             "trained on": trained_in.device or "unknown",
-            **found,
         }
 
     @cached_property

@@ -17,6 +17,8 @@ from catdog_search.machine import cores
 from catdog_search.training.execution import Device
 
 _SIDE, _REPEATS = 1024, 5
+# A product that takes less than this says how long a call takes; a larger one is timed then.
+_LEAST_SECONDS, _MOST_SIDE = 0.01, 8192
 # What Linux calls instructions that multiply bfloat16.
 _MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 # Compute capability of the first NVIDIA GPUs with it.
@@ -109,13 +111,22 @@ def processor_rate() -> float:
 
 
 def _rate(multiply: Callable[[Any], object], place: Callable[[Any], Any]) -> float:
-    a = place(np.full((_SIDE, _SIDE), 0.5, np.float32))
+    side, seconds = _SIDE, _seconds(multiply, place, _SIDE)
+    while seconds < _LEAST_SECONDS and side < _MOST_SIDE:
+        side *= 2
+        seconds = _seconds(multiply, place, side)
+    return 2 * side**3 / seconds
+
+
+def _seconds(multiply: Callable[[Any], object], place: Callable[[Any], Any], side: int) -> float:
+    """Of the fastest of some products of a matrix of `side` rows with itself."""
+    a = place(np.full((side, side), 0.5, np.float32))
     best = math.inf
     for _ in range(_REPEATS):
         started = time.perf_counter()
         multiply(a)
         best = min(best, time.perf_counter() - started)
-    return 2 * _SIDE**3 / best
+    return best
 
 
 def is_out_of_memory(error: BaseException) -> bool:

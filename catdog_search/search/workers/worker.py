@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import multiprocessing as mp
 import os
-import platform
 import sys
 import threading
 import traceback
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from catdog_search.errors import CacheLostError, CatdogError, UnfitParamsError
+from catdog_search.machine.backends import versions
 from catdog_search.objective import is_better
 from catdog_search.outcomes import Ending
 from catdog_search.outside import outside_reason, was_deleted
@@ -126,7 +125,7 @@ class _Worker:
         return Ready(
             backend=launch.backend,
             device=trainer.look_at_device(),
-            versions=_versions(launch.backend),
+            versions=versions(launch.backend),
             product_rate=trainer.product_rate(),
             memory_bytes=launch.memory_bytes,
             concurrency=launch.concurrency,
@@ -374,9 +373,3 @@ class _FigureThread(threading.Thread):
             )
             with contextlib.suppress(Exception):
                 remove_figures(spec.store, spec.run_id)
-
-
-def _versions(backend: str) -> dict[str, str]:
-    packages = ("keras", backend, "mlflow", "optuna", "scikit-learn", "numpy", "pillow")
-    found = {name: importlib.metadata.version(name) for name in (*packages, "catdog-search")}
-    return {"python": platform.python_version(), **found}
