@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from catdog_search import identity, places, sqlite
+from catdog_search.children import ChildError, run_python
 from catdog_search.data import cache
 from catdog_search.data.sources import open_source
 from catdog_search.errors import CatdogError, StateError, StudyLockedError
@@ -26,6 +27,8 @@ from catdog_search.tracking.store import Store, disconnect, sqlite_file
 
 _PACKAGES = ("keras", "mlflow", "optuna", "scikit-learn", "matplotlib", "numpy", "pillow")
 _LOW_DISK_GB = 5
+# For a backend; from a cold disk it takes half a minute.
+_LONGEST_START_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def examine(state: StateFolder) -> Iterator[Check]:
         "python": _python,
         "packages": _packages,
         "backend": _backend,
+        "device": _device,
         "state": lambda: _state(state),
         "studies": lambda: ", ".join(existing_studies(state)) or "none yet",
         "mlflow": lambda: _mlflow(state),
@@ -177,7 +181,16 @@ def _backend() -> str:
     chosen = choose_backend()
     others = [name for name in BACKENDS if name != chosen and importlib.util.find_spec(name)]
     also = f"; also installed: {', '.join(others)}" if others else ""
-    return f"{chosen} {importlib.metadata.version(chosen)}{also}; `run` names the device it uses"
+    return f"{chosen} {importlib.metadata.version(chosen)}{also}"
+
+
+def _device() -> str:
+    """What `run` would train on: whether the backend starts shows where it is started."""
+    try:
+        said = run_python(["-m", "catdog_search.training.look"], _LONGEST_START_S)
+    except ChildError as error:
+        raise CatdogError(f"{choose_backend()} doesn't start: {error}") from None
+    return said.splitlines()[-1]
 
 
 def _state(state: StateFolder) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from catdog_search import doctor
 from catdog_search.cli import pulse
 from catdog_search.data import packing
 from catdog_search.data.dataset import Dataset
@@ -44,6 +45,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a busy machine makes slow says nothing besides, where lines are counted."""
     monkeypatch.setattr(pulse, "LONGEST_SILENCE_S", 3600.0)
+
+
+@pytest.fixture(autouse=True)
+def no_backend_started(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` starts none, which takes seconds, but for the tests that are marked for it."""
+    if "starts_backend" not in request.keywords:
+        monkeypatch.setattr(doctor, "_device", lambda: "not looked at")
 
 
 @pytest.fixture(scope="session")

@@ -334,6 +334,24 @@ def test_doctor_says_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert well["ok"]
 
 
+@pytest.mark.starts_backend
+def test_doctor_starts_the_backend_as_run_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    where = ("--state", str(tmp_path / "state"))
+    well = call("doctor", *where)
+    assert "ok    device: CPU, " in well.output or "ok    device: NVIDIA" in well.output
+    backend = os.environ["KERAS_BACKEND"]
+    broken = tmp_path / "broken" / backend / "__init__.py"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("raise ImportError('libcuda.so.1: cannot open shared object file')")
+    monkeypatch.setenv("PYTHONPATH", str(broken.parents[1]))
+    ill = call("doctor", *where)
+    assert ill.exit_code == 1
+    said = f"FAIL  device: {backend} doesn't start: ImportError: libcuda.so.1: cannot open"
+    assert said in ill.output
+
+
 def test_missing_backend_is_said_before_anything_is_made(
     monkeypatch: pytest.MonkeyPatch, study_file: Callable[..., Path], tmp_path: Path
 ) -> None:
