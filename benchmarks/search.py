@@ -138,7 +138,7 @@ def by_catdog(folder: Path, epochs: int, *options: str) -> float:
         lines += [f"recipes.r{i}.{name} = {json.dumps(v)}" for i, v in enumerate(values)]
     study.write_text("\n".join(lines), encoding="utf-8")
     command = [sys.executable, "-m", "catdog_search", "run", "--study", str(study), "--json"]
-    where = ["--data", str(folder / "photos"), "--state", str(folder / "state")]
+    where = ["--data", str(folder / "photos"), "--keep-splits", "--state", str(folder / "state")]
     done = subprocess.run([*command, *where, *options], stdout=subprocess.PIPE, check=True)
     return float(json.loads(done.stdout)["best"]["value"])
 
