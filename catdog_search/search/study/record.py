@@ -250,7 +250,7 @@ class StudyRecord:
         self._draw_missing()
 
     def _draw_missing(self) -> None:
-        """Plot the figures that a killed worker didn't plot, from what MLflow keeps of the trial."""
+        """Plot the figures that a killed worker left out, from what MLflow keeps of the trial."""
         for row in view_of(self._study).ranked()[: self._config.keep_models]:
             run_id = row.run_id
             if not row.kept or run_id is None or not self._runs.owns(run_id):
