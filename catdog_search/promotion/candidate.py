@@ -125,7 +125,7 @@ def _mean_on_val(store: Store, rows: Sequence[TrialRow]) -> Mapping[str, float]:
 def _averaged(
     store: Store, study: str, finalist: Finalist, dataset: Dataset
 ) -> tuple[ExportedModel, Mapping[str, float]] | None:
-    """One network with the mean of the seeds' weights, and its scores; None if their starts differed.
+    """One network with the mean of the seeds' weights, and its scores; None if starts differed.
 
     Only networks that began with the same weights share a basin of the loss; averaging others gives
     no useful network.
