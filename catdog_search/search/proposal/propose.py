@@ -234,7 +234,7 @@ def told_to_oracle(study: Study, number: int | None = None) -> list[Told]:
 
 
 def rung_of(trial: FrozenTrial | Trial) -> Rung | None:
-    """Where a trial stands in Hyperband; None where it has no part in it."""
+    """Where a trial stands in Hyperband; None if it isn't part of it."""
     kept = trial.user_attrs.get(schema.RUNG)
     return Rung(**kept) if kept else None
 
