@@ -39,7 +39,7 @@ def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
 
 
 def require_below(artifacts: Path, location: str, *inside: str, owner: str = "") -> Path:
-    """Refuse a place outside of a state's own artifacts, before anything happens there.
+    """Refuse a place outside a state's own artifacts, before anything happens there.
 
     Args:
         artifacts: State's own folder of artifacts.

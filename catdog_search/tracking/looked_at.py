@@ -258,7 +258,7 @@ class _Files:
             most_bytes: Largest size that it may have, in bytes.
 
         Raises:
-            ValueError: It is too large, or lies elsewhere.
+            ValueError: It is too large, or is elsewhere.
         """
         path = self._here(name)
         if path is None:
@@ -271,7 +271,7 @@ class _Files:
         """Path of one file, which must fit into memory; None if the model has no such file.
 
         Raises:
-            ValueError: It is too large, or lies elsewhere.
+            ValueError: It is too large, or is elsewhere.
         """
         try:
             if self._here(name) is None and self._listed(name) is None:
@@ -284,7 +284,7 @@ class _Files:
         """Refuse a model that lacks a file; the file isn't downloaded.
 
         Raises:
-            ValueError: The file is absent, or lies elsewhere.
+            ValueError: The file is absent, or is elsewhere.
             OSError: It is gone.
         """
         if self._here(name) is None:

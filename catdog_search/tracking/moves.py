@@ -151,7 +151,7 @@ class Record:
 
 
 def _stands(stood: list[int], version: int | None, *, back: bool) -> None:
-    """Put the current champion on top of the stack of champions; back pops those after it."""
+    """Put the current champion on top of the stack of champions; `back` pops down to it."""
     if back and version in stood:
         while stood[-1] != version:
             stood.pop()

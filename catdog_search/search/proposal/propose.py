@@ -119,7 +119,7 @@ class SamplingProposer:
         return _EXHAUSTED if is_exhausted(self._space, tried) else ""
 
     def needed(self) -> Collection[int]:
-        """As in `Proposer`: every trial begins anew."""
+        """As in `Proposer`: every trial starts from scratch."""
         return ()
 
     def _draft(self, trial: Trial, given: Params) -> _Draft:

@@ -55,7 +55,7 @@ def reconcile(state: StateFolder, name: str, *, repair: bool) -> list[Finding]:
 
     Raises:
         StudyLockedError: The study is running, so both would change while they are read.
-        StateError: There is no such study, or a store doesn't open.
+        StateError: There is no such study, or a store can't be opened.
     """
     try:
         with state.in_use(), file_lock(lock_path(state.scratch(name)), wait=False):

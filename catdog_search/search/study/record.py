@@ -294,7 +294,7 @@ def require_tracked(
         state: State folder that keeps the study.
         store: MLflow store that it is tracked in.
         study: Optuna study.
-        retry: Retry that makes every call to the store; None makes each once.
+        retry: Retry that makes every call to the store; None tries each once.
 
     Raises:
         StateError: It was tracked there and is gone, or is in the trash.

@@ -162,7 +162,7 @@ def may_change(found: Difference, then: Mapping[str, Any], now: Mapping[str, Any
 
 
 def _only_goes_on_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether only epochs were added and the earlier ones are unaffected: so at a constant rate."""
+    """Whether epochs were added without affecting earlier ones, as at a constant rate."""
     more = int(now["training"]["epochs"]) > int(then["training"]["epochs"])
     return more and all(_schedules(each) <= {"constant"} for each in (then, now))
 
