@@ -1,1 +1,1 @@
-"""The only room that speaks KerasTuner: its spaces and ours, and its oracles."""
+"""The only package that uses KerasTuner: its spaces and ours, and its oracles."""

@@ -1,4 +1,4 @@
-"""What somebody's code searches, found by running it: a process of its own that prints JSON."""
+"""Find what a user's code searches by running it, in a separate process that prints JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from catdog_search.machine.backends import use_backend
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Print what was found, or why nothing is, as a line of JSON; the code prints to stderr."""
+    """Print what was found, or why nothing was, as a line of JSON; the code prints to stderr."""
     printed = os.dup(1)
     os.dup2(2, 1)
     with contextlib.redirect_stdout(sys.stderr):

@@ -1,8 +1,8 @@
-"""What somebody's code searches, found by building networks and noting what is asked of `hp`.
+"""Find what a user's code searches by building networks and noting what it asks of `hp`.
 
-First with the defaults; then with every choice of every param, and both ends of whole numbers, the
-others as they are by default, so that what is asked only then is seen too; then with some drawn at
-random. The same code asks the same, so a study finds the same space again.
+First with the defaults; then with every choice of every param and both ends of whole numbers, the
+other params at their defaults, to see what is asked only then; then with some random values. The
+same code asks for the same params, so a study finds the same space again.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from catdog_search.kerastuner.targets import Target
 from catdog_search.text import named_line
 
 _MOST_BUILDS = 60
-# Drawn builds; so many in a row that show nothing new end it.
+# Number of random builds, and how many in a row without anything new end them.
 _DRAWN, _NOTHING_NEW = 12, 4
-# For what a `fit` does before it trains.
+# Number and side of the photos for what a `fit` does before it trains.
 _PHOTOS = 8
 _ANY_SIDE = 64
 
 
 class _ReachedError(Exception):
-    """Their `fit` has come to where Keras would train."""
+    """The user's `fit` has reached the point where Keras would train."""
 
 
 class _Listener(keras.callbacks.Callback):  # type: ignore[misc]
-    """Counts the epochs that a `fit` tells of.
+    """Counts the epochs that a `fit` reports.
 
     Attributes:
-        epochs: How many.
+        epochs: Number of epochs so far.
     """
 
     epochs = 0
@@ -59,11 +59,11 @@ class _Seen:
     """What building has shown so far.
 
     Attributes:
-        configs: Hyperparameters as `get_config` has them, in the order of their appearance.
-        sides: Side that a network takes, and the values that made it; None for any.
-        weights: Weights of the networks.
+        configs: Hyperparameters as `get_config` returns them, in order of appearance.
+        sides: Side that each network takes, None for any, and the values that it was built with.
+        weights: Numbers of weights of the networks.
         notes: What can't be known, for people.
-        failed: What building raised, by its text.
+        failed: Values with which building failed, by the text of the error.
     """
 
     configs: list[dict[str, Any]] = field(default_factory=list)
@@ -73,7 +73,7 @@ class _Seen:
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def take(self, hyperparameters: Any) -> bool:
-        """Note what was asked; returns whether some of it is new."""
+        """Note what was asked; returns whether any of it is new."""
         before = len(self.configs)
         known = [(c["config"]["name"], c["config"]["conditions"]) for c in self.configs]
         for config in hyperparameters.get_config()["space"]:
@@ -85,7 +85,7 @@ class _Seen:
 
     def hyperparameters(self) -> Any:
         kind = keras_tuner().HyperParameters
-        # It writes into what it reads.
+        # from_config modifies its argument.
         return kind.from_config({"space": copy.deepcopy(self.configs), "values": {}})
 
 
@@ -96,7 +96,7 @@ def discover(name: str) -> Hypermodel:
         name: Its name, as `pkg.module:NAME`.
 
     Raises:
-        RequestError: It can't be imported, built, translated or served; why.
+        RequestError: It can't be imported, built, translated or served; the message says why.
     """
     target = targets.load(name)
     seen = _Seen()
@@ -131,7 +131,7 @@ def discover(name: str) -> Hypermodel:
 
 
 def _one_by_one(seen: _Seen) -> Iterator[dict[str, Any]]:
-    """Values to build with: one param at a time, those of params that only then appear too."""
+    """Values to build with, one param at a time, including params that only appear on the way."""
     done: set[tuple[str, str]] = set()
     at = 0
     while at < len(seen.configs):
@@ -150,7 +150,7 @@ def _met(conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _tried(config: dict[str, Any]) -> list[Any]:
-    """Values of one hyperparameter that are worth a network."""
+    """Values of one hyperparameter that are worth building a network with."""
     one = keras_tuner().HyperParameters.from_config(
         {"space": [{**config, "config": {**config["config"], "conditions": []}}], "values": {}}
     )
@@ -158,9 +158,9 @@ def _tried(config: dict[str, Any]) -> list[Any]:
     match config["class_name"]:
         case "Boolean" | "Choice":
             return list(hyperparameter.values)
-        case "Int":  # as many layers as there can be show all of them
+        case "Int":  # the largest number of layers shows all of them
             return [config["config"]["min_value"], config["config"]["max_value"]]
-    return []  # what is asked next seldom hangs on a float
+    return []  # what is asked next seldom depends on a float
 
 
 def _look_at_some(target: Target, seen: _Seen) -> None:
@@ -182,7 +182,7 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
     """Build one network; returns whether it asked for something new.
 
     Raises:
-        RequestError: The first one can't be built, or can't be served.
+        RequestError: The first one can't be built or served.
     """
     keras.utils.clear_session()
     gc.collect()
@@ -214,7 +214,7 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
 
 
 def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen) -> None:
-    """Let their `fit` run until Keras would train, to see what it asks."""
+    """Run the user's `fit` until Keras would train, to see what it asks."""
     listener = _Listener()
 
     def reached(*args: Any, **options: Any) -> Any:
@@ -242,7 +242,7 @@ def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen) 
 
 
 def _sides(seen: _Seen, translation: Translation) -> tuple[int | None, str | None]:
-    """The side of the photos: fixed, or by a param."""
+    """The side of the photos, if fixed, or the name of the param that sets it."""
     sides = {side for side, _ in seen.sides}
     if len(sides) == 1:
         return sides.pop(), None
@@ -254,7 +254,7 @@ def _sides(seen: _Seen, translation: Translation) -> tuple[int | None, str | Non
 
 
 def _defaults(hyperparameters: Any, translation: Translation) -> dict[str, Any]:
-    """Defaults by our names; of what has none that the space holds, its first value."""
+    """Defaults by our names; the first value where the default isn't in the space."""
     own = {}
     given = {each.name: each.default for each in hyperparameters.space}
     for name, dimension in translation.space.dimensions.items():

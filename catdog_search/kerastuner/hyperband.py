@@ -1,8 +1,8 @@
-"""Hyperband's brackets, told and read: which trials go on from which others.
+"""Write and read Hyperband's brackets: which trials continue which others.
 
-In KerasTuner a trial that is promoted comes again with the same params and more epochs. Its oracle
-keeps the brackets in its own state; here each trial keeps its rung, and the state is put together
-from them.
+In KerasTuner a promoted trial is repeated with the same params and more epochs. Its oracle keeps
+the brackets in its own state; here each trial stores its rung, and the oracle's state is rebuilt
+from those.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Rung:
     """Where a trial stands in Hyperband.
 
     Attributes:
-        bracket: Which bracket, from 0, in the order in which they were begun.
-        round: Which of its rounds, from 0.
+        bracket: Index of its bracket, from 0, in the order in which they began.
+        round: Index of its round in the bracket, from 0.
         first: Number of the trial that began with these params; its own in round 0.
-        past: Number of the trial that it goes on from; None in round 0.
+        past: Number of the trial that it continues; None in round 0.
         epochs: Epoch that it trains to, from 1.
     """
 
@@ -35,15 +35,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class Told:
-    """One trial of the study, as an oracle hears of it.
+    """One trial of the study, as an oracle is told of it.
 
     Attributes:
         number: Trial's number, from 0.
         params: All its active params.
-        status: `COMPLETED` with a score, `FAILED` where its params are infeasible or it broke,
-            `RUNNING` where nothing came of it yet.
+        status: `COMPLETED` with a score, `FAILED` if its params are infeasible or it broke,
+            `RUNNING` if it has no outcome yet.
         score: Objective's value; None unless COMPLETED.
-        rung: Where it stands in Hyperband; None where it has no part in it.
+        rung: Where it stands in Hyperband; None if it isn't part of it.
     """
 
     number: int
@@ -54,7 +54,7 @@ class Told:
 
 
 def tell_brackets(oracle: Any, told: Sequence[Told]) -> list[dict[str, Any]]:
-    """Give a fresh HyperbandOracle the brackets that these trials are of; returns them."""
+    """Give a fresh HyperbandOracle the brackets that these trials belong to; returns them."""
     state = oracle.get_state()
     kinds = state["current_bracket"] + 1  # it begins with the largest
     standing = [(trial, trial.rung) for trial in told if trial.rung]
@@ -85,10 +85,10 @@ def rung_of(
 
     Args:
         oracle: HyperbandOracle that was asked.
-        before: Its brackets before that, which it shares.
+        before: Its brackets before it was asked; it modifies these in place.
         number: Trial's number.
         told: The other trials.
-        values: The oracle's answer.
+        values: Values that the oracle answered with.
     """
     new = [b for b in oracle.get_state()["brackets"] if all(b is not known for known in before)]
     for begun, bracket in enumerate([*before, *new]):
@@ -103,7 +103,7 @@ def rung_of(
 
 
 def needed(oracle: Any, told: Sequence[Told]) -> set[int]:
-    """Numbers of the trials that others may yet go on from, or just do.
+    """Numbers of the trials that others may still continue, or are continuing.
 
     Args:
         oracle: A fresh HyperbandOracle.

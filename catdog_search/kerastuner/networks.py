@@ -1,4 +1,4 @@
-"""Somebody's networks: what they take and say, how they are trained, and what leaves the house."""
+"""A user's networks: their inputs and outputs, how they are trained, and what is exported."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Photos = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float32]
 Split = tuple[Photos, npt.NDArray[Any]]
 
-# Nothing of them is left where nothing is trained.
+# Layers that do nothing outside training.
 _ONLY_IN_TRAINING = (
     *("GaussianDropout", "GaussianNoise", "AutoContrast", "CutMix", "MixUp", "RandAugment"),
     *("AugMix", "ActivityRegularization"),
 )
 _RANDOM = re.compile(r"Random[A-Z]\w*")
-# Layers whose output says what their input said.
+# Layers that pass values on unchanged at inference.
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
-_SMALLEST = 1e-7  # a probability, as Keras's losses clip it
+_SMALLEST = 1e-7  # smallest probability, as Keras's losses clip it
 _REPEATED = re.compile(
     r"(?:multiple values for (?:keyword )?argument|unexpected keyword argument) '(\w+)'"
 )
-# What a `fit` may set itself.
+# Arguments that a `fit` may set itself.
 _OPTIONAL = ("epochs", "verbose", "validation_data")
 
 Activation = Literal["sigmoid", "softmax", "linear"]
@@ -42,11 +42,11 @@ Form = Literal["column", "one-hot", "integers"]
 
 @dataclass(frozen=True)
 class Face:
-    """What a network says of a photo, and in what form it is taught.
+    """Form of a network's output and of the labels that it is trained with.
 
     Attributes:
-        units: Numbers of each photo: 1 or 2.
-        activation: What they went through; linear ones are logits.
+        units: Number of outputs per photo: 1 or 2.
+        activation: Activation of the outputs; linear ones are logits.
         form: Form of the labels that its loss takes.
     """
 
@@ -55,7 +55,7 @@ class Face:
     form: Form
 
     def labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Labels 0 or 1 of any shape, in its form."""
+        """Labels 0 or 1, of any shape, in this form."""
         flat = np.ravel(y)
         if self.form == "integers":
             return flat.astype(np.int32)
@@ -64,7 +64,7 @@ class Face:
         return flat.astype(np.float32)[:, None]
 
     def logits(self, said: npt.NDArray[Any]) -> Numbers:
-        """Logits of class 1 (n,) from what it says (n, units)."""
+        """Logits of class 1 (n,) from its outputs (n, units)."""
         wide = np.asarray(said, np.float64)
         if self.activation == "linear":
             return np.asarray(wide[:, -1] - (wide[:, 0] if self.units > 1 else 0), np.float32)
@@ -74,17 +74,17 @@ class Face:
 
 
 def settle(model: Any, side: int) -> int | None:
-    """Build a network that waits for its first photo.
+    """Build a network whose weights are created only at its first photo.
 
     Args:
-        model: What somebody's code has built.
-        side: Side of its photos in pixels, where it takes any.
+        model: What the user's code has built.
+        side: Side of its photos in pixels, if it takes any.
 
     Returns:
         The side that it takes; None for any.
 
     Raises:
-        RequestError: It is no network, or takes something else.
+        RequestError: It isn't a network, or takes something else.
     """
     if not isinstance(model, keras.Model):
         raise RequestError(f"its build returns a {type(model).__name__}, and no Keras model")
@@ -96,10 +96,10 @@ def settle(model: Any, side: int) -> int | None:
 
 
 def face_of(model: keras.Model) -> Face:
-    """What a network says, and what its compiled loss is taught with.
+    """Form of a network's output, and of the labels that its compiled loss takes.
 
     Raises:
-        RequestError: It isn't a network that tells two classes apart in one of these ways.
+        RequestError: It doesn't classify two classes in one of these ways.
     """
     _require_functional(model)
     input_side(model)
@@ -137,7 +137,7 @@ def input_side(model: keras.Model) -> int | None:
     """The side in pixels of the photos that a network takes; None for any.
 
     Raises:
-        RequestError: It takes anything but RGB photos, all of one square size.
+        RequestError: It takes anything but RGB photos of one square size.
     """
     shapes = [tuple(each.shape) for each in model.inputs]
     if len(shapes) != 1:
@@ -153,7 +153,7 @@ def input_side(model: keras.Model) -> int | None:
 
 
 def _loss_of(model: keras.Model) -> Any:
-    """The one loss that it was compiled with; None where it wasn't compiled."""
+    """The one loss that it was compiled with; None if it wasn't compiled."""
     loss = getattr(model, "loss", None)
     while isinstance(loss, dict | list | tuple):
         if len(loss) != 1:
@@ -186,7 +186,7 @@ def _activation(model: keras.Model) -> Activation:
 
 
 def _last_layer(model: keras.Model) -> Any:
-    """The layer that gives a network's answer, in models within it too."""
+    """The layer that gives a network's output, also inside nested models."""
     layer: Any = model
     tensor: Any = model.outputs[0]
     while True:
@@ -200,10 +200,10 @@ def _last_layer(model: keras.Model) -> Any:
 
 
 def require_stock(model: keras.Model) -> None:
-    """Refuse a network that can't leave the house, since others couldn't load it.
+    """Refuse a network that can't be exported because others couldn't load it.
 
     Raises:
-        RequestError: It has layers or operations of its own, or such that aren't known.
+        RequestError: It has custom or unknown layers or operations.
     """
     for operation in _operations(model):
         kind = type(operation).__name__
@@ -237,10 +237,10 @@ def _is_gone(kind: str) -> bool:
 
 
 def network_of(model: keras.Model, image_size: int) -> keras.Model:
-    """A trained network as ours are: of stock layers, without what is only for training.
+    """A trained network in the form of ours: stock layers, without those only for training.
 
     Args:
-        model: The network, which `require_stock` and `face_of` took.
+        model: The network, which `require_stock` and `face_of` accepted.
         image_size: Side of its photos in pixels.
 
     Returns:
@@ -260,7 +260,7 @@ def network_of(model: keras.Model, image_size: int) -> keras.Model:
 
 
 def _copied(model: keras.Model, last: Any, image_size: int | None = None) -> keras.Model:
-    """The same layers with fresh weights; the last one says logits."""
+    """The same layers with fresh weights; the last one outputs logits."""
 
     def copy(layer: Any) -> Any:
         return _copied(layer, last) if isinstance(layer, keras.Model) else _copy(layer, last)
@@ -285,7 +285,7 @@ def _copy(layer: Any, last: Any) -> Any:
         if key.endswith(("regularizer", "constraint")):
             config[key] = None
         elif key.endswith("initializer"):
-            config[key] = "zeros"  # it is given its weights
+            config[key] = "zeros"  # its weights are set afterwards
     if layer is last:
         config["activation"] = "linear"
     return type(layer).from_config(config)
@@ -300,9 +300,9 @@ def call_fit(
     epochs: int,
     callbacks: Sequence[Any],
 ) -> None:
-    """Call somebody's own `fit` as KerasTuner does, with what its users hand to `search`.
+    """Call a user's own `fit` as KerasTuner does, with what its users pass to `search`.
 
-    What it sets itself is left out.
+    Arguments that the `fit` sets itself are left out.
 
     Raises:
         Exception: Whatever it raises.
@@ -316,7 +316,7 @@ def call_fit(
 
 
 class _RepeatedError(Exception):
-    """What was given is set by the `fit` itself, or not taken; it is given no more."""
+    """An argument is set by the `fit` itself or not accepted; it is no longer passed."""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""KerasTuner's oracles, asked as Optuna's samplers are.
+"""KerasTuner's oracles, used like Optuna's samplers.
 
 An oracle here remembers nothing: it is made for one proposal, told what the study knows of its
-trials, and asked once. So there is one truth, which a kill costs nothing: the same seed and the
-same trials give the same proposal. Its own files, retries and counts of failures play no part.
+trials, and asked once. So the study is the one source of truth, and a kill loses nothing: the same
+seed and the same trials give the same proposal. The oracle's own files, retries and failure counts
+aren't used.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from catdog_search.space import Params, Space, params_key
 from catdog_search.study.config import ORACLES, SamplerConfig
 
 _RUNNING = "RUNNING"
-# KerasTuner's own rule: random points before it models, for each hyperparameter.
+# KerasTuner's own rule: number of random points per hyperparameter before it fits a model.
 _INITIAL_POINTS = 3
 
 
@@ -32,7 +33,7 @@ class Answer:
 
     Attributes:
         params: All active params.
-        rung: Where the trial stands in Hyperband; None of other oracles.
+        rung: Where the trial stands in Hyperband; None for other oracles.
     """
 
     params: Params
@@ -46,7 +47,7 @@ class Oracle:
         config: Study's `[sampler]` settings, which name an oracle.
         space: Study's search space.
         direction: Objective's direction.
-        epochs: Epochs of a whole trial.
+        epochs: Number of epochs of a complete trial.
     """
 
     def __init__(
@@ -73,12 +74,12 @@ class Oracle:
             number: Trial's number, from 0.
             seed: Seed of this proposal, from 1.
             told: All other trials of the study, by number.
-            refused: What the oracle proposed for this trial and wasn't taken.
-            tried: Keys of the params that are not to come again; they save walking a grid.
+            refused: Params that the oracle proposed for this trial and that were rejected.
+            tried: Keys of the params that must not be proposed again; only used for grids.
         """
         from threadpoolctl import threadpool_limits
 
-        # Of small matrices: threads would wait for each other, and add in another order each time.
+        # The matrices are small: threads would wait for each other, and sum in a varying order.
         with warnings.catch_warnings(), threadpool_limits(1):
             warnings.simplefilter("ignore")  # scikit-learn's optimizer says when it stops early
             if self._config.name == "kt-grid":
@@ -88,7 +89,7 @@ class Oracle:
             oracle = self._make(seed)
             for trial in told:
                 self._tell(oracle, str(trial.number), trial)
-            # As if they ran elsewhere, which an oracle keeps away from.
+            # Told as running elsewhere, since an oracle keeps away from running trials.
             for i, params in enumerate(refused):
                 self._tell(oracle, f"refused {i}", Told(number, params, "RUNNING"))
             if self._config.name == "kt-bayesian":
@@ -103,16 +104,16 @@ class Oracle:
 
     @property
     def has_rungs(self) -> bool:
-        """Whether trials come again with the same params and more epochs."""
+        """Whether trials are repeated with the same params and more epochs."""
         return self._config.name == "kt-hyperband"
 
     def needed(self, told: Sequence[Told]) -> set[int]:
-        """Numbers of the trials that others go on from, or may."""
+        """Numbers of the trials that others continue, or may."""
         return needed(self._make(1), told) if self.has_rungs else set()
 
     @property
     def patience(self) -> int:
-        """How often to ask for one trial: a model takes seconds, and comes back to its optimum."""
+        """How often to ask for one trial: a model takes seconds and keeps proposing its optimum."""
         return 3 if self._config.name == "kt-bayesian" else 10
 
     @property
@@ -170,7 +171,7 @@ class Oracle:
 
 
 def _fit(oracle: Any) -> None:
-    """Let the model know the scores before it guesses those of trials that still run."""
+    """Fit the model to known scores before it guesses those of running trials."""
     ongoing, oracle.ongoing_trials = oracle.ongoing_trials, {}
     everything = oracle.trials
     oracle.trials = {n: t for n, t in everything.items() if t.status == "COMPLETED"}

@@ -1,4 +1,4 @@
-"""KerasTuner itself: imported when it is asked for, since it brings Keras and a backend along."""
+"""KerasTuner itself, imported lazily, since it also imports Keras and a backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from catdog_search.errors import StateError
 from catdog_search.machine.backends import use_backend
 from catdog_search.streams import stderr_aside
 
-# What it imports as; on TensorFlow its own import wants TensorBoard too.
+# Name to import; on TensorFlow its import needs TensorBoard too.
 _MODULE = "keras_tuner"
 EXTRA = "tuner"
 
@@ -40,6 +40,6 @@ def keras_tuner() -> ModuleType:
     """
     if _MODULE not in sys.modules:
         use_backend()
-        with stderr_aside():  # TensorFlow says at length what it found
+        with stderr_aside():  # TensorFlow reports at length what it found
             importlib.import_module(_MODULE)
     return sys.modules[_MODULE]

@@ -1,8 +1,8 @@
-"""KerasTuner's spaces and ours, each in the other's words.
+"""Translate between KerasTuner's spaces and ours.
 
-KerasTuner tells hyperparameters apart by their names and conditions, we by their names alone; its
-floats are summed and multiplied, ours are those that people reckon with. So a translation keeps,
-for each of our dimensions, what it is called there and how its values are spelled there.
+KerasTuner identifies hyperparameters by name and conditions, we by name alone; its values come from
+float arithmetic, ours from decimal arithmetic. So a translation keeps, for each of our dimensions,
+its name and the spelling of its values in KerasTuner.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from catdog_search.errors import RequestError
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.space import Choice, Dimension, Fixed, Params, Range, Space, Value
 
-# A hyperparameter as KerasTuner's `get_config` has it, and its conditions: values by parent.
+# A hyperparameter as KerasTuner's `get_config` returns it, and its conditions: values by parent.
 _Config = Mapping[str, Any]
 _Conditions = Mapping[str, tuple[Value, ...]]
 
-# What MLflow takes in a param's name.
+# What MLflow doesn't accept in a param's name.
 _ILLEGAL = re.compile(r"[^\w\-. :/]")
 
 
 @dataclass(frozen=True)
 class Translation:
-    """One space in both tongues.
+    """One space in both forms.
 
     Attributes:
-        space: The space as ours.
+        space: The space in our form.
         theirs: The space as a `keras_tuner.HyperParameters`, without values.
-        names: What KerasTuner calls our dimensions, by our names.
-        spelled: How it spells the values that can be counted, by our names and our spelling.
+        names: KerasTuner's names of our dimensions, by our names.
+        spelled: KerasTuner's spelling of countable values, by our names and our spelling.
     """
 
     space: Space
@@ -70,7 +70,7 @@ def of_ours(space: Space, names: Mapping[str, str] | None = None) -> Translation
 
     Args:
         space: Our space.
-        names: What KerasTuner is to call dimensions, by our names; those absent keep their own.
+        names: Names for dimensions in KerasTuner, by our names; others keep their own.
 
     Raises:
         RequestError: A dimension has no counterpart there.
@@ -99,11 +99,11 @@ def of_theirs(hyperparameters: Any) -> Translation:
     """The translation of a `keras_tuner.HyperParameters`.
 
     Defaults and values are not part of it. Hyperparameters that can never be active are left out.
-    A name that KerasTuner has several times, under conditions that exclude each other, becomes a
-    dimension each; characters that MLflow doesn't take become `_`.
+    A name that KerasTuner has several times, under mutually exclusive conditions, becomes several
+    dimensions; characters that MLflow doesn't accept become `_`.
 
     Raises:
-        RequestError: A hyperparameter has no counterpart here; it is named.
+        RequestError: A hyperparameter has no counterpart here; the message names it.
     """
     reader = _Reader()
     for each in hyperparameters.get_config()["space"]:
@@ -116,7 +116,7 @@ class _Reader:
 
     Attributes:
         dimensions: Our dimensions so far.
-        names: What KerasTuner calls them, by our names.
+        names: KerasTuner's names for them, by our names.
     """
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class _Reader:
         return when
 
     def _parent(self, theirs: str, parent: str, asked: Mapping[str, Sequence[Value]]) -> str | None:
-        """Which of the dimensions of that name is meant: the one that can be active beside."""
+        """The dimension of that name that is meant: the one that can be active at the same time."""
         named = [own for own, name in self.names.items() if name == parent]
         beside = [own for own in named if not self._excludes(self.dimensions[own].when, asked)]
         if len(beside) > 1:
@@ -175,7 +175,7 @@ class _Reader:
         )
 
     def _takeable(self, name: str, values: Sequence[Value]) -> tuple[Value, ...]:
-        """Of KerasTuner's values those that the dimension can take, as we spell them."""
+        """Those of KerasTuner's values that the dimension can take, in our spelling."""
         known, dimension = self._values[name], self.dimensions[name]
         if known:
             return tuple(known[value] for value in values if value in known)
@@ -183,7 +183,7 @@ class _Reader:
         return tuple(value for value in own if value is not None)
 
     def _new_name(self, theirs: str, when: _Conditions) -> str:
-        """A name of ours that none has: theirs, with its conditions where there are several."""
+        """An unused name of ours: KerasTuner's, with its conditions if that is taken."""
         for own, name in self.names.items():
             if name == theirs and not _exclude(self.dimensions[own].when, when):
                 raise _refused(theirs, "is declared twice, and both may be active at once")
@@ -197,13 +197,13 @@ class _Reader:
 
 
 def legal_name(name: str) -> str:
-    """A name that MLflow takes, and people read: what it doesn't take becomes `_`."""
+    """A readable name that MLflow accepts: characters that it doesn't accept become `_`."""
     parts = _ILLEGAL.sub("_", name).split("/")
     return "/".join(part if part.strip(".") else "_" * max(len(part), 1) for part in parts)
 
 
 def _exclude(one: _Conditions, other: _Conditions) -> bool:
-    """Whether two sets of conditions can't hold at once, by a parent that both have."""
+    """Whether two sets of conditions can't hold at once, because of a parent that both have."""
     return any(not set(one[parent]) & set(other[parent]) for parent in one.keys() & other.keys())
 
 
@@ -231,7 +231,7 @@ def _range(name: str, kind: str, config: _Config, when: _Conditions) -> Dimensio
         raise _refused(name, f"its step {step} is not above 0")
     linear = config["sampling"] == "linear"
     if step is not None:
-        # KerasTuner's own count: it leaves out the last step where a float falls short of it.
+        # KerasTuner's own count, which leaves out the last step if a float falls short of it.
         count = len(_listed(kind, config))
         if linear:
             top = Fraction(str(low)) + (count - 1) * Fraction(str(step))
@@ -254,7 +254,7 @@ def _plain(name: str, value: object) -> Value:
 
 
 def _config(name: str, dimension: Dimension) -> dict[str, Any]:
-    """A dimension as KerasTuner's `get_config` would have it, but for its conditions."""
+    """A dimension as KerasTuner's `get_config` would return it, without its conditions."""
     match dimension:
         case Fixed():
             return _of_kind("Fixed", name, value=dimension.value)
@@ -265,7 +265,7 @@ def _config(name: str, dimension: Dimension) -> dict[str, Any]:
     low, high, step = dimension.low, dimension.high, dimension.step
     config = _of_kind(kind, name, min_value=low, max_value=high, step=step, sampling=scale)
     count = dimension.count
-    # Where floats fall short of the last step, half a step more reaches it, and no other.
+    # Where floats fall short of the last step, half a step more reaches just that one.
     if scale == "linear" and step and count and len(_listed(kind, config["config"])) < count:
         config["config"]["max_value"] = float(high) + float(step) / 2
     return config
@@ -277,7 +277,7 @@ def _choice(name: str, dimension: Choice) -> dict[str, Any]:
     if len(kinds) > 1:
         raise _refused(name, f"{values} mixes kinds, and KerasTuner's Choice has one")
     if kinds == {bool}:
-        # Its Choice would make numbers of them.
+        # KerasTuner's Choice would turn them into numbers.
         return (
             _of_kind("Boolean", name)
             if len(values) > 1
@@ -293,7 +293,7 @@ def _of_kind(kind: str, name: str, **config: Any) -> dict[str, Any]:
 
 
 def _spellings(dimension: Dimension, config: Mapping[str, Any]) -> dict[Value, Value]:
-    """How KerasTuner spells the values that can be counted, by ours; empty where it is as ours."""
+    """KerasTuner's spelling of countable values, by ours; empty where it needs no translation."""
     if isinstance(dimension, Fixed):
         return {dimension.value: dimension.value}
     if isinstance(dimension, Choice):
@@ -316,7 +316,7 @@ def _hyperparameters(configs: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _whole(value: Value) -> Value:
-    """KerasTuner multiplies whole numbers as floats."""
+    """A whole number as int: KerasTuner multiplies them as floats."""
     return int(value)
 
 

@@ -1,7 +1,7 @@
-"""Somebody's code for KerasTuner, imported by its name: importing it is running it.
+"""Import a user's code for KerasTuner by its name; importing it runs it.
 
-It may lie in the current folder, which comes last on the path: nothing there hides a module that
-is installed. Nothing beside the module is looked for.
+It may be in the current folder, which comes last on the path, so that nothing there hides an
+installed module. Nothing beside the module is looked for.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def load(name: str) -> Target:
         name: Its name, as `pkg.module:NAME`.
 
     Raises:
-        RequestError: There is no such thing, it can't be imported, or it is none.
+        RequestError: There is no such object, it can't be imported, or it isn't a hypermodel.
     """
     if not _NAME.fullmatch(name):
         raise RequestError("is not like pkg.module:NAME")
@@ -139,7 +139,7 @@ def _takes_hp(function: Callable[..., Any]) -> bool:
 
 
 def build(target: Target, values: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The network that the code makes of some values; returns it, and the `hp` that it asked.
+    """Build the code's network with some values; returns it, and the `hp` that the code asked.
 
     Raises:
         Exception: Whatever the code raises.
@@ -149,13 +149,13 @@ def build(target: Target, values: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def asking(values: Mapping[str, Any]) -> Any:
-    """An `hp` that answers with some values, and with defaults where it has none."""
+    """An `hp` that answers with the given values, and with defaults otherwise."""
     hyperparameters = keras_tuner().HyperParameters()
     hyperparameters.values = dict(values)
     return hyperparameters
 
 
 def is_failed_trial(error: BaseException) -> bool:
-    """Whether an error says that these params can't be, rather than that the code is wrong."""
+    """Whether an error says that these params are invalid, rather than that the code is wrong."""
     kind = keras_tuner().errors.FailedTrialError
     return isinstance(error, kind) or type(error).__name__ == kind.__name__

@@ -1,7 +1,7 @@
-"""The model that is to be champion: its networks put together, calibrated, and told what it isn't.
+"""The would-be champion: its networks combined, calibrated, and able to detect unlike photos.
 
-Everything is fitted on photos that no network was trained on and that chose none; where the best
-trial goes on as it is there are no such photos, and val takes their place without a guarantee.
+Everything is fitted on photos that were used neither to train a network nor to choose one. Where
+the best trial is taken as it is there are none, and val takes their place, without a guarantee.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Networks:
-    """Trained networks that go on.
+    """Trained networks chosen for promotion.
 
     Attributes:
-        gain: Form in which they go on, and what that gains on val.
+        gain: Form in which they are used, and what that gains on val.
         rows: Their trials.
         study: Name of the study that trained them.
-        models: Exported models, one network each; one alone where it stands for all.
-        val: Scores of val by name, which chose, before the temperature.
+        models: Exported models, one per network; a single one where it stands for all.
+        val: Scores by name on val, by which they were chosen, before the temperature.
     """
 
     gain: Gain
@@ -66,7 +66,7 @@ def as_it_is(store: Store, study: str, row: TrialRow) -> Networks:
     """The network of a study's best trial.
 
     Raises:
-        StateError: It kept no model, or that can't be loaded.
+        StateError: It kept no model, or the model can't be loaded.
     """
     gain = Gain("as it is", row.value or 0.0, None, None)
     return Networks(gain, (row,), study, _load(store, study, (row,)), row.scores)
@@ -75,7 +75,7 @@ def as_it_is(store: Store, study: str, row: TrialRow) -> Networks:
 def of_finalist(
     store: Store, study: str, choice: Choice, dataset: Dataset, objective: tuple[str, Direction]
 ) -> Networks:
-    """The chosen finalist's median seed, or its seeds put together where that gains on val.
+    """The chosen finalist's median seed, or its seeds combined where that gains on val.
 
     Args:
         store: MLflow store that keeps their models.
@@ -125,9 +125,10 @@ def _mean_on_val(store: Store, rows: Sequence[TrialRow]) -> Mapping[str, float]:
 def _averaged(
     store: Store, study: str, finalist: Finalist, dataset: Dataset
 ) -> tuple[ExportedModel, Mapping[str, float]] | None:
-    """One network with the mean of the seeds' weights, and its scores; None where they began apart.
+    """One network with the mean of the seeds' weights, and its scores; None if starts differed.
 
-    Only networks that began with the same weights lie in one valley: the mean of others is none.
+    Only networks that began with the same weights share a basin of the loss; averaging others gives
+    no useful network.
     """
     if not finalist.begins_alike:
         return None
@@ -155,10 +156,10 @@ class Candidate:
         networks: Networks that it is made of.
         model: Exported model: uint8 RGB (batch, height, width, 3) -> calibrated probability of
             class 1 (batch, 1).
-        neither: Exported model of how unlike train a photo is, with the same input.
+        neither: Exported model that scores how unlike train a photo is, with the same input.
         fitted_on: Split that everything was fitted on.
         calibration: Temperature, and errors before and after.
-        threshold: Class 1 is answered above it.
+        threshold: Probability above which the answer is class 1.
         band: Band in which the answer is "not sure"; None where no band keeps the rate asked.
         unlike_above: Score above which a photo is taken for neither class; None where there are too
             few photos to tell.
@@ -181,7 +182,7 @@ class Candidate:
 
     @property
     def is_guaranteed(self) -> bool:
-        """Whether what it was fitted on had no other part in it."""
+        """Whether the photos that it was fitted on were used for nothing else."""
         return self.fitted_on == CALIBRATION
 
     def answer(self, dataset: Dataset, split: Split) -> Answers:
@@ -195,15 +196,15 @@ class Candidate:
 
 
 def fit(networks: Networks, dataset: Dataset, asked: PromotionConfig) -> Candidate:
-    """Make a candidate of networks: calibrate it, and learn what is unlike train.
+    """Make a candidate from networks: calibrate it, and learn what is unlike train.
 
     Args:
-        networks: Networks that go on.
-        dataset: Photos at their image size, with a calibration split where they were trained again.
+        networks: Networks chosen for promotion.
+        dataset: Photos at their image size, with a calibration split if they were trained again.
         asked: Study's `[promotion]`.
 
     Raises:
-        StateError: A cost is of no class.
+        StateError: A cost names no class.
     """
     from catdog_search.evaluation.neither import FEWEST, threshold_at
     from catdog_search.models.export import body_of, calibrated_model, logits_of
@@ -245,15 +246,15 @@ def answers_of(
     split: Split,
     logits: npt.NDArray[np.float32] | None = None,
 ) -> Answers:
-    """Answers of networks to a split, packed at their image size.
+    """Answers of networks to the photos of a split, packed at their image size.
 
     Args:
         networks: Networks that answer together.
-        neither: Model of how unlike train a photo is.
+        neither: Model that scores how unlike train a photo is.
         calibration: Temperature of the answers.
         dataset: Photos.
         split: Split of the photos.
-        logits: Logits (n, networks), where they are known already.
+        logits: Logits (n, networks), if already known.
     """
     from catdog_search.models.export import logits_of
 

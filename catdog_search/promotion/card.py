@@ -1,4 +1,4 @@
-"""The model card: what somebody has to know who is to rely on the model, in Markdown."""
+"""The model card: what anybody who relies on the model has to know, in Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from catdog_search.markup import as_markdown
 from catdog_search.text import in_a_line, printable
 from catdog_search.tracking.vocabulary import CARD_FILE
 
-# Characters that MLflow keeps of a version's description.
+# Maximum number of characters that MLflow keeps of a version's description.
 LONGEST = 5000
 _MORE = f"\n\nThe rest of the card: {CARD_FILE} of the version's source run.\n"
 
@@ -21,7 +21,7 @@ def write(facts: Mapping[str, Any]) -> str:
     """Write the card of a promotion.
 
     Args:
-        facts: What was found, as `promotion.json` keeps it.
+        facts: Findings, as `promotion.json` keeps them.
     """
     sections = (
         ("Purpose", _purpose(facts)),
@@ -52,7 +52,7 @@ def in_short(card: str) -> str:
 
 
 def _text(text: object) -> str:
-    """Anybody's text, as one line that Markdown shows as it is."""
+    """Untrusted text, as one line that Markdown shows literally."""
     return as_markdown(printable(str(text)))
 
 

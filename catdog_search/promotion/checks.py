@@ -1,4 +1,4 @@
-"""What a promotion looks at before it looks at test: names, costs, files, copies, raw photos."""
+"""What a promotion checks before it looks at test: names, costs, files, copies, raw photos."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from catdog_search.study.config import PromotionConfig
 from catdog_search.text import printable
 from catdog_search.tracking.looked_at import is_ledger
 
-# Photos that are asked about in a process of their own.
+# Photos that are asked about in a separate process.
 _ASKED = 100
-# A JPEG may be scaled down to so many pixels a side before it is a raw photo: resizing all of a
+# Side in pixels to which a JPEG may be scaled down before it counts as a raw photo: resizing a full
 # photo of 100 megapixels within the network takes gigabytes.
 _RAW_SIDE = 2048
 _AT_ONCE = 32
@@ -45,7 +45,7 @@ def require_name(model: str) -> None:
     """Refuse a name that no registered model can have, before anything is trained for it.
 
     Raises:
-        RequestError: Why.
+        RequestError: It is such a name; the message says why.
     """
     if is_ledger(model):
         raise RequestError(f"--model {model}: is the ledger of looks at test; give another name")
@@ -59,7 +59,7 @@ def require_name(model: str) -> None:
 
 
 def untrained(asked: PromotionConfig, floors: Sequence[Floor]) -> list[Gate]:
-    """Every gate, before the finalists are trained."""
+    """All gates, open, before the finalists are trained."""
     until = "the finalists are not trained yet"
     limits: dict[str, float | None] = {
         "round trip": gates.ROUND_TRIP,
@@ -75,10 +75,10 @@ def untrained(asked: PromotionConfig, floors: Sequence[Floor]) -> list[Gate]:
 
 
 def leaked(manifest: Manifest) -> int:
-    """Number of photos of test that have a copy, or nearly one, among those learned from.
+    """Number of photos of test that have a copy or near-copy among those learned from.
 
-    Whatever the study took for duplicates: of drawn pictures, which are made of few shapes, and
-    alike to a hash, exact copies alone.
+    This doesn't depend on the study's kind of duplicates. For drawn pictures only exact copies
+    count: they are made of few shapes, so their hashes are alike.
     """
     learned = ("train", CALIBRATION)
     rows = [i for i, p in enumerate(manifest.photos) if p.split in (*learned, "test")]
@@ -94,7 +94,7 @@ def leaked(manifest: Manifest) -> int:
 
 
 def reopened(prepared: Prepared) -> Source:
-    """The files that a study's photos came from."""
+    """The source that a study's photos came from."""
     manifest = prepared.dataset.manifest
     if manifest.kind == "synthetic":
         return SyntheticSource(prepared.config.data.synthetic_n)
@@ -105,7 +105,7 @@ def packed_at(prepared: Prepared, side: int, say: Callable[[str], None]) -> Data
     """The study's photos at another side, in pixels.
 
     Raises:
-        StateError: They are others now.
+        StateError: The photos have changed.
         DataError: They can't be read.
     """
     config = prepared.config
@@ -121,10 +121,10 @@ def packed_at(prepared: Prepared, side: int, say: Callable[[str], None]) -> Data
 
 @dataclass(frozen=True)
 class FileChecks:
-    """What was found out about the saved model.
+    """Findings about the saved model.
 
     Attributes:
-        gates: As others load it, on raw photos, how large, how fast.
+        gates: Gates on how others load it, its answers to raw photos, its size and its speed.
         onnx: The same model as ONNX; None where that can't be written, as a gate says.
     """
 
@@ -139,12 +139,12 @@ def of_the_file(
 
     Args:
         candidate: Model that may become champion.
-        facts: What it says of itself.
+        facts: Facts that it states about itself.
         source: Files of the photos that it was fitted on.
         asked: Study's `[promotion]`.
 
     Raises:
-        DataError: A photo can't be read any more.
+        DataError: A photo can no longer be read.
     """
     keys = candidate.answers.keys.tolist()
     answers, kept = _answers_to_raw(candidate, source, keys)
@@ -192,7 +192,7 @@ def _as_onnx(
 def _answers_to_raw(
     candidate: Candidate, source: Source, keys: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], list[tuple[int, Pixels]]]:
-    """What a model says of photos as they are, and some of those, evenly chosen, by row."""
+    """A model's answers to raw photos, and some of those photos, evenly spaced, with their rows."""
     from catdog_search.models.export import answers_to
 
     chosen = set(np.linspace(0, len(keys) - 1, min(_ASKED, len(keys))).astype(int).tolist())
@@ -210,7 +210,7 @@ def _answers_to_raw(
             kept.append((row, photo))
         batch = waiting[photo.shape]
         batch.append((row, photo))
-        # Few large ones at a time, many small ones.
+        # Large photos go in small batches, small ones in large batches.
         if len(batch) * photo.size >= _AT_ONCE * 3 * 256**2 or len(batch) == _AT_ONCE:
             answer(waiting.pop(photo.shape))
     for batch in waiting.values():

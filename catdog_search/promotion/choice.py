@@ -1,4 +1,4 @@
-"""Which finalist goes on, and as what: by the mean over its seeds, noise set against gain."""
+"""Choose a finalist by its mean over seeds, and its form by weighing gain against noise."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from catdog_search.objective import Direction, badness
 from catdog_search.promotion.finalists import Finalist
 from catdog_search.search.study.views import TrialRow
 
-# What goes on: the network of the median seed, the mean of all seeds' probabilities, or one network
-# with the mean of their weights; or the best trial, where nothing was trained again.
+# Which model is used: the network of the median seed, the mean of all seeds' probabilities, one
+# network with the mean of their weights, or the best trial, where nothing was trained again.
 Form = Literal["as it is", "median seed", "mean of probabilities", "mean of weights"]
 
-# Metric of val by the probabilities of class 1.
+# Metric of val, given the probabilities of class 1.
 Score = Callable[[npt.NDArray[np.float32]], float]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The finalist that goes on.
+    """The finalist chosen for promotion.
 
     Attributes:
         finalist: Chosen finalist.
         ranked: All finalists, best mean first.
         noise: Standard deviation of one seed's value, pooled over the finalists; None where no
             finalist has two seeds.
-        ties: Names of the finalists whose mean is told apart from the best one's by less than its
-            standard error, the best one's among them.
+        ties: Names of the finalists whose mean is within one standard error of the best one's, the
+            best one included.
     """
 
     finalist: Finalist
@@ -47,12 +47,12 @@ class Choice:
 
 
 def choose(finalists: Sequence[Finalist], direction: Direction) -> Choice:
-    """Choose by the mean over seeds; what is within one standard error goes to the cheaper one.
+    """Choose by the mean over seeds; within one standard error of the best, take the cheapest.
 
-    The rule of one standard error: Breiman et al. 1984, Classification and Regression Trees.
+    The one-standard-error rule: Breiman et al. 1984, Classification and Regression Trees.
 
     Args:
-        finalists: Finalists with one seed or more each; at least one.
+        finalists: Finalists, at least one, each with at least one seed.
         direction: Direction of the objective.
     """
 
@@ -65,20 +65,20 @@ def choose(finalists: Sequence[Finalist], direction: Direction) -> Choice:
     for other in ranked[1:]:
         error = (noise or 0) * math.sqrt(1 / len(best.values) + 1 / len(other.values))
         ties += [other] if rank(other)[0] - rank(best)[0] <= error else []
-    # By what a photo takes; of equals the better one.
+    # By the cost of one photo; between equals, the better one.
     chosen = min(ties, key=lambda finalist: (finalist.operations, rank(finalist)))
     return Choice(chosen, ranked, noise, tuple(finalist.name for finalist in ties))
 
 
 def pooled_deviation(groups: Sequence[Sequence[float]]) -> float | None:
-    """Standard deviation within groups, those of one value left out; None where none has two."""
+    """Pooled standard deviation within groups of at least two values; None without such a group."""
     squares = [statistics.variance(g) * (len(g) - 1) for g in groups if len(g) > 1]
     freedom = sum(len(g) - 1 for g in groups if len(g) > 1)
     return math.sqrt(sum(squares) / freedom) if freedom else None
 
 
 def median_seed(finalist: Finalist, direction: Direction) -> TrialRow:
-    """The trial of the median seed; of an even number the worse of the middle two."""
+    """The trial of the median seed; for an even number, the worse of the middle two."""
     ordered = sorted(
         finalist.seeds, key=lambda row: (badness(direction, row.value or 0.0), row.number)
     )
@@ -87,10 +87,10 @@ def median_seed(finalist: Finalist, direction: Direction) -> TrialRow:
 
 @dataclass(frozen=True)
 class Gain:
-    """What putting all seeds together gains on val.
+    """What combining all seeds gains on val.
 
     Attributes:
-        form: Form that goes on.
+        form: Chosen form.
         single: Value of the median seed.
         probabilities: Value of the mean of the seeds' probabilities; None for one seed.
         weights: Value of one network with the mean of their weights; None where their weights can't
@@ -110,15 +110,15 @@ def put_together(
     probabilities: float | None,
     weights: float | None,
 ) -> Gain:
-    """Decide what goes on: several together only where they gain more than one seed's noise.
+    """Choose the form: combine seeds only where that gains more than one seed's noise.
 
-    Of two that do, the mean of weights costs no more than one network; the mean of probabilities
-    has to gain more than the noise over it too.
+    The mean of weights costs no more than one network, so the mean of probabilities has to gain
+    more than the noise over it too.
 
     Args:
         direction: Direction of the objective.
-        noise: Standard deviation of one seed's value; None where it isn't known, which gains
-            nothing.
+        noise: Standard deviation of one seed's value; None where it isn't known, and then nothing
+            is combined.
         single: Value of the median seed on val.
         probabilities: Value of the mean of probabilities; None where there is none.
         weights: Value of the mean of weights; None where there is none.

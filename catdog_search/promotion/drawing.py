@@ -1,4 +1,4 @@
-"""The figures of a promotion: gates, seeds, reliability, risk against coverage, what is neither."""
+"""The figures of a promotion: gates, seeds, reliability, risk-coverage, unlike photos."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def figures(  # noqa: PLR0913, PLR0917  what they are plotted from
         title: Title of every figure.
         metric: Name of the objective.
         candidate: Model that may become champion.
-        choice: Chosen finalist; None where nothing was trained again, which draws no seeds.
-        gates: Gates in the order in which they are told.
+        choice: Chosen finalist; None where nothing was trained again, and then no seeds are drawn.
+        gates: Gates in the order in which they are listed.
         answers: Answers to test.
-        rate: Error among answered photos that was asked for.
-        unlike: Scores of drawn negatives by kind; they are drawn where the score has a threshold.
+        rate: Error rate among answered photos that was asked for.
+        unlike: Scores of drawn negatives by kind; they are plotted if the score has a threshold.
     """
     drawn = {
         "gates.png": plots.gates([_gate_row(gate) for gate in gates], title),

@@ -1,7 +1,7 @@
 """The best trials trained again on new seeds, as a study of their own.
 
-The best of many trials is best by luck too: its val score flatters it. New seeds tell what of it
-stays, and train leaves photos out that nobody has learned from.
+The best of many trials is best partly by luck: its val score flatters it. New seeds tell how much
+of it lasts, and a part of train is set aside, from which nothing learns.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Finalist:
     Attributes:
         name: Name of its recipe in the study of finalists.
         trial: The best trial of the promoted study that had these params.
-        seeds: Its COMPLETE trials on new seeds, in the order of the seeds; empty before that.
-        operations: Multiply-adds that one photo takes; 0 where only building it tells.
+        seeds: Its COMPLETE trials on new seeds, in the order of the seeds; empty before training.
+        operations: Multiply-adds that one photo takes; 0 where only building it would tell.
         begins_alike: Whether every training begins with the same loaded weights.
     """
 
@@ -58,17 +58,17 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study of finalists, as it is to be.
+    """The plan for a study of finalists.
 
     Attributes:
         prepared: Arguments of `run_study`.
         finalists: Finalists, best first.
         wanted: Number of seeds of each.
         missing: Number of trainings that are not over yet.
-        left: Number of trainings that an earlier call with other counts left waiting, which come
-            before those that are missing.
-        seconds: Duration of what is missing or left, as long as trials of the same params took, in
-            s; None where that isn't known.
+        left: Number of trainings that an earlier call with other counts left waiting; they come
+            before the missing ones.
+        seconds: Expected duration of what is missing or left, from how long trials of the same
+            params took, in s; None where that isn't known.
     """
 
     prepared: Prepared
@@ -85,13 +85,13 @@ class Plan:
 
     @property
     def calibration(self) -> int:
-        """Number of photos that are set aside."""
+        """Number of photos of train that are set aside."""
         photos = self.prepared.dataset.manifest.photos
         return sum(photo.split == CALIBRATION for photo in photos)
 
 
 def name_of(study: str) -> str:
-    """Name of the study of a study's finalists."""
+    """Name of the study that trains a study's finalists."""
     if len(study) + len(_SUFFIX) <= _LONGEST_NAME:
         return study + _SUFFIX
     digest = hashlib.sha256(study.encode()).hexdigest()[:_DIGITS]
@@ -99,7 +99,7 @@ def name_of(study: str) -> str:
 
 
 def require_no_finalists(study: str) -> None:
-    """Refuse a study of finalists itself.
+    """Refuse to promote a study of finalists.
 
     Raises:
         RequestError: It is one.
@@ -110,7 +110,7 @@ def require_no_finalists(study: str) -> None:
 
 
 def best_of(view: StudyView, most: int) -> list[TrialRow]:
-    """The best COMPLETE trials of a study, each set of params once.
+    """The best COMPLETE trials of a study, one per set of params.
 
     Raises:
         StateError: There is none.
@@ -130,11 +130,11 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
 
     Args:
         view: Study to promote.
-        prepared: Arguments that it would be gone on with.
+        prepared: Arguments that it would be continued with.
 
     Raises:
-        StateError: It has no COMPLETE trial, or its finalists were trained with other photos set
-            aside.
+        StateError: It has no COMPLETE trial, or its finalists were trained with different photos
+            set aside.
         DataError: Train has too few photos to set some aside.
     """
     config, state = prepared.config, prepared.state
@@ -189,17 +189,17 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
 
 
 def train(planned: Plan, listener: Listener) -> Report:
-    """Train what is missing, or go on with it.
+    """Train what is missing, resuming where possible.
 
     Raises:
-        StateError: As `run_study`.
+        StateError: As in `run_study`.
     """
     prepared = planned.prepared
     return run_study(prepared.config, prepared.dataset, prepared.state, listener, prepared.options)
 
 
 def trained(planned: Plan) -> tuple[Finalist, ...]:
-    """The finalists with their seeds, those that none of has ended well left out.
+    """The finalists with their seeds, except those without a COMPLETE trial.
 
     Raises:
         StateError: There is none left.
@@ -231,7 +231,7 @@ def _finalist(
 
 
 def _recipe_name(row: TrialRow) -> str:
-    """With a digest of the params: a study that was made anew has other trials of this number."""
+    """Includes a digest of the params: in a recreated study this number is of another trial."""
     return f"trial-{row.number:04d}-{_digest_of(row)}"
 
 
@@ -240,12 +240,12 @@ def _digest_of(row: TrialRow) -> str:
 
 
 def _digest_in(recipe: str) -> str:
-    """By it params are known again where another trial of the same is now the best of them."""
+    """Identifies params, even if another trial with the same params is now the best."""
     return recipe.rpartition("-")[2]
 
 
 def _so_far(state: StateFolder, name: str) -> tuple[list[TrialRow], Mapping[str, Params]]:
-    """Trials of the study of finalists, and the recipes that it was made with, which it keeps."""
+    """Trials of the study of finalists, and the recipes that it was made with and must keep."""
     if name not in existing_studies(state):
         return [], {}
     study = load_study(state, name)
@@ -253,7 +253,7 @@ def _so_far(state: StateFolder, name: str) -> tuple[list[TrialRow], Mapping[str,
 
 
 def _seed(seed: int) -> int:
-    """Another seed, so that the finalists' trials have new ones."""
+    """A seed derived from the study's, so that the finalists' trials have new ones."""
     digest = hashlib.sha256(f"finalists:{seed}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -282,7 +282,7 @@ def _remade(prepared: Prepared) -> Dataset:
 
 
 def _as_file(config: StudyConfig) -> str:
-    """What stands for a study file with the run of the finalists: nobody wrote one."""
+    """Text kept as the study file of the finalists' run, for which nobody wrote one."""
     facts = json.dumps(config.fingerprint(), indent=2, sort_keys=True, default=str)
     lines = "\n".join(f"# {line}" for line in facts.splitlines())
     return f"# {config.purpose} Made by catdog-search promote, of:\n{lines}\n"

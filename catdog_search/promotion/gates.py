@@ -1,4 +1,4 @@
-"""Gates: what a model must reach before others load it, each with its number and its limit."""
+"""Gates: what a model must pass before others load it, each with its number and its limit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from catdog_search.intervals import mcnemar, needed_for, needed_to_tie, paired_d
 from catdog_search.study.config import PromotionConfig
 from catdog_search.text import printable
 
-# `open`: test wasn't looked at, or nothing was trained yet. `off`: measured, and not asked.
+# `open`: test wasn't looked at, or nothing was trained yet. `off`: measured, but no limit was set.
 Verdict = Literal["passed", "failed", "open", "off"]
 
-# Photos of test that a challenger and a champion must both be new to, to be compared.
+# Fewest photos of test, new to both challenger and champion, that they may be compared on.
 FEWEST_COMMON = 200
 ROUND_TRIP = 1e-4
-# Of the answers to raw and to packed photos that may differ: so many, or this share.
+# How many answers may differ between raw and packed photos: this number or this share.
 _DIFFERENT, _DIFFERENT_SHARE = 2, 0.002
 
 
@@ -36,10 +36,10 @@ class Gate:
     Attributes:
         name: Gate's name.
         verdict: Verdict.
-        number: What was found; None where nothing was.
-        limit: What was asked; None where nothing is.
+        number: Measured value; None where nothing was measured.
+        limit: Value asked for; None where nothing is.
         text: Both, for people.
-        asks: `at least`, `above` or `at most`.
+        asks: How number must compare with limit: `at least`, `above` or `at most`.
     """
 
     name: str
@@ -89,7 +89,7 @@ def _least_accuracy(config: PromotionConfig, floors: Sequence[Floor]) -> float:
 
 
 def require_enough(config: PromotionConfig, floors: Sequence[Floor], n: int, where: str) -> None:
-    """Refuse a test that is too small for the bound asked, before anything is trained.
+    """Refuse a test split that is too small for the bound asked, before anything is trained.
 
     Args:
         config: Study's `[promotion]`.
@@ -98,7 +98,7 @@ def require_enough(config: PromotionConfig, floors: Sequence[Floor], n: int, whe
         where: Name of the photos, for people.
 
     Raises:
-        StateError: Even without an error the bound could not be reached.
+        StateError: The bound could not be reached even without an error.
     """
     least = _least_accuracy(config, floors)
     low, _ = wilson(n, n)
@@ -132,7 +132,7 @@ def on_test(
         floors: Floors on the same photos.
         labels: Labels (n,), indices of classes.
         probabilities: Calibrated probabilities of class 1 (n,).
-        threshold: Class 1 is answered above it.
+        threshold: Probability above which the answer is class 1.
         class_names: Class names, by index.
     """
     answered = (probabilities > threshold).astype(int)
@@ -164,7 +164,7 @@ def on_test(
 def _calibration(
     config: PromotionConfig, labels: npt.NDArray[np.int_], probabilities: npt.NDArray[np.float64]
 ) -> Gate:
-    """What chance alone shows on so few photos is no fault of the model's."""
+    """The gate on calibration, which allows for the error that chance alone gives on few photos."""
     error, chance = equal_mass_error(labels, probabilities), error_by_chance(probabilities)
     most = config.max_calibration_error
     text = (
@@ -180,7 +180,7 @@ class Rival:
 
     Attributes:
         version: Number of its version.
-        is_right: Whether it answers right (n,), the photos of its own train and val left out.
+        is_right: Whether it answers correctly (n,), without photos of its own train and val.
         ours: Whether the challenger does (n,).
         dropped: Number of photos left out.
     """
@@ -192,11 +192,11 @@ class Rival:
 
 
 def against(config: PromotionConfig, rivals: Sequence[Rival]) -> Gate:
-    """The gate against the best champion so far, on the photos that both are new to.
+    """The gate against the best champion so far, on photos that are new to both.
 
     Args:
         config: Study's `[promotion]`.
-        rivals: Champions so far; none where there was no other.
+        rivals: Champions so far; empty where there was no other.
     """
     if not rivals:
         text = "there is no other champion to compare with"
@@ -251,7 +251,7 @@ def of_file(config: PromotionConfig, n_bytes: int) -> Gate:
 
 
 def of_latency(config: PromotionConfig, milliseconds: float, low: float, high: float) -> Gate:
-    """The gate on the time that one photo takes: median, least and most."""
+    """The gate on the time that one photo takes: median, minimum and maximum."""
     limit = config.max_latency_ms
     asked = "not asked" if limit is None else f"at most {limit:g}"
     text = f"one photo takes {milliseconds:.1f} ms ({low:.1f} to {high:.1f}) here, {asked}"
@@ -259,7 +259,7 @@ def of_latency(config: PromotionConfig, milliseconds: float, low: float, high: f
 
 
 def of_round_trip(difference: float, n: int) -> Gate:
-    """The gate on what a fresh process without this package says of the saved model."""
+    """The gate on the saved model's answers in a fresh process without this package."""
     text = (
         f"saved, and loaded without this package, it answers {n} raw photos within "
         f"{difference:.1e}, at most {ROUND_TRIP:g}"
@@ -269,7 +269,7 @@ def of_round_trip(difference: float, n: int) -> Gate:
 
 
 def of_resize(different: int, n: int) -> Gate:
-    """The gate on answers to raw photos that differ from those to packed ones."""
+    """The gate on how many answers to raw photos differ from those to packed ones."""
     limit = max(_DIFFERENT, math.floor(_DIFFERENT_SHARE * n))
     text = f"{different} of {n} photos are answered otherwise raw than packed, at most {limit}"
     return _judged("raw and packed", different, limit, text)
@@ -282,14 +282,14 @@ def of_onnx(proof: Proof) -> Gate:
 
 
 def of_leaks(config: PromotionConfig, leaked: int, n: int) -> Gate:
-    """The gate on photos of test that train has too."""
+    """The gate on photos of test that are in train too."""
     limit = config.max_leaked
     text = f"{leaked} of test's {n} photos have a copy, or nearly one, in train, at most {limit}"
     return _judged("leaks", leaked, limit, text)
 
 
 def of_kind(config: PromotionConfig, kind: str, champion: str | None) -> Gate:
-    """The gate that keeps what was trained on drawn pictures from following photos."""
+    """The gate that keeps a model of drawn pictures from replacing a champion trained on photos."""
     over = kind == "synthetic" and champion not in (None, "synthetic")
     text = "trained on drawn pictures" if kind == "synthetic" else "trained on photos"
     if champion is not None:
@@ -305,7 +305,7 @@ def of_kind(config: PromotionConfig, kind: str, champion: str | None) -> Gate:
 
 
 def as_facts(found: Sequence[Gate]) -> list[Mapping[str, object]]:
-    """For records: numbers that JSON has no word for as None."""
+    """Gates for records, with None for numbers that JSON can't express."""
     return [
         {
             "name": gate.name,

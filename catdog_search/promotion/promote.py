@@ -1,7 +1,7 @@
 """From a study to a champion: finalists, one look at test, gates, and the move of the alias.
 
-Each step finds what an earlier call left, so that one that was cut off is ended by the next. The
-alias is the one write that counts; until then nothing has changed for those who load the model.
+Each step picks up what an earlier call left, so that the next call completes an interrupted one.
+Moving the alias is the one write that counts: before it, nothing changes for users of the model.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a promotion asks of whoever calls it.
+    """What a promotion asks of its caller.
 
     Attributes:
         say: Callback for what a user should know, a line each.
         tell: Callback for what is to be trained.
-        agree: Asked before anything is trained; it raises where it doesn't.
-        confirm: Asked a question about what is not as usual; it raises where the answer is no.
-        train: Function that trains what is missing, as `finalists.train`, and shows it.
+        agree: Called before anything is trained; raises to refuse.
+        confirm: Called with a question about something unusual; raises if the answer is no.
+        train: Function that trains what is missing, like `finalists.train`, and shows progress.
     """
 
     say: Say
@@ -69,10 +69,10 @@ class Promotion:
     Attributes:
         study: Study that was promoted.
         best: Its best trial.
-        gates: Gates in the order in which they are told.
+        gates: Gates in the order in which they are listed.
         registered: Model version that is champion now; None where nothing was moved.
-        facts: All that was found; empty where nothing was trained.
-        run_id: Id of the promotion's run; None for a dry run, and where it didn't come to one.
+        facts: All findings; empty where nothing was trained.
+        run_id: Id of the promotion's run; None for a dry run, or if it didn't get that far.
         tracking_uri: MLflow's tracking URI, without which the model's URI means nothing.
         interrupted: Whether the training of finalists was stopped before its end.
     """
@@ -101,7 +101,7 @@ def promote(
     n_seeds: int | None = None,
     dry_run: bool = False,
 ) -> Promotion:
-    """Find a study's champion, look at test once, and let others load it if it passes the gates.
+    """Choose a study's champion, look at test once, and release it if it passes the gates.
 
     Args:
         request: Study, state, photos, weights, and how its finalists train.
@@ -112,9 +112,9 @@ def promote(
         dry_run: Whether nothing is trained, looked at or moved.
 
     Raises:
-        StateError: There is no such study, no COMPLETE trial, a model that tells other classes
-            apart is champion, test is too small for what is asked, or a store fails.
-        RequestError: The model's name, or a cost, can't be.
+        StateError: There is no such study or no COMPLETE trial, the champion has other classes,
+            test is too small for what is asked, or a store fails.
+        RequestError: The model's name, or a cost, is invalid.
         DataError: The photos can't be used.
     """
     return _Promoting(request, model, hooks, n_finalists, n_seeds).run(dry_run=dry_run)
@@ -124,7 +124,7 @@ class _Promoting:
     """One promotion.
 
     Args:
-        request: As in `promote`, like those that follow.
+        request: As in `promote`, like the others.
         model: As there.
         hooks: As there.
         n_finalists: As there.
@@ -189,7 +189,7 @@ class _Promoting:
         return dataclasses.replace(dataset, image_size=side)
 
     def _require_same_classes(self, dataset: Dataset) -> None:
-        """Refuse to follow a champion that tells other classes apart."""
+        """Refuse to replace a champion that has other classes."""
         model = self._registered()
         if model is None or model.record.champion is None:
             return
@@ -203,7 +203,7 @@ class _Promoting:
             )
 
     def _warn_of_drawn(self, dataset: Dataset, *, dry_run: bool) -> None:
-        """Say and ask, before minutes of training, where drawings would follow photos."""
+        """Warn and ask, before minutes of training, if drawings would replace a model of photos."""
         model = self._registered()
         if dataset.manifest.kind != DRAWN or model is None or model.record.champion is None:
             return
@@ -254,13 +254,13 @@ class _Promoting:
             open_ = gates.not_looked_at(self._config.promotion, floors)
             found = [*open_, *before, *self._of_photos(dataset, self._registered())]
             return self._result(found, scene.facts(found, None, None))
-        # Two at once would look at test twice, and each compare itself with a champion that the
-        # other is about to replace.
+        # Two at once would look at test twice, and each would compare itself with a champion that
+        # the other is about to replace.
         with self._state.registering():
             return self._in_turn(scene, floors, checked)
 
     def _of_photos(self, dataset: Dataset, model: Model | None) -> list[Gate]:
-        """The gates on what it learned from."""
+        """The gates on the photos that it learned from."""
         asked, manifest = self._config.promotion, dataset.manifest
         return [
             gates.of_leaks(asked, checks.leaked(manifest), len(dataset.rows("test"))),
@@ -310,9 +310,9 @@ class _Promoting:
         answers: Answers,
         is_right: npt.NDArray[np.bool_],
     ) -> list[gates.Rival]:
-        """The champions so far, but for this model where it is one of them.
+        """The champions so far, without this model if it is one of them.
 
-        One that learned from drawn pictures is no rival of a model of photos.
+        A champion that learned from drawn pictures is no rival of a model of photos.
         """
         if model is None:
             return []
@@ -329,14 +329,14 @@ class _Promoting:
         return list(rivals.of(dataclasses.replace(model, versions=others), answers, is_right))
 
     def _look(self, scene: record.Scene, run: PromotionRun, model_id: str) -> tuple[Answers, Looks]:
-        """The answers to test: those that were kept, else those of this one look."""
+        """The answers to test: the kept ones if there are any, else those of this one look."""
         hashes = scene.test_hashes()
         kept = run.answers("test") or self._answered_before(scene)
         if kept is not None:
             run.log_answers("test", kept)
             return kept, self._ledger.looks(hashes)
         before = self._ledger.looks(hashes).by(model_id)
-        # One that was cut off before its answers were kept has told nobody anything.
+        # A look that was cut off before its answers were kept has told nobody anything.
         if all(look.command != self._command for look in before):
             self._ledger.write(
                 command=self._command,
@@ -352,7 +352,7 @@ class _Promoting:
         return answers, self._ledger.looks(hashes)
 
     def _answered_before(self, scene: record.Scene) -> Answers | None:
-        """What the same networks said of the same photos in another promotion."""
+        """The same networks' answers to the same photos in another promotion."""
         wanted = set(scene.test_hashes())
         for run in PromotionRun.alike(
             self._store, self._config.name, self._view.uid or "", scene.answering_key
@@ -387,7 +387,7 @@ class _Promoting:
 
 
 def _with_counts(config: StudyConfig, finalists: int | None, seeds: int | None) -> StudyConfig:
-    """A study with the counts of this call."""
+    """The study with this call's counts."""
     given = {"finalists": finalists, "seeds": seeds}
     changed = {name: value for name, value in given.items() if value is not None}
     promotion = config.promotion.model_copy(update=changed)

@@ -1,4 +1,4 @@
-"""What a promotion found, put together: for its run, its version, its card and its figures."""
+"""A promotion's findings, put together for its run, its version, its card and its figures."""
 
 from __future__ import annotations
 
@@ -40,27 +40,27 @@ from catdog_search.tracking.registry import now
 from catdog_search.tracking.store import Store
 from catdog_search.training.metrics import scores
 
-# What a model that is logged can't know of itself yet, and what its ONNX alone carries.
+# Facts that a model can't yet know about itself when it is logged, or that only its ONNX carries.
 _OF_THE_REGISTRY = {"examples", "model_id", "name", "registered_at", "run_id", "test", "version"}
 _EXAMPLE_SIDE = 64
 _HARDEST = 12
 _NEGATIVES = 100
-# Looks that are told of one by one.
+# Looks that are listed one by one.
 _TOLD = 3
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A candidate and all that it came from.
+    """A candidate and everything that it came from.
 
     Attributes:
         config: Promoted study's configuration.
         view: Promoted study as it stands.
         model: Name of the registered model.
         candidate: Model that may become champion.
-        choice: Chosen finalist; None where the best trial goes on as it is.
+        choice: Chosen finalist; None where the best trial is taken as it is.
         dataset: Photos at the candidate's image size, with those of calibration.
-        prepared: Arguments that the promoted study would be gone on with.
+        prepared: Arguments that the promoted study would be continued with.
         store: MLflow store that keeps all of it.
     """
 
@@ -92,7 +92,7 @@ class Scene:
         return [short_hash(photos[row].sha256) for row in self.dataset.rows("test")]
 
     def open_run(self) -> PromotionRun:
-        """The promotion's run, made or taken up."""
+        """The promotion's run, created or resumed."""
         trained_in = load_view(self.prepared.state, self.candidate.networks.study)
         tags = {
             words.DATASET_DIGEST: self.dataset.digest,
@@ -106,7 +106,7 @@ class Scene:
 
     @property
     def said(self) -> ModelFacts:
-        """What the candidate's model says of itself."""
+        """Facts that the candidate's model states about itself."""
         candidate, band = self.candidate, self.candidate.band
         n = len(self.dataset.rows("train"))
         is_drawn = self.dataset.manifest.kind == "synthetic"
@@ -126,7 +126,7 @@ class Scene:
         )
 
     def log_model(self, run: PromotionRun, backend: str, onnx: OnnxFile | None) -> str:
-        """Log the candidate's model, with all that its answers mean; returns its model id."""
+        """Log the candidate's model, with all that explains its answers; returns its model id."""
         candidate = self.candidate
         metadata = {
             **self.said.model_dump(mode="json", exclude=_OF_THE_REGISTRY),
@@ -142,7 +142,7 @@ class Scene:
     def facts(
         self, found: Sequence[Gate], answers: Answers | None, looks: Looks | None
     ) -> dict[str, Any]:
-        """All that was found, as plain values; test's are None where it wasn't looked at."""
+        """All findings, as plain values; those on test are None where it wasn't looked at."""
         candidate, asked = self.candidate, self.config.promotion
         band = candidate.band
         on_test = None
@@ -224,7 +224,7 @@ class Scene:
         }
 
     def _val(self) -> dict[str, Any]:
-        """What goes on, on val, which chose it: flattered by that."""
+        """Scores on val, which are flattering because val chose the networks."""
         found, n = self.candidate.networks.val, len(self.dataset.rows("val"))
         accuracy = found["val_accuracy"]
         interval = list(wilson(round(accuracy * n), n))
@@ -244,7 +244,7 @@ class Scene:
             "right": right,
             "accuracy": right / len(labels),
             "interval": list(wilson(right, len(labels))),
-            # The gate's calibration error, not that of equal widths, which trials are scored by.
+            # The gate's calibration error, not the one with equal-width bins that scores trials.
             "scores": {
                 **scores(labels, p, prefix="", threshold=candidate.threshold),
                 "calibration_error": equal_mass_error(labels, p),
@@ -288,7 +288,7 @@ class Scene:
 
     @cached_property
     def _negatives(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Scores of drawn negatives by kind, and what they come to."""
+        """Scores of drawn negatives by kind, and a summary of them."""
         from catdog_search.evaluation.negatives import REPORT, kinds_for, negatives
 
         candidate = self.candidate
@@ -297,7 +297,7 @@ class Scene:
         told, found = {}, {}
         for kind in kinds_for(REPORT):
             if kind == "drawn" and self.dataset.manifest.kind == "synthetic":
-                continue  # they are what it was trained on
+                continue  # it was trained on these
             drawn = negatives(kind, _NEGATIVES, side, photos=photos)
             unlike = np.ravel(candidate.neither.predict(drawn, verbose=0))
             told[kind] = unlike
@@ -313,7 +313,7 @@ class Scene:
         found: Sequence[Gate],
         answers: Answers,
     ) -> None:
-        """Log what was found, the card and the figures."""
+        """Log the findings, the card and the figures."""
         run.log_answers(self.candidate.fitted_on, self.candidate.answers)
         run.log_record(facts, card.write(facts))
         run.log_numbers(_metrics(facts), {})
@@ -351,12 +351,12 @@ class Scene:
         }
 
     def description(self, facts: Mapping[str, Any]) -> str:
-        """The card, as much of it as MLflow keeps with a version."""
+        """As much of the card as MLflow keeps with a version."""
         return card.in_short(card.write(facts))
 
 
 def _looks_in_words(looks: Looks) -> str:
-    """How often the photos behind a number were looked at, the look that it came of included."""
+    """How often the photos behind a number were looked at, including the look that gave it."""
     n = len(looks.known)
     said = "these photos have been looked at once, for this number"
     if n > 1:

@@ -1,4 +1,4 @@
-"""The study that is to be promoted, as its file and its own run say it."""
+"""The study to promote, as its file and its own run describe it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Say = Callable[[str], None]
 def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
     """The configuration of a study that was run.
 
-    Of the file that is named; else of the file of its name, where that is still the study's; else
-    of the text that its run keeps.
+    From the named file, else from the file of its name if that still describes the study, else
+    from the text that its run keeps.
 
     Args:
         state: State folder that keeps the study.
@@ -32,7 +32,7 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
         say: Callback for what a user should know, a line each.
 
     Raises:
-        StudyFileError: The file is wrong, or its run keeps none.
+        StudyFileError: The file is wrong, or there is none and its run keeps none.
         StateError: There is no such study.
     """
     if Path(asked).suffix == ".toml":
@@ -50,12 +50,12 @@ def config_of(state: StateFolder, asked: str, say: Say) -> StudyConfig:
             f"study {asked!r}: its run keeps no study file; name the file: --study FILE"
         )
     config = studies.parse_file(content, f"the file that study {asked} was made with")
-    # It may have another name since.
+    # It may have been renamed since.
     return config.called(asked).model_copy(update={"name": asked})
 
 
 def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, say: Say) -> Prepared:
-    """As `prepare`, with the photos that the study has, wherever they lie.
+    """As `prepare`, with the photos that the study has, wherever they are.
 
     Args:
         config: Study's configuration.
@@ -64,7 +64,7 @@ def prepare_as_it_was(config: StudyConfig, view: StudyView, request: Request, sa
         say: Callback for what a user should know, a line each.
 
     Raises:
-        StateError: The photos, or the settings, are not those of the study.
+        StateError: The photos or the settings are not those of the study.
         DataError: They can't be read; --data says where they are.
     """
     made = made_with(load_study(request.state, config.name))

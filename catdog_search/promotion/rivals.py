@@ -19,24 +19,24 @@ from catdog_search.tracking.promotions import Answers, PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Version
 from catdog_search.tracking.store import Store
 
-# Packs the test photos at another side, in pixels.
+# Packs the test photos at another image size, in pixels.
 AtSize = Callable[[int], Dataset]
 Say = Callable[[str], None]
 
-# The kind of what a model of drawn pictures learned from.
+# The data kind of a model that learned from drawn pictures.
 DRAWN = "synthetic"
 
 
 @dataclass(frozen=True)
 class Rivals:
-    """The champions that a challenger is set against.
+    """The champions that a challenger is compared with.
 
     Args:
         store: Store that keeps them.
         ledger: Ledger of looks.
         run: Run of the challenger's promotion, which keeps the answers of a champion that has none
             of its own.
-        at_size: Function that packs the test photos at another side.
+        at_size: Function that packs the test photos at another image size.
         command: Command that looks, for the ledger.
         say: Callback for what a user should know, a line each.
     """
@@ -51,14 +51,14 @@ class Rivals:
     def of(
         self, model: Model, answers: Answers, is_right: npt.NDArray[np.bool_]
     ) -> Iterator[Rival]:
-        """Every champion so far with answers to these photos, the one that is champion now last.
+        """Every champion so far with answers to these photos, the current one last.
 
-        That one is asked where it was never; it is a look of its own.
+        The current champion is asked if it never was; that is a look of its own.
 
         Args:
             model: Registered model whose champions they are.
             answers: The challenger's answers to test.
-            is_right: Whether the challenger answers right (n,).
+            is_right: Whether the challenger answers correctly (n,).
         """
         for version in _champions(model):
             now = version.number == model.record.champion
@@ -69,7 +69,7 @@ class Rivals:
                 yield self._compared(version, answers, is_right, known)
 
     def _known(self, version: Version, answers: Answers) -> dict[str, float] | None:
-        """What it said of these photos when it was promoted, or in a promotion cut off before."""
+        """Its answers to these photos, from its own promotion or an interrupted try of this one."""
         own = PromotionRun.of(self.store, version.run_id) if version.run_id else None
         kept = own.answers("test") if own else None
         if kept is None or len(np.intersect1d(kept.hashes, answers.hashes)) < FEWEST_COMMON:
@@ -112,7 +112,7 @@ class Rivals:
         is_right: npt.NDArray[np.bool_],
         known: dict[str, float],
     ) -> Rival:
-        """On the photos that are new to it as well."""
+        """The comparison on photos that are new to the champion too."""
         trained = self._trained_on(version)
         common = np.array([each in known for each in answers.hashes.tolist()])
         new = np.array([each not in trained for each in answers.hashes.tolist()])
@@ -124,7 +124,7 @@ class Rivals:
         return Rival(version.number, theirs, is_right[rows], dropped)
 
     def _trained_on(self, version: Version) -> frozenset[str]:
-        """Photos that it was trained on, chosen or calibrated by; none where nobody knows."""
+        """Photos that were used to train, choose or calibrate it; empty where that isn't known."""
         found, run_id = None, version.run_id
         if run_id and Registry(self.store).has_run(run_id):
             found = LoggedModels(self.store).known_photos(run_id)
@@ -135,12 +135,12 @@ class Rivals:
 
 
 def _name(version: Version) -> str:
-    """Folder of a champion's answers in another one's promotion."""
+    """Folder of a champion's answers in a challenger's promotion."""
     return f"champion-{version.number}"
 
 
 def _champions(model: Model) -> list[Version]:
-    """All that were champion and are there, the one that is now last."""
+    """All existing versions that were ever champion, the current one last."""
     record = model.record
     once = {move.to for move, outcome in record.outcomes() if outcome in ("done", "unclear")}
     numbers = once | ({record.champion} if record.champion else set())
@@ -149,7 +149,7 @@ def _champions(model: Model) -> list[Version]:
 
 
 def kind_of(registry: Registry, model: Model | None) -> str | None:
-    """The kind of photos that the champion was trained on; None where there is none."""
+    """The kind of photos that the champion was trained on; None without a champion."""
     champion = None if model is None else model.record.champion
     for version in model.versions if model else ():
         if version.number == champion:
@@ -158,5 +158,5 @@ def kind_of(registry: Registry, model: Model | None) -> str | None:
 
 
 def kind_of_version(registry: Registry, version: Version) -> str | None:
-    """The kind of photos that a version was trained on; None where nobody knows."""
+    """The kind of photos that a version was trained on; None where that isn't known."""
     return version.tags.get(words.DATA_KIND) or registry.data_kind(version.run_id)

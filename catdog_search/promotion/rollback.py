@@ -1,4 +1,4 @@
-"""Let an earlier version be the champion again."""
+"""Make an earlier version champion again."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class RolledBack:
     Attributes:
         uri: `models:/<name>@champion`.
         version: Version that is champion now, from 1.
-        before: The one that was; None where the alias named none.
+        before: Version that was champion before; None where there was none.
         reason: Reason, as recorded.
-        tracking_uri: MLflow's, without which the model's URI means nothing.
-        unserved: Why the file that is served isn't this version's; None where it is.
+        tracking_uri: MLflow's tracking URI, without which the model's URI means nothing.
+        unserved: Why the served file isn't this version's; None where it is.
     """
 
     uri: str
@@ -39,7 +39,7 @@ class RolledBack:
 
     @property
     def moved(self) -> bool:
-        """Whether it wasn't champion already."""
+        """Whether the champion changed."""
         return self.version != self.before
 
 
@@ -50,19 +50,19 @@ def rollback(
     to: int | None = None,
     agree: Callable[[int, int | None], None] = lambda to, before: None,
 ) -> RolledBack:
-    """Make the version before, or another one, champion.
+    """Make the previous version, or another one, champion.
 
     Args:
-        state: State folder whose registry it is; MLFLOW_TRACKING_URI's where that is set.
+        state: State folder whose registry to use, unless MLFLOW_TRACKING_URI is set.
         name: Name of the registered model.
         reason: Why, in a line; it is recorded.
-        to: Version; None for the one before, as the record of moves has it.
-        agree: Asked before anything is changed, with the version to come and the one that is; it
-            raises where it doesn't.
+        to: Version; None for the previous one, according to the record of moves.
+        agree: Called before anything is changed, with the new and the current version; raises to
+            refuse.
 
     Raises:
         RequestError: The reason is empty or too long.
-        StateError: There is no such model or version, no version before, its files are gone, or
+        StateError: There is no such model or version or no previous one, its files are gone, or
             the registry doesn't answer.
     """
     reason = _read_reason(reason)
@@ -72,7 +72,7 @@ def rollback(
     if target != before:
         agree(target, before)
     with state.registering():
-        # The version before is another one, once somebody has moved it.
+        # If somebody has moved the alias, the previous version is a different one.
         if (found := registry.model(name).record.champion) != before:
             raise StateError(
                 f"somebody else has moved {words.CHAMPION} of {name!r} meanwhile, from version "

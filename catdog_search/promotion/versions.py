@@ -1,4 +1,4 @@
-"""The versions of registered models, and whether what they came from is still there; reads only."""
+"""The versions of registered models, and whether what they came from still exists; read-only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Model, Registry, Said, Version
 from catdog_search.tracking.store import Store, nothing_in
 
-# Of a version, as MLflow's aliases are; it is derived from the record and none of MLflow's.
+# Shown like an alias of MLflow's, but derived from the record of moves.
 PREVIOUS = "previous"
 
 
@@ -29,8 +29,8 @@ class OnTest:
         accuracy: Accuracy, 0 to 1.
         interval: Bounds of its 95 % interval.
         n: Number of photos.
-        looks: Number of looks that these photos have had so far, its own among them; by then, where
-            nobody knows any more which they are.
+        looks: Number of looks at these photos so far, its own included; the number at registration
+            where it is no longer known which photos they are.
     """
 
     accuracy: float
@@ -40,7 +40,7 @@ class OnTest:
 
     @classmethod
     def read(cls, tags: Mapping[str, str]) -> OnTest | None:
-        """What a version's tags say; None where they say nothing, or what nobody of us wrote."""
+        """What a version's tags say; None where they say nothing, or not in our format."""
         said = tested(tags)
         if said is None:
             return None
@@ -56,18 +56,18 @@ class VersionRow:
         version: Its number.
         aliases: MLflow's, and `previous`.
         study: Study whose trial it is; None for one that something else registered.
-        trial: Its number, likewise.
-        metric: Metric that `value` is of; None where nobody knows any more.
-        value: The objective on val; None where it isn't said.
+        trial: Trial's number; None likewise.
+        metric: Metric of `value`; None where it is no longer known.
+        value: The objective on val; None where it isn't stated.
         test: What it reached on test; None where nobody looked.
         registered_at: Time of registration in UTC, in ISO 8601.
-        move: The last one that made it champion; None where none is recorded.
+        move: Last move that made it champion; None where none is recorded.
         run_id: Id of the run that logged its model.
         model_id: Id of the logged model.
         dataset_digest: Digest of the dataset that it was trained on.
-        tags: All that it was registered with.
-        said: Facts that its files say.
-        gone: Lines, one for each thing that was deleted or isn't to be found here.
+        tags: All tags that it was registered with.
+        said: Facts that its files state.
+        gone: Lines, one for each thing that was deleted or can't be found here.
     """
 
     model: str
@@ -94,10 +94,10 @@ class ModelRows:
 
     Attributes:
         name: Model's name.
-        champion: The version that the alias names; None for none.
-        previous: The one before.
-        versions: Newest first.
-        moves: Moves of the champion in order, and what became of each.
+        champion: Version that the alias names; None for none.
+        previous: Previous champion's version; None for none.
+        versions: Versions, newest first.
+        moves: Moves of the champion in order, each with its outcome.
     """
 
     name: str
@@ -108,12 +108,12 @@ class ModelRows:
 
     @property
     def unfinished(self) -> Move | None:
-        """The last move, where it didn't happen and isn't marked so."""
+        """The last move, if it didn't happen and isn't marked so."""
         return next((move for move, outcome in self.moves if outcome == "open"), None)
 
 
 def list_models(state: StateFolder) -> list[ModelRows]:
-    """All registered models; makes nothing.
+    """All registered models; creates nothing.
 
     Raises:
         StateError: The registry can't be read.
@@ -138,7 +138,7 @@ def find_version(state: StateFolder, name: str, version: int | None) -> ModelRow
 
 
 def card_of(state: StateFolder, row: VersionRow) -> str | None:
-    """The model card of a version; None where its promotion wrote none, or is gone.
+    """The model card of a version; None where its promotion wrote none or its run is gone.
 
     Raises:
         StateError: The registry can't be read.
@@ -151,7 +151,7 @@ def card_of(state: StateFolder, row: VersionRow) -> str | None:
 
 
 def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
-    """A registered model and where it is; makes nothing.
+    """A registered model and its registry; creates nothing.
 
     Raises:
         StateError: There is none of this name, or the registry can't be read.
@@ -170,7 +170,7 @@ def require_version(model: Model, number: int) -> None:
     """Refuse a number that no version of a model has.
 
     Raises:
-        StateError: None has.
+        StateError: No version has it.
     """
     known = [version.number for version in model.versions]
     if number not in known:
@@ -179,7 +179,7 @@ def require_version(model: Model, number: int) -> None:
 
 
 class _Look:
-    """Looks at versions, and at each study once.
+    """Looks up versions, reading each study only once.
 
     Args:
         state: State folder that may hold their studies.
@@ -239,7 +239,7 @@ class _Look:
         return replace(said, looks=len(self._ledger.looks(answers.hashes.tolist()).known))
 
     def _metric(self, study: str | None) -> str | None:
-        """As the study says, where a version from before doesn't."""
+        """The metric from the study, for older versions without it."""
         if study not in self._studies:
             return None
         return load_study(self._state, study).user_attrs.get(schema.METRIC)
@@ -257,4 +257,4 @@ def _number(text: str | None) -> float | None:
     try:
         return None if text is None else float(text)
     except ValueError:
-        return None  # a tag of somebody else's
+        return None  # a tag that something else wrote

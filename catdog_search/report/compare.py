@@ -1,4 +1,4 @@
-"""Recipes and best trials of studies, side by side with what others published and with floors."""
+"""Recipes and best trials of studies, compared with published scores and floors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from catdog_search.search.study.views import StudyView, TrialRow
 from catdog_search.tracking.recorded import Recorded, RunReader
 from catdog_search.tracking.store import Store
 
-# Train better than val by more than this, and a network has learned what is in no other photo.
+# If train is better than val by more than this, the network has overfitted.
 _GAP = 0.05
-# Val that still gains so much an epoch at the end was stopped too early.
+# If val still gains this much per epoch at the end, training stopped too early.
 _GAINING = 0.003
 _LAST_EPOCHS = 3
 
@@ -53,14 +53,13 @@ class Entry:
         study: Name of its trials' study.
         name: Name of the recipe, or `best (trial 7)`.
         numbers: Trials' numbers, from 0, one for each seed.
-        published: Scores that others reached, by name.
-        train_accuracy: Accuracy on train in the kept epoch, dropout and augmentation at work, 0 to
-            1.
+        published: Scores that others published, by name.
+        train_accuracy: Accuracy on train in the kept epoch, with dropout and augmentation, 0 to 1.
         val_accuracy: Accuracy on val with the kept weights, 0 to 1.
         precision: Precision of class 1 on val, 0 to 1.
         recall: Recall of class 1 on val, 0 to 1.
         n_weights: Number of the network's weights; None where it isn't known.
-        seconds: Duration of a trial, all in all, in s.
+        seconds: Total duration of a trial, in s.
         device: Device that the study last trained on.
         verdict: Verdict of the curves: fits, overfits, underfits, diverged.
         curves: Metrics by epoch, from 0, for each seed.
@@ -83,7 +82,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything side by side.
+    """Comparison of studies.
 
     Attributes:
         entries: Entries in the order of the studies, recipes first.
@@ -97,7 +96,7 @@ class Comparison:
 
 
 def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
-    """Put studies side by side.
+    """Compare studies.
 
     Args:
         state: State folder that keeps them.
@@ -122,7 +121,7 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
 
 
 class _Runs:
-    """What MLflow keeps of trials; what it lost is noted, since the scores are Optuna's.
+    """What MLflow keeps of trials; only noted where it is lost, since the scores are Optuna's.
 
     Args:
         state: State folder of the trials.
@@ -138,7 +137,7 @@ class _Runs:
             self._reader, self._closed = None, str(error)
 
     def recorded(self, view: StudyView, row: TrialRow) -> Recorded | None:
-        """Curves of a trial; None where they are lost."""
+        """Curves of a trial; None if they are lost."""
         if self._reader is None or row.run_id is None:
             return None
         if not self._reader.has_run(row.run_id):
@@ -207,7 +206,7 @@ def _is_measured(curve: Curve, best: int) -> bool:
 
 
 def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
-    """Verdict of learning curves on a fit, by the worst seed.
+    """Verdict on a fit from its learning curves, by the worst seed.
 
     Args:
         trained: Metrics by epoch and the epoch that was kept, from 0, for each seed.

@@ -31,7 +31,7 @@ _DPI = 110
 
 @dataclass(frozen=True)
 class SavedFigures:
-    """Figures that were plotted.
+    """Figures that were plotted and saved.
 
     Attributes:
         paths: Paths of the figures.
@@ -58,7 +58,7 @@ def plot_trial(state: StateFolder, view: StudyView, row: TrialRow, folder: Path)
     """Plot the figures of a trial into a folder, from what MLflow keeps of it.
 
     Raises:
-        StateError: It has no run, or no epoch.
+        StateError: It has no run or no epoch.
         OSError: The folder can't be written.
     """
     reader = RunReader(Store.of(state))

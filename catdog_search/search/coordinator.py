@@ -1,7 +1,7 @@
 """The coordinator: asks Optuna, hands trials to the worker, records what comes of them.
 
-It alone opens the study's storage, so there is one a study at a time. Every outcome is recorded
-before anything reacts to it; what a kill leaves half done, the next start settles.
+Only the coordinator opens the study's storage, and a study has one at a time. Every outcome is
+recorded before anything reacts to it; what a kill leaves half done is settled at the next start.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class _Known:
 
     Attributes:
         recipe: Name of its recipe; None where the sampler proposed it.
-        text: Name of what has these params, for people.
+        text: What has these params, for people.
     """
 
     recipe: str | None
@@ -90,7 +90,7 @@ class Report:
     """How a call ended.
 
     Attributes:
-        end: Reason of the end: `done` when the study has all its trials, `exhausted` when its space
+        end: Why it ended: `done` when the study has all its trials, `exhausted` when its space
             has no more, `interrupt` or `timeout` when it was stopped.
         view: Study as it stands.
         seconds: Duration of the call, in s.
@@ -110,17 +110,17 @@ class Options:
     Attributes:
         trials: Number of finished trials wanted, from 1, those of earlier calls and recipes
             included.
-        timeout: Time that the call may take, in s; a trial in flight then stays resumable.
+        timeout: Time that the call may take, in s; a trial in flight at its end stays resumable.
         seeds: Number of seeds that each recipe is trained on, from 1.
         concurrency: Number of trials that train concurrently, from 1; each may use its share of the
             memory.
-        deterministic: Whether the same trial must give the same numbers to the bit.
+        deterministic: Whether the same trial must give bit-identical numbers.
         forced: Forced choices of how trainings run on the device.
         study_file: Text of the study file, kept with the study's run.
         recipes: Names of the recipes to train; None for all of the study's.
-        remake: Function that packs the photos again where the cache loses them; None for none.
-        trainer: Factory of the trainer in each worker, by the backend's name.
-        workers: Factory of the worker backend, by launch settings and concurrency.
+        remake: Function that packs the photos again if the cache loses them; None for none.
+        trainer: Factory of each worker's trainer, called with the backend's name.
+        workers: Factory of the worker backend, called with launch settings and concurrency.
     """
 
     trials: int
@@ -139,7 +139,7 @@ class Options:
 def run_study(
     config: StudyConfig, dataset: Dataset, state: StateFolder, listener: Listener, options: Options
 ) -> Report:
-    """Run a study until it has the trials it should have, or continue it.
+    """Run or continue a study until it has the trials it should have.
 
     Args:
         config: Study's configuration.
@@ -150,8 +150,8 @@ def run_study(
 
     Raises:
         StudyLockedError: Another process is running this study.
-        StateError: It was made with another space, objective or dataset, a store doesn't open, or
-            the disk is full.
+        StateError: It was made with another space, objective or dataset, a store can't be opened,
+            or the disk is full.
         TrialFailedError: A trial hit a bug, or workers don't start.
         KeyboardInterrupt: A second signal came.
     """
@@ -167,7 +167,7 @@ def run_study(
             end = coordinator.run(backend)
         except CatdogError:
             raise
-        # Any kind of error: sqlite, MLflow and the file system each have their own for a full disk.
+        # Any error: sqlite, MLflow and the file system each raise their own when the disk is full.
         except Exception as error:
             if not (reason := outside_reason(error, state.root)):
                 raise
@@ -194,7 +194,7 @@ class _Coordinator:
         self._scratch = state.scratch(config.name)
         self._notify = listener
         self._stop = stop
-        # Measured once, before there is a worker.
+        # Measured once, before any worker exists.
         self._worker_bytes = memory_limit(config.limits) // options.concurrency
         self.study: optuna.Study
         self._proposer: Proposer
@@ -203,7 +203,7 @@ class _Coordinator:
         self._opened = False
 
     def open(self) -> None:
-        """Open the study in Optuna's storage; it is made where it is absent."""
+        """Open the study in Optuna's storage, creating it if it doesn't exist."""
         config = self._config
         sampler = make_sampler(config.sampler, config.space, config.seed)
         pruner = make_pruner(config.pruner, config.training.epochs)
@@ -248,7 +248,7 @@ class _Coordinator:
             record.close(_PARENT_STATUS[end])
             self.store.keep_copy()
         except Exception as error:
-            # The first error is the one to report; the next start closes what stays open.
+            # The first error is the one to report; the next start closes what is left open.
             if end is not None or not is_outside(error):
                 raise
 
@@ -285,7 +285,7 @@ class _Coordinator:
         return record
 
     def _hear(self, event: Event) -> None:
-        """Pass an event on; the storage is copied after each trial that ended, before the next."""
+        """Pass an event on; after each trial that ends, first copy the storage."""
         if isinstance(event, TrialEnded):
             self._state.keep_copy(self._state.optuna_db)
         self._notify(event)
@@ -294,7 +294,7 @@ class _Coordinator:
         self._notify(Notice(text))
 
     def _sweep(self, workers: WorkerBackend) -> None:
-        """Remove checkpoints of trials that are over, and that no other goes on from."""
+        """Remove checkpoints of trials that are over, unless another trial continues from them."""
         over = {trial.number for trial in self._trials() if trial.state.is_finished()}
         workers.forget_checkpoints(over - set(self._proposer.needed()))
 
@@ -302,7 +302,7 @@ class _Coordinator:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
     def _queue_recipes(self) -> None:
-        """Queue every recipe that isn't there yet, as often as it has seeds to be trained on."""
+        """Queue every recipe that isn't there yet, once for each seed."""
         queued = {
             (t.user_attrs.get(schema.RECIPE), t.user_attrs.get(schema.REPLICATE, 0))
             for t in self._trials()
@@ -318,7 +318,7 @@ class _Coordinator:
                 if same.recipe != name:
                     if replicate == 0:
                         self._notice(f"recipe {name} has the same params as {same.text}")
-                    # Another recipe has further seeds of its own, a sampled trial has none.
+                    # Another recipe is trained on further seeds itself; a sampled trial isn't.
                     if replicate == 0 or same.recipe:
                         continue
                 searched = {k: v for k, v in params.items() if k in self._config.space.searched}
@@ -326,7 +326,7 @@ class _Coordinator:
                 self.study.enqueue_trial(searched, user_attrs=attrs)
 
     def _known_points(self) -> dict[str, _Known]:
-        """Points that are over, train or wait, by their params' key; failed ones don't count."""
+        """Points of finished, running and queued trials, by params' key; failed ones excepted."""
         space, known = self._config.space, dict[str, _Known]()
         for trial in self._trials(TrialState.WAITING, *_BEGUN):
             params = trial.user_attrs.get(schema.PARAMS, trial.system_attrs.get("fixed_params"))
@@ -354,12 +354,12 @@ class _Coordinator:
             stop=self._stop,
         )
         slots = [Slot(setting, self._new_limits(), self._learn) for _ in range(workers.capacity)]
-        # The first worker says what the device is; the others start with their first trial.
+        # The first worker says what the device is; the others start when they get a trial.
         turns = TurnTaking(workers)
         turns.begin(slots[0], slots[0].begin_worker())
         while turns.busy:
             turns.wait()
-        # A trial that is too large to be trained is over before anything is waited for.
+        # A trial that is too large to train ends without waiting for anything.
         has_more = True
         while has_more or turns.busy:
             has_more = self._give_out(workers, slots, turns) if has_more else turns.wait()
@@ -368,7 +368,7 @@ class _Coordinator:
         return "done" if view_of(self.study).finished >= self._options.trials else "exhausted"
 
     def _give_out(self, workers: WorkerBackend, slots: list[Slot], turns: TurnTaking) -> bool:
-        """Give every idle slot a trial; returns whether any was begun."""
+        """Give every idle slot work; returns whether any began."""
         begun = False
         for slot in slots:
             if slot in turns.busy:
@@ -376,7 +376,7 @@ class _Coordinator:
             view = view_of(self.study)
             if not self._wants_more(view, turns.busy):
                 continue
-            if not slot.is_ready:  # before it takes a trial, or params would be old when it trains
+            if not slot.is_ready:  # before it takes a trial, or its params would be stale by then
                 turns.begin(slot, slot.begin_worker())
                 begun = True
                 continue
@@ -407,7 +407,7 @@ class _Coordinator:
         return execution, environment
 
     def _wants_more(self, view: StudyView, busy: Collection[Slot]) -> bool:
-        """Whether the budget isn't given out, and it isn't time to stop."""
+        """Whether there is budget left to hand out and no request to stop."""
         training = sum(slot.number is not None for slot in busy)
         return not self._stop.cause and view.finished + training < self._options.trials
 
@@ -418,9 +418,9 @@ class _Coordinator:
         tried: set[str],
         busy: Collection[Slot],
     ) -> Trial | None:
-        """A trial that a dead coordinator left running, else the next that Optuna proposes.
+        """A trial that a dead coordinator left running, else a new one from Optuna.
 
-        None where the space has no more.
+        None where nothing can be proposed.
         """
         training = {slot.number for slot in busy}
         left = [t for t in self._trials(TrialState.RUNNING) if t.number not in training]

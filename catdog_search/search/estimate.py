@@ -13,10 +13,10 @@ _SAMPLE = 200
 
 
 def estimate_study(config: StudyConfig, limits: Limits) -> StudyEstimate | None:
-    """Estimate a study, the same in the same way; None where only building its networks tells."""
+    """Estimate a study, reproducibly; None where only building its networks would tell."""
     uniform = UniformDraw(random.Random(config.seed))  # noqa: S311  no secret
     points = [config.space.complete(params) for params in config.recipes.values()]
-    if config.trials > len(points):  # else the sampler is never asked
+    if config.trials > len(points):  # otherwise the sampler is never asked
         points += [config.space.sample(uniform) for _ in range(_SAMPLE)]
     trials = [config.trial_params(params) for params in points]
     fits = [trial for trial in trials if limits.too_large(trial) is None]

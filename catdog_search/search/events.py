@@ -14,7 +14,7 @@ from catdog_search.training.execution import Device, Execution
 
 @dataclass(frozen=True)
 class Ready:
-    """Worker to coordinator: Keras is imported, the device there.
+    """Worker to coordinator: Keras is imported and the device is ready.
 
     Attributes:
         backend: Keras backend.
@@ -37,7 +37,7 @@ class Ready:
 class BatchDone:
     """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0.
 
-    Before the first epoch, where features are computed, `epoch` is None and photos are counted.
+    While features are computed, before the first epoch, `epoch` is None and steps count photos.
     """
 
     number: int
@@ -81,9 +81,9 @@ class Planned:
     """Estimate of the study, now that the device is known.
 
     Attributes:
-        estimate: Estimate of its trials; None where only building their networks tells.
+        estimate: Estimate of its trials; None where only building their networks would tell.
         memory_bytes: Memory that a worker may use, in bytes.
-        execution: Execution of trainings on the device.
+        execution: How trainings run on the device.
         concurrency: Number of trials that train concurrently, from 1.
     """
 
@@ -101,8 +101,8 @@ class TrialStarted:
         number: Trial's number, from 0.
         varied: Searched params among its params.
         recipe: Name of the recipe; None where the sampler proposed it.
-        attempt: Attempt's number, from 1; more where earlier ones died.
-        epochs: Largest number of epochs that it may train.
+        attempt: Number of the attempt, from 1; higher where earlier ones died.
+        epochs: Maximum number of epochs that it may train.
     """
 
     number: int
@@ -124,7 +124,7 @@ class TrialEnded:
         seconds: Duration of its work so far, in s.
         best: The best trial so far.
         best_epoch: Epoch whose weights were kept, from 1; None where none were.
-        in_training: Value that this epoch had in training; the final one is the exported model's.
+        in_training: Value measured at that epoch in training; `value` is the exported model's.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and time limits, as something that a loop can look at."""
+"""Ctrl-C, SIGTERM and time limits, as something that a loop can poll."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Cause = Literal["interrupt", "timeout"]
 
 
 class StopRequest:
-    """Notes SIGINT and SIGTERM instead of dying of them, and a deadline.
+    """Notes SIGINT and SIGTERM instead of dying from them, and keeps a deadline.
 
-    The first signal asks; the second raises KeyboardInterrupt on the spot.
+    The first signal asks to stop; the second raises KeyboardInterrupt on the spot.
 
     Args:
-        timeout: Time from now, in s, without that in which the process stood still; None for no
-            limit.
+        timeout: Time from now, in s, not counting time in which the process was suspended; None
+            for no limit.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -48,7 +48,7 @@ class StopRequest:
 
     @property
     def cause(self) -> Cause | None:
-        """Why to stop; None to go on."""
+        """Why to stop; None to continue."""
         if self._signalled:
             return "interrupt"
         if self._deadline is not None and clock.now() >= self._deadline:

@@ -15,10 +15,10 @@ from catdog_search.study.config import LimitsConfig, StudyConfig
 # Share of the memory free at a study's start that workers may use; the rest is for the coordinator
 # and the system.
 FREE_SHARE = 0.9
-# Training reaches about this share of the rate of one large matrix product, on processors; on two
-# cores 0.60 to 0.92 (benchmarks/device.py). Speeds that were seen take its place.
+# On CPUs, training reaches about this share of the speed of one large matrix product: 0.60 to 0.92
+# on two cores (benchmarks/device.py). Measured speeds replace it.
 _EFFICIENCY = 0.7
-# Seconds of a trial beside its steps: building, compiling, scoring, recording
+# Seconds that a trial takes besides its steps: building, compiling, scoring, recording
 # (benchmarks/trial.py).
 _FIXED_S = 3.0
 
@@ -28,7 +28,7 @@ class TooLarge:
     """A limit that a trial would exceed.
 
     Attributes:
-        excess: Natural logarithm of estimate over limit, above 0, so that the sampler sees how far.
+        excess: Natural logarithm of estimate over limit, above 0; tells the sampler by how much.
         text: Estimate and limit, for people.
     """
 
@@ -42,11 +42,11 @@ class Estimate:
 
     Attributes:
         parameters: Number of the network's weights.
-        memory_bytes: Peak memory of a training step, in bytes; photos and libraries not counted.
+        memory_bytes: Peak memory of a training step, in bytes, without photos and libraries.
         seconds: Duration of the trial with all its epochs, in s; None while the device's speed
             isn't known.
-        once_seconds: The part of it that trials which agree in `kept_by` need together once, in s.
-        kept_by: As `families.base.Cost` has it.
+        once_seconds: The part of it that trials with the same `kept_by` spend only once, in s.
+        kept_by: As in `families.base.Cost`.
     """
 
     parameters: int
@@ -62,11 +62,11 @@ class StudyEstimate:
 
     Attributes:
         parameters: Minimum, median and maximum number of a network's weights.
-        memory_bytes: Largest peak memory of a training step, in bytes; photos and libraries not
-            counted.
+        memory_bytes: Largest peak memory of a training step, in bytes, without photos and
+            libraries.
         seconds: Mean duration of a trial, if none is stopped early, in s, without what trials
-            compute once together; None where the speed of the device isn't known.
-        once_seconds: Duration of what they compute once together, in s.
+            compute once and share; None where the device's speed isn't known.
+        once_seconds: Duration of what they compute once and share, in s.
         too_large: Share of the sample that exceeds a limit, 0 to 1.
     """
 
@@ -78,7 +78,7 @@ class StudyEstimate:
 
 
 class Limits:
-    """The limits of a study's trials in one worker after another.
+    """The limits of a study's trials, kept across successive workers.
 
     Args:
         config: Study's configuration.
@@ -106,7 +106,7 @@ class Limits:
         self._device_bytes = memory_bytes
 
     def move_to(self, device: str, memory_bytes: int) -> None:
-        """Hold for another worker; speeds that were seen on another device don't count there.
+        """Apply to another worker; speeds measured on a different device are dropped.
 
         Args:
             device: Device's name.
@@ -117,7 +117,7 @@ class Limits:
         self._device, self.memory_bytes = device, memory_bytes
 
     def learn_speed(self, trial: TrialParams, epoch: int, images_per_second: float) -> None:
-        """Take in how fast an epoch of a trial trained, unless it was one that takes less work."""
+        """Take in how fast an epoch of a trial trained, unless the epoch was a lighter one."""
         cost = self._cost(trial)
         light = epoch < trial.light_epochs(self._epochs(trial))
         if cost and not light and cost.tells_speed:
@@ -131,7 +131,7 @@ class Limits:
         return cost and cost(trial, self._config.weights)
 
     def estimate(self, trial: TrialParams) -> Estimate | None:
-        """Estimate the resources that a trial would take; None where only building it tells."""
+        """Estimate the resources that a trial takes; None where only building it would tell."""
         cost = self._cost(trial)
         if cost is None:
             return None
@@ -180,7 +180,7 @@ class Limits:
 
 
 def memory_limit(limits: LimitsConfig) -> int:
-    """Bytes that a worker may use: as the study says, else most of what is free now."""
+    """Bytes that a worker may use: what the study says, else most of what is free now."""
     if limits.max_memory_gb is not None:
         return int(limits.max_memory_gb * 1e9)
     return int(FREE_SHARE * free_bytes())

@@ -1,4 +1,4 @@
-"""The packed photos of a study that runs: in use throughout, and made again where they are lost."""
+"""A running study's packed photos: kept in use throughout, and packed again if they are lost."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CacheLostError, CatdogError, StateError
 from catdog_search.search.events import Listener, Notice
 
-# Packs the photos of a study again, at all of its image sizes.
+# Packs a study's photos again, at all of its image sizes.
 Remake = Callable[[], Dataset]
 
 
 class Photos:
     """Photos that the trials of a study train on.
 
-    Nobody evicts it from the cache while this object lives; only somebody who removes files by hand
-    can, or a disk that damages them.
+    The cache doesn't evict them while this object lives; they are lost only if somebody removes the
+    files by hand or the disk damages them.
 
     Args:
         dataset: Packed photos, at the study's own image size.
@@ -31,14 +31,14 @@ class Photos:
         self._notify = notify
 
     def at(self, image_size: int, *, lost: bool = False) -> Dataset:
-        """The photos at one of the study's image sizes, which are there.
+        """The photos at one of the study's image sizes, packed again if they are gone.
 
         Args:
             image_size: Side in pixels.
             lost: Whether a reader found them gone or damaged.
 
         Raises:
-            StateError: They are gone, and can't be made again.
+            StateError: They are gone and can't be packed again.
         """
         wanted = dataclasses.replace(self._dataset, image_size=image_size)
         if not lost and wanted.is_there():
@@ -48,7 +48,7 @@ class Photos:
         return dataclasses.replace(self._dataset, image_size=image_size)
 
     def draw(self, draw: Callable[[Dataset], None]) -> None:
-        """Plot with the photos at the study's own image size; where there are none, say so."""
+        """Plot with the photos at the study's own image size; if they can't be had, say so."""
         side = self._dataset.image_size
         try:
             try:

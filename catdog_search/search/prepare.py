@@ -29,11 +29,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """Request of a call; None leaves a choice to what the study remembers, else to its file.
+    """Request of a call; None takes what the study remembers, else what its file says.
 
     Attributes:
-        study: Name or path of a study file; or a study that is checked already. With `hypermodel`
-            the name of a study that has no file; None makes one of the code's name.
+        study: Name or path of a study file, or a study that has been checked. With `hypermodel`,
+            the name of a study that has no file; None names it after the code.
         state: State folder that keeps the study.
         hypermodel: Code for KerasTuner, as `pkg.module:NAME`, to search without a study file.
         data: Folder or zip of photos.
@@ -48,7 +48,7 @@ class Request:
         timeout: Time that the call may take, in s.
         seeds: Number of seeds that each recipe is trained on, from 1.
         concurrency: Number of trials that train concurrently, from 1.
-        deterministic: Whether the same trial must give the same numbers to the bit.
+        deterministic: Whether the same trial must give bit-identical numbers.
         forced: Forced choices of how trainings run on the device.
     """
 
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Arguments of `run_study`, but for its listener.
+    """Arguments of `run_study`, except its listener.
 
     Attributes:
         config: Study's configuration, with this call's choices.
@@ -88,7 +88,7 @@ class Prepared:
 
     @property
     def wanted(self) -> int:
-        """Finished trials wanted, those of earlier calls and recipes included."""
+        """Number of finished trials wanted, those of earlier calls and recipes included."""
         return self.options.trials
 
 
@@ -101,11 +101,11 @@ def prepare(request: Request, say: Say) -> Prepared:
 
     Raises:
         BackendError: There is no backend, or it can't do what is forced.
-        StudyFileError: The study isn't there, or its file is wrong.
+        StudyFileError: There is no such study, or its file is wrong.
         RequestError: Weights for a study that loads none; neither a study nor a hypermodel, or
-            one of them that can't be.
+            an invalid one.
         StateError: The sampler's package, a store or the state folder can't be used.
-        DataError: Weights can't be had, or the photos can't be used.
+        DataError: The weights can't be loaded, or the photos can't be used.
     """
     check(request.forced, choose_backend())
     config, where, text = _study(request, say)
@@ -129,7 +129,7 @@ def prepare(request: Request, say: Say) -> Prepared:
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
-    state.create()  # a folder that can't be is refused here too
+    state.create()  # a folder that can't be created is refused here too
 
     def remake() -> Dataset:
         return _packed(config, choose_source(config.data, request.data), request, lambda line: None)
@@ -150,7 +150,7 @@ def prepare(request: Request, say: Say) -> Prepared:
 
 
 def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
-    """The study, where its file is, for people, and what that says; of a checked one nothing."""
+    """The study, where its file is (for people) and its text; both empty if already checked."""
     asked = request.study
     if isinstance(asked, StudyConfig):
         return asked, "", ""
@@ -169,7 +169,7 @@ def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
 
 
 def _require_recipes(config: StudyConfig, asked: int | None) -> None:
-    """Refuse several seeds where no recipe is there to be trained on them."""
+    """Refuse several seeds where there is no recipe to train on them."""
     seeds = asked or config.seeds
     if seeds > 1 and not config.recipes:
         named = f"--seeds {seeds}" if asked else f"seeds = {seeds} in its file"
@@ -179,10 +179,10 @@ def _require_recipes(config: StudyConfig, asked: int | None) -> None:
 
 
 def _forced(config: StudyConfig, forced: ForcedExecution) -> ForcedExecution:
-    """How trainings run; a hypermodel is given its photos, and compiles its steps, by itself.
+    """How trainings run; a hypermodel reads its photos and compiles its steps in its own way.
 
     Raises:
-        RequestError: It is to be otherwise.
+        RequestError: A hypermodel is asked for another way.
     """
     if config.found is None:
         return forced
@@ -198,7 +198,7 @@ def _forced(config: StudyConfig, forced: ForcedExecution) -> ForcedExecution:
 
 
 def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
-    """A study with other weights of its backbone; unusable ones are refused."""
+    """The study with other weights for its backbone; unusable ones are refused."""
     if not config.loads_weights:
         if weights is not None:
             loading = " and ".join(filter(registry.loads_weights, registry.names()))
@@ -218,7 +218,7 @@ def _wanted(config: StudyConfig, request: Request) -> int:
 
 
 def _with_data_choices(config: StudyConfig, request: Request, say: Say) -> StudyConfig:
-    """A study with the choices about its photos: those given, else those that it remembers."""
+    """The study with its choices of photos: those given, else those that it remembers."""
     asked = {name: getattr(request, name) for name in DataConfig.REMEMBERED}
     data = config.data.chosen(asked, remembered_data(request.state, config.name))
     for name, given in asked.items():
@@ -237,7 +237,7 @@ def _packed(config: StudyConfig, source: Source, request: Request, say: Say) -> 
 def _as_remembered(
     sizes: Mapping[int, Dataset], state: StateFolder, config: StudyConfig, say: Say
 ) -> Dataset:
-    """A study's photos at its own image size; one that is there keeps its splits at all sizes."""
+    """The photos at the study's own image size; an existing study keeps its splits at all sizes."""
     dataset = sizes[config.image_size]
     remembered = remembered_splits(state, config.name)
     if remembered is None or remembered[0] == dataset.digest:

@@ -1,4 +1,4 @@
-"""What Optuna would say of itself."""
+"""Silence what Optuna says about itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 
 @contextlib.contextmanager
 def quiet_experiments() -> Iterator[None]:
-    """Keep Optuna from warning, at every trial, that a sampler or pruner may change one day."""
+    """Keep Optuna from warning at every trial that a sampler or pruner is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield

@@ -1,4 +1,4 @@
-"""A study's scratch folder while it runs: a lock, and checkpoints of trials."""
+"""A study's scratch folder while it runs: a lock and the trials' checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def checkpoint_path(scratch: Path, number: int) -> Path:
 
 
 def state_of(scratch: Path) -> Path:
-    """The state folder that a study's scratch folder lies in."""
+    """The state folder that a study's scratch folder is in."""
     return scratch.parents[1]
 
 
@@ -35,7 +35,7 @@ def checkpoints_of(scratch: Path, numbers: Collection[int]) -> Iterator[Path]:
 
 @contextmanager
 def only_coordinator(state: StateFolder, name: str) -> Iterator[None]:
-    """Hold a study's lock, which dies with its holder.
+    """Hold a study's lock, which is released when its holder dies.
 
     Raises:
         StudyLockedError: Another process runs it.

@@ -47,13 +47,13 @@ from catdog_search.tracking.store import Store
 from catdog_search.training.execution import PLAIN, Execution
 from catdog_search.training.job import TrainingJob, job_of
 
-# Workers that a trial may cost before its params are to blame.
+# Workers that a trial may cost before its params are blamed.
 MAX_CRASHES = 2
-# Workers in a row that may be killed before they train.
+# Workers in a row that may be killed before one trains.
 MAX_STARTS = 3
 
 _T = TypeVar("_T")
-# Yields the worker that is waited for; returns what came of it.
+# Yields the worker that it waits for; returns the result.
 Turns = Generator[Worker, None, _T]
 
 
@@ -89,7 +89,7 @@ class Setting:
 
 
 class TurnTaking:
-    """Lets several generators of turns go on, each when the worker it waits for has something.
+    """Advances several generators, each waiting for messages of its worker.
 
     Args:
         workers: Backend that starts the workers.
@@ -112,7 +112,7 @@ class TurnTaking:
         """Wait for a moment or a message, then give every slot a turn.
 
         Returns:
-            Whether a slot came free.
+            Whether a slot became free.
         """
         self._workers.wait(self._awaited.values())
         before = len(self.busy)
@@ -129,12 +129,12 @@ class TurnTaking:
 
 
 class Slot:
-    """A place for a worker, with the trial that it trains.
+    """A place for a worker and the trial that it trains.
 
     Args:
         setting: Settings of the call.
-        limits: Limits of its trials, which hold for one worker after another.
-        learned: Callback for a worker that is ready; returns how and where trials train in it.
+        limits: Limits of its trials, kept across successive workers.
+        learned: Callback for a worker that is ready; returns how and where it trains trials.
 
     Attributes:
         limits: Limits of its trials.
@@ -155,21 +155,21 @@ class Slot:
         self._learned = learned
         self._worker: Worker | None = None
         self._asked_to_stop = False
-        self._began = 0.0  # the trial, on a clock that stands still where no work is done
+        self._began = 0.0  # when the trial began, on a clock that excludes pauses
         self.params_key: str | None = None
         self.number: int | None = None
 
     @property
     def is_ready(self) -> bool:
-        """Whether a worker has said what it is; another one may have taken its place."""
+        """Whether a worker has ever become ready here; another may have replaced it."""
         return self._environment is not None
 
     def begin_worker(self) -> Turns[bool]:
         """Put a worker into use; False when asked to stop before it was ready.
 
         Raises:
-            TrialFailedError: None starts.
-            StateError: Something around it keeps it from starting.
+            TrialFailedError: No worker starts.
+            StateError: Something in its environment keeps it from starting.
         """
         starts = 0
         while True:
@@ -217,11 +217,11 @@ class Slot:
         Args:
             trial: Study's trial, RUNNING.
             view: Study as it stands.
-            tried: Keys of the params that are over or train elsewhere at this moment.
+            tried: Keys of the params that are over or are being trained elsewhere.
 
         Raises:
             TrialFailedError: The trial hit a bug, which is recorded.
-            StateError: A store or the disk failed; the trial is left to be taken up again.
+            StateError: A store or the disk failed; the trial can be resumed later.
         """
         self._began = clock.now() - trial.user_attrs.get(schema.SECONDS, 0.0)
         self.number = trial.number
@@ -302,7 +302,7 @@ class Slot:
                 outcome = yield from self._converse(worker, spec, trial)
         except WorkerDiedError as died:
             self._retire()
-            if self._set.stop.cause:  # it was asked to stop, and is gone: that will do
+            if self._set.stop.cause:  # it was asked to stop, and it is gone: good enough
                 return Outcome(Ending.INTERRUPTED)
             return Outcome(died.ending, reason=died.text)
         else:
@@ -370,7 +370,7 @@ class Slot:
         try:
             path.write_text(outcome.trace, encoding="utf-8", errors="backslashreplace")
         except OSError:
-            path = self._set.scratch / "worker.log"  # the disk is full; say so, and no more
+            path = self._set.scratch / "worker.log"  # the disk is full; just name the file
         if outcome.ending is Ending.BLOCKED:
             raise StateError(
                 f"trial {number} was stopped from outside: {outcome.reason}; once that "
@@ -384,7 +384,7 @@ class Slot:
 
 
 def _start_failed(log: Path, died: WorkerDiedError) -> TrialFailedError:
-    """Workers don't even start: there is nothing to learn from that."""
+    """The error for workers that die before any trial: no params are to blame."""
     return TrialFailedError(
         f"the worker {died.text} before its first trial; its output is in {log}", trace=str(log)
     )

@@ -1,4 +1,4 @@
-"""A study file's tables, checked as a whole: everything that is wrong is told, a line each."""
+"""Check a study file's tables as a whole, and report everything that is wrong, a line each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from catdog_search.objective import DIRECTION_OF
 from catdog_search.space import did_you_mean, nearest
 from catdog_search.study.config import StudyConfig
 
-# What stands for a required key that is missing or wrong, so that the rest can be checked.
+# Stand-ins for required keys that are missing or wrong, so that the rest can be checked.
 _STAND_INS = {
     "name": "study",
     "purpose": "a study",
@@ -30,16 +30,16 @@ _STAND_INS = {
 def check_study(
     table: Mapping[str, Any], file: str, mistakes: Mistakes
 ) -> tuple[StudyConfig, frozenset[str]]:
-    """Validate the whole of a study file; its space and recipes are already read.
+    """Validate a whole study file; its space and recipes have already been read.
 
     Args:
         table: The file's tables.
         file: File that messages name.
-        mistakes: Takes all that is wrong: file, table, key, what came, what is allowed.
+        mistakes: Collects all that is wrong: file, table, key, what came, what is allowed.
 
     Returns:
-        The study, and the keys, as `sampler.name`, in whose place it has others as theirs are
-        wrong; there is no mistake where there are none.
+        The study, and the keys, such as `sampler.name`, whose wrong values were replaced in it;
+        none if there is no mistake.
     """
     try:
         config, errors = StudyConfig.model_validate(table), []
@@ -58,7 +58,7 @@ def check_study(
 
 
 def _telling(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The errors to tell, unknown keys first; one that is misspelt isn't missing too."""
+    """The errors to report, unknown keys first; a misspelt key isn't reported as missing too."""
     unknown = [each for each in errors if each["type"] == "extra_forbidden"]
     meant = {(*each["loc"][:-1], nearest(str(each["loc"][-1]), _keys(each))) for each in unknown}
     others = [each for each in errors if each not in unknown]
@@ -74,7 +74,7 @@ def _keys(error: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _sound(table: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A table without what is wrong in it, and with all that is required."""
+    """A table without its wrong values, and with stand-ins for required keys."""
     wrong = {tuple(map(str, each["loc"])) for each in errors}
     return {**_STAND_INS, **_without(table, wrong)}
 
@@ -91,7 +91,7 @@ def _without(table: Mapping[str, Any], wrong: Set[tuple[str, ...]]) -> dict[str,
 def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
-    if key == "found":  # no key of a file
+    if key == "found":  # not a key that a file may have
         error = {**error, "type": "extra_forbidden"}
     for table in tables:
         owner = _field(owner, table).annotation
@@ -105,7 +105,7 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
 
 
 def _field(owner: Any, name: str) -> FieldInfo:
-    """A field of a table; of one with names of the user's own each is like all."""
+    """A field of a table; in a mapping with names of the user's own, all fields are alike."""
     if typing.get_origin(owner) is Mapping:
         return FieldInfo.from_annotation(typing.get_args(owner)[1])
     found: FieldInfo = owner.model_fields[name]

@@ -18,18 +18,18 @@ from catdog_search.study.narrowing import knobs_of
 from catdog_search.text import one_spelling
 
 Duplicates = Literal["near", "exact", "off"]
-# What labels are read from, where that is no file.
+# Sources of labels other than a file.
 LABELS = ("folders", "names")
 
 
 def absolute_labels(labels: str) -> str:
-    """What labels are read from; a file with its whole path, so that a study finds it again."""
+    """The source of the labels; a file with its absolute path, so that a study finds it again."""
     return labels if labels in LABELS else str(Path(labels).expanduser().absolute())
 
 
-# Of a study: its experiment and its folders are called so.
+# Allowed names of a study, which its experiment and its folders share.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-# What the name of a study ends in that fell back to drawn pictures.
+# Suffix of the name of a study that fell back to drawn pictures.
 DRAWN = "-drawn"
 
 
@@ -82,11 +82,11 @@ class DataConfig(Table):
     def _one_spelling(cls, classes: str | None) -> str | None:
         return None if classes is None else one_spelling(classes)
 
-    # What a study remembers; `run` has an option of the same name for each.
+    # Choices that a study remembers; `run` has an option of the same name for each.
     REMEMBERED: ClassVar[tuple[str, ...]] = ("duplicates", "labels", "classes", "keep_splits")
 
     def remembered(self) -> dict[str, Any]:
-        """What a study remembers of it: the choices that are not the default ones."""
+        """What a study remembers of these settings: the choices that aren't the defaults."""
         choices = {name: getattr(self, name) for name in self.REMEMBERED}
         fields = type(self).model_fields
         return {name: it for name, it in choices.items() if it != fields[name].default}
@@ -96,11 +96,11 @@ class DataConfig(Table):
     ) -> DataConfig:
         """These settings with the choices of one call.
 
-        An option that is given counts before all; without it a study goes on with what it
-        remembers, and a new one begins with what its file says.
+        An option given on the command line takes precedence; without it a study continues with what
+        it remembers, and a new study begins with what its file says.
 
         Args:
-            options: Options of the command line, by name; None where one isn't given.
+            options: Options of the command line, by name; None for those not given.
             remembered: Choices that the study `remembered` when it was made; None for a new one.
         """
         kept: dict[str, Any] = {}
@@ -121,7 +121,7 @@ class TrainingConfig(Table):
     min_delta: float = Field(0.0, ge=0, description="smallest change that counts as improvement")
 
 
-# KerasTuner's oracles as samplers, with the options that each alone has.
+# KerasTuner's oracles as samplers, with the options that are specific to each.
 ORACLES: Mapping[str, tuple[str, ...]] = {
     "kt-random": (),
     "kt-grid": (),
@@ -174,7 +174,7 @@ class SamplerConfig(Table):
     )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What makes trials comparable: the name, and the options that bear on it."""
+        """What makes trials comparable: the name, and the options that apply to it."""
         others = {option for options in ORACLES.values() for option in options}
         return self.model_dump(exclude=others - set(ORACLES.get(self.name, ())))
 
@@ -240,7 +240,7 @@ class LimitsConfig(Table):
 
 
 class PromotionConfig(Table):
-    """`[promotion]`: how a study's champion is found, and what it must reach.
+    """`[promotion]`: how a study's champion is chosen, and what it must reach.
 
     Not part of what makes trials comparable.
     """
@@ -314,12 +314,12 @@ class PromotionConfig(Table):
 
     @property
     def as_it_is(self) -> bool:
-        """Whether the best trial goes on without being trained again."""
+        """Whether the best trial is promoted without being trained again."""
         return self.finalists == self.seeds == 1
 
 
 class PublishedConfig(Table):
-    """`[published.RECIPE]`: what others reached with a recipe, to set beside what it reaches here.
+    """`[published.RECIPE]`: what others reached with a recipe, to compare with its results here.
 
     Not part of what makes trials comparable.
     """
@@ -378,7 +378,7 @@ class StudyConfig(Table):
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
     published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
-    # What running `hypermodel` has shown; no file says it.
+    # What running `hypermodel` has shown; never in a file.
     found: Hypermodel | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -401,32 +401,32 @@ class StudyConfig(Table):
         return plain
 
     def drawn(self) -> StudyConfig:
-        """The study of its own name that it is on drawn pictures, so that photos may follow."""
+        """This study on drawn pictures, renamed so that this name stays free for photos."""
         name = self.name if self.name.endswith(DRAWN) else f"{self.name}{DRAWN}"
         data = self.data.model_copy(update={"source": "synthetic"})
         return self.model_copy(update={"name": name, "data": data})
 
     @property
     def loads_weights(self) -> bool:
-        """Whether `weights` plays a part."""
+        """Whether `weights` matters."""
         return registry.loads_weights(self.family)
 
     def called(self, name: str) -> StudyConfig:
-        """This study, or that on drawn pictures, whichever has a name."""
+        """This study or its version on drawn pictures, whichever has the given name."""
         drawn = self.drawn()
         return drawn if drawn.name == name else self
 
     @property
     def stated(self) -> Params:
-        """What it says of params that a trial may leave to it, by name; for `as_used`."""
+        """Its values for params that a trial may leave to it, by name; for `as_used`."""
         return {"image_size": self.image_size, "epochs": self.training.epochs}
 
     def family_of(self, params: Params) -> Family[Any]:
-        """The family that a trial is of."""
+        """The family that a trial belongs to."""
         return registry.resolve(self.family, params)[0]
 
     def trial_params(self, params: Params) -> TrialParams:
-        """A trial's params with the defaults of its family; `image_size` is what it comes to."""
+        """A trial's params with the defaults of its family, and with `image_size` resolved."""
         if self.found is not None:
             return self.found.trial(params, self.image_size)
         family, own = registry.resolve(self.family, params)
@@ -435,7 +435,7 @@ class StudyConfig(Table):
         return trial
 
     def image_sizes(self) -> list[int]:
-        """All that its trials can have, the study's own first."""
+        """All image sizes that its trials can have, the study's own first."""
         if self.found is not None:
             return list(self.found.image_sizes or (self.image_size,))
         dimension = self.space.dimensions.get("image_size")
@@ -447,6 +447,6 @@ class StudyConfig(Table):
         return knobs_of(self.found) if self.found else registry.knobs(self.family)
 
     def domain(self) -> Domain:
-        """What its trials can be."""
+        """The domain of its trials' params."""
         defaults = {name: knob.default for name, knob in self.knobs().items()}
         return Domain(self.space, defaults, tuple(self.image_sizes()))

@@ -1,4 +1,4 @@
-"""The keys of a study file, as a user may be told of them."""
+"""The keys of a study file, for display to users."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from catdog_search.study.config import StudyConfig
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a study file, as a user may be told of it.
+    """One key of a study file, for display to users.
 
     Attributes:
         name: Key, with its table: `[training] epochs`.
         allowed: The allowed values, for people.
-        default: Value where a file doesn't say it; None for no value.
-        required: Whether every file must say it.
+        default: Value where a file doesn't state it; None for no value.
+        required: Whether every file must state it.
         doc: Meaning of the key, with its unit.
     """
 
@@ -33,7 +33,7 @@ class Key:
 
 
 def keys() -> Iterator[Key]:
-    """All that a study file may say, outside of its space and recipes."""
+    """All keys that a study file may have, outside its space and recipes."""
     yield from _keys_of(StudyConfig, "", without=("space", "recipes"))
 
 
@@ -53,7 +53,7 @@ def _keys_of(table: type[Table], prefix: str, without: Sequence[str] = ()) -> It
 
 
 def _table_of(info: FieldInfo) -> type[Table] | None:
-    """The table that a field is, or of which it has one for each recipe."""
+    """The table type of a field, which holds one such table or one for each recipe."""
     arms = typing.get_args(info.annotation) or (info.annotation,)
     last = arms[-1]
     return last if isinstance(last, type) and issubclass(last, Table) else None

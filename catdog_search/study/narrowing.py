@@ -1,4 +1,4 @@
-"""The space of somebody's code, and the part of it that a study file fixes or narrows."""
+"""The space of a user's code, fixed or narrowed by a study file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from catdog_search.study.space_file import parse_space
 
 
 def knobs_of(code: Hypermodel) -> dict[str, Knob]:
-    """What a study file may say of it, by name."""
+    """Knobs that a study file may set of the code's space, by name."""
     return {name: _knob(code, name) for name in code.space.dimensions}
 
 
@@ -40,15 +40,15 @@ def _knob(code: Hypermodel, name: str) -> Knob:
 def narrowed(code: Hypermodel, table: Mapping[str, object], where: str) -> Space:
     """The space of the code as `[space]` of a study file fixes and narrows it.
 
-    Its conditions stay; what can't be active any more is left out.
+    Its conditions stay; dimensions that can no longer be active are left out.
 
     Args:
-        code: What was found.
+        code: Code's space and defaults, as found.
         table: The table as TOML gave it.
         where: Prefix of messages: `studies/own.toml [space]`.
 
     Raises:
-        StudyFileError: It says what the code can't do, or a condition of its own.
+        StudyFileError: The table asks for what the code can't do, or sets a condition of its own.
     """
     mistakes = Mistakes()
     said = parse_space(table, knobs_of(code), where, mistakes).dimensions
@@ -68,7 +68,7 @@ def narrowed(code: Hypermodel, table: Mapping[str, object], where: str) -> Space
 def _left_of(
     when: Mapping[str, tuple[Value, ...]], above: Mapping[str, Dimension]
 ) -> dict[str, tuple[Value, ...]] | None:
-    """Of a condition what its parents can still meet; None where that is nothing."""
+    """The part of a condition that its parents can still meet; None if there is none."""
     left: dict[str, tuple[Value, ...]] = {}
     for parent, allowed in when.items():
         if parent in above:
@@ -79,7 +79,7 @@ def _left_of(
 
 
 def _narrow(dimension: Dimension, said: Dimension, at: str) -> Dimension:
-    """A dimension with a part of its values; said are none but its own."""
+    """A dimension restricted to the stated values, all of which are its own."""
     if said.when:
         raise StudyFileError(f"{at}.when: its conditions are those of the code; leave it out")
     match said:

@@ -1,4 +1,4 @@
-"""`[space]` of a study file: read, checked, and told what is wrong with it."""
+"""Read and check `[space]` of a study file, and report what is wrong with it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from catdog_search.space import (
     unknown_key,
 )
 
-# A step of fewer units of the last place is none.
+# A step of fewer units in the last place is too fine.
 _FINEST = 1024
 
 _RANGE_KEYS = ("low", "high", "step", "log", "when")
@@ -38,11 +38,11 @@ def parse_space(
         table: The table as TOML gave it.
         knobs: Knobs that the family of models understands.
         where: Prefix of messages: `studies/cnn.toml [space]`.
-        mistakes: Takes unknown knobs and keys, values that are not allowed, and conditions that
+        mistakes: Collects unknown knobs and keys, values that are not allowed, and conditions that
             can't hold.
 
     Returns:
-        The dimensions that are spelled rightly; the whole space where no mistake was found.
+        The dimensions that are specified correctly; the whole space if there was no mistake.
     """
     dimensions: dict[str, Dimension] = {}
     unread: set[str] = set()
@@ -138,7 +138,7 @@ def _parse_step(step: object, knob: Knob, at: str) -> int | float | None:
 
 
 def _require_sense(made: Range, at: str) -> None:
-    """Refuse ends, step and scale that are each allowed, but not together."""
+    """Refuse ends, step and scale that are allowed separately, but not together."""
     low, high, step = made.low, made.high, made.step
     if low >= high:
         raise StudyFileError(
@@ -150,7 +150,7 @@ def _require_sense(made: Range, at: str) -> None:
         return
     if made.log:
         raise StudyFileError(f"{at}.step: {step} can't be combined with log = true")
-    # As decimals, as Optuna does: floats would say that 0.3 is not three times 0.1.
+    # In decimals, like Optuna: in floats, 0.3 is not three times 0.1.
     if (as_fraction(high) - as_fraction(low)) % as_fraction(step):
         raise StudyFileError(
             f"{at}.step: from low {low} in steps of {step} high {high} is never reached"
@@ -168,9 +168,9 @@ def _parse_when(when: object, at: str) -> dict[str, tuple[Value, ...]]:
 def _conditions(
     dimension: Dimension, above: Mapping[str, Dimension], unread: Set[str], at: str
 ) -> dict[str, tuple[Value, ...]]:
-    """The conditions of a dimension, in the values that their parents draw.
+    """The conditions of a dimension, with values as the parents sample them.
 
-    Those on a parent that is `unread`, as it is spelled wrongly, stay as they are.
+    Conditions on a parent that is `unread`, because it is specified wrongly, stay as they are.
     """
     mistakes = Mistakes()
     when: dict[str, tuple[Value, ...]] = {}

@@ -22,28 +22,28 @@ from catdog_search.study.narrowing import narrowed, preferred
 from catdog_search.study.space_file import parse_space
 from catdog_search.text import printable
 
-# An image size is packed before the first trial, so they can't be many.
+# Every image size is packed before the first trial, so there can't be many.
 _MOST_SIZES = 16
-# Of a recipe: MLflow names a run after it.
+# Maximum length of a recipe's name: MLflow names a run after it.
 _LONGEST_NAME = 250
-# Of a study that has no file.
+# Longest name, and number of trials, of a study that has no file.
 _LONGEST_STUDY, _TRIALS = 64, 20
-# Side in pixels of photos where neither a study nor the code that it searches says one.
+# Side of photos in pixels where neither a study nor the code that it searches states one.
 _SIDE = 64
-# Optuna's grid sampler lists all points, for every trial anew.
+# Optuna's grid sampler lists all points again for every trial.
 _MOST_POINTS = 1_000_000
 
 PACKAGE = Path(catdog_search.__file__).resolve().parent
 
 
 def folders() -> list[Path]:
-    """Where studies are looked for: ./studies first, then those that came with the package."""
+    """Where to look for studies: ./studies first, then those shipped with the package."""
     shipped = [PACKAGE / "shipped_studies", PACKAGE.parent / "studies"]
     return [p for p in (Path("studies"), *shipped) if p.is_dir()]
 
 
 def available() -> dict[str, Path]:
-    """All study files by name; a nearer one hides a farther one of the same name."""
+    """All study files by name; those in earlier folders hide later ones of the same name."""
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.glob("*.toml")):
@@ -54,7 +54,7 @@ def available() -> dict[str, Path]:
 def find(name_or_file: str) -> Path:
     """The path of a study, by its name or as a path to a .toml file.
 
-    NAME-drawn is the study NAME on drawn pictures, where no file has that name.
+    NAME-drawn is the study NAME on drawn pictures, unless a file has that name.
 
     Raises:
         StudyFileError: There is none.
@@ -74,10 +74,10 @@ def find(name_or_file: str) -> Path:
 def load(name_or_file: str) -> StudyConfig:
     """Read and check a study, without loading anything heavy.
 
-    Of the family `hypermodel`, the code that it names is run, in a process of its own.
+    For the family `hypermodel`, the code that it names is run in a separate process.
 
     Raises:
-        StudyFileError: Where and what is wrong, and what is allowed.
+        StudyFileError: It is wrong; the message says where, what is wrong and what is allowed.
     """
     path = str(find(name_or_file))
     return parse_text(read(path), path).called(name_or_file)
@@ -87,7 +87,7 @@ def read(path: str) -> str:
     """The text of a study file.
 
     Raises:
-        StudyFileError: It can't be read, or is no text.
+        StudyFileError: It can't be read or isn't text.
     """
     try:
         return _decoded(Path(path).read_bytes(), path)
@@ -97,14 +97,14 @@ def read(path: str) -> str:
 
 def _decoded(content: bytes, file: str) -> str:
     try:
-        # Editors of Windows begin a file with a byte order mark, which TOML knows nothing of.
+        # Editors on Windows begin a file with a byte order mark, which TOML doesn't know.
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
 
 
 def named_code(text: str, file: str) -> str | None:
-    """The code that a study file names, which checking it runs; None where it names none.
+    """The code that a study file names, which is run to check the file; None if it names none.
 
     Raises:
         StudyFileError: It is not TOML.
@@ -114,25 +114,25 @@ def named_code(text: str, file: str) -> str | None:
 
 
 def parse_file(content: bytes, file: str) -> StudyConfig:
-    """Check the content of a study file as it was read; `file` is named in messages.
+    """Check the raw content of a study file; `file` is named in messages.
 
     Raises:
-        StudyFileError: As `load`.
+        StudyFileError: As in `load`.
     """
     return parse_text(_decoded(content, file), file)
 
 
 def parse_text(text: str, file: str) -> StudyConfig:
-    """As `parse_file`, of its text."""
+    """As `parse_file`, for its text."""
     return parse(_as_table(text, file), file)
 
 
 def file_of_hypermodel(code: str, name: str | None) -> str:
-    """What a study file would say that searches somebody's code as it is.
+    """Text of a study file that would search a user's code as it is.
 
     Args:
         code: The code, as `pkg.module:NAME`.
-        name: The study's name; None makes one of the code's.
+        name: The study's name; None derives one from the code's.
 
     Raises:
         RequestError: The name is that of a study file.
@@ -152,17 +152,17 @@ def file_of_hypermodel(code: str, name: str | None) -> str:
         "direction": "maximize",
         "trials": _TRIALS,
     }
-    # A JSON text is a TOML text.
+    # JSON strings are valid TOML strings.
     return "".join(
         f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in lines.items()
     )
 
 
 def outline(path: Path) -> tuple[int, str]:
-    """Trials and purpose of a study file that runs nobody's code, for a list.
+    """Trials and purpose of a study file, for a list, without running any user's code.
 
     Raises:
-        StudyFileError: As `load`.
+        StudyFileError: As in `load`.
     """
     table = _as_table(read(str(path)), str(path))
     if registry.is_found(str(table.get("family"))):
@@ -214,9 +214,9 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
 def _check_together(
     config: StudyConfig, unread: Set[str], wrong: Set[str], file: str, mistakes: Mistakes
 ) -> None:
-    """What is right by itself, but not beside the rest.
+    """Check settings that are right individually, but may not fit together.
 
-    What is `unread` of the space, and the keys that are `wrong`, have no say.
+    Dimensions that are `unread` and keys that are `wrong` are left out.
     """
     has_size = "image_size" not in wrong
     if has_size and "image_size" not in unread:
@@ -250,7 +250,7 @@ def _parse_space(
     file: str,
     mistakes: Mistakes,
 ) -> tuple[Space, frozenset[str]]:
-    """The space, or what the file leaves of its code's; and the names that can't be read."""
+    """The space, or what the file leaves of its code's space; and the names that can't be read."""
     said = _subtable(table, "space", file, mistakes)
     if code is not None:
         return narrowed(code, said or {}, f"{file} [space]"), frozenset()
@@ -263,7 +263,7 @@ def _parse_space(
 
 
 def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
-    """What the code that a study names searches; None where its family says that."""
+    """What the code that a study names searches; None where the family determines that."""
     named = table.get("hypermodel")
     if not registry.is_found(table.get("family", registry.default())):
         if named is not None:
@@ -285,7 +285,7 @@ def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
 
 
 def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:
-    """The side that the code's networks take; where they take any, what the study says."""
+    """The side that the code's networks take; if they take any, the one that the study states."""
     said, sizes = table.get("image_size"), code.image_sizes
     if not sizes:
         return _SIDE if said is None else said
@@ -300,7 +300,7 @@ def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:
 def _subtable(
     table: Mapping[str, Any], key: str, file: str, mistakes: Mistakes
 ) -> Mapping[str, Any] | None:
-    """A table of the file, empty where it isn't there; None where it is something else."""
+    """A table of the file; empty if it is missing, None if it isn't a table."""
     value = table.get(key, {})
     if isinstance(value, dict):
         return value
@@ -336,7 +336,7 @@ def _parse_recipes(
 
 
 def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:
-    """Photos are packed at each of them."""
+    """Problems with image sizes: photos are packed at each of them."""
     sizes = config.image_sizes()
     if len(sizes) > _MOST_SIZES:
         yield (
@@ -351,7 +351,7 @@ def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:
 
 
 def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
-    """Some samplers can't propose for every space; Optuna would quietly draw at random there."""
+    """Some samplers can't handle every space; there Optuna would silently sample at random."""
     name = config.sampler.name
     if name in {"tpe", "random", *ORACLES} - {"kt-grid"}:
         return
@@ -374,7 +374,7 @@ def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
 
 
 def _hyperband_problems(config: StudyConfig, file: str) -> Iterator[str]:
-    """It alone says how long a trial trains."""
+    """Only Hyperband itself decides how long a trial trains."""
     if config.sampler.name != "kt-hyperband":
         return
     at = f"{file} [sampler] name: 'kt-hyperband' stops trials itself"

@@ -1,1 +1,1 @@
-"""The only room that speaks MLflow: runs, metrics, figures, models, registry, user interface."""
+"""The only package that uses MLflow: runs, metrics, figures, models, registry, user interface."""

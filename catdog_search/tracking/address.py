@@ -1,4 +1,4 @@
-"""Whether the store that a tracking URI names can be used here, before anything starts."""
+"""Check, before anything starts, that the store of a tracking URI can be used here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from catdog_search.redact import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _OTHERS = ("sqlite", "http", "https", "file", "databricks", "databricks-uc", "uc")
-# Packages to install for a module that SQLAlchemy imports, where the names differ.
+# Packages to install for modules that SQLAlchemy imports, where the names differ.
 _PACKAGES = {
     "psycopg": "psycopg[binary]",
     "psycopg2": "psycopg2-binary",
@@ -19,14 +19,14 @@ _PACKAGES = {
 
 
 def require_usable(uri: str) -> None:
-    """Refuse a URI that can't be a store here.
+    """Refuse a URI that can't be used as a store here.
 
     Raises:
-        StateError: Its scheme is unknown, its driver isn't installed, or it is no address.
+        StateError: Its scheme is unknown, its driver isn't installed, or it isn't an address.
     """
     scheme, colon, _ = uri.partition(":")
     if not colon or "/" in scheme:
-        return  # a path, which MLflow judges
+        return  # a path, which is left for MLflow to check
     kind = scheme.split("+")[0].lower()
     if kind in _DATABASES:
         _require_driver(uri)
@@ -38,7 +38,7 @@ def require_usable(uri: str) -> None:
 
 
 def _plugins() -> set[str]:
-    """Schemes that other installed packages bring to MLflow."""
+    """Schemes that other installed packages add to MLflow."""
     found = importlib.metadata.entry_points(group="mlflow.tracking_store")
     return {point.name for point in found}
 

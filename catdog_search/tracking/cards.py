@@ -1,4 +1,4 @@
-"""Rows of our own for what MLflow records and returns."""
+"""Our own data classes for what MLflow records and returns."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Environment:
     Attributes:
         backend: Keras backend.
         device: Device's name, for people.
-        execution: Execution of a training on it, for people.
+        execution: How trainings run on it, for people.
     """
 
     backend: str
@@ -50,7 +50,7 @@ class Environment:
     execution: str
 
     def tags(self) -> dict[str, str]:
-        """Tags of a run there."""
+        """Tags of a run in this environment."""
         return {
             words.BACKEND: self.backend,
             words.DEVICE: self.device,
@@ -60,13 +60,13 @@ class Environment:
 
 @dataclass(frozen=True)
 class StudyCard:
-    """Facts about a study that starts or goes on, for MLflow.
+    """Facts about a study that starts or continues, for MLflow.
 
     Attributes:
-        params: Study's params by name, the same at every start, or MLflow refuses.
+        params: Study's params by name; they must be the same at every start, or MLflow refuses.
         purpose: Purpose that the study file states.
         searched: Names of the params that differ between its trials.
-        commit: Git commit of the code that runs, or `none`.
+        commit: Git commit of the running code, or `none`.
         data: Facts about its dataset.
         environment: Environment of its first worker.
         file: Text of the study file.
@@ -102,7 +102,7 @@ class TrialCard:
         recipe: Name of its recipe; None where the sampler proposed it.
         data: Facts about its dataset.
         environment: Environment that it trains in.
-        previous: Run id of the attempt before; None where there is none.
+        previous: Run id of the previous attempt; None where there is none.
     """
 
     number: int

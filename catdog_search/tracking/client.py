@@ -1,4 +1,4 @@
-"""MLflow's client, each call of which tries again what waiting helps."""
+"""MLflow's client, with retries for failures that may pass."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class RetryingClient:
     """Stands in for an `MlflowClient`; most of its calls may be repeated without harm.
 
-    Those that make or delete something are repeated with care, since the first call may have
-    worked and its answer been lost.
+    Those that create or delete something are repeated with care, since the first call may have
+    succeeded and only its answer been lost.
 
     Args:
         client: MLflow client.
@@ -44,10 +44,10 @@ class RetryingClient:
         return call
 
     def create_run(self, experiment_id: str, run_name: str, tags: Mapping[str, str]) -> Run:
-        """Make a run, exactly one.
+        """Create a run, exactly one.
 
         Raises:
-            StateError: The store doesn't make it.
+            StateError: The store doesn't create it.
         """
         began = int(time.time() * 1000)
         create = partial(

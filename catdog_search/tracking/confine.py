@@ -1,4 +1,4 @@
-"""Paths below a state's own artifacts, and the refusal of all others."""
+"""Confine paths to a state's own artifacts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def as_location(path: Path) -> str:
 
 
 def is_below(path: Path, folder: Path) -> bool:
-    """Whether a path leads to something in a folder, links followed."""
-    # Not `resolve`, which raises where links go round in a circle.
+    """Whether a path leads to something in a folder, following links."""
+    # Not `resolve`, which raises on circular links.
     return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
-    """Whether a location doesn't even say that it is its owner's, below a state's artifacts.
+    """Whether a location, as written, isn't its owner's place below a state's artifacts.
 
     Args:
         artifacts: State's own folder of artifacts.
         location: Location of artifacts, as MLflow keeps it.
-        owner: Id of the run or model, which its folder is named after; empty for an experiment's.
+        owner: Id of the run or model that its folder is named after; empty for an experiment's.
     """
     path = local_path(location)
     if path is None or (owner and owner not in path.parts):
@@ -39,7 +39,7 @@ def is_stray(artifacts: Path, location: str, owner: str = "") -> bool:
 
 
 def require_below(artifacts: Path, location: str, *inside: str, owner: str = "") -> Path:
-    """Refuse a place outside of a state's own artifacts, before anything happens there.
+    """Refuse a place outside a state's own artifacts, before anything happens there.
 
     Args:
         artifacts: State's own folder of artifacts.
@@ -52,7 +52,7 @@ def require_below(artifacts: Path, location: str, *inside: str, owner: str = "")
 
     Raises:
         StateError: It is outside, or a link on the way may lead elsewhere; or the state folder is
-            gone, which writing would make anew.
+            gone, which writing would recreate.
     """
     require_folder(artifacts.parent)
     path = local_path(location)
@@ -82,12 +82,12 @@ def require_below(artifacts: Path, location: str, *inside: str, owner: str = "")
 
 
 def _unlinked(link: Path) -> str:
-    """The command that puts a copy in the place of a link; a link to nowhere is removed."""
+    """The command that replaces a link by a copy of its target; a broken link is removed."""
     old, new = shlex.quote(str(link)), shlex.quote(f"{link}.own")
     return f"cp -aL {old} {new} && rm {old} && mv {new} {old}" if link.exists() else f"rm {old}"
 
 
 def copy_here(path: Path, to: Path) -> str:
-    """The command that brings files that lie outside to their place."""
+    """The command that copies files from outside to their place."""
     made = f"mkdir -p {shlex.quote(str(to.parent))}"
     return f"copy them here: `{made} && cp -a {shlex.quote(str(path))} {shlex.quote(str(to))}`"

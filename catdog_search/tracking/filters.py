@@ -1,4 +1,4 @@
-"""Searches in MLflow: conditions in its language, and all pages of what is found."""
+"""Searches in MLflow: conditions in its query language, and all pages of results."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from catdog_search.errors import StateError
 
 
 def equals(field: str, value: str) -> str:
-    """The condition that a field has a value, whatever characters that has.
+    """The condition that a field has a value, whatever characters the value contains.
 
     Args:
         field: Field's name in MLflow, with the backticks that it needs.
         value: Value that the field has; any text.
 
     Raises:
-        StateError: The value holds both kinds of quote, of which MLflow has no way to write it.
+        StateError: The value holds both kinds of quote, which MLflow's language can't express.
     """
     quote = next((mark for mark in "'\"" if mark not in value), None)
     if quote is None:
@@ -25,7 +25,7 @@ def equals(field: str, value: str) -> str:
 
 
 def all_pages(search: Callable[..., Any], **options: Any) -> Iterator[Any]:
-    """All that a search finds, page after page.
+    """All results of a search, page by page.
 
     Args:
         search: Search of MLflow's client that takes a `page_token`.

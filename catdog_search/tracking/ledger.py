@@ -1,16 +1,16 @@
 """The ledger of looks at photos of test: who had which model look at which of them, and when.
 
-A number that was measured on photos of test means the less, the more often somebody looked. Each
-look is a tag of one registered model, which is the ledger and nothing else, and it is written
-before a model is shown the photos, in an order that is right wherever it is cut off:
+The more often somebody has looked at photos of test, the less a number measured on them means. Each
+look is a tag of one registered model, which serves as the ledger and nothing else. It is recorded
+before a model is shown the photos, in an order that is safe wherever it is interrupted:
 
-1. The photos' hashes, in the state folder and beside the run of the model. They are named by their
-   digest and tell of no look: left alone they count for nothing, and the next one needs no others.
-2. The tag, the one write that counts. From here on the look stands, whatever becomes of it: rather
-   one that never happened than one that nobody knows of. What it covered is known already.
-3. The echo, a line in the state folder. It repeats tags alone, so it tells of no look that didn't
-   stand; a line that was cut off is written with the next look. An echo counts as its tag does, so
-   that a look outlives a database that was lost, or a tag that somebody removed.
+1. The photos' hashes, in the state folder and beside the model's run. The files are named by their
+   digest and record no look: on their own they count for nothing, and the next look reuses them.
+2. The tag, the one write that counts. From here on the look stands, whatever happens next: better
+   to record a look that never happened than to miss one. What it covered is already stored.
+3. The echo, a line in the state folder. It only repeats tags, so it never records a look that
+   doesn't stand; a missing line is written with the next look. An echo counts as much as its tag,
+   so that a look survives the loss of the database or the removal of its tag.
 
 A set of photos inherits the looks of every set that it shares a photo with.
 """
@@ -52,8 +52,8 @@ _DESCRIPTION = (
 )
 _ECHO = "ledger.jsonl"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Characters of a tag's value that its texts may take, as JSON writes them; MLflow's databases hold
-# 5000 in all.
+# Most characters that each text may take in a tag's value, written as JSON; MLflow's databases hold
+# 5000 in total.
 _MOST = {"by": 400, "command": 2000, "model": 700, "model_id": 700, "run_id": 200}
 
 
@@ -68,10 +68,10 @@ class Look:
         command: Command that looked, for people.
         model: Name or URI of the model, for people.
         model_id: Id of the model.
-        run_id: Id of the run that keeps the photos' hashes: that of the model.
+        run_id: Id of the model's run, which keeps the photos' hashes.
         digest: Digest of the photos' hashes, see `digest_of`.
         n: Number of photos, from 1.
-        again: Whether this model had been shown some of them before.
+        again: Whether this model had already been shown some of them.
     """
 
     key: str
@@ -91,7 +91,7 @@ class Look:
         return json.dumps({name: fact for name, fact in asdict(self).items() if name != "key"})
 
     def is_by(self, model_id: str) -> bool:
-        """Whether it was this model that was shown the photos."""
+        """Whether this model was the one shown the photos."""
         return self.model_id == _cut("model_id", model_id)
 
     def __str__(self) -> str:
@@ -106,19 +106,19 @@ class Looks:
     """Looks that count for some photos, in the order in which they happened.
 
     Attributes:
-        known: Those at sets that share a photo with them.
-        unknown: Those of which nobody knows any more which photos they were at.
+        known: Looks at sets that share a photo with them.
+        unknown: Looks for which it is no longer known which photos they were at.
     """
 
     known: tuple[Look, ...]
     unknown: tuple[Look, ...] = ()
 
     def by(self, model_id: str) -> tuple[Look, ...]:
-        """The known ones of one model."""
+        """Known looks by one model."""
         return tuple(look for look in self.known if look.is_by(model_id))
 
     def __str__(self) -> str:
-        """What is said beside every number that was measured on these photos."""
+        """What is stated beside every number measured on these photos."""
         n = len(self.known)
         said = "these photos had not been looked at before"
         if n:
@@ -132,34 +132,34 @@ class Looks:
 
 
 def digest_of(hashes: Iterable[str]) -> str:
-    """Names a set of photos: sha256 over their short hashes, sorted."""
+    """Name for a set of photos: sha256 over their sorted short hashes."""
     return hashlib.sha256("\n".join(sorted(set(hashes))).encode()).hexdigest()
 
 
 class Ledger:
     """The ledger of a store, with its echo in a state folder.
 
-    Photos are named by `data.manifest.short_hash` throughout. Whoever looks up what there is and
-    then writes holds `StateFolder.registering` meanwhile, so that others of this state wait; those
-    who come by a server another way are not kept from writing, and both looks stand.
+    Photos are named by `data.manifest.short_hash` throughout. Callers that read and then write hold
+    `StateFolder.registering` meanwhile, so that others using this state wait. Writers that share a
+    server from another state don't wait, and then both looks stand.
 
     Args:
         state: State folder that keeps the echo.
-        store: Store whose registry keeps the tags; reading makes nothing where it is absent.
+        store: Store whose registry keeps the tags; reading doesn't create it.
     """
 
     def __init__(self, state: StateFolder, store: Store) -> None:
         self._state = state
         self._store = store
         self._folder = state.root / words.LOOKS
-        # Named by what they hold, so that those found once stay what they are.
+        # Keyed by digest of their content, so cached sets never go stale.
         self._sets: dict[str, frozenset[str]] = {}
 
     def looks(self, hashes: Collection[str]) -> Looks:
         """The looks that count for a set of photos.
 
         Raises:
-            StateError: The registry doesn't answer, or what should tell of a look doesn't.
+            StateError: The registry doesn't answer, or the record of a look can't be read.
         """
         wanted, digest = frozenset(hashes), digest_of(hashes)
         known, unknown = [], []
@@ -171,18 +171,18 @@ class Ledger:
         return Looks(tuple(known), tuple(unknown))
 
     def of_model(self, model_id: str, hashes: Collection[str]) -> tuple[Look, ...]:
-        """Those of `looks` by one model.
+        """Looks at these photos by one model.
 
         Raises:
-            StateError: As `looks`.
+            StateError: As in `looks`.
         """
         return self.looks(hashes).by(model_id)
 
     def covered(self, hashes: Collection[str]) -> frozenset[str]:
-        """Those of some photos that anybody has looked at as photos of test.
+        """Those of the given photos that have been looked at as photos of test.
 
         Raises:
-            StateError: As `looks`.
+            StateError: As in `looks`.
         """
         wanted, digest = frozenset(hashes), digest_of(hashes)
         seen = [
@@ -208,11 +208,11 @@ class Ledger:
             model: Name or URI of the model, for people.
             model_id: Id of the model.
             run_id: Id of the run that logged it, which keeps the hashes.
-            hashes: Photos that it is to be shown, at least one.
+            hashes: Photos that it will be shown, at least one.
             again: Whether it was shown some of them before.
 
         Raises:
-            StateError: It can't be recorded in full, so that nobody may look; or as `looks`.
+            StateError: It can't be recorded in full, so nobody may look; or as in `looks`.
         """
         photos, digest = sorted(set(hashes)), digest_of(hashes)
         assert photos, "a look at nothing is none"
@@ -246,19 +246,19 @@ class Ledger:
         return self._folder / f"{digest}.json"
 
     def _with_photos(self) -> Iterator[tuple[Look, frozenset[str] | None]]:
-        """All looks, as they happened, and the photos of each; None where nobody knows them."""
+        """All looks, in order, and the photos of each; None where these are no longer known."""
         found = {**self._echoed(), **self._tagged()}
         looks = sorted(found.values(), key=lambda e: (e.at, number(words.LOOK, e.key), e.key))
         for look in looks:
             if look.digest in self._sets:
                 continue
             here = _photos(self._path(look.digest), look.digest)
-            if photos := here or self._beside_run(look):  # or another look's run keeps them
+            if photos := here or self._beside_run(look):  # else another look's run may keep them
                 self._sets[look.digest] = photos
         return ((look, self._sets.get(look.digest)) for look in looks)
 
     def _beside_run(self, look: Look) -> frozenset[str] | None:
-        """The photos of a look, as the run of its model keeps them."""
+        """The photos of a look, as its model's run keeps them."""
         import mlflow
 
         if self._store.is_absent():
@@ -300,11 +300,11 @@ class Ledger:
         return {look.key: look for look in found}
 
     def _echo(self, looks: Iterable[Look]) -> None:
-        """Append a line for each look, all or none where the disk is willing."""
+        """Append a line for each look, in one write."""
         path = self._folder / _ECHO
         lines = [f"{json.dumps(asdict(look))}\n" for look in looks]
         with path.open("a+b") as file:
-            # A line that was cut off stands alone, and is told of when it is read.
+            # A truncated line is left on its own, and is reported when it is read.
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
             begin = "" if file.read() in (b"", b"\n") else "\n"
             file.write((begin + "".join(lines)).encode())
@@ -313,7 +313,7 @@ class Ledger:
 
 
 def _photos(path: Path, digest: str) -> frozenset[str] | None:
-    """The hashes in a file; None where there are none, or not those that the digest names."""
+    """The hashes in a file; None if it has none or they don't match the digest."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         hashes = frozenset(map(str, found))
@@ -323,7 +323,7 @@ def _photos(path: Path, digest: str) -> frozenset[str] | None:
 
 
 def _cut(name: str, text: str) -> str:
-    """A text of a look, in a line that may be printed, and no longer than MLflow keeps."""
+    """A text of a look, on one printable line, cut to what MLflow keeps."""
     shown, most = printable(in_a_line(text)), _MOST[name]
     if len(json.dumps(shown)) <= most:
         return shown
@@ -332,7 +332,7 @@ def _cut(name: str, text: str) -> str:
 
 
 def _read(key: str | None, text: str, where: str, place: str) -> Look:
-    """The look that a tag, or a line of the echo, which names its key too, tells of."""
+    """The look recorded by a tag, or by a line of the echo, which includes its key."""
     try:
         facts: Mapping[str, Any] = json.loads(text)
         look = Look(key or facts["key"], **{name: facts[name] for name in _TOLD})

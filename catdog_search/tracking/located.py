@@ -25,7 +25,7 @@ class Located:
 
     Attributes:
         experiment_id: Id of its experiment.
-        experiment: Name of that, which may be another than the study's.
+        experiment: Name of the experiment, which may differ from the study's.
         parent_id: Id of the study's own run.
         in_trash: What of it is in MLflow's trash, for people; None where nothing is.
     """
@@ -37,19 +37,19 @@ class Located:
 
 
 def locate(store: Store, study: str, uid: str, retry: Retry | None = None) -> Located | None:
-    """Find a study, also in an experiment of another name, and in MLflow's trash; makes nothing.
+    """Find a study, even in an experiment of another name or in MLflow's trash; creates nothing.
 
     Args:
         store: MLflow store to look in.
         study: Study's name.
         uid: Study's unique id.
-        retry: Retry that makes every call to the store; None makes each once.
+        retry: Retry that makes every call to the store; None tries each once.
 
     Returns:
         Its place; None where the store doesn't hold the study's own run.
 
     Raises:
-        StateError: The store doesn't open.
+        StateError: The store can't be opened.
     """
     if store.is_absent():
         return None

@@ -1,6 +1,6 @@
-"""Where MLflow's store says that files lie: looked up and rewritten, by plain SQL.
+"""File locations in MLflow's store, looked up and rewritten by plain SQL.
 
-MLflow has no way of its own to change a location once it is recorded.
+MLflow itself has no way to change a location once it is recorded.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _COLUMNS = (
     ("workspaces", "default_artifact_root"),
     ("workspaces", "trace_archival_location"),
 )
-# Tag of a trace that holds a location too.
+# Tag of a trace that also holds a location.
 _TRACE_LOCATION = "mlflow.artifactLocation"
-# MLflow's number for a model that is whole.
+# MLflow's number for a model that is complete.
 _READY = 2
-# Kinds of databases that MLflow keeps a store in.
+# Kinds of database that MLflow supports as a store.
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-# Seconds to wait for another who writes.
+# Seconds to wait for another writer.
 _WAIT_S = 60
 
 
@@ -45,21 +45,21 @@ class Move:
 
     Attributes:
         places: Former folders of the state.
-        root: Folder of the state now.
+        root: Current folder of the state.
     """
 
     places: Sequence[Path]
     root: Path
 
     def path(self, path: Path) -> Path | None:
-        """Where a file lies now; None where it wasn't in one of the places."""
+        """Where a file is now; None if it wasn't in one of the places."""
         roots = [p for p in (*self.places, self.root) if path.is_relative_to(p)]
-        # A place may be inside of another: the nearest one counts.
+        # One place may be inside another: the innermost counts.
         nearest = max(roots, key=lambda p: len(p.parts), default=self.root)
         return None if nearest == self.root else self.root / path.relative_to(nearest)
 
     def location(self, location: str | None) -> str | None:
-        """The same for a location of MLflow's: a path or a `file:` URI, which it becomes."""
+        """The same for a location in MLflow, a path or a `file:` URI; returns a `file:` URI."""
         old = local_path(location) if location else None
         new = self.path(old) if old else None
         return new.as_uri() if new else None
@@ -67,7 +67,7 @@ class Move:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of locations, with the keys of its rows."""
+    """A column of locations, with the key columns of its rows."""
 
     table: sa.TableClause
     keys: tuple[str, ...]
@@ -80,7 +80,7 @@ class _Column:
         return list(connection.execute(sa.select(*chosen).where(self.where)))
 
     def write(self, connection: sa.Connection, rows: Sequence[Sequence[str]]) -> None:
-        """Give rows, as `rows` gives them, another location."""
+        """Write rows, in the form that `rows` returns, with a new location."""
         if not rows:
             return
         named = [self.table.c[key] == sa.bindparam(f"at_{key}") for key in self.keys]
@@ -90,10 +90,10 @@ class _Column:
 
 
 def rewrite(store: sa.URL, move: Move, uids: Mapping[str, str]) -> int:
-    """Let a store name the files of a state where they are now, all of them or none.
+    """Make a store name the current locations of a state's files, in one transaction.
 
     Args:
-        store: URL of a database of MLflow's.
+        store: URL of one of MLflow's databases.
         move: Move of the state.
         uids: New ids of studies, by old id; the tags of their runs are rewritten.
 
@@ -101,7 +101,7 @@ def rewrite(store: sa.URL, move: Move, uids: Mapping[str, str]) -> int:
         Number of locations that changed.
 
     Raises:
-        StateError: The store doesn't open, or can't be written.
+        StateError: The store can't be opened or written.
     """
     changed = 0
     with _transaction(store) as connection:
@@ -121,7 +121,7 @@ def rewrite(store: sa.URL, move: Move, uids: Mapping[str, str]) -> int:
 
 
 def left_behind(store: sa.URL, move: Move) -> list[str]:
-    """Locations that still name a place where a state was."""
+    """Locations that still name a former place of a state."""
     with _transaction(store) as connection:
         return [
             row[-1]
@@ -143,16 +143,16 @@ def experiment_location(store: sa.URL, name: str) -> str | None:
 
 
 def place_experiment(store: sa.URL, name: str, location: str, *, in_use: bool) -> bool:
-    """Let an experiment keep its artifacts elsewhere.
+    """Make an experiment keep its artifacts elsewhere.
 
     Args:
-        store: URL of a database of MLflow's.
+        store: URL of one of MLflow's databases.
         name: Experiment's name.
-        location: Location of the artifacts of its later runs.
-        in_use: Whether that includes an experiment that has runs or models.
+        location: Location for the artifacts of its later runs.
+        in_use: Whether to do so even if the experiment has runs or models.
 
     Returns:
-        Whether that was done.
+        Whether it was done.
     """
     chosen = _EXPERIMENTS.c.name == name
     with _transaction(store) as connection:
@@ -166,7 +166,7 @@ def place_experiment(store: sa.URL, name: str, location: str, *, in_use: bool) -
 
 
 def place_run(store: sa.URL, run_id: str, location: str) -> None:
-    """Let a run keep its artifacts elsewhere."""
+    """Make a run keep its artifacts elsewhere."""
     runs = sa.table("runs", sa.column("run_uuid"), sa.column("artifact_uri"))
     change = runs.update().where(runs.c.run_uuid == run_id).values(artifact_uri=location)
     with _transaction(store) as connection:
@@ -211,7 +211,7 @@ def _transaction(store: sa.URL) -> Iterator[sa.Connection]:
 
 
 def is_there(store: sa.URL) -> bool:
-    """Whether there is anything to open; a sqlite file would be made by looking into it."""
+    """Whether there is anything to open; opening an absent sqlite file would create it."""
     is_file = store.get_backend_name() == "sqlite" and store.database
     return not is_file or Path(store.database or "").exists()
 
@@ -219,13 +219,13 @@ def is_there(store: sa.URL) -> bool:
 def enter_model(
     store: sa.URL, model_id: str, experiment_id: str, run_id: str, location: str
 ) -> None:
-    """Let a store know a logged model whose files are there, and where they are.
+    """Enter a logged model whose files exist into a store.
 
     Args:
-        store: URL of a database of MLflow's.
+        store: URL of one of MLflow's databases.
         model_id: Id that the model had.
         experiment_id: Id of its study's experiment.
-        run_id: Id of the run that made it.
+        run_id: Id of the run that logged it.
         location: Location of its files.
     """
     now = int(time.time() * 1000)
@@ -243,7 +243,7 @@ def enter_model(
     table = sa.table("logged_models", *map(sa.column, row))
     chosen = table.c.model_id == model_id
     with _transaction(store) as connection:
-        # One that was put into the trash has its row yet.
+        # A model in the trash still has its row.
         again = {"lifecycle_stage": "active", "status": _READY, "artifact_location": location}
         change = table.update().where(chosen).values(again)
         if not connection.execute(change).rowcount:
@@ -259,7 +259,7 @@ def models(store: sa.URL) -> dict[str, str]:
 
 
 def database(uri: str) -> sa.URL | None:
-    """A tracking URI as that of a database; None where it is that of something else."""
+    """A tracking URI as a database URL; None if it isn't one."""
     try:
         url = sa.make_url(uri)
     except (ArgumentError, ValueError):

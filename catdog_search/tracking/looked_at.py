@@ -1,4 +1,4 @@
-"""Logged models, loaded again, and which photos their trainings have looked at."""
+"""Load logged models, and tell which photos their trainings have looked at."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _RUN = "run:"
-# Files of a logged model that are read, where MLflow's Keras flavour writes them.
+# Files read from a logged model, at the paths where MLflow's Keras flavour writes them.
 _SAYS, _MODEL = "MLmodel", "data/model.keras"
-# Ours has 2 KB; YAML is slow to read.
+# Ours have 2 KB, and YAML is slow to parse.
 _MOST_SAID_BYTES = 100_000
 _MOST_AT_ONCE = 256
 
@@ -49,9 +49,9 @@ class Loaded:
             (batch, 1).
         uri: Model's URI in MLflow, for people.
         run_id: Run id of the trial that trained it, as the store says.
-        model_id: Id of the logged model, whatever name it was asked for by; `NAME/VERSION` of one
-            that was registered without.
-        facts: What it says of itself.
+        model_id: Id of the logged model, whatever name it was requested by; `NAME/VERSION` if it
+            was registered without one.
+        facts: Facts that it states about itself.
         batch_size: Number of photos in a batch, from 1.
     """
 
@@ -70,7 +70,7 @@ class LoggedModels:
         store: MLflow store that keeps them.
 
     Raises:
-        StateError: It doesn't open.
+        StateError: It can't be opened.
     """
 
     def __init__(self, store: Store) -> None:
@@ -85,25 +85,25 @@ class LoggedModels:
         return split_hashes(self._client, run_id)
 
     def photos_taken(self, run_id: str) -> int | None:
-        """Photos of train that the study of a run takes; None for all of them."""
+        """Number of photos of train that the study of a run uses; None for all of them."""
         parent = _study_of(self._client, run_id)
         taken = self._client.get_run(parent).data.params.get(words.SUBSET) if parent else None
         return int(taken) if taken is not None and taken.isdecimal() else None
 
     def note_look(self, run_id: str, text: str) -> None:
-        """Say on the run that trained a model that the model was shown photos of test."""
+        """Note on the run that trained a model that the model was shown photos of test."""
         self._client.set_tag(run_id, words.TEST_LOOKED_AT, text)
 
 
 def load_model(client: MlflowClient, name: str) -> Loaded:
-    """Load a model: what `models.loading` takes, and nothing else that lies beside it.
+    """Load a model: only the files that `models.loading` takes, and no others beside them.
 
     Args:
         client: Client of the store.
         name: Model's name: `NAME`, `NAME@alias` or `NAME/version` in the registry, or `run:ID`.
 
     Raises:
-        StateError: There is none, it can't be loaded, or it is not one of ours.
+        StateError: There is no such model, it can't be loaded, or it is not one of ours.
     """
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(client, name, Path(folder))
@@ -123,9 +123,9 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
 
 
 def keras_loading() -> ModuleType:
-    """The module `models.loading`, imported without a word and with Keras's settings pinned."""
+    """The module `models.loading`, imported silently and with Keras's settings pinned."""
     with stderr_aside():
-        # Its backend says of itself what nobody asked.
+        # Its backend prints unrequested messages.
         from catdog_search.models import loading
         from catdog_search.models.defaults import pin_defaults
     pin_defaults()
@@ -134,16 +134,16 @@ def keras_loading() -> ModuleType:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What is known of a model, and its files, each downloaded when it is first asked for.
+    """What is known of a model, and its files, each downloaded on first use.
 
     Attributes:
-        asked: Name that it was asked for by.
+        asked: Name that it was requested by.
         uri: Model's URI in MLflow, for people.
         run_id: See `Loaded`.
         model_id: See `Loaded`.
-        facts: What it says of itself, and what the registry says of it.
-        find: Function that has a file of it at hand, by its path within the model; None where the
-            model has none. It raises StateError.
+        facts: Facts that it states about itself, and those that the registry knows.
+        find: Function that returns the local path of one of its files, given the path within the
+            model; None if the model has no such file. It raises StateError.
     """
 
     asked: str
@@ -155,7 +155,7 @@ class Fetched:
 
     @property
     def model(self) -> Path:
-        """The Keras model, not checked by anybody.
+        """The Keras model, unchecked.
 
         Raises:
             StateError: It is gone.
@@ -167,17 +167,17 @@ class Fetched:
 
     @property
     def neither(self) -> Path | None:
-        """The score of how unlike train a photo is; None for none."""
+        """The model that scores how unlike train a photo is; None for none."""
         return self.find(NEITHER_FILE)
 
     @property
     def onnx(self) -> Path | None:
-        """The same as ONNX; None for none."""
+        """The models as ONNX; None for none."""
         return self.find(ONNX_FILE)
 
 
 def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
-    """Find a model; of its files only what it says of itself is read.
+    """Find a model; of its files, only its MLmodel is read.
 
     Args:
         client: Client of the store.
@@ -205,7 +205,7 @@ def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
 
 
 def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:
-    """What a version's tags say of test; None where they don't, or nonsense."""
+    """Score on test that a version's tags state; None where they state none or nonsense."""
     try:
         low, high = map(float, tags[words.TEST_INTERVAL].split())
         return ScoreOnTest(
@@ -220,13 +220,13 @@ def tested(tags: Mapping[str, str]) -> ScoreOnTest | None:
 
 
 def said_of(uri: str) -> tuple[tuple[str, ...], int]:
-    """The class names and the image size that a model says of itself; its network isn't looked at.
+    """The class names and the image size that a model states; its network isn't read.
 
     Args:
         uri: Model's URI in MLflow.
 
     Raises:
-        ValueError: It doesn't say what ours say, or its files are not its own, or not there.
+        ValueError: It doesn't state what ours do, or its files are missing or not its own.
         OSError: They are gone.
     """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -240,7 +240,7 @@ def said_of(uri: str) -> tuple[tuple[str, ...], int]:
 
 @dataclass(frozen=True)
 class _Files:
-    """Files of a logged model, one by one: what else there is stays where it is.
+    """Files of a logged model, fetched one by one; other files are never downloaded.
 
     Attributes:
         repository: MLflow's artifact repository of the model.
@@ -258,7 +258,7 @@ class _Files:
             most_bytes: Largest size that it may have, in bytes.
 
         Raises:
-            ValueError: It is too large, or lies elsewhere.
+            ValueError: It is too large, or is elsewhere.
         """
         path = self._here(name)
         if path is None:
@@ -268,10 +268,10 @@ class _Files:
         return path
 
     def find(self, name: str) -> Path | None:
-        """Path of one file, which memory must have room for; None where the model has none.
+        """Path of one file, which must fit into memory; None if the model has no such file.
 
         Raises:
-            ValueError: It is too large, or lies elsewhere.
+            ValueError: It is too large, or is elsewhere.
         """
         try:
             if self._here(name) is None and self._listed(name) is None:
@@ -281,10 +281,10 @@ class _Files:
         return self.path(name, free_bytes())
 
     def require(self, name: str) -> None:
-        """Refuse a model without a file, which isn't downloaded.
+        """Refuse a model that lacks a file; the file isn't downloaded.
 
         Raises:
-            ValueError: The file is absent, or lies elsewhere.
+            ValueError: The file is absent, or is elsewhere.
             OSError: It is gone.
         """
         if self._here(name) is None:
@@ -304,7 +304,7 @@ class _Files:
         return path
 
     def _listed(self, name: str) -> int | None:
-        """Bytes that a server says a file has; None where it lists none."""
+        """Size in bytes that a server lists for a file; None if it lists none."""
         folder = name.rpartition("/")[0] or None
         return {f.path: f.file_size for f in self.repository.list_artifacts(folder)}.get(name)
 
@@ -317,10 +317,10 @@ def _check_size(name: str, n_bytes: int | None, most: int) -> None:
 
 
 def _said_of(path: Path) -> ModelFacts:
-    """What a model's MLmodel file says of it.
+    """Facts that a model's MLmodel file states.
 
     Raises:
-        ValueError: It says none, or such as no study has.
+        ValueError: It states none, or some that no study can have.
     """
     try:
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -335,14 +335,14 @@ def _said_of(path: Path) -> ModelFacts:
 
 
 def _origin(client: MlflowClient, repository: Any, uri: str) -> dict[str, Any]:
-    """Where a model is from, as the store says: a file could name any run.
+    """Where a model comes from, according to the store: a file could name any run.
 
     Returns:
-        The run that logged it and its model, by id; of one in the registry also name, version,
+        Ids of the run that logged it and of the model; for one in the registry also name, version,
         when it was registered, and what it reached on test.
 
     Raises:
-        ValueError: No run did.
+        ValueError: No run logged it.
     """
     found: dict[str, Any]
     if repository.model_name is None:
@@ -366,18 +366,18 @@ def _origin(client: MlflowClient, repository: Any, uri: str) -> dict[str, Any]:
 
 
 def registered_names(client: MlflowClient) -> list[str]:
-    """Names of the registered models; the ledger is none."""
+    """Names of the registered models, without the ledger."""
     found = all_pages(client.search_registered_models)
     return [each.name for each in found if not is_ledger(each.name)]
 
 
 def is_ledger(name: str) -> bool:
-    """Whether a registered model is the ledger, also where a database takes any case for it."""
+    """Whether a registered model is the ledger, even in a database that ignores case."""
     return name_key(name) == name_key(words.LEDGER)
 
 
 def _require_registered(client: MlflowClient, name: str) -> None:
-    """MLflow's own word of an absent one doesn't say what there is."""
+    """Refuse an absent name with a list of those that exist, which MLflow's own error lacks."""
     if name.startswith((_RUN, MODEL_URI)):
         return
     plain = re.split("[@/]", name, maxsplit=1)[0]
@@ -411,7 +411,7 @@ def _uri(client: MlflowClient, name: str) -> str:
 
 
 def _study_of(client: MlflowClient, run_id: str) -> str | None:
-    """Id of the run of the study that trained the model of a run."""
+    """Id of the parent run of the study that trained a run's model."""
     tags = client.get_run(run_id).data.tags
     found: str | None = tags.get(words.TRAINED_IN) or tags.get(words.PARENT)
     return found

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
     from catdog_search.tracking.own import Client
 
-# What the URI of a logged model, and of a registered one, begins with.
+# Prefix of the URIs of logged and registered models.
 MODEL_URI = "models:/"
 # File that makes a folder a model.
 MODEL_FILE = "MLmodel"
-# Beside the model itself, where MLflow's flavour writes that.
+# Beside the model itself, in the folder where MLflow's flavour writes it.
 NEITHER_FILE = "data/neither.keras"
 ONNX_FILE = "data/model.onnx"
 _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
@@ -42,11 +42,11 @@ _BACKEND_PACKAGE = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}
 
 @dataclass(frozen=True)
 class Pair:
-    """A model to log, and what lies beside it.
+    """A model to log, and what is stored beside it.
 
     Attributes:
         model: Uncompiled network, so that no optimizer state is stored with it.
-        neither: Model of how unlike train a photo is; None for none.
+        neither: Model that scores how unlike train a photo is; None for none.
         onnx: The two as one ONNX file; None for none.
     """
 
@@ -69,14 +69,14 @@ def log_model(
     Args:
         client: Client of the store, to which MLflow's module-level functions point too.
         run_id: Id of the trial's run.
-        pair: Exported model, and what lies beside it.
-        backend: Keras backend that it was trained on; any other loads it too.
-        metadata: Plain values kept in the MLmodel file, class names among them.
+        pair: Exported model, and what is stored beside it.
+        backend: Keras backend that it was trained on; any other can load it too.
+        metadata: Plain values kept in the MLmodel file, including class names.
         example: Photos kept as an example of the input, uint8 RGB (n, height, width, 3).
         retry: Retry of the call; what a failed try left is removed before the next.
 
     Raises:
-        StateError: Its files would lie outside of the state's own artifacts.
+        StateError: Its files would be outside the state's own artifacts.
     """
     run = client.get_run(run_id).info
     experiment = client.get_experiment(run.experiment_id)
@@ -104,9 +104,9 @@ def _log_model(
 ) -> str:
     import mlflow
 
-    # Without this the model goes to the default experiment, whatever its run belongs to.
+    # Without this the model goes to the default experiment, whichever its run belongs to.
     mlflow.set_experiment(experiment_id=experiment.experiment_id)
-    # Model.log and not mlflow.keras.log_model: the latter wants an active run and would end it.
+    # Model.log and not mlflow.keras.log_model: the latter needs an active run and would end it.
     info = mlflow.models.Model.log(
         artifact_path=None,
         name=name,
@@ -116,23 +116,23 @@ def _log_model(
         run_id=run_id,
         pair=pair,
         signature=_signature(),
-        # Without them MLflow starts a process that imports the backend again, for 10 s.
+        # Otherwise MLflow starts a process that imports the backend again, which takes 10 s.
         pip_requirements=_requirements(backend),
         metadata=dict(metadata),
-        # It would load the model again to predict the example, for every kept trial.
+        # Otherwise it reloads the model to predict the example, for every kept trial.
         validate_serving_input=False,
     )
     return str(info.model_id)
 
 
 class _KerasFlavor:
-    """MLflow's Keras flavour, which writes its input example before it has made the folder."""
+    """MLflow's Keras flavour, with the folder created before it writes its input example."""
 
     @staticmethod
     def save_model(path: str, *, pair: Pair, validate_serving_input: bool, **options: Any) -> None:
         import mlflow
 
-        del validate_serving_input  # Model.log's own, which it hands on
+        del validate_serving_input  # Model.log's own argument, which it passes on
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, model=pair.model, **options)
         if pair.neither is not None:
@@ -142,7 +142,7 @@ class _KerasFlavor:
 
 
 def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
-    """The models that a run logged, those that it didn't finish included."""
+    """The models that a run logged, unfinished ones included."""
     query = equals("source_run_id", run_id)
     return list(client.search_logged_models([experiment_id], filter_string=query))
 
@@ -150,7 +150,7 @@ def models_of(client: MlflowClient, experiment_id: str, run_id: str) -> list[Log
 def model_id_of(source: str) -> str | None:
     """The logged model that a URI or a version's source names; None for any other kind.
 
-    A source may also be `models:/NAME/VERSION`, or a place.
+    A source may also be `models:/NAME/VERSION` or a location.
     """
     inside = source.removeprefix(MODEL_URI) if source.startswith(MODEL_URI) else ""
     return inside if inside and "/" not in inside and "@" not in inside else None
@@ -169,10 +169,10 @@ def find_model(client: MlflowClient, model_id: str) -> LoggedModel | None:
 
 
 def delete_model(client: Client, model: LoggedModel) -> None:
-    """Remove a logged model and its files, unless a registered version stands on it.
+    """Remove a logged model and its files, unless a registered version is based on it.
 
     Raises:
-        StateError: Its files lie outside of the state's own artifacts.
+        StateError: Its files are outside the state's own artifacts.
     """
     if words.MODEL_VERSIONS in model.tags:
         return
@@ -182,14 +182,14 @@ def delete_model(client: Client, model: LoggedModel) -> None:
 
 @dataclass(frozen=True)
 class Standing:
-    """Standing of a model that should be kept.
+    """Whether a model that should be kept exists.
 
     Attributes:
-        kind: State of its files: `there`; `unlisted`, where MLflow doesn't say where they are;
-            `gone`, where there certainly are none; `unknown`, where that can't be seen.
+        kind: State of its files: `there`; `unlisted`, if MLflow doesn't say where they are; `gone`,
+            if there certainly are none; `unknown`, if that can't be determined.
         where: Location that its files have, or should have, as MLflow keeps it.
-        reason: Reason why it is unknown; empty otherwise.
-        cure: Step that lets it be seen, for people; empty otherwise.
+        reason: Why it is unknown; empty otherwise.
+        cure: Step that helps to determine it, for people; empty otherwise.
     """
 
     kind: Literal["there", "unlisted", "gone", "unknown"]
@@ -199,7 +199,7 @@ class Standing:
 
 
 def look_at_model(client: Client, store: Store, study: str, model_id: str) -> Standing:
-    """Look whether a logged model of a study is there, with its files."""
+    """Check whether a logged model of a study exists, with its files."""
     model = find_model(client, model_id)
     if store.artifacts is None:
         return _look_at_server(client, model, model_id)
@@ -214,7 +214,7 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
         if found.kind == "there":
             return replace(found, kind="unlisted")
     if found.kind == "gone":
-        # Files that are said to lie outside, or were left behind when the state was moved or
+        # Files that are recorded as outside, or that were left behind when the state was moved or
         # copied.
         left = [path, *(place / ARTIFACTS / inside for place in _places(store.artifacts.parent))]
         for at in (at for at in left if at is not None and (at / MODEL_FILE).exists()):
@@ -224,7 +224,7 @@ def look_at_model(client: Client, store: Store, study: str, model_id: str) -> St
 
 
 def _places(root: Path) -> tuple[Path, ...]:
-    """Former folders of a state, and those of the state that it is a copy of."""
+    """Former folders of a state, and the folders of the state that it is a copy of."""
     found = identity.read(root)
     return (*found.former, *found.origins) if found else ()
 

@@ -1,8 +1,9 @@
-"""The record of where a champion was moved: one tag of the registered model for each move.
+"""The record of a champion's moves: one tag of the registered model for each move.
 
-A tag is written before the alias is moved, and the alias is the one write that counts: what became
-of a move shows in what the alias said when the next one was written, or says now. So nothing has to
-be written afterwards, and a kill between the two leaves a move that is known not to have happened.
+A tag is written before the alias is moved, and moving the alias is the one write that counts: the
+outcome of a move shows in what the alias named when the next move was written, or names now. So
+nothing has to be written afterwards, and a kill between the two leaves a move that is known not to
+have happened.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from catdog_search.errors import StateError
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.numbered import next_key, number
 
-# Of what became of a move. `open` is one that didn't happen and isn't marked so yet; `unclear` one
-# after which somebody moved the alias without a record, so that it probably happened.
+# What became of a move. `open`: it didn't happen and isn't marked so yet. `unclear`: the alias was
+# moved afterwards without a record, so it probably happened.
 Outcome = Literal["done", "open", "undone", "unclear"]
 
 
 @dataclass(frozen=True)
 class Note:
-    """What is told of a move.
+    """Who made a move, when and why.
 
     Attributes:
         command: `promote` or `rollback`.
         by: Who, as user@host.
         at: When, in UTC, as ISO 8601 writes it.
-        reason: Reason, in a line; empty where the study and the trial say it.
+        reason: Reason, in a line; empty where study and trial are reason enough.
         study: Study whose trial was promoted; None for another move.
         trial: Trial's number, as text; None for another move.
     """
@@ -47,14 +48,14 @@ _TOLD = tuple(field.name for field in fields(Note))
 
 @dataclass(frozen=True)
 class Move:
-    """One move, as it was meant.
+    """One intended move.
 
     Attributes:
-        key: Key of its tag; keys sort as the moves were made.
-        before: Version that the alias named then; None for none.
-        to: Version that it was to name.
+        key: Key of its tag; keys sort in the order of the moves.
+        before: Version that the alias named before; None for none.
+        to: Version that it should name afterwards.
         note: Note of who, when and why.
-        undone_at: When it was marked as one that didn't happen; None where it wasn't.
+        undone_at: When it was marked as not having happened; None if it wasn't.
     """
 
     key: str
@@ -64,7 +65,7 @@ class Move:
     undone_at: str | None = None
 
     def undone(self, at: str) -> Move:
-        """The same, marked as one that didn't happen."""
+        """The same move, marked as not having happened."""
         return replace(self, undone_at=at)
 
     @property
@@ -80,7 +81,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Record:
-    """All moves of a model's champion, and where it is.
+    """All moves of a model's champion, and the current champion.
 
     Attributes:
         champion: Version that the alias names; None for none.
@@ -92,10 +93,10 @@ class Record:
 
     @classmethod
     def read(cls, model: str, champion: int | None, tags: Mapping[str, str]) -> Record:
-        """That of a registered model.
+        """The record of a registered model.
 
         Raises:
-            StateError: A tag that should tell of a move doesn't.
+            StateError: A move's tag can't be read.
         """
         keys = [key for key in tags if key.startswith(words.MOVE)]
         moves = [_read(model, key, tags[key]) for key in keys]
@@ -105,10 +106,10 @@ class Record:
         )
 
     def next_key(self, unique: str) -> str:
-        """Key of the tag of a move to come.
+        """Key for the tag of the next move.
 
         Args:
-            unique: Text that nobody else uses who writes a move at the same time.
+            unique: Text that no concurrent writer uses.
         """
         return next_key(words.MOVE, (move.key for move in self.moves), unique)
 
@@ -117,19 +118,19 @@ class Record:
         said_next = [*(move.before for move in self.moves[1:]), self.champion]
         return tuple(
             (move, _outcome(move, after, is_last=move is self.moves[-1]))
-            for move, after in zip(self.moves, said_next, strict=False)  # none: one too many
+            for move, after in zip(self.moves, said_next, strict=False)  # longer if no moves
         )
 
     @property
     def unfinished(self) -> Move | None:
-        """The move that was written, and that neither happened nor is marked so."""
+        """The move that was written but didn't happen, and isn't marked so."""
         return next((move for move, outcome in self.outcomes() if outcome == "open"), None)
 
     @property
     def previous(self) -> int | None:
-        """The version that was champion before this one, with what was rolled back left out.
+        """The version that was champion before this one, ignoring those rolled back.
 
-        None where the record knows of none.
+        None where the record has none.
         """
         stood: list[int] = []
         for move, outcome in self.outcomes():
@@ -150,7 +151,7 @@ class Record:
 
 
 def _stands(stood: list[int], version: int | None, *, back: bool) -> None:
-    """Put the version that is champion now on top of those that were."""
+    """Put the current champion on top of the stack of champions; `back` pops down to it."""
     if back and version in stood:
         while stood[-1] != version:
             stood.pop()

@@ -1,6 +1,6 @@
-"""Keys of tags that are written one after the other, `PREFIX0001.<hex>`: they sort as written.
+"""Keys of consecutive tags, `PREFIX0001.<hex>`, which sort in the order of writing.
 
-The hex digits keep two who write at once from taking the same key.
+The hex digits keep two concurrent writers from taking the same key.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def number(prefix: str, key: str) -> int:
 
 
 def next_key(prefix: str, keys: Iterable[str], unique: str) -> str:
-    """The key after those that there are.
+    """The key that follows the existing ones.
 
     Args:
-        prefix: Prefix of all of them.
-        keys: The keys that there are.
-        unique: Text that nobody else uses who writes at the same time.
+        prefix: Prefix of all keys.
+        keys: Existing keys.
+        unique: Text that no concurrent writer uses.
     """
     last = max((number(prefix, key) for key in keys), default=0)
     return f"{prefix}{last + 1:0{_DIGITS}d}.{unique}"

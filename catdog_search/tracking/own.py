@@ -1,7 +1,7 @@
-"""MLflow's client, kept within a state's own artifacts: every write and every delete of a file.
+"""MLflow's client, with every write and delete of a file confined to a state's own artifacts.
 
-MLflow follows the absolute locations in its store wherever they lead, so each is looked at before
-anything happens there. This module imports MLflow; `Store.client` is the way to it.
+MLflow follows the absolute locations in its store wherever they lead, so each is checked before
+anything happens there. This module imports MLflow; get its client from `Store.client`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
 
     Args:
         uri: MLflow's tracking URI.
-        artifacts: State's own folder of artifacts; None where a server decides, whose they are.
+        artifacts: State's own folder of artifacts; None where they belong to a server.
     """
 
     def __init__(self, uri: str, artifacts: Path | None) -> None:
@@ -31,21 +31,21 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
         self._artifacts = artifacts
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
-        """Keep a file with a run; MLflow's text, figures and pictures come by here too.
+        """Keep a file with a run; MLflow's texts, figures and images pass through here too.
 
         Raises:
-            StateError: The run's artifacts lie outside of the state's own.
+            StateError: The run's artifacts are outside the state's own.
         """
         if self._artifacts is None:
             super().log_artifact(run_id, local_path, artifact_path)
             return
         location = self.get_run(run_id).info.artifact_uri
         self.require_own(location, artifact_path or "", Path(local_path).name, owner=run_id)
-        # Not MLflow's own way, which remembers where the run of this id was in another folder.
+        # Not MLflow's own way, which caches a run's location, even from another state folder.
         get_artifact_repository(location).log_artifact(local_path, artifact_path)
 
     def remove(self, owner: str, location: str, folder: str | None = None) -> None:
-        """Delete what lies at a location of artifacts, or in one folder of it.
+        """Delete everything at a location of artifacts, or in one folder of it.
 
         Args:
             owner: Id of the run or model.
@@ -53,7 +53,7 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
             folder: Folder in it; None for all of it.
 
         Raises:
-            StateError: It lies outside of the state's own artifacts.
+            StateError: It is outside the state's own artifacts.
         """
         self.require_own(location, folder or "", owner=owner)
         path = local_path(location)
@@ -61,17 +61,17 @@ class Client(MlflowClient):  # type: ignore[misc]  # MLflow has no types
             repository: Any = get_artifact_repository(location)
             repository.delete_artifacts(folder)
             return
-        # Not MLflow's own way, which takes a % in a path for an escape and deletes elsewhere.
+        # Not MLflow's own way, which unescapes a % in a path and deletes elsewhere.
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(path / (folder or ""))
 
     def require_own(self, location: str, *inside: str, owner: str = "") -> None:
-        """Refuse a place outside of the state's own artifacts, before anything happens there.
+        """Refuse a place outside the state's own artifacts, before anything happens there.
 
         Args:
             location: Location of artifacts, as MLflow keeps it.
             inside: Parts of a path below it.
-            owner: Id of the run or model whose it is; empty for an experiment's.
+            owner: Id of the run or model that it belongs to; empty for an experiment's.
 
         Raises:
             StateError: It is outside, or a link on the way may lead elsewhere.

@@ -1,7 +1,7 @@
 """A promotion as MLflow keeps it: one run, with the champion's model, numbers, card and figures.
 
-It lies in the study's experiment, but not among the runs of its trials. One that is cut off is
-taken up again: what is there is not made twice.
+It is in the study's experiment, but not among the runs of its trials. An interrupted promotion is
+resumed: nothing is done twice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _READY = "READY"
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says of some photos.
+    """A model's answers to some photos.
 
     Attributes:
         hashes: Short hashes of the photos, (n,).
@@ -60,7 +60,7 @@ class Answers:
     unlike: npt.NDArray[Any]
 
     def predictions(self, threshold: float) -> Predictions:
-        """What they come to, where class 1 is answered above a threshold."""
+        """The predictions, class 1 above a threshold."""
         return Predictions(self.labels, self.probabilities, threshold)
 
 
@@ -85,18 +85,18 @@ class PromotionRun:
     def open(
         cls, store: Store, study: str, uid: str, key: str, tags: Mapping[str, str], answering: str
     ) -> PromotionRun:
-        """The run of a promotion; made where it is absent.
+        """The run of a promotion, created if it doesn't exist.
 
         Args:
             store: MLflow store that keeps it.
             study: Name of the study that is promoted.
             uid: Its unique id.
-            key: Key of all that decides what is promoted.
+            key: Key of everything that decides what is promoted.
             tags: More tags.
             answering: Key of the networks alone, whose answers don't depend on the rest.
 
         Raises:
-            StateError: The store doesn't open, or doesn't hold the study any more.
+            StateError: The store can't be opened, or no longer holds the study.
         """
         client = store.client()
         place = locate(store, study, uid)
@@ -122,7 +122,7 @@ class PromotionRun:
 
     @classmethod
     def alike(cls, store: Store, study: str, uid: str, answering: str) -> list[PromotionRun]:
-        """Promotions of the same networks, the newest first; makes nothing."""
+        """Promotions of the same networks, newest first; creates nothing."""
         place = locate(store, study, uid)
         if place is None:
             return []
@@ -139,10 +139,10 @@ class PromotionRun:
 
     @classmethod
     def of(cls, store: Store, run_id: str) -> PromotionRun | None:
-        """The promotion that made a version; None where a trial's run did, or it is gone.
+        """The promotion that made a version; None if a trial's run made it or the run is gone.
 
         Raises:
-            StateError: The store doesn't open.
+            StateError: The store can't be opened.
         """
         import mlflow
 
@@ -158,7 +158,7 @@ class PromotionRun:
         return cls(client, str(run.info.experiment_id), run_id)
 
     def model_id(self) -> str | None:
-        """Id of the model that it logged whole; what a kill left of one is removed."""
+        """Id of the model that it logged completely; remains of an interrupted one are removed."""
         found = None
         for model in models_of(self._client, self._experiment_id, self.run_id):
             if str(model.status) == _READY:
@@ -180,7 +180,7 @@ class PromotionRun:
         return log_model(self._client, self.run_id, pair, backend, metadata, example, retry)
 
     def log_answers(self, name: str, answers: Answers) -> None:
-        """Keep answers, whole or not at all.
+        """Keep answers, all or nothing.
 
         Args:
             name: Split that the photos are of.
@@ -216,17 +216,17 @@ class PromotionRun:
             return Path(self._client.download_artifacts(self.run_id, file, temporary)).read_bytes()
 
     def log_record(self, facts: Mapping[str, Any], card: str) -> None:
-        """Keep all that was found, for machines and for people."""
+        """Keep all findings, for machines and for people."""
         self._client.log_text(self.run_id, redact(as_text(facts)), words.PROMOTION_FILE)
         self._client.log_text(self.run_id, redact(card), words.CARD_FILE)
 
     def record(self) -> Mapping[str, Any] | None:
-        """What `log_record` kept; None where it didn't come to that."""
+        """What `log_record` kept; None if it was never called."""
         content = self._read(words.PROMOTION_FILE)
         return None if content is None else json.loads(content)
 
     def card(self) -> str | None:
-        """The model card; None where it didn't come to that."""
+        """The model card; None if none was written."""
         content = self._read(words.CARD_FILE)
         return None if content is None else content.decode()
 
@@ -240,7 +240,7 @@ class PromotionRun:
         return {file.path.rpartition("/")[2] for file in found}
 
     def log_numbers(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Log numbers and tags, which overwrite those of a call before."""
+        """Log numbers and tags, overwriting those of an earlier call."""
         from catdog_search.tracking.trial_log import log_metrics
 
         log_metrics(self._client, self.run_id, metrics, step=0)
@@ -257,5 +257,5 @@ def _answers_file(split: str) -> str:
 
 
 def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Text of fixed width: an array of objects would be pickled."""
+    """Convert objects to text of fixed width: an array of objects would be pickled."""
     return np.asarray(array, str) if array.dtype == object else array

@@ -40,22 +40,22 @@ class RunReader:
         store: MLflow store to read from.
 
     Raises:
-        StateError: The store doesn't open.
+        StateError: The store can't be opened.
     """
 
     def __init__(self, store: Store) -> None:
         self._client = store.client()
 
     def recorded(self, run_id: str) -> Recorded:
-        """Curves and predictions that a trial's figures are plotted from; none of a lost run."""
+        """Curves and predictions that a trial's figures are plotted from; empty for a lost run."""
         return recorded(self._client, run_id) if self.has_run(run_id) else Recorded([], None, None)
 
     def has_run(self, run_id: str) -> bool:
-        """Whether MLflow still has a run, be it in its trash."""
+        """Whether MLflow still has a run, even in its trash."""
         return self._run(run_id) is not None
 
     def file(self, parent_id: str, study: str) -> bytes | None:
-        """The study file that a study's own run keeps; None where it keeps none, or is gone."""
+        """The study file that a study's own run keeps; None if it keeps none or is gone."""
         name = f"{study}.toml"
         if self._run(parent_id) is None:
             return None
@@ -65,9 +65,9 @@ class RunReader:
             return Path(self._client.download_artifacts(parent_id, name, temporary)).read_bytes()
 
     def photos(self, parent_id: str) -> tuple[str | None, str | None]:
-        """Kind and location of the photos that a study had last, as its own run says.
+        """Kind and location of the photos that a study used last, according to its own run.
 
-        None for what it doesn't say, and where it is gone.
+        None for what it doesn't say, or if it is gone.
         """
         run = self._run(parent_id)
         tags = {} if run is None else run.data.tags
@@ -96,7 +96,7 @@ def _metrics_by_step(client: MlflowClient, run_id: str) -> dict[int, dict[str, f
     """Metrics that a trial logged after each epoch, in order; empty where it logged nothing."""
     epochs: dict[int, dict[str, float]] = {}
     for name in client.get_run(run_id).data.metrics:
-        # Some have a slash: the load of the machine, and what earlier versions logged at the end.
+        # Those with a slash are the machine's load and what earlier versions logged at the end.
         if "/" in name or name.startswith(words.FINAL) or name in words.AT_THE_END:
             continue
         for metric in client.get_metric_history(run_id, name):

@@ -1,6 +1,6 @@
-"""MLflow's model registry: versions, the alias others load by, and the record of where it was.
+"""MLflow's model registry: versions, the alias that others load by, and the record of its moves.
 
-One write is the commit point of a promotion, the alias `champion`. What comes before it, a version
+The commit point of a promotion is one write, the alias `champion`. What comes before it, a version
 and a note of the move, changes nothing for those who load a model.
 """
 
@@ -40,8 +40,8 @@ class Registered:
     Attributes:
         uri: Model's URI, `models:/<name>@champion`.
         version: Version of the registered model, from 1.
-        created: Whether this call registered it; False where that was done before.
-        previous: Version that held the alias before, from 1; None where no other did.
+        created: Whether this call registered it; False if it was already registered.
+        previous: Version that held the alias before, from 1; None if no other did.
     """
 
     uri: str
@@ -52,7 +52,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Version:
-    """A version as the registry has it.
+    """A version, as the registry knows it.
 
     Attributes:
         number: Version's number, from 1.
@@ -61,7 +61,7 @@ class Version:
         tags: Tags that it was registered with.
         run_id: Id of the run that logged its model; None where the registry doesn't know.
         model_id: Id of the logged model; None for one registered in another way.
-        source: URI or place of what was registered.
+        source: URI or location of what was registered.
     """
 
     number: int
@@ -79,7 +79,7 @@ class Model:
 
     Attributes:
         name: Model's name.
-        versions: Newest first.
+        versions: Versions, newest first.
         record: Record of its champion's moves.
     """
 
@@ -90,10 +90,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Said:
-    """What a version's files say.
+    """Facts that a version's files state.
 
     Attributes:
-        class_names: Index 1 is positive; empty where the files can't be used.
+        class_names: Class names, index 1 positive; empty where the files can't be used.
         image_size: Side that it resizes to, in pixels; None where the files can't be used.
         missing: Why they can't be used; None where they can.
     """
@@ -107,17 +107,17 @@ class Registry:
     """The registry of a store.
 
     Args:
-        store: Which; it is made where it is absent, so whoever only reads asks that first.
+        store: Its store; it is created if it doesn't exist, so readers must check that first.
 
     Raises:
-        StateError: It doesn't open.
+        StateError: It can't be opened.
     """
 
     def __init__(self, store: Store) -> None:
         self._client = store.client()
 
     def models(self) -> list[Model]:
-        """All of them, by name.
+        """All registered models, by name.
 
         Raises:
             StateError: The registry doesn't answer, or a record of moves can't be read.
@@ -134,10 +134,10 @@ class Registry:
         return [_model(each, versions[each.name]) for each in sorted(found, key=lambda e: e.name)]
 
     def model(self, name: str) -> Model:
-        """One of them.
+        """One registered model.
 
         Raises:
-            StateError: There is none of this name, or as `models`.
+            StateError: There is none of this name, or as in `models`.
         """
         found = None if is_ledger(name) else self._find(name)
         if found is None:
@@ -152,7 +152,7 @@ class Registry:
             return _model(found, self._versions(name))
 
     def said(self, name: str, version: int) -> Said:
-        """What a version's files say of it, found as everybody who loads it finds them."""
+        """Facts that a version's files state; the files are found as anyone loading it would."""
         import mlflow
 
         try:
@@ -164,7 +164,7 @@ class Registry:
         return Said(class_names, image_size)
 
     def has_run(self, run_id: str) -> bool:
-        """Whether a run is there and not deleted.
+        """Whether a run exists and is not deleted.
 
         Raises:
             StateError: The store doesn't answer.
@@ -180,7 +180,7 @@ class Registry:
                 return False
 
     def data_kind(self, run_id: str | None) -> str | None:
-        """The kind of photos that a run trained on; None where it doesn't say, or is gone."""
+        """The kind of photos that a run trained on; None if it doesn't say or is gone."""
         if run_id is None or not self.has_run(run_id):
             return None
         kind: str | None = self._client.get_run(run_id).data.tags.get(words.DATA_KIND)
@@ -189,13 +189,13 @@ class Registry:
     def register(
         self, name: str, model_id: str, tags: Mapping[str, str], description: str | None = None
     ) -> tuple[int, bool]:
-        """The version of a logged model, and whether it was made; a registered one gets no second.
+        """Register a logged model unless it is; returns its version, and whether that is new.
 
         Args:
             name: Name of the registered model.
             model_id: Id of the logged model.
-            tags: Tags of the version, where it is made.
-            description: Text of the version, where it is made, in Markdown; None for none.
+            tags: Tags of a new version.
+            description: Description of a new version, in Markdown; None for none.
 
         Raises:
             StateError: The model or its files are gone, it isn't one of ours, or the name is that
@@ -226,17 +226,17 @@ class Registry:
         return version, created
 
     def move(self, name: str, to: int, command: str, reason: str = "", **of: str) -> int | None:
-        """Let the alias `champion` name a version; where it does so already, nothing happens.
+        """Make the alias `champion` name a version, unless it already does.
 
-        The caller keeps others of its state from doing so meanwhile, see
-        `StateFolder.registering`; who comes by another way is noticed afterwards.
+        The caller locks out others using its state meanwhile, see `StateFolder.registering`;
+        anybody who moves the alias in another way is noticed afterwards.
 
         Args:
             name: Name of the registered model.
-            to: Version that it is to name, from 1.
+            to: Version that it should name, from 1.
             command: Command that moves it: `promote` or `rollback`.
-            reason: Reason, for people; empty where the trial says it.
-            of: Study and trial, where a trial is promoted.
+            reason: Reason, for people; empty where the trial is reason enough.
+            of: Study and trial, if a trial is promoted.
 
         Returns:
             The version that had the alias before.
@@ -266,7 +266,7 @@ class Registry:
         return record.champion
 
     def tags(self, name: str) -> Mapping[str, str]:
-        """The tags of a registered model; empty where there is none of this name.
+        """The tags of a registered model; empty if there is none of this name.
 
         Raises:
             StateError: The registry doesn't answer.
@@ -275,16 +275,16 @@ class Registry:
         return {} if found is None else dict(found.tags)
 
     def tag(self, name: str, key: str, text: str, description: str) -> None:
-        """Write a tag of a registered model, which is made where it is absent.
+        """Write a tag of a registered model, creating the model if it doesn't exist.
 
         Args:
             name: Name of the registered model.
             key: Tag's key.
             text: Tag's value.
-            description: Description of the model, where it is made.
+            description: Description of a new model.
 
         Raises:
-            StateError: The registry doesn't take it.
+            StateError: The registry doesn't accept it.
         """
         with told(f"tag {key} of registered model {name!r} can't be written"):
             if self._find(name) is None:
@@ -311,13 +311,13 @@ class Registry:
         try:
             self._client.create_registered_model(name, description=description)
         except mlflow.exceptions.MlflowException:
-            if self._find(name) is None:  # or somebody else has just made it
+            if self._find(name) is None:  # else somebody has just created it
                 raise
 
     def _link(self, model_id: str, name: str, version: int) -> None:
-        """Say on a logged model that a version stands on it, so that its files are kept.
+        """Note on a logged model that a version is based on it, so that its files are kept.
 
-        As MLflow's own `register_model` does, which, cut off before it, leaves that undone.
+        MLflow's own `register_model` does so too, but not if it was interrupted before.
         """
         model = find_model(self._client, model_id)
         if model is None:
@@ -343,11 +343,11 @@ def register_champion(
 ) -> Registered:
     """Register a logged model and move the alias `champion` to it.
 
-    A model that is registered already gets no second version, so a repeated call changes nothing,
-    and one that was cut off is ended by the next.
+    A model that is already registered gets no second version, so a repeated call changes nothing,
+    and the next call completes an interrupted one.
 
     Raises:
-        StateError: As `Registry.register` and `Registry.move`.
+        StateError: As in `Registry.register` and `Registry.move`.
     """
     registry = Registry(store)
     version, created = registry.register(name, model_id, tags, description)
@@ -358,7 +358,7 @@ def register_champion(
 
 
 def now() -> str:
-    """The time in UTC, as ISO 8601 writes it."""
+    """The current time in UTC, in ISO 8601."""
     return _iso(datetime.now(UTC))
 
 

@@ -1,4 +1,4 @@
-"""Another name for a study's experiment, and its way to MLflow's trash."""
+"""Rename a study's experiment, or put it into MLflow's trash."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from catdog_search.tracking.store import Store
 
 
 def rename_experiment(store: Store, place: Located, name: str, new: str) -> None:
-    """Call a study's experiment and its own run as the study is called now.
+    """Rename a study's experiment and its own run after the study's new name.
 
     Args:
         store: MLflow store that keeps them.
         place: Place of the study.
-        name: Study's name so far, after which its run keeps the study file.
+        name: Study's name so far, after which the study file in its run is named.
         new: Its name from now on.
     """
     client = store.client()
@@ -29,7 +29,7 @@ def rename_experiment(store: Store, place: Located, name: str, new: str) -> None
 
 
 def discard_experiment(store: Store, place: Located, last_name: str) -> None:
-    """Put a study's experiment into the trash, under a name that is in nobody's way."""
+    """Put a study's experiment into the trash, under a name that blocks no other."""
     client = store.client()
     client.rename_experiment(place.experiment_id, last_name)
     client.delete_experiment(place.experiment_id)

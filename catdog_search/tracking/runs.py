@@ -1,4 +1,4 @@
-"""A study's runs: one experiment, one parent run across resumes, one child run a trial."""
+"""A study's runs: one experiment, one parent run across resumes, one child run per trial."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from catdog_search.tracking.own import Client
 
 _PAGE = 1000
-# Source that MLflow's table of runs shows.
+# Source shown in MLflow's table of runs.
 SOURCE = {words.SOURCE_NAME: "catdog-search", words.SOURCE_TYPE: "LOCAL"}
 
 
@@ -56,10 +56,10 @@ class StudyRuns:
         store: MLflow store that keeps them.
         client: Client of the store.
         study: Study's name, also the experiment's.
-        uid: Study's unique id, unlike that of one of the same name in another state folder, or of
-            an older one.
+        uid: Study's unique id, which distinguishes it from an older study of the same name, or
+            one in another state folder.
         place: Place of the study in the store.
-        retry: Retry that makes every call of the client; None makes each once.
+        retry: Retry that makes every call of the client; None tries each once.
 
     Attributes:
         experiment: Name of the experiment, which people may have changed.
@@ -88,17 +88,17 @@ class StudyRuns:
 
     @classmethod
     def open(cls, store: Store, study: str, uid: str, retry: Retry | None = None) -> StudyRuns:
-        """The runs of a study; its experiment and its own run are made where they are absent.
+        """The runs of a study; its experiment and its own run are created if they don't exist.
 
         Args:
             store: MLflow store that keeps them.
             study: Study's name.
             uid: Study's unique id.
-            retry: Retry that makes every call to the store; None makes each once.
+            retry: Retry that makes every call to the store; None tries each once.
 
         Raises:
-            StateError: The store doesn't open, or the experiment is in MLflow's trash or keeps its
-                artifacts outside of the state.
+            StateError: The store can't be opened, or the experiment is in MLflow's trash or keeps
+                its artifacts outside the state.
         """
         client = store.client(retry, make=True)
         found = locate(store, study, uid, retry)
@@ -111,7 +111,7 @@ class StudyRuns:
         return cls(store, client, study, uid, found, retry)
 
     def hurry(self) -> None:
-        """Wait no more for a store that somebody has waited for already."""
+        """Stop waiting for a store that the worker has already waited for."""
         if self._retry:
             self._retry.give_up()
 
@@ -125,7 +125,7 @@ class StudyRuns:
         return run_in_trash(self._client, run_id)
 
     def owns(self, run_id: str) -> bool:
-        """Whether a run is of this study, and not of the one that it was copied from."""
+        """Whether a run is this study's own, and not of the study that it was copied from."""
         import mlflow
 
         if not run_id:
@@ -144,17 +144,17 @@ class StudyRuns:
         """Remove the figures of a trial, and its model if it has one; what isn't ours stays.
 
         Raises:
-            StateError: They lie outside of the state's own artifacts.
+            StateError: They are outside the state's own artifacts.
         """
         if self.owns(run_id):
             delete_files(self._client, run_id, words.FIGURES)
         model = find_model(self._client, model_id) if model_id else None
-        # In a store of files the place says whose it is.
+        # With artifacts of our own, the location says whose it is.
         if model and (self._store.artifacts is not None or self.owns(model.source_run_id)):
             delete_model(self._client, model)
 
     def enter_model(self, model_id: str, run_id: str, location: str) -> None:
-        """Let MLflow know a model whose files are there, and where; not on a server."""
+        """Enter a model whose files exist into MLflow; not on a server."""
         from mlflow.entities import LoggedModelOutput
 
         enter_model(self._database(), model_id, self._experiment_id, run_id, location)
@@ -163,17 +163,17 @@ class StudyRuns:
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
 
     def strays(self) -> Iterator[tuple[str, Path, str]]:
-        """Runs whose artifacts are said to lie outside of the state's own.
+        """Runs whose artifacts are recorded as outside the state's own.
 
         Yields:
-            The run's id, where they should lie, and the location that is said.
+            The run's id, where they should be, and the recorded location.
         """
         for run in (TrialRun.of(self._client.get_run(self.parent_id)), *self.trials()):
             if self._store.artifacts and is_stray(self._store.artifacts, run.artifacts, run.run_id):
                 yield run.run_id, self._place_of(run.run_id), run.artifacts
 
     def place(self, run_id: str) -> None:
-        """Let a run keep its artifacts where they should lie; not on a server."""
+        """Make a run keep its artifacts where they should be; not on a server."""
         place_run(self._database(), run_id, as_location(self._place_of(run_id)))
 
     def _place_of(self, run_id: str) -> Path:
@@ -186,13 +186,13 @@ class StudyRuns:
         return url
 
     def _models_of(self, run_id: str) -> list[LoggedModel]:
-        """The models that a run logged, those that it didn't finish included."""
+        """The models that a run logged, unfinished ones included."""
         return models_of(self._client, self._experiment_id, run_id)
 
     def start_study(self, card: StudyCard) -> None:
-        """Say on the study's own run what the study is and where it runs now.
+        """Describe on the study's own run what the study is and where it now runs.
 
-        A later call overwrites what it says, but for the params, which stay as they began.
+        A later call overwrites this, except the params, which stay as they were at first.
         """
         self._client.update_run(self.parent_id, status="RUNNING")
         view = shared_view(card.params["metric"], card.params["direction"], card.searched)
@@ -201,7 +201,7 @@ class StudyRuns:
             self._client.set_experiment_tag(self._experiment_id, name, _storable(value))
         note = {words.NOTE: as_markdown(card.purpose), words.COMMIT: card.commit}
         tags = {**card.data.tags(), **card.environment.tags(), **note}
-        # MLflow keeps a param for good: one that has changed since is told by a tag.
+        # MLflow never changes a param: a new value goes into a tag.
         known = self._client.get_run(self.parent_id).data.params
         now = {k: str(v) for k, v in card.params.items() if known.get(k, str(v)) != str(v)}
         tags |= {f"{words.NOW}{name}": value for name, value in now.items()}
@@ -223,7 +223,7 @@ class StudyRuns:
             self._client.log_text(self.parent_id, redact(text), name)
 
     def log_contact_sheet(self, split: str, sheet: Image) -> None:
-        """Keep a picture of some photos of a split with the study's own run."""
+        """Keep a contact sheet of some photos of a split with the study's own run."""
         self._client.log_image(self.parent_id, sheet, artifact_file=f"data/{split}.png")
 
     def finish_study(self, status: RunStatus) -> None:
@@ -239,7 +239,7 @@ class StudyRuns:
         return run_id
 
     def recreate_study(self, params: Mapping[str, Any], digest: str) -> None:
-        """Say on the study's own run, made anew, what is known of the study."""
+        """Describe on the study's recreated run what is known of the study."""
         tags = {words.RECREATED: "true", words.DATASET_DIGEST: digest}
         self._log(self.parent_id, params, tags)
 
@@ -250,7 +250,7 @@ class StudyRuns:
         tags: Mapping[str, str],
         curves: Mapping[int, Any],
     ) -> str:
-        """Open a run for a trial that is over and has none any more; returns its id.
+        """Open a run for a trial that is over and has lost its run; returns its id.
 
         Args:
             number: Trial's number, from 0.
@@ -264,7 +264,7 @@ class StudyRuns:
         return run_id
 
     def adopt(self, run_id: str) -> bool:
-        """Let a trial's run, whose study's run was lost, be of this one; False where it is gone."""
+        """Attach a trial's run, whose parent run was lost, to this parent; False if it is gone."""
         import mlflow
 
         if not run_id:
@@ -283,7 +283,7 @@ class StudyRuns:
         return True
 
     def _open_trial(self, number: int, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
-        """A trial is named after its recipe if it has one."""
+        """Open a run, named after the trial's recipe if it has one."""
         run = self._client.create_run(
             self._experiment_id,
             run_name=printable(tags.get(words.RECIPE) or _trial_name(number)),
@@ -301,7 +301,7 @@ class StudyRuns:
         return run_id
 
     def note_environment(self, run_id: str, environment: Environment) -> None:
-        """Say on a trial's run that it trains elsewhere than was said."""
+        """Note on a trial's run that its environment has changed."""
         self._log(run_id, {}, environment.tags())
 
     def _log(self, run_id: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> None:
@@ -314,7 +314,7 @@ class StudyRuns:
         )
 
     def _log_dataset(self, run_id: str, card: DataCard) -> None:
-        """Name the dataset in MLflow's own words; it keeps 32 characters of the digest."""
+        """Log the dataset as an MLflow dataset; MLflow keeps 32 characters of the digest."""
         from mlflow.data.meta_dataset import MetaDataset
         from mlflow.data.sources import LocalArtifactDatasetSource
         from mlflow.entities import DatasetInput, InputTag
@@ -325,14 +325,14 @@ class StudyRuns:
         self._client.log_inputs(run_id, [DatasetInput(dataset, context)])
 
     def abandon(self, run_id: str) -> None:
-        """Close the run of an attempt that is over while its trial isn't; its files go."""
+        """Close the run of an attempt that is over while its trial isn't; remove its files."""
         delete_files(self._client, run_id)
         for model in self._models_of(run_id):
             delete_model(self._client, model)
         self.close_attempt(run_id)
 
     def close_attempt(self, run_id: str) -> None:
-        """Close the run of an attempt that no trial ended with; its files and models stay."""
+        """Close the run of an attempt that no trial ended with, keeping its files and models."""
         self._finish(run_id, "KILLED", {words.TRIAL_STATE: "KILLED"})
 
     def close_trial(self, run_id: str, state: str, ending: Ending, reason: str | None) -> None:
@@ -365,13 +365,13 @@ class StudyRuns:
         log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
 
     def overwrite_objective(self, run_id: str, value: float) -> None:
-        """Make `value` the last one of the objective; MLflow shows that of the highest step."""
+        """Make `value` the objective's latest; MLflow shows the one with the highest step."""
         logged = self._client.get_metric_history(run_id, words.OBJECTIVE)
         step = max((m.step for m in logged), default=0) + 1
         log_metrics(self._client, run_id, {words.OBJECTIVE: value}, step)
 
     def has_figures(self, run_id: str) -> bool:
-        """Whether the figures of a finished trial are there, all of them."""
+        """Whether all figures of a finished trial exist."""
         found = {file.path for file in self._client.list_artifacts(run_id, words.FIGURES)}
         return found >= {f"{words.FIGURES}/{name}" for name in TRIAL_FIGURES}
 
@@ -380,19 +380,19 @@ class StudyRuns:
         return recorded(self._client, run_id)
 
     def log_figures(self, run_id: str, title: str, seen: Recorded, dataset: Dataset) -> None:
-        """Plot and log the figures of a trial whose predictions are there."""
+        """Plot and log the figures of a trial whose predictions exist."""
         assert seen.predictions is not None
         kept = (seen.history, seen.best_epoch, seen.predictions)
         log_figures(self._client, run_id, title, *kept, dataset)
 
     def look_at_model(self, model_id: str) -> Standing:
-        """Look whether a model of the study is there, with its files."""
+        """Check whether a model of the study exists, with its files."""
         return look_at_model(self._client, self._store, self._study, model_id)
 
     def log_best(
         self, number: int, run_id: str, value: float, scores: Mapping[str, float], purpose: str
     ) -> None:
-        """Copy the best trial's numbers to the parent, where nobody pages through children."""
+        """Copy the best trial's numbers to the parent, which saves paging through children."""
         best = {f"{words.BEST}{name}": score for name, score in scores.items()}
         log_metrics(self._client, self.parent_id, {words.BEST_VALUE: value, **best}, step=0)
         link = f"#/experiments/{self._experiment_id}/runs/{run_id}"
@@ -402,7 +402,7 @@ class StudyRuns:
         self._log(self.parent_id, {}, tags)
 
     def rank(self, ranks: Mapping[str, int]) -> None:
-        """Tag children with their rank, from 1; those that have none any more lose it.
+        """Tag children with their rank, from 1, and untag those that have lost theirs.
 
         Args:
             ranks: Ranks by run id, from 1.
@@ -419,7 +419,7 @@ class StudyRuns:
         """Keep the study's figures and its table of trials on the parent."""
         keep_figures(self._client, self.parent_id, figures)
         rows = [list(row) for row in zip(*table.values(), strict=True)]
-        # Not log_table, which would append; the tag is what makes the interface show a table.
+        # Not log_table, which would append; the tag makes the interface show a table.
         text = json.dumps({"columns": list(table), "data": rows})
         self._client.log_text(self.parent_id, text, words.TRIALS_FILE)
         as_table = json.dumps([{"path": words.TRIALS_FILE, "type": "table"}])
@@ -427,7 +427,7 @@ class StudyRuns:
 
 
 def _storable(text: str) -> str:
-    """Text that any database takes, without secrets; lines stay lines."""
+    """Text that any database accepts, without secrets; line breaks stay."""
     return "\n".join(map(printable, redact(text).split("\n")))
 
 
@@ -461,7 +461,7 @@ def _experiment(client: Client, store: Store, name: str) -> str:
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except mlflow.exceptions.MlflowException:
-            found = client.get_experiment_by_name(name)  # another process was first
+            found = client.get_experiment_by_name(name)  # another process was faster
             if found is None:
                 raise
     if found.lifecycle_stage == "deleted":
@@ -470,7 +470,7 @@ def _experiment(client: Client, store: Store, name: str) -> str:
 
 
 def _require_no_trash(what: str | None) -> None:
-    """Whoever opens a study looks there first, and names the state; it came there meanwhile."""
+    """Refuse what is in the trash; callers have checked before, so it got there meanwhile."""
     if what:
         raise StateError(
             f"{what} is in MLflow's trash; `catdog-search doctor --repair` with the same --state "

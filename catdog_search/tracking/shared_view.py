@@ -1,7 +1,7 @@
 """How a study opens in MLflow's interface: columns, their order, and the charts that come first.
 
-MLflow keeps a view that somebody shares as a tag of the experiment, and a link names it. The format
-is that of MLflow 3.17, read in its interface; what a later one doesn't know it leaves out.
+MLflow keeps a shared view as a tag of the experiment, which a link names. The format is that of
+MLflow 3.17, read from the source of its interface; a later version ignores what it doesn't know.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Any
 
 from catdog_search.tracking import vocabulary as words
 
-# MLflow opens in its mode for language models otherwise.
+# Otherwise MLflow opens in its mode for language models.
 MODE = {"workflowType": "machine_learning"}
 KEY = "catdog-search"
 TAG = f"mlflow.sharedViewState.{KEY}"
-# Of the value of an experiment's tag.
+# Maximum length of the value of an experiment's tag.
 _LONGEST = 5000
-# Metrics of each epoch, val's first.
+# Metrics of each epoch, those of val first.
 _CURVES = ("val_accuracy", "val_loss", "val_auc", "accuracy", "loss", "learning_rate")
 _SECTION = "epochs"
 
 
 def fragment(experiment_id: str) -> str:
-    """What opens a study's runs, behind the `#` of an address."""
-    # Its order is the view's: an address that names one makes MLflow pass over the view.
+    """Fragment of a URL, after the `#`, that opens a study's runs."""
+    # The view sets the order: if the URL sets one, MLflow ignores the view.
     query = urllib.parse.urlencode({**MODE, "viewStateShareKey": KEY})
     return f"/experiments/{experiment_id}/runs?{query}"
 
@@ -37,7 +37,7 @@ def shared_view(metric: str, direction: str, searched: Sequence[str]) -> str:
     Args:
         metric: Metric that trials are ranked by; its curve comes first.
         direction: `maximize` or `minimize`.
-        searched: Params that differ between trials; those beyond what a tag holds are left out.
+        searched: Params that differ between trials; those that don't fit into a tag are left out.
     """
     columns = [
         _column("tags", words.RANK),
@@ -57,7 +57,7 @@ def _state(metric: str, direction: str, columns: Sequence[str]) -> str:
         "orderByAsc": direction == "minimize",
         "selectedColumns": columns,
         "runsHiddenMode": "FIRST_20_RUNS",
-        # Or sections are sorted by name.
+        # Otherwise sections are sorted by name.
         "isAccordionReordered": True,
         "compareRunSections": [_section()],
         "compareRunCharts": list(_charts(metric)),

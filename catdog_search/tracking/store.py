@@ -1,4 +1,4 @@
-"""Open MLflow's store, made safely where it is new."""
+"""Open MLflow's store, creating a new one safely."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 _PROBE_S = 10
 _VARIABLE = "MLFLOW_TRACKING_URI"
-# Where MLflow's client looks for them.
+# Variables in which MLflow's client looks for credentials.
 _USER, _PASSWORD, _TOKEN = (f"MLFLOW_TRACKING_{n}" for n in ("USERNAME", "PASSWORD", "TOKEN"))
 _VERSION = re.compile(r"\d+\.\d+")
-# Retries and timeout of MLflow's own client, which waits in silence: `Retry` says so.
+# Retries and timeout of MLflow's own client; no retries, as it waits silently, unlike `Retry`.
 _HTTP_RETRIES, _HTTP_TIMEOUT_S = 0, 60
-# The longest that one call may take until MLflow gives up: sqlite's 20 s, or those of a server,
-# of which a call may ask several things.
+# Longest that one call may take until MLflow gives up: 20 s with sqlite, or several requests to a
+# server.
 CALL_S = 3 * _HTTP_TIMEOUT_S
 
 
@@ -55,7 +55,7 @@ class Store:
     Attributes:
         uri: MLflow's tracking URI; a server's holds no credentials, a database's may.
         artifacts: Folder for the artifacts of new experiments; None where a server decides.
-        credentials: User and password of a server, where its address names them; else None.
+        credentials: User and password of a server, if its address names them; else None.
     """
 
     uri: str
@@ -64,11 +64,11 @@ class Store:
 
     @classmethod
     def of(cls, state: StateFolder) -> Store:
-        """`MLFLOW_TRACKING_URI` where it is set, else the state folder's own.
+        """`MLFLOW_TRACKING_URI`'s store if it is set, else the state folder's own.
 
         Raises:
             StateError: The state was moved or copied; or the variable names no kind of store that
-                can be used here, can't be read, or would be read in two ways.
+                can be used here, is malformed, or is ambiguous.
         """
         state.require_home()
         given = os.environ.get(_VARIABLE)
@@ -101,11 +101,11 @@ class Store:
         Also points MLflow's module-level functions here, which model flavours use.
 
         Args:
-            retry: Retry that makes every call; None makes each once.
-            make: Whether the store is made where it is absent; whoever only reads makes nothing.
+            retry: Retry that makes every call; None tries each once.
+            make: Whether to create the store if it is absent; readers shouldn't.
 
         Raises:
-            StateError: The store is absent or doesn't open. The client's calls raise it too, where
+            StateError: The store is absent or can't be opened. The client's calls raise it too, if
                 something outside this program keeps them from being answered.
         """
         if not make:
@@ -125,10 +125,10 @@ class Store:
         return cast("Client", RetryingClient(client, retry))
 
     def is_absent(self) -> bool:
-        """Whether there is no database yet, so that whoever only reads would make one.
+        """Whether there is no database yet, so that reading would create one.
 
         Raises:
-            StateError: It was there, and is gone or damaged.
+            StateError: It existed, and is gone or damaged.
         """
         path = None if is_server(self.uri) else sqlite_file(self.uri)
         if path is not None and path == self.own_file:
@@ -136,7 +136,7 @@ class Store:
         return path is not None and not path.exists()
 
     def require_folder(self) -> None:
-        """Refuse to go on where the state folder is gone, as a worker does, who was told of it.
+        """Refuse to continue if the state folder is gone; for workers, who were given its path.
 
         Raises:
             StateError: It is gone.
@@ -148,7 +148,7 @@ class Store:
         """Refuse to read a store that is absent.
 
         Raises:
-            StateError: It is; the message says what helps.
+            StateError: It is absent; the message says what helps.
         """
         if not self.is_absent():
             return
@@ -161,10 +161,10 @@ class Store:
         raise StateError(f"{self.about} is gone; {cure} makes it anew from what Optuna knows")
 
     def require_open(self) -> None:
-        """Make sure of a store that somebody else keeps, before anything is made for it.
+        """Make sure that a store kept elsewhere can be opened, before anything is created for it.
 
         Raises:
-            StateError: It doesn't open.
+            StateError: It can't be opened.
         """
         if is_server(self.uri) or not self.is_own:
             self.client(make=True)
@@ -178,7 +178,7 @@ class Store:
         if not is_server(self.uri):
             from mlflow.store.db import utils
 
-            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would say nothing meanwhile
+            utils.MAX_RETRY_COUNT = 1  # of opening a database: it would retry silently
         uri = self.uri_to_read
         with _kept_environment(_VARIABLE):
             mlflow.set_tracking_uri(uri)
@@ -189,18 +189,18 @@ class Store:
         return client
 
     def _use_credentials(self) -> None:
-        """Put them where MLflow's client, here and in processes to come, looks for them."""
+        """Put credentials where MLflow's client looks for them, here and in later processes."""
         if self.credentials:
             os.environ[_USER], os.environ[_PASSWORD] = self.credentials
 
     def require_own_experiment(self, name: str) -> None:
-        """Refuse an experiment whose artifacts lie outside of the state's, before it is used.
+        """Refuse an experiment whose artifacts are outside the state's, before it is used.
 
-        In the state's own store one without runs and models is given its place instead: MLflow
-        makes the experiment `Default` in whatever folder a store is first opened from.
+        In the state's own store, one without runs and models is given its proper place instead:
+        MLflow creates the experiment `Default` in whatever folder a store is first opened from.
 
         Raises:
-            StateError: They do, or the store doesn't open.
+            StateError: They are, or the store can't be opened.
         """
         location = self.stray_experiment(name)
         if location is None or (self.is_own and self.place_experiment(name)):
@@ -216,15 +216,15 @@ class Store:
         )
 
     def stray_experiment(self, name: str) -> str | None:
-        """Where an experiment keeps its artifacts, if that is outside of the state's; else None.
+        """Where an experiment keeps its artifacts, if that is outside the state's; else None.
 
         Raises:
-            StateError: The store doesn't open, or a link leads out of the state's artifacts.
+            StateError: The store can't be opened, or a link leads out of the state's artifacts.
         """
         from catdog_search.tracking import locations
 
         url = None if self.artifacts is None else locations.database(self.uri_to_read)
-        if self.artifacts is None or url is None:  # a server's are its own
+        if self.artifacts is None or url is None:  # a server manages its own artifacts
             return None
         location = locations.experiment_location(url, name)
         if location is None or is_stray(self.artifacts, location):
@@ -233,14 +233,14 @@ class Store:
         return None
 
     def place_experiment(self, name: str, *, in_use: bool = False) -> bool:
-        """Let an experiment keep its artifacts among the state's own.
+        """Make an experiment keep its artifacts among the state's own.
 
         Args:
             name: Experiment's name.
-            in_use: Whether that includes an experiment that has runs or models.
+            in_use: Whether to do so even if the experiment has runs or models.
 
         Returns:
-            Whether that was done.
+            Whether it was done.
         """
         from catdog_search.tracking import locations
 
@@ -256,7 +256,7 @@ class Store:
 
     @property
     def uri_to_read(self) -> str:
-        """The URI; of a state folder that can't be written that of a copy, for whoever reads."""
+        """The URI for readers: a copy's, if the state folder can't be written."""
         own = self.own_file
         if own is None or (path := StateFolder(self._root).to_read(own)) == own:
             return self.uri
@@ -278,22 +278,22 @@ class Store:
 
     @property
     def own_file(self) -> Path | None:
-        """The state folder's own database; None where another one is asked for."""
+        """The state folder's own database; None if another store is used."""
         if self.artifacts is None:
             return None
         own = StateFolder(self._root).mlflow_db
         return own if sqlite_file(self.uri) == own else None
 
     def keep_copy(self) -> None:
-        """Copy the state folder's own database, so that it can be brought back."""
+        """Copy the state folder's own database, so that it can be restored."""
         if path := self.own_file:
             StateFolder(self._root).keep_copy(path)
 
 
 def disconnect() -> None:
-    """Let go of all databases, as before one is put in another's place.
+    """Close all database connections, for example before a database is replaced.
 
-    MLflow keeps a connection for as long as the process lives, and would go on with the old file.
+    MLflow keeps a connection for as long as the process lives, and would keep using the old file.
     """
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as Registry
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore as Tracking
@@ -305,7 +305,7 @@ def disconnect() -> None:
 
 @contextlib.contextmanager
 def _kept_environment(name: str) -> Iterator[None]:
-    """MLflow writes its URI into the environment, where the next state folder would find it."""
+    """Restore a variable to which MLflow writes its URI; the next state folder would find it."""
     before = os.environ.get(name)
     try:
         yield
@@ -316,7 +316,7 @@ def _kept_environment(name: str) -> Iterator[None]:
 
 
 def tracking_uri(state: StateFolder) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else that of the state folder's own store."""
+    """`MLFLOW_TRACKING_URI` if it is set, else the URI of the state folder's own store."""
     return os.environ.get(_VARIABLE) or own_uri(state)
 
 
@@ -326,10 +326,10 @@ def own_uri(state: StateFolder) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """The URI of a sqlite file, as SQLAlchemy, and MLflow by hand, read it.
+    """The URI of a sqlite file, as both SQLAlchemy and MLflow's own parsing read it.
 
-    MLflow cuts the path out of the URI as it stands, and makes its folder; where the URI were
-    percent-encoded, that would be another folder. `StateFolder` lets no path pass that needs it.
+    MLflow takes the path out of the URI literally and creates its folder; if the URI were
+    percent-encoded, that would be the wrong one. `StateFolder` refuses paths that need encoding.
     """
     from sqlalchemy import URL
 
@@ -337,10 +337,10 @@ def sqlite_uri(path: Path) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a sqlite URI; None for another store, and for one that is no file.
+    """The file of a sqlite URI; None for any other store, and for one in memory.
 
     Raises:
-        StateError: It is no URI of a database.
+        StateError: It isn't the URI of a database.
     """
     database = _database(uri)
     return Path(database) if database and database != ":memory:" else None
@@ -360,13 +360,13 @@ def _database(uri: str) -> str | None:
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-    """Tell in a line what MLflow, or the files that it looks at, refuse.
+    """Report errors of MLflow, or of the files that it reads, in one line.
 
     Args:
-        what: What that means, for people: `model catdog: can't be loaded`.
+        what: What failed, for people: `model catdog: can't be loaded`.
 
     Raises:
-        StateError: They refuse.
+        StateError: There was such an error.
     """
     import mlflow
 
@@ -377,7 +377,7 @@ def told(what: str) -> Iterator[None]:
 
 
 def nothing_in(uri: str) -> str:
-    """Where nothing was found, to end a message with: the place, and the states nearby."""
+    """End of a message that says where nothing was found: the place, and the states nearby."""
     file = sqlite_file(uri)
     if file is None or file.name != MLFLOW_DB:
         return f"in {redact(uri)}"
@@ -398,7 +398,7 @@ def _server_address(given: str) -> Address:
         address = read_address(given)
         if any(mark in address.url for mark in "?#"):
             raise ValueError("has a query or a fragment, which MLflow's client can't send")
-        # An @ there ends a password that held a slash.
+        # An @ there means that a password contained a slash.
         if "@" in address.path:
             raise ValueError("has an @ after its host; percent-encode it as %40")
     except ValueError as error:
@@ -407,7 +407,7 @@ def _server_address(given: str) -> Address:
 
 
 def _credentials(address: Address) -> tuple[str, str] | None:
-    """Credentials of an address; a user alone takes the password of the environment."""
+    """Credentials of an address; a user alone takes the password from the environment."""
     if address.user is None:
         return None
     password = address.password or os.environ.get(_PASSWORD)
@@ -420,24 +420,24 @@ def _credentials(address: Address) -> tuple[str, str] | None:
 
 
 def quiet_mlflow() -> None:
-    """Telemetry, pickle loading and chatter off, for this process and those it starts.
+    """Turn off telemetry, pickle loading and chatter, for this process and those it starts.
 
-    MLflow reads these while it is imported, so this comes first.
+    MLflow reads these settings when it is imported, so call this first.
     """
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    # With a server, MLflow prints links to stdout, which is `--json`'s.
+    # With a server, MLflow prints links to stdout, which is reserved for `--json`.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(_HTTP_RETRIES))
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_HTTP_TIMEOUT_S))
-    # It prints the trace of every error that it raises, which is said once, in a line.
+    # It prints the traceback of every error that it raises; we report errors once, in a line.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def ensure_mlflow_db(path: Path) -> None:
-    """Make MLflow's sqlite store where it is absent, whole or not at all."""
+    """Create MLflow's sqlite store atomically if it doesn't exist."""
     make_database(path.resolve(), _initialize)
 
 
@@ -451,7 +451,7 @@ def _initialize(fresh: Path) -> None:
 
 
 def _require_mlflow(store: Store) -> None:
-    """Make sure of what answers: any JSON passes for a list of no experiments."""
+    """Make sure that MLflow answers: any JSON would pass for an empty list of experiments."""
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
@@ -464,17 +464,17 @@ def _require_mlflow(store: Store) -> None:
 
 
 def _probe(uri: str) -> None:
-    """Find out early that a server is away; MLflow's client would retry for minutes."""
+    """Find out early that a server is down; MLflow's client would retry for minutes."""
     try:
         open_url(below(uri, "health"), _PROBE_S, authorization=_authorization()).close()
     except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in shows at the first call
+        return  # it answers; the first call shows whether it lets us in
     except (OSError, http.client.HTTPException) as error:
         raise StateError(f"{_VARIABLE} {uri}: no answer ({error})") from None
 
 
 def _authorization() -> str:
-    """The header that MLflow's client sends, by the same order; empty without credentials."""
+    """The header that MLflow's client sends, by the same precedence; empty without credentials."""
     user, password, token = (os.environ.get(name) for name in (_USER, _PASSWORD, _TOKEN))
     if user and password:
         return basic_auth(user, password)

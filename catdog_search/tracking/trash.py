@@ -1,4 +1,4 @@
-"""MLflow's trash: what of a study lies there, and how it comes back."""
+"""MLflow's trash: what it holds of a study, and how to restore it."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class Trash:
-    """Part of a study in MLflow's trash: its experiment, or the run of the study.
+    """Part of a study in MLflow's trash: its experiment, or the study's own run.
 
-    An experiment of the study's name is in its way even where it isn't its own.
+    An experiment of the study's name is in the way there even if it isn't the study's own.
 
     Args:
-        store: MLflow store to look in; it is there.
+        store: MLflow store to look in; it must exist.
         study: Study's name.
         uid: Study's unique id.
-        retry: Retry that makes every call to the store; None makes each once.
+        retry: Retry that makes every call to the store; None tries each once.
 
     Raises:
-        StateError: The store doesn't open.
+        StateError: The store can't be opened.
     """
 
     def __init__(self, store: Store, study: str, uid: str, retry: Retry | None = None) -> None:
@@ -39,13 +39,13 @@ class Trash:
             self._named = str(named.experiment_id) if deleted else None
 
     def holds(self) -> str | None:
-        """Name of what is there, for people; None where nothing is."""
+        """Name of what is in the trash, for people; None for nothing."""
         if self._found is not None:
             return self._found.in_trash
         return f"experiment {self._named}" if self._named else None
 
     def restore(self) -> None:
-        """Bring it back; with the run of the study those of its trials."""
+        """Restore it; with the study's own run, also those of its trials."""
         if self._found is None:
             assert self._named is not None, "it holds something"
             self._client.restore_experiment(self._named)

@@ -91,10 +91,10 @@ def keep_figures(client: MlflowClient, run_id: str, figures: Mapping[str, Figure
 
 
 def delete_files(client: Client, run_id: str, folder: str | None = None) -> None:
-    """Remove a run's artifacts, or those in one folder; where there are none, nothing happens.
+    """Remove a run's artifacts, or those in one folder, if there are any.
 
     Raises:
-        StateError: They lie outside of the state's own.
+        StateError: They are outside the state's own.
     """
     if client.list_artifacts(run_id, folder):
         client.remove(run_id, client.get_run(run_id).info.artifact_uri, folder)

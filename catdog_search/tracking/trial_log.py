@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from catdog_search.data.dataset import Dataset
     from catdog_search.tracking.own import Client
 
-# Seconds between samples of the machine; a trial that is shorter leaves none.
+# Seconds between samples of the machine's load; a shorter trial leaves none.
 _SAMPLE_EVERY_S = 5
 
 
@@ -35,7 +35,7 @@ class TrialLog:
         retry: Retry that makes every call.
 
     Raises:
-        StateError: The store doesn't open.
+        StateError: The store can't be opened.
     """
 
     def __init__(self, store: Store, retry: Retry) -> None:
@@ -44,11 +44,11 @@ class TrialLog:
         self._client = _client(store, retry)
 
     def log_epoch(self, run_id: str, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Log the metrics of an epoch, which counts from 0 here; MLflow shows it as people do."""
+        """Log the metrics of an epoch, which counts from 0 here and from 1 in MLflow."""
         log_metrics(self._client, run_id, metrics, epoch + 1)
 
     def watch_machine(self, run_id: str) -> contextlib.AbstractContextManager[None]:
-        """Log the machine's load meanwhile."""
+        """Log the machine's load while the context lasts."""
         return _system_metrics(self._store, run_id)
 
     def log_result(
@@ -66,7 +66,7 @@ class TrialLog:
             objective: Objective's value.
             scores: Final metrics of val, by name.
             n_weights: Number of the network's weights.
-            kept: Epoch that was kept, and its predictions on val.
+            kept: Best epoch, and its predictions on val.
         """
         more = {words.N_WEIGHTS: n_weights, words.BEST_EPOCH: (kept.best_epoch or 0) + 1}
         log_metrics(self._client, run_id, {**final_metrics(objective, scores), **more}, step=0)
@@ -74,7 +74,7 @@ class TrialLog:
         log_val(self._client, run_id, kept.predictions.labels, kept.predictions.probabilities)
 
     def note(self, run_id: str, text: str) -> None:
-        """Say something on a run that MLflow shows beside its name."""
+        """Write a note on a run, which MLflow shows beside its name."""
         self._client.set_tag(run_id, words.NOTE, text)
 
     def log_model(
@@ -105,18 +105,18 @@ def draw_figures(store: Store, run_id: str, title: str, kept: Recorded, dataset:
 
 
 def remove_figures(store: Store, run_id: str) -> None:
-    """Remove the figures of a trial: some of them would pass for all."""
+    """Remove the figures of a trial, since an incomplete set would pass for complete."""
     delete_files(_client(store), run_id, words.FIGURES)
 
 
 def _client(store: Store, retry: Retry | None = None) -> Client:
-    """A worker's client: what it was told of may have been moved meanwhile."""
+    """A worker's client; refused if the state folder was moved meanwhile."""
     store.require_folder()
     return store.client(retry)
 
 
 def final_metrics(objective: float, scores: Mapping[str, float]) -> dict[str, float]:
-    """A trial's final metrics, as its run names them: the objective, and all scores of val."""
+    """A trial's final metrics, by their names in its run: the objective, and all scores of val."""
     final = {f"{words.FINAL}{name}": score for name, score in scores.items()}
     return {**final, words.OBJECTIVE: objective}
 
@@ -132,7 +132,7 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: Mapping[str, float],
 
 @contextlib.contextmanager
 def _system_metrics(store: Store, run_id: str) -> Iterator[None]:
-    """Log the machine's load meanwhile: processors, memory, disk, network, every GPU of it."""
+    """Log the machine's load meanwhile: CPU, memory, disk, network and every GPU."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(

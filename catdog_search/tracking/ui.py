@@ -1,4 +1,4 @@
-"""MLflow's user interface on the right store."""
+"""Serve MLflow's user interface for the right store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from catdog_search.web import base_url, below, open_url
 _START_S = 120
 # Where `ui` serves, unless it is told otherwise.
 ADDRESS = ("127.0.0.1", 5000)
-# Addresses to ask a server at that listens on all of them.
+# Address at which to reach a server that listens on all addresses.
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  the user's choice
 
 
@@ -47,7 +47,7 @@ def study_pages(store: Store, base: str) -> Iterator[tuple[str, str]]:
 
 
 def page_of(store: Store, study: str, uid: str) -> str | None:
-    """URL of a study's page on the store's server, or where `ui` serves it; None where it has none.
+    """URL of a study's page on the store's server, or where `ui` serves it; None if it has none.
 
     Args:
         store: MLflow store that keeps it.
@@ -66,20 +66,20 @@ def serve_ui(store: Store, host: str, port: int, ready: Callable[[str], None]) -
     """Run MLflow's server until it ends or is interrupted.
 
     Args:
-        store: MLflow store to show, none that is a server already.
+        store: MLflow store to show, which must not be a server.
         host: Address to listen on.
         port: Port to listen on.
         ready: Callback with the base URL, once the server answers.
 
     Returns:
-        Its exit code; 0 where it was interrupted.
+        The server's exit code; 0 if it was interrupted.
 
     Raises:
         StateError: The port is taken, or the server didn't start.
     """
     store.client()  # opens the store safely, before the server would migrate it in place
     _check_free(host, port)
-    # It runs in a folder of its own: uvicorn imports from the current one, even with `python -P`.
+    # Run in an empty folder: uvicorn imports from the current one, even with `python -P`.
     with tempfile.TemporaryDirectory(prefix="catdog-search-") as folder:
         server = subprocess.Popen(
             _command(store, host, port),
@@ -113,7 +113,7 @@ def _command(store: Store, host: str, port: int) -> list[str]:
 def _environment(store: Store) -> dict[str, str]:
     """Environment of the server, with the store's URI.
 
-    That may be secret, and everybody can list the arguments of a process, but not its environment.
+    The URI may be secret: everybody can list the arguments of a process, but not its environment.
     """
     file = sqlite_file(store.uri_to_read)
     return {

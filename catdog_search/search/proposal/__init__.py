@@ -1,1 +1,1 @@
-"""Which params come next."""
+"""Propose the params of the next trial."""

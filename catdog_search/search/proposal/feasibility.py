@@ -1,8 +1,8 @@
-"""Which params will probably fail, learned from the trials that did.
+"""Predict which params will fail, from the trials that did.
 
-The sampler learns from constraints too, but slowly: it ranks what failed last, and goes on to
-sample close to it. Memory grows as a product of a few params, so on a logarithmic scale what fails
-lies on one side of a plane, and a logistic regression finds it from a handful of trials.
+The sampler learns from constraints too, but slowly: it ranks failed params last, yet keeps sampling
+close to them. Memory grows as a product of a few params, so on a logarithmic scale the failures are
+on one side of a plane, which a logistic regression finds from a handful of trials.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from catdog_search.space import Choice, Dimension, Params, Range, Space, Value
 
 Risk = Callable[[Params], float]
 
-# Trials of either kind before the model is asked.
+# Trials of each kind needed before the model is used.
 _FEWEST = 2
-# Inverse of the regularization: the plane should go where the trials say.
+# Inverse of the regularization strength: high, as the plane should follow the trials.
 _C = 10.0
 
 
 def failure_risk(space: Space, failed: Sequence[Params], fitted: Sequence[Params]) -> Risk | None:
-    """The probability that a trial fails, by its params.
+    """The probability that a trial fails, as a function of its params.
 
     Args:
         space: Study's search space.
@@ -29,7 +29,7 @@ def failure_risk(space: Space, failed: Sequence[Params], fitted: Sequence[Params
         fitted: Params of trials that didn't.
 
     Returns:
-        None while there are too few of either.
+        The function; None while there are too few of either.
     """
     if min(len(failed), len(fitted)) < _FEWEST:
         return None
@@ -53,7 +53,7 @@ def _features(space: Space, params: Params) -> list[float]:
 
 
 def _numbers(dimension: Dimension, value: Value | None) -> list[float]:
-    """A value in 0 to 1, logarithmic where it can be; plain choices get a number each."""
+    """A value scaled to 0 to 1, logarithmically if positive; other choices are one-hot."""
     if isinstance(dimension, Range):
         return [_position(dimension.low, dimension.high, value)]
     assert isinstance(dimension, Choice), "fixed values tell nothing apart"
@@ -65,6 +65,6 @@ def _numbers(dimension: Dimension, value: Value | None) -> list[float]:
 
 def _position(low: Value, high: Value, value: Value | None) -> float:
     if value is None:
-        return 0.0  # a param that plays no part
+        return 0.0  # an inactive param
     scale = math.log if float(low) > 0 else float
     return (scale(float(value)) - scale(float(low))) / (scale(float(high)) - scale(float(low)))

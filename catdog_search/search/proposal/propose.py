@@ -1,7 +1,7 @@
-"""Take a trial's params from the sampler, but none that the study has tried already.
+"""Take a trial's params from the sampler, but never ones that the study has already tried.
 
-Optuna stores a param as soon as it is suggested. Here a whole set is drafted first, and stored
-only when it is new, so that no trial is spent on a repetition.
+Optuna stores a param as soon as it is suggested. Here a whole set is drafted first and stored
+only if it is new, so that no trial is wasted on a repetition.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from catdog_search.search.study.views import StudyView, params_of
 from catdog_search.space import Params, Space, params_key
 from catdog_search.study.config import ORACLES, StudyConfig
 
-# Samples of the sampler's own before uniform sampling takes over.
+# Samples taken from the sampler before uniform sampling takes over.
 _DRAWS = 10
 # Probability of failure above which another sample is taken.
 _PROBABLE = 0.5
-# Spaces up to this size are listed to find what is left in them.
+# Spaces up to this size are enumerated to find what is left in them.
 _LISTED = 20_000
 _RANDOM_TRIES = 10_000
 _EXHAUSTED = "every point of the space has been tried"
@@ -49,12 +49,12 @@ class Proposer(Protocol):
         ...
 
     def propose(self, trial: Trial, tried: Collection[str]) -> Params:
-        """All active params of a trial, stored with it: its own if it has them, else new ones.
+        """All active params of a trial, stored with it: its own if it has any, else new ones.
 
         Args:
-            trial: RUNNING trial, without params, queued with some, or taken up from a dead
+            trial: RUNNING trial: without params, queued with some, or taken over from a dead
                 coordinator.
-            tried: Keys of the params that are not to come again, unless they were queued.
+            tried: Keys of the params that must not be proposed again, unless they were queued.
 
         Raises:
             LookupError: Nothing is left to try.
@@ -62,11 +62,11 @@ class Proposer(Protocol):
         ...
 
     def exhausted(self, tried: Collection[str]) -> str:
-        """Why nothing can be proposed at this moment, for people; empty where something can."""
+        """Why nothing can be proposed at the moment, for people; empty where something can."""
         ...
 
     def needed(self) -> Collection[int]:
-        """Numbers of finished trials whose checkpoint another trial goes on from, or may."""
+        """Numbers of finished trials whose checkpoint another trial continues from, or may."""
         ...
 
 
@@ -96,7 +96,7 @@ class SamplingProposer:
         self.learn_risk(failed, [row.params for row in over if not row.is_constraint])
 
     def learn_risk(self, failed: Sequence[Params], fitted: Sequence[Params]) -> None:
-        """Learn what fails from the params of trials that did, and of those that didn't."""
+        """Learn what fails from the params of trials that failed and of those that didn't."""
         self.risk = failure_risk(self._space, failed, fitted)
 
     def propose(self, trial: Trial, tried: Collection[str]) -> Params:
@@ -109,7 +109,7 @@ class SamplingProposer:
         queued = frozen.system_attrs.get("fixed_params")  # empty where the space leaves no choice
         own = frozen.user_attrs.get(schema.PARAMS, queued)
         draft = self._sample(trial, tried) if own is None else self._draft(trial, own)
-        # Before any is stored, so that a kill in between leaves no mixture of two sets.
+        # Before any param is stored, so that a kill in between never mixes two sets.
         trial.set_user_attr(schema.PARAMS, draft.params)
         draft.store()
         return draft.params
@@ -119,14 +119,14 @@ class SamplingProposer:
         return _EXHAUSTED if is_exhausted(self._space, tried) else ""
 
     def needed(self) -> Collection[int]:
-        """As in `Proposer`: every trial begins anew."""
+        """As in `Proposer`: every trial starts from scratch."""
         return ()
 
     def _draft(self, trial: Trial, given: Params) -> _Draft:
         return _Draft(self._study, trial, self._space, given)
 
     def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
-        """The first sample that is new and probably fits; else the new one of the lowest risk."""
+        """The first sample that is new and probably fits, else the new one with the lowest risk."""
         risky: list[tuple[float, int, _Draft]] = []
         for attempt, draft in enumerate(itertools.islice(self._drafts(trial, tried), _DRAWS)):
             if params_key(draft.params) in tried:
@@ -141,7 +141,7 @@ class SamplingProposer:
         return self._draft(trial, _untried(self._space, tried, rng))
 
     def _drafts(self, trial: Trial, tried: Collection[str]) -> Iterator[_Draft]:
-        """What is proposed for a trial, and then instead."""
+        """The first proposal for a trial, then alternatives."""
         del tried
         yield self._draft(trial, {})
         while True:
@@ -150,11 +150,11 @@ class SamplingProposer:
 
 
 class OracleProposer(SamplingProposer):
-    """Proposes what KerasTuner's oracle does, by the same rules.
+    """Proposes what a KerasTuner oracle does, by the same rules as for samplers.
 
     Args:
         study: Optuna study.
-        sampler: Study's sampler, which Optuna begins trials with.
+        sampler: Study's sampler, with which Optuna begins trials.
         config: The study's configuration, whose sampler is an oracle.
     """
 
@@ -166,7 +166,7 @@ class OracleProposer(SamplingProposer):
         )
 
     def exhausted(self, tried: Collection[str]) -> str:
-        """As in `Proposer`; Hyperband ends with its brackets, or waits for trials that run."""
+        """As in `Proposer`; Hyperband ends with its brackets, or waits for running trials."""
         none_left = super().exhausted(tried)
         if not self._oracle.has_rungs:
             return none_left
@@ -181,7 +181,7 @@ class OracleProposer(SamplingProposer):
         return self._oracle.needed(told_to_oracle(self._study)) if self._oracle.has_rungs else ()
 
     def _sample(self, trial: Trial, tried: Collection[str]) -> _Draft:
-        """As those of samplers; but what goes on in Hyperband was tried, and did well."""
+        """As for samplers, but a trial that Hyperband continues repeats params that did well."""
         if self._oracle.has_rungs:
             told = told_to_oracle(self._study, trial.number)
             answer = self._ask(trial.number, told, [], tried)
@@ -221,10 +221,10 @@ def make_proposer(study: Study, sampler: PerTrialSampler, config: StudyConfig) -
 
 
 def told_to_oracle(study: Study, number: int | None = None) -> list[Told]:
-    """What an oracle hears of a study's trials, but for the one that it is asked for.
+    """What an oracle is told of a study's trials, except the one that it is asked about.
 
-    A pruned trial is no failure: its score is that of the epoch it was stopped at, which is what
-    the pruner judged it by. Constraints and bugs are failures. One that runs is told as running.
+    A pruned trial is not a failure: its score is that of the epoch it was stopped at, by which the
+    pruner judged it. Constraints and bugs are failures. Running trials are told as running.
     """
     return [
         Told(trial.number, params, *_told(trial), rung_of(trial))
@@ -234,7 +234,7 @@ def told_to_oracle(study: Study, number: int | None = None) -> list[Told]:
 
 
 def rung_of(trial: FrozenTrial | Trial) -> Rung | None:
-    """Where a trial stands in Hyperband; None where it has no part in it."""
+    """Where a trial stands in Hyperband; None if it isn't part of it."""
     kept = trial.user_attrs.get(schema.RUNG)
     return Rung(**kept) if kept else None
 
@@ -252,7 +252,7 @@ def _told(trial: FrozenTrial) -> tuple[Literal["COMPLETED", "FAILED", "RUNNING"]
 def is_exhausted(space: Space, tried: Collection[str]) -> bool:
     """Whether every point of a countable space has been tried."""
     size = space.size()
-    # Counting comes first, being cheap; but only points count, whatever else has been tried.
+    # Counting comes first because it is cheap; but `tried` may hold what is no longer in the space.
     if size.continuous or len(set(tried)) < size.combinations:
         return False
     return all(params_key(point) in tried for point in space.points())
@@ -287,7 +287,7 @@ class _Draft(Suggesting):
         study: Trial's study.
         trial: Trial that gets the params.
         space: Study's search space.
-        given: Values that are taken as they are, by param.
+        given: Values to take as they are, by param.
 
     Attributes:
         params: All active params.
@@ -304,7 +304,7 @@ class _Draft(Suggesting):
         self.params = space.sample(self)
 
     def take(self, name: str, distribution: BaseDistribution) -> Any:
-        """As given, else as the sampler proposes."""
+        """The given value, else what the sampler proposes."""
         sampler = self._study.sampler
         value: Any
         if name in self._given:
@@ -332,7 +332,7 @@ class _Draft(Suggesting):
 
 
 def _of_bracket(study: Study, trial: Trial) -> Study:
-    """The study that the sampler learns from: under Hyperband, trials of the same bracket."""
+    """The study that the sampler learns from: under Hyperband, only trials of the same bracket."""
     if not isinstance(study.pruner, HyperbandPruner):
         return study
     frozen = trial.storage.get_trial(trial._trial_id)

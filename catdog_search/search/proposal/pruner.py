@@ -21,11 +21,11 @@ from catdog_search.study.config import PrunerConfig
 
 
 def make_pruner(config: PrunerConfig, epochs: int) -> BasePruner:
-    """The pruner of a study file.
+    """The pruner that a study file asks for.
 
     Args:
         config: Study's `[pruner]` settings.
-        epochs: Number of epochs of a whole trial.
+        epochs: Number of epochs of a complete trial.
     """
     startup, warmup = config.n_startup_trials, config.n_warmup_epochs
     match config.name:
@@ -47,9 +47,9 @@ def make_pruner(config: PrunerConfig, epochs: int) -> BasePruner:
 def report_epoch(study: Study, trial: Trial, epoch: int, value: float) -> bool:
     """Store an epoch's value and ask the pruner whether to go on.
 
-    An earlier attempt may have reported this epoch, and later ones. `trial.report` would ignore
+    An earlier attempt may have reported this epoch and later ones. `trial.report` would ignore
     the new value, and the pruner judges by the last epoch that it sees; so the value is
-    overwritten, and later ones are kept from the pruner.
+    overwritten and later ones are hidden from the pruner.
 
     Args:
         study: Trial's study.

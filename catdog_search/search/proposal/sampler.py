@@ -36,15 +36,15 @@ def trial_seed(study_seed: int, number: int) -> int:
 
 
 def proposal_seed(study_seed: int, number: int) -> int:
-    """The seed of a trial's params: another stream than its training's, and never 0.
+    """The seed of a trial's params: a different stream from its training's, and never 0.
 
-    A further sample for the same trial has its own, by a greater seed of the study.
+    A further sample for the same trial gets its own seed by incrementing the study's.
     """
     return (trial_seed(study_seed, number) ^ 1) or 2
 
 
 def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSampler:
-    """The sampler of a study file.
+    """The sampler that a study file asks for.
 
     Raises:
         StateError: It needs a package that is not installed.
@@ -54,12 +54,12 @@ def make_sampler(config: SamplerConfig, space: Space, seed: int) -> PerTrialSamp
     makers: dict[str, Callable[[int], BaseSampler]] = {
         "random": lambda s: RandomSampler(seed=s),
         "tpe": lambda s: TPESampler(n_startup_trials=start, seed=s),
-        # Which points come next is kept in the storage, not in the random stream.
+        # The storage, not the random stream, determines which points come next.
         "qmc": lambda s: QMCSampler(seed=s),
         "grid": lambda s: _Grid(_grid(space), seed=s),
         "gp": lambda s: GPSampler(n_startup_trials=start, seed=s),
         "cmaes": lambda s: CmaEsSampler(n_startup_trials=start, seed=s),
-        # Optuna wants a sampler to begin a trial with; the oracle proposes its params.
+        # Optuna needs some sampler to begin a trial; the oracle proposes the params.
         **dict.fromkeys(ORACLES, lambda s: RandomSampler(seed=s)),
     }
     return PerTrialSampler(makers[name], seed)
@@ -84,7 +84,7 @@ class _Grid(GridSampler):
     def after_trial(
         self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
     ) -> None:
-        """Nothing: Optuna's would stop `study.optimize`, which nobody called."""
+        """Do nothing: Optuna's would stop `study.optimize`, which nobody called."""
 
 
 def _grid(space: Space) -> dict[str, list[Any]]:
@@ -95,11 +95,11 @@ class PerTrialSampler(BaseSampler):
     """A fresh sampler for every trial, seeded from the study's seed and the trial's number.
 
     Optuna's samplers restart their random stream in every process, so a resumed study would
-    repeat itself. Here what is proposed depends on the seed, the trial's number and the finished
-    trials alone.
+    repeat itself. Here proposals depend only on the seed, the trial's number and the finished
+    trials.
 
     Args:
-        make: Factory of the sampler, by seed.
+        make: Factory of the sampler, called with a seed.
         seed: Study's seed, 0 to 2**32 - 1.
     """
 

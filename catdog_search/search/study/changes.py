@@ -1,7 +1,7 @@
-"""What may change in a study that has trials, and what may not, because it would part them.
+"""Change the space, sampler or pruner of a study that has trials.
 
-A trial keeps its value whatever the space, the sampler or the pruner becomes. What its value means,
-photos, metric, network family or length of training, is fixed with the first one.
+A trial keeps its value whatever the space, the sampler or the pruner becomes. What gives the value
+its meaning (photos, metric, network family, length of training) is fixed by the first trial.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from catdog_search.space import Params, Space
 from catdog_search.study.config import StudyConfig
 from catdog_search.text import first_line
 
-# In the name of a copy that isn't in its place yet.
+# Marks the name of a copy that hasn't yet replaced its study.
 _BEGUN = "(space changes: "
 
 
 class Suggesting(Protocol):
-    """Answers a space as an Optuna trial does, by the distribution of each param."""
+    """Answers a space's suggest calls as an Optuna trial does, given each param's distribution."""
 
     def take(self, name: str, distribution: BaseDistribution) -> Any:
         """Value of a param."""
@@ -57,7 +57,7 @@ class Suggesting(Protocol):
 
 
 class _Recorder(Suggesting):
-    """Notes the distributions that it is asked with.
+    """Notes the distributions that it is asked to draw from.
 
     Attributes:
         found: Distributions by param.
@@ -67,7 +67,7 @@ class _Recorder(Suggesting):
         self.found: dict[str, BaseDistribution] = {}
 
     def take(self, name: str, distribution: BaseDistribution) -> Any:
-        """Any value of it."""
+        """Any value of the distribution."""
         self.found[name] = distribution
         if isinstance(distribution, CategoricalDistribution):
             return distribution.choices[0]
@@ -84,12 +84,12 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
 
 
 def outside(trials: list[FrozenTrial], config: StudyConfig) -> list[int]:
-    """Numbers of the trials whose params are not of the space."""
+    """Numbers of the trials whose params are outside the space."""
     return [t.number for t in trials if not _is_inside(_params(t, config), config.space)]
 
 
 def _params(trial: FrozenTrial, config: StudyConfig) -> Params:
-    """All that a trial was trained with, in the terms of the space as it is now."""
+    """All params that a trial was trained with, in terms of the current space."""
     own: Params = trial.user_attrs.get(schema.PARAMS, trial.params)
     known = {**config.trial_params(own).model_dump(), **own}
     return {name: known[name] for name in config.space.dimensions if name in known}
@@ -104,11 +104,11 @@ def _is_inside(params: Params, space: Space) -> bool:
 
 
 def moved(study: optuna.Study, storage: RDBStorage, config: StudyConfig) -> optuna.Study:
-    """The study under the space of `config`, its trials copied in order and put in its place.
+    """The study under the space of `config`: a copy of it, trials in order, that replaces it.
 
-    Optuna can't change the choices of a param, and where ranges differ between trials it leaves
-    them out of what it models. What lies outside of the new space keeps its value and what it was
-    trained with, but the sampler no longer sees that param of it.
+    Optuna can't change the choices of a param, and leaves a param out of its model where ranges
+    differ between trials. A trial outside the new space keeps its objective and all its params, but
+    the sampler no longer sees the params that are outside.
 
     Args:
         study: Study as it is.
@@ -116,8 +116,7 @@ def moved(study: optuna.Study, storage: RDBStorage, config: StudyConfig) -> optu
         config: Study's configuration, with the new space.
 
     Raises:
-        StateError: A trial that isn't finished lies outside of the new space, or the storage can't
-            be written.
+        StateError: An unfinished trial is outside the new space, or the storage can't be written.
     """
     trials = study.get_trials(deepcopy=False)
     _require_finished(trials, config)
@@ -155,10 +154,10 @@ def _require_finished(trials: list[FrozenTrial], config: StudyConfig) -> None:
 def _under(
     trial: FrozenTrial, wanted: Mapping[str, BaseDistribution], config: StudyConfig
 ) -> FrozenTrial:
-    """A trial under other distributions: with those of its params that they hold."""
+    """A trial under other distributions, with only those of its params that they contain."""
     changed = copy.deepcopy(trial)
     if schema.PARAMS not in trial.user_attrs:
-        return changed  # it waits, and has none yet
+        return changed  # it is queued and has none yet
     has = _params(trial, config)
     kept = {
         name: distribution
@@ -173,9 +172,9 @@ def _under(
 
 
 def _swap(storage: RDBStorage, study: optuna.Study, beside: optuna.Study) -> None:
-    """Give one study the name of the other, in one transaction, and remove the other."""
+    """Give `beside` the name of `study` in one transaction, and remove `study`."""
     name, aside = study.study_name, beside.study_name + " "
-    # In this order: no two may have one name in between.
+    # In this order, so that no two studies ever have the same name.
     give_names(storage, {study._study_id: aside, beside._study_id: name})
     _remove_left(storage, name)
 
@@ -185,7 +184,7 @@ def give_names(storage: RDBStorage, names: Mapping[int, str]) -> None:
 
     Args:
         storage: Their storage.
-        names: Names by the studies' ids in Optuna's database.
+        names: New names by the studies' ids in Optuna's database.
 
     Raises:
         StateError: The storage can't be written.
@@ -201,14 +200,14 @@ def give_names(storage: RDBStorage, names: Mapping[int, str]) -> None:
 
 
 def _remove_left(storage: RDBStorage, name: str) -> None:
-    """Remove what a change that was cut off has left beside a study."""
+    """Remove copies that an interrupted change left beside a study."""
     for each in storage.get_all_studies():
         if each.study_name.startswith(f"{name} {_BEGUN}"):
             storage.delete_study(each._study_id)
 
 
 def is_aside(study_name: str) -> bool:
-    """Whether a study is a copy that a change put beside the one that it is of."""
+    """Whether a study is a copy that a change put beside the original."""
     return _BEGUN in study_name
 
 

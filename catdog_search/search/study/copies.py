@@ -1,4 +1,4 @@
-"""A copy of Optuna's storage, which shows what the storage has lost."""
+"""Compare Optuna's storage with its copy, to find what the storage has lost."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _FEW = 5
 def lost(state: StateFolder, name: str | None = None, *, thorough: bool = False) -> list[str]:
     """Facts in the copy of the storage that the storage has lost or changed.
 
-    A finished trial never changes, so it must be in both, the same.
+    A finished trial never changes, so it must be the same in both.
 
     Args:
         state: State folder that keeps both.
         name: Name of the study to look at; None for all.
-        thorough: Whether all that is known of a trial is compared, not its outcome alone.
+        thorough: Whether to compare all that is known of a trial, not just its outcome.
 
     Returns:
-        A line for each study; none where nothing is lost.
+        A line for each study that lost something.
     """
     kept = sqlite.kept_copy(state.optuna_db)
     if not kept.exists() or sqlite.damage(kept):
@@ -59,7 +59,7 @@ def _lasting(storage: RDBStorage, name: str | None, thorough: bool) -> dict[str,
                 for trial in storage.get_all_trials(study._study_id, deepcopy=False)
                 if trial.state.is_finished()
             }
-    # A damaged row may be read as anything.
+    # Any error: a damaged row may read as anything.
     except Exception as error:
         facts[name or "any"] = {f"rows ({type(error).__name__})": "unreadable"}
     finally:

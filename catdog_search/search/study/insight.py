@@ -24,12 +24,12 @@ from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import StudyView, TrialRow, view_of
 from catdog_search.space import params_key
 
-# Fewer COMPLETE trials say nothing about what matters.
+# With fewer COMPLETE trials, importance says nothing.
 FEWEST = 6
-# Fewer say little: params that were sampled together can't be separated.
+# With fewer, it says little: params that were sampled together can't be separated.
 TELLING = 30
-# fANOVA takes half a second for so many trials, and ever longer for more. PED-ANOVA takes none,
-# but compares the best tenth with the rest: of fewer trials that are too few to compare.
+# fANOVA takes half a second for this many trials, and ever longer for more. PED-ANOVA takes next to
+# no time, but compares the best tenth with the rest, and a tenth of fewer trials is too few.
 _MOST_FOR_FANOVA = 100
 
 
@@ -48,7 +48,7 @@ class Importance:
 
 
 def importance(study: optuna.Study) -> Importance:
-    """Importance over COMPLETE trials: by fANOVA, where there are many by PED-ANOVA.
+    """Importance over COMPLETE trials: by fANOVA, or by PED-ANOVA where there are many.
 
     Source: Hutter et al. 2014, fANOVA; Watanabe et al. 2023, arXiv:2304.10255, PED-ANOVA.
     """
@@ -73,7 +73,7 @@ def importance(study: optuna.Study) -> Importance:
 
 
 class Insight:
-    """A study to read: its trials, and what they say together.
+    """A study to read: its trials, and what they say as a whole.
 
     Args:
         study: Optuna study.
@@ -119,7 +119,7 @@ class Replicates:
 
 
 def replicates(view: StudyView) -> list[Replicates]:
-    """Groups of COMPLETE trials with the same params, of at least two."""
+    """Groups of at least two COMPLETE trials with the same params."""
     groups: dict[str, list[TrialRow]] = {}
     for row in view.ranked():
         groups.setdefault(params_key(row.params), []).append(row)
@@ -172,6 +172,6 @@ def ended_early(view: StudyView) -> dict[Ending, list[int]]:
 
 
 def most_common_errors(view: StudyView, ending: Ending, most: int = 3) -> list[tuple[str, int]]:
-    """Errors of the trials of one ending, and how often each came, the most frequent first."""
+    """Errors of the trials with this ending, and how often each occurred, most frequent first."""
     said = Counter(row.error for row in view.trials if row.ending == ending and row.error)
     return said.most_common(most)

@@ -31,7 +31,7 @@ class Kept:
         name: Its name.
         counts: Number of trials by Optuna's state.
         best: Value of the best trial; None where none is COMPLETE.
-        photos: What it began with, for people; empty where it doesn't say.
+        photos: Photos that it began with, for people; empty where it doesn't say.
         experiment: Name of its experiment in MLflow; None where it has none.
     """
 
@@ -43,7 +43,7 @@ class Kept:
 
 
 def kept(state: StateFolder) -> list[Kept]:
-    """The studies of a state, by name; makes nothing."""
+    """The studies of a state, by name; creates nothing."""
     return [look_at(state, name) for name in existing_studies(state)]
 
 
@@ -65,7 +65,7 @@ def look_at(state: StateFolder, name: str) -> Kept:
 
 
 def _place(state: StateFolder, study: optuna.Study) -> Located | None:
-    """Where a study is in MLflow; None before its first run, and where it was lost."""
+    """Where a study is in MLflow; None before its first run, or if it was lost."""
     uid = study.user_attrs.get(schema.UID)
     return locate(Store.of(state), study.study_name, uid) if uid else None
 
@@ -82,7 +82,7 @@ def rename(state: StateFolder, name: str, new: str) -> None:
         new: Name that no other study has.
 
     Raises:
-        StateError: There is no such study, or the new name is taken or can't be.
+        StateError: There is no such study, or the new name is taken or invalid.
     """
     load_study(state, name)
     if not re.fullmatch(NAME, new):
@@ -104,7 +104,7 @@ def rename(state: StateFolder, name: str, new: str) -> None:
 
 
 def _move_scratch(state: StateFolder, name: str, new: str) -> None:
-    """Checkpoints follow, so that a trial in flight goes on."""
+    """Move checkpoints along, so that a trial in flight can continue."""
     for path in state.scratch(name).glob("trial-*"):
         path.replace(state.scratch(new) / path.name)
 
@@ -114,7 +114,7 @@ def delete(state: StateFolder, name: str) -> None:
 
     Args:
         state: State folder that keeps the study.
-        name: Study's name, which is free then.
+        name: Study's name, which is free afterwards.
 
     Raises:
         StateError: There is no such study, or a store can't be written.
@@ -124,7 +124,7 @@ def delete(state: StateFolder, name: str) -> None:
         study = load_study(state, name)
         place = _place(state, study)
         if place is not None:
-            # Under another name, or the trash would keep the study's.
+            # Renamed first, or the experiment in the trash would keep the study's name taken.
             uid = study.user_attrs[schema.UID]
             discard_experiment(Store.of(state), place, f"{name} (deleted {uid[:8]})")
         optuna.delete_study(study_name=name, storage=open_storage(state))

@@ -1,4 +1,4 @@
-"""Compare what Optuna and MLflow say of a study, trial by trial, and mend where they differ."""
+"""Compare what Optuna and MLflow say about a study, trial by trial, and repair differences."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from catdog_search.tracking.trash import Trash
 
 @dataclass(frozen=True)
 class Finding:
-    """A disagreement of the stores, or a leftover.
+    """A disagreement between the stores, or a leftover.
 
     Attributes:
         study: Study's name.
         text: Description of it, for people.
         mend: Description of what `repair` does about it, for people.
-        repair: Function that does it; None where only people can.
+        repair: Function that does it; None where only a person can.
     """
 
     study: str
@@ -54,8 +54,8 @@ def reconcile(state: StateFolder, name: str, *, repair: bool) -> list[Finding]:
         repair: Whether to mend what is found; nothing is changed otherwise.
 
     Raises:
-        StudyLockedError: The study is running, so that both change while they are read.
-        StateError: There is no such study, or a store doesn't open.
+        StudyLockedError: The study is running, so both would change while they are read.
+        StateError: There is no such study, or a store can't be opened.
     """
     try:
         with state.in_use(), file_lock(lock_path(state.scratch(name)), wait=False):
@@ -218,7 +218,7 @@ class _Comparison:
                 )
 
     def _tracked_elsewhere(self) -> str | None:
-        """Another store that the study was tracked in, where its models may be yet."""
+        """Another store that the study was tracked in, where its models may still be."""
         before = self._study.user_attrs.get(schema.TRACKED, [])
         last = view_of(self._study).tracking_uri
         return next((uri for uri in [*before, last] if uri not in (None, self._store.shown)), None)

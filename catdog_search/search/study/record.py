@@ -1,4 +1,4 @@
-"""Record trials in Optuna and MLflow so that both agree, also after a kill."""
+"""Record trials in Optuna and MLflow so that both agree, even after a kill."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from catdog_search.tracking.store import Store
 from catdog_search.tracking.trash import Trash
 from catdog_search.training.job import TrainingJob
 
-# Settings that a study's run which is made anew has as params: those that are spelled as they are
-# stored, since MLflow refuses another value at the next start.
+# Settings that become params of a study's recreated run: only those logged exactly as stored, since
+# MLflow would refuse a different value at the next start.
 _PARAMS = ("family", "metric", "direction", "seed", "dataset_digest", "weights")
 _REBUILT = "Made anew by `catdog-search doctor --repair`, from what Optuna knows."
 
@@ -76,7 +76,7 @@ class StudyRecord:
         self._dropped: list[str] = []  # runs that lost their model in this call
 
     def note_study(self) -> None:
-        """Remember in Optuna what those who only read need to know of the study."""
+        """Remember in Optuna what readers of the study need to know."""
         study, config, dataset = self._study, self._config, self._dataset
         study.set_user_attr(schema.PARENT_RUN_ID, self._runs.parent_id)
         views.note_tracking(study, self._runs.uri)
@@ -147,7 +147,7 @@ class StudyRecord:
             environment: Environment that it will train in.
 
         Returns:
-            The run id, and which attempt this is, from 1.
+            Id of the run, and number of the attempt, from 1.
         """
         attrs = trial.user_attrs
         attempt = int(attrs.get(schema.ATTEMPT, 0)) + 1
@@ -171,11 +171,11 @@ class StudyRecord:
         return run_id, attempt
 
     def note_environment(self, run_id: str, environment: Environment) -> None:
-        """Say on a trial's run that another worker took it over, which trains elsewhere."""
+        """Note on a trial's run that a worker with another environment took it over."""
         self._runs.note_environment(run_id, environment)
 
     def count_crash(self, trial: Trial) -> int:
-        """Note that a worker died with this trial; returns how many have."""
+        """Note that a worker died with this trial; returns how many have so far."""
         crashes = int(trial.user_attrs.get(schema.CRASHES, 0)) + 1
         trial.set_user_attr(schema.CRASHES, crashes)
         return crashes
@@ -185,7 +185,7 @@ class StudyRecord:
         self._runs.abandon(run_id)
 
     def end(self, trial: Trial, run_id: str, outcome: Outcome) -> None:
-        """Record how a trial ended: in Optuna first, then in MLflow, then what follows from it."""
+        """Record how a trial ended, in Optuna first, then in MLflow; then update the ranking."""
         ending = outcome.ending
         if ending.state is None:
             if ending is Ending.BLOCKED:
@@ -214,7 +214,7 @@ class StudyRecord:
         self._rank()
 
     def _leave(self, run_id: str) -> None:
-        """Close the run of an attempt; where the store is what failed, `settle` does it later."""
+        """Close the run of an attempt; if the store is what failed, `settle` does it later."""
         try:
             self.abandon(run_id)
         except Exception as error:
@@ -222,7 +222,7 @@ class StudyRecord:
                 raise
 
     def _rank(self) -> None:
-        """Keep the models of the best trials alone, and name the best one on the parent run."""
+        """Keep only the best trials' models, and name the best trial on the parent run."""
         ranked = view_of(self._study).ranked()
         for row in ranked[self._config.keep_models :]:
             if row.kept:
@@ -235,7 +235,7 @@ class StudyRecord:
             self._runs.log_best(first.number, run_id, ranked[0].value, first.scores, purpose)
 
     def settle(self) -> None:
-        """Finish in MLflow what a kill left open, by what Optuna knows of it."""
+        """Finish in MLflow what a kill left open, from what Optuna knows."""
         trials = self._study.get_trials(deepcopy=False)
         by_run = {row.run_id: trials[row.number] for row in view_of(self._study).trials}
         for run in self._runs.trials():
@@ -264,10 +264,10 @@ class StudyRecord:
                 self._photos.draw(draw)
 
     def close(self, status: RunStatus) -> None:
-        """Plot the study, close its run, and the child of a trial that a dead worker left open."""
+        """Plot the study and close its run, and any child run that a dead worker left open."""
         try:
             self.settle()
-            # Another worker may have been plotting them when they were deleted.
+            # A worker may have been plotting their figures when these were deleted.
             for run_id in self._dropped:
                 self._runs.drop(run_id, None)
             if view_of(self._study).ranked():
@@ -279,7 +279,7 @@ class StudyRecord:
 
 
 def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
-    """Close the run of a finished trial as Optuna says."""
+    """Close the run of a finished trial with the outcome that Optuna knows."""
     attrs = trial.user_attrs
     ending = Ending.read(attrs[schema.ENDING])
     runs.close_trial(run_id, trial.state.name, ending, attrs.get(schema.ERROR))
@@ -288,19 +288,19 @@ def close_run(runs: StudyRuns, run_id: str, trial: FrozenTrial) -> None:
 def require_tracked(
     state: StateFolder, store: Store, study: optuna.Study, retry: Retry | None = None
 ) -> None:
-    """Refuse to begin a study's history a second time, where MLflow lost the first.
+    """Refuse to start a study's history afresh where MLflow lost it.
 
     Args:
         state: State folder that keeps the study.
         store: MLflow store that it is tracked in.
         study: Optuna study.
-        retry: Retry that makes every call to the store; None makes each once.
+        retry: Retry that makes every call to the store; None tries each once.
 
     Raises:
-        StateError: It was tracked there, and isn't any more, or is in the trash.
+        StateError: It was tracked there and is gone, or is in the trash.
     """
     if store.is_absent() and not store.is_own:
-        return  # it is made, and what another one holds stays there
+        return  # it will be created; what another store holds stays there
     view, cure = view_of(study), state.command("doctor --repair")
     name, uid = study.study_name, study.user_attrs[schema.UID]
     if not store.is_absent() and (what := Trash(store, name, uid, retry).holds()):
@@ -314,11 +314,11 @@ def require_tracked(
 
 
 def recreate_study(study: optuna.Study, runs: StudyRuns) -> None:
-    """Make the runs of a study anew, from what Optuna knows; those that are there are taken in.
+    """Recreate the runs of a study from what Optuna knows; existing ones are adopted.
 
     Args:
         study: Optuna study.
-        runs: Study's runs, of which its own has just been made.
+        runs: Study's runs; the study's own has just been created.
     """
     made, view = made_with(study), view_of(study)
     study.set_user_attr(schema.PARENT_RUN_ID, runs.parent_id)
@@ -340,7 +340,7 @@ def recreate_study(study: optuna.Study, runs: StudyRuns) -> None:
 
 
 def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> str:
-    """Make the run of a finished trial anew, from what Optuna knows: no curves of train."""
+    """Recreate the run of a finished trial from what Optuna knows; curves of train are lost."""
     attrs, made = trial.user_attrs, made_with(study)
     curves = {epoch: {made["metric"]: value} for epoch, value in trial.intermediate_values.items()}
     known = {
@@ -361,7 +361,7 @@ def recreate_run(study: optuna.Study, runs: StudyRuns, trial: FrozenTrial) -> st
 
 
 def _commit() -> str:
-    """Git commit of the code that runs, with `+changes` where files differ; else `none`."""
+    """Git commit of the running code, with `+changes` if files differ; `none` without one."""
     package = Path(catdog_search.__file__).resolve().parent
 
     def git(*arguments: str) -> str:
@@ -369,7 +369,7 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        # Only the package's own repository counts, not one that lies around site-packages.
+        # Only the package's own repository counts, not one that contains site-packages.
         if Path(git("rev-parse", "--show-toplevel")) != package.parent:
             return "none"
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain") else "")

@@ -1,7 +1,7 @@
-"""Let a state that was moved or copied name itself where it is now.
+"""Update the paths in a state that was moved or copied to where it is now.
 
-Each store is rewritten in one transaction and the identity last, so that a call that was killed at
-any moment is ended by the next one. Until then every other command refuses the state.
+Each store is rewritten in one transaction and the identity last, so that the next call completes
+one that was killed at any moment. Until then every other command refuses the state.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Relocated:
     """Result of a relocation.
 
     Attributes:
-        places: Former folders of the state, the last one first; empty where it was at home.
+        places: Former folders of the state, the latest first; empty where it was at home.
         is_copy: Whether it is a copy, which is now a state of its own.
         locations: Number of locations that were rewritten.
-        kept: Number of models that trials should keep, and that a store of files knows.
+        kept: Number of models that trials should keep and that the state's own store knows.
         missing: Ids of those models whose files are missing.
     """
 
@@ -53,10 +53,10 @@ class Relocated:
 
 
 def relocate(state: StateFolder) -> Relocated:
-    """Rewrite what names the place where a state was; one that is at home is only looked over.
+    """Rewrite what names the former place of a state; one that is at home is only checked.
 
-    A copy becomes a state of its own, with an id of its own, and its studies too: on a server that
-    both use they would be taken for the same.
+    A copy becomes a state of its own with its own id, and so do its studies: on a server that both
+    use they would otherwise be taken for the same.
 
     Raises:
         StateError: There is no state, it is in use, a store can't be written, or a copy shares
@@ -91,14 +91,14 @@ def _relocate(state: StateFolder, away: Displaced) -> Relocated:
 
 
 def _renew_copies(state: StateFolder) -> None:
-    """Copy the databases anew: earlier copies name the old place, and would bring it back."""
+    """Copy the databases again: earlier copies name the old place and would bring it back."""
     for store in (state.optuna_db, state.mlflow_db):
         if store.exists():
             state.keep_copy(store)
 
 
 def _hold_studies(state: StateFolder, held: ExitStack) -> None:
-    """Hold the lock of every study, of which a coordinator of an older version holds its own."""
+    """Hold the lock of every study: a coordinator of an older version holds only its study's."""
     for folder in sorted(p for p in state.scratch("").glob("*") if lock_path(p).exists()):
         try:
             held.enter_context(file_lock(lock_path(folder), wait=False))
@@ -110,7 +110,7 @@ def _hold_studies(state: StateFolder, held: ExitStack) -> None:
 
 
 def _look_over(state: StateFolder) -> Relocated:
-    """Rewrite what names an earlier place yet, as a store that wasn't there the last time may."""
+    """Rewrite what still names an earlier place, such as a store that was absent the last time."""
     state.require_home()
     found = identity.read(state.root)
     places = [p for p in (found.former if found else ()) if not identity.is_state(p)]
@@ -119,7 +119,7 @@ def _look_over(state: StateFolder) -> Relocated:
 
 
 def _require_own_files(root: Path, places: Collection[Path]) -> None:
-    """Refuse a copy that was made of links: what is written to it would be written to both."""
+    """Refuse a copy made of links: what is written to one would be written to both."""
     for path in (*(root / name for name in _SHARED), *_linked_files(root)):
         for place in places:
             other = place / path.relative_to(root)
@@ -144,7 +144,7 @@ def _linked_files(root: Path) -> Iterator[Path]:
 
 
 def _begin(state: StateFolder, away: Displaced) -> tuple[Identity, Pending]:
-    """Write down what is to be done, so that a second call ends it in the same way."""
+    """Write down the plan, so that a second call completes it in the same way."""
     pending = _plan(state, away)
     state_id = away.state_id or (new_id() if away.is_copy else pending.state_id)
     here = Identity.at(state.root, state_id)
@@ -164,7 +164,7 @@ def _plan(state: StateFolder, away: Displaced) -> Pending:
         uid = study.user_attrs.get(UID)
         if uid is None:
             continue
-        # What a relocation of the original had begun to call it counts too.
+        # An id that an unfinished relocation of the original gave it counts too.
         pairs = begun.uids.items() if begun else ()
         fresh = new_id()
         uids |= {name: fresh for pair in ((uid, uid), *pairs) if uid in pair for name in pair}
@@ -172,7 +172,7 @@ def _plan(state: StateFolder, away: Displaced) -> Pending:
 
 
 def _move(places: Collection[Path], root: Path) -> Move:
-    # MLflow's locations had their links followed in older versions.
+    # Older versions stored MLflow's locations with links resolved.
     both = dict.fromkeys(path for place in places for path in (place, place.resolve()))
     return Move([path for path in both if path != root], root)
 
@@ -200,9 +200,9 @@ def _rewrite(state: StateFolder, move: Move, uids: Mapping[str, str], *, is_copy
 
 
 def _stores(state: StateFolder, *, is_copy: bool) -> Iterator[sa.URL]:
-    """MLflow's stores that may name this state's files: its own, and where it is tracked.
+    """MLflow's stores that may name this state's files: its own, and those where it is tracked.
 
-    In a store of several a copy leaves everything to the original, whose runs those are.
+    A copy leaves a shared store alone: the runs there are the original's.
     """
     if state.mlflow_db.exists():
         yield sa.URL.create("sqlite", database=str(state.mlflow_db))
@@ -238,7 +238,7 @@ def _model_files(artifacts: Path) -> Iterator[Path]:
 
 
 def _rewrite_model_file(path: Path, move: Move) -> bool:
-    """MLflow notes in a model's own file where it was logged to."""
+    """Rewrite where a model was logged to, which MLflow notes in the model's own file too."""
     name, at = "artifact_path: ", False
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
     lines = text.splitlines(keepends=True)
@@ -250,7 +250,7 @@ def _rewrite_model_file(path: Path, move: Move) -> bool:
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
         shutil.copystat(path, fresh)
-        fresh.replace(path)  # not written in place, which another link to it would show
+        fresh.replace(path)  # not written in place, as the file may have other hard links
     return at
 
 

@@ -1,4 +1,4 @@
-"""Names of the attributes that Optuna keeps of a study and of its trials."""
+"""Names of the attributes that Optuna keeps for a study and for its trials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from __future__ import annotations
 RUN_ID = "run_id"
 MODEL_ID = "model_id"
 RECIPE = "recipe"
-REPLICATE = "replicate"  # of a recipe: 0, or more on further seeds
+REPLICATE = "replicate"  # of a recipe: 0, or higher on further seeds
 ATTEMPT = "attempt"
 SEED = "seed"
 SECONDS = "seconds"  # duration of work so far, in all calls
@@ -16,8 +16,8 @@ ENDING = "ending"
 ERROR = "error"
 SCORES = "scores"
 N_WEIGHTS = "n_weights"
-BEST_EPOCH = "best_epoch"  # whose weights were kept, from 0 as Optuna's steps
-TRAIN_SCORES = "train_scores"  # in that epoch; of a trial that was stopped in its last one
+BEST_EPOCH = "best_epoch"  # whose weights were kept, from 0 like Optuna's steps
+TRAIN_SCORES = "train_scores"  # in that epoch; in the last one of a trial that was stopped
 RUNG = "rung"  # where it stands in KerasTuner's Hyperband
 KEPT = "kept"  # whether it was worth a model and figures when it ended
 
@@ -33,9 +33,9 @@ PUBLISHED = "published"  # scores that others reached, by recipe
 WEIGHTS = "weights_from"  # origin of the weights that the last call loaded
 DEVICE = "device"  # name of the device that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
-RUNS = "runs"  # ids of runs that were made anew, by trial number as text
+RUNS = "runs"  # ids of recreated runs, by trial number as text
 FINGERPRINT = "fingerprint"
-PHOTOS = "photos"  # those that it began with, for people
+PHOTOS = "photos"  # the photos that it began with, for people
 UID = "study_uid"
-# Which photos are in another split than by their own content, see `Manifest.moved`.
+# Photos in a different split from the one their content gives, see `Manifest.moved`.
 SPLITS = "splits"

@@ -1,4 +1,4 @@
-"""The settings that a study was made with, and those that it is asked to go on with."""
+"""The settings that a study was made with, and those that it is asked to continue with."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from catdog_search.search.study.schema import FINGERPRINT, PHOTOS
 from catdog_search.space import Space, Value
 from catdog_search.study.config import LABELS, StudyConfig
 
-# Settings whose numbers differ by less are the same.
+# Numbers that differ by less than this count as the same.
 _ROUNDING = 1e-9
 
-# What another value of makes trials incomparable, and why.
+# Settings whose change makes trials incomparable, and why.
 _FIXED = {
     "dataset_digest": "scores on other photos can't be compared",
     "subset": "more photos of train make better scores by themselves",
@@ -47,7 +47,7 @@ def made_with(study: optuna.Study) -> dict[str, Any]:
 
 
 def settings_of(config: StudyConfig, dataset: Dataset) -> dict[str, Any]:
-    """Settings that make the trials of a study comparable, its photos and weights among them."""
+    """Settings that make the trials of a study comparable, including its photos and weights."""
     now = {
         **config.fingerprint(),
         "dataset_digest": dataset.digest,
@@ -89,7 +89,7 @@ def require_same(
 
 
 def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
-    """Whether a study was made with these settings, as far as its file says them."""
+    """Whether a study was made with these settings, as far as a study file states them."""
     made = made_with(study)
     said = as_read_back(config.fingerprint())
     of_call = ("dataset_digest", "subset", "weights", "data")
@@ -98,9 +98,9 @@ def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
 
 
 def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a study remembers, with its file of labels where that is now.
+    """Settings that a study remembers, but with the current path of its labels file.
 
-    What is in the file is compared with the dataset's digest.
+    The content of the file is compared by the dataset's digest.
     """
     was, moved = (dict(facts.get("data", {})) for facts in (then, now))
     files = {data.get("labels") for data in (was, moved)}
@@ -111,7 +111,7 @@ def _with_moved_labels(then: dict[str, Any], now: Mapping[str, Any]) -> dict[str
 
 @dataclass(frozen=True)
 class Difference:
-    """A setting that is another one than it was.
+    """A setting that has changed.
 
     Attributes:
         key: Its path, such as `space.dropout.high`.
@@ -133,7 +133,7 @@ def differences(
 ) -> Iterator[Difference]:
     """Every leaf that differs.
 
-    A recipe that is new is no difference: it is tried next.
+    A new recipe is not a difference: it is tried next.
     """
     for key in sorted({*then, *now}):
         before, after, at = then.get(key), now.get(key), f"{path}{key}"
@@ -146,7 +146,7 @@ def differences(
 
 
 def may_change(found: Difference, then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether trials before and after a change can be compared all the same.
+    """Whether trials before and after a change remain comparable.
 
     Args:
         found: The change.
@@ -156,13 +156,13 @@ def may_change(found: Difference, then: Mapping[str, Any], now: Mapping[str, Any
     first = found.key.partition(".")[0]
     if first in ("space", "sampler", "pruner"):
         return True
-    if first == "recipes":  # of a param that the space has gained or lost, or one that is gone
+    if first == "recipes":  # it gained or lost a param along with the space, or is gone
         return found.before is None or found.after is None
     return found.key == "training.epochs" and _only_goes_on_longer(then, now)
 
 
 def _only_goes_on_longer(then: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether more epochs leave the earlier ones as they were: at a constant rate they do."""
+    """Whether epochs were added without affecting earlier ones, as at a constant rate."""
     more = int(now["training"]["epochs"]) > int(then["training"]["epochs"])
     return more and all(_schedules(each) <= {"constant"} for each in (then, now))
 
@@ -175,7 +175,7 @@ def _schedules(settings: Mapping[str, Any]) -> set[Value]:
 def _updated(
     then: Mapping[str, Any], now: Mapping[str, Any], found: list[Difference]
 ) -> dict[str, Any]:
-    """The settings to remember, with what has changed."""
+    """The settings to remember, including the changes."""
     changed = {each.key.partition(".")[0] for each in found} - {"recipes"}
     updated = {**then, **{key: now[key] for key in changed}}
     known = then.get("recipes", {})
@@ -184,7 +184,7 @@ def _updated(
 
 
 def about_photos(dataset: Dataset) -> str:
-    """What a dataset is, as a study remembers it for people."""
+    """Description of a dataset that a study remembers, for people."""
     manifest, n = dataset.manifest, len(dataset.manifest.used())
     if manifest.kind == "synthetic":
         return f"{n:,} drawn pictures"
@@ -203,13 +203,13 @@ def _refusal(found: Difference, study: optuna.Study, dataset: Dataset) -> str:
 
 
 def as_read_back(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as a study that keeps them reads them."""
+    """Settings as a study reads them back from its storage."""
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
 def _is_same(before: object, after: object) -> bool:
-    """Whether two values differ in their rounding at most: 0.3 was 0.30000000000000004 once."""
+    """Whether two values differ at most in rounding: 0.3 was once 0.30000000000000004."""
     if isinstance(before, float) and isinstance(after, float):
         return math.isclose(before, after, rel_tol=_ROUNDING)
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):

@@ -1,4 +1,4 @@
-"""Optuna's storage, and what a study remembers of itself in it."""
+"""Optuna's storage, and what a study remembers about itself there."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from catdog_search.space import did_you_mean
 from catdog_search.study.config import StudyConfig
 from catdog_search.tracking.store import sqlite_uri
 
-# Seconds that sqlite waits for another writer: a call that is tried again says so, and so it waits
-# little; one that isn't waits in silence.
+# Seconds that sqlite waits for another writer: short for calls that are retried, since retries are
+# announced; long for the others, which wait silently.
 _WAIT_S, _ALONE_WAIT_S = 5.0, 60.0
 
-# Optuna logs what our own events say better.
+# Our own events say better what Optuna logs.
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class _RetryingStorage(RDBStorage):
-    """Optuna's storage, each call of which tries again what waiting helps.
+    """Optuna's storage, which retries each call that failed for a reason that may pass.
 
-    Every call is one transaction, which sqlite undoes where it fails, so it may be repeated.
+    Every call is one transaction, which sqlite rolls back if it fails, so it may be repeated.
     """
 
     def __init__(self, path: Path, wait_s: float, retry: Retry) -> None:
         self._retry = retry
-        # Seconds that sqlite waits for another writer without a word; it gives up after 5 itself.
+        # Seconds that sqlite waits silently for another writer; its default is 5.
         waiting = {"connect_args": {"timeout": wait_s}}
-        # Optuna fills braces in, as in a template.
+        # Optuna treats the URL as a template and fills in braces.
         url = sqlite_uri(path).replace("{", "{{").replace("}", "}}")
         super().__init__(url, engine_kwargs=waiting)
 
@@ -59,7 +59,7 @@ def _retried(name: str) -> Callable[..., Any]:
     return call
 
 
-# Calls of Optuna's cache to the storage behind it: the public ones, and four that are its own.
+# What Optuna's cache calls on the storage behind it: the public methods and four private ones.
 for _name in (
     *sorted(BaseStorage.__abstractmethods__),
     *("_create_new_trial", "_set_trial_param", "_get_trials", "_get_best_trial_id"),
@@ -73,11 +73,11 @@ def about_storage(state: StateFolder) -> str:
 
 
 def open_storage(state: StateFolder, retry: Retry | None = None) -> RDBStorage:
-    """Optuna's storage in `state`, made where it is absent: whole or not at all.
+    """Optuna's storage in `state`, created atomically if it doesn't exist.
 
     Args:
         state: State folder that keeps the storage.
-        retry: Retry that makes every call; None makes each once.
+        retry: Retry that makes every call; None tries each once.
     """
     state.require_home()
     path = state.optuna_db
@@ -92,7 +92,7 @@ def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBSto
     """The storage in a sqlite file.
 
     Raises:
-        StateError: It doesn't open.
+        StateError: It can't be opened.
     """
     try:
         return retry(lambda: _RetryingStorage(path, wait_s, retry))
@@ -104,7 +104,7 @@ def open_file(path: Path, retry: Retry, wait_s: float = _ALONE_WAIT_S) -> RDBSto
 
 
 def existing_studies(state: StateFolder) -> list[str]:
-    """Names of the studies in `state`, sorted; makes nothing."""
+    """Names of the studies in `state`, sorted; creates nothing."""
     state.require_home()
     state.require_whole(state.optuna_db)
     if not state.optuna_db.exists():
@@ -121,7 +121,7 @@ def _existing(state: StateFolder) -> RDBStorage:
 
 
 def recorded_studies(state: StateFolder) -> list[optuna.Study]:
-    """Every study in `state`, also where that isn't at home; makes nothing."""
+    """Every study in `state`, even if that isn't at home; creates nothing."""
     if not state.optuna_db.exists():
         return []
     storage = _existing(state)
@@ -132,7 +132,7 @@ def recorded_studies(state: StateFolder) -> list[optuna.Study]:
 def change_attributes(
     state: StateFolder, keys: Collection[str], change: Callable[[str, Any], Any]
 ) -> int:
-    """Change attributes of all studies in `state` in one transaction: all of them or none.
+    """Change attributes of all studies in `state`, in one transaction.
 
     Args:
         state: State folder; it need not be at home.
@@ -143,7 +143,7 @@ def change_attributes(
         Number of attributes that were changed.
 
     Raises:
-        StateError: The storage doesn't open, or can't be written.
+        StateError: The storage can't be opened or written.
     """
     if not state.optuna_db.exists():
         return 0
@@ -206,7 +206,7 @@ def remembered_weights(state: StateFolder, name: str) -> str | None:
 
 
 def _remembered(state: StateFolder, name: str) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """Settings that a study was made with, and its attributes; None where there is none."""
+    """Settings that a study was made with, and its attributes; None and empty without a study."""
     if name not in existing_studies(state):
         return None, {}
     study = load_study(state, name)
@@ -222,7 +222,7 @@ def open_study(
     retry: Retry | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> optuna.Study:
-    """The study of `config`, made or resumed, under its space and settings of today.
+    """The study of `config`, created or resumed, under its current space and settings.
 
     Args:
         state: State folder that keeps the study.
@@ -230,11 +230,11 @@ def open_study(
         dataset: Dataset that it trains on.
         sampler: Sampler that proposes its trials.
         pruner: Pruner that stops them early.
-        retry: Retry that makes every call to the storage; None makes each once.
+        retry: Retry that makes every call to the storage; None tries each once.
         say: Callback for what has changed, a line each.
 
     Raises:
-        StateError: Something differs that its trials can't be compared across; it is named.
+        StateError: A setting changed that makes its trials incomparable; the message names it.
     """
     storage = open_storage(state, retry)
     study = optuna.create_study(

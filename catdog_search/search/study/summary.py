@@ -1,4 +1,4 @@
-"""Put a study's figures, table and ranks where people look for them: on its run in MLflow."""
+"""Put a study's figures, table and ranks where people look for them: on its MLflow run."""
 
 from __future__ import annotations
 

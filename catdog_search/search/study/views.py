@@ -39,23 +39,23 @@ class TrialRow:
         value: Objective's value; None unless COMPLETE.
         epochs: Number of reported epochs.
         seconds: Duration of its work, in s, pauses between calls left out; None while it runs.
-        params: All active params, fixed ones included, as the space has them; empty before it
+        params: All active params, fixed ones included, as the space spells them; empty before it
             started.
-        used: The same as they were used: nothing in it is left to the study.
+        used: The same params with the values used, those left to the study filled in.
         varied: Searched params among those.
         recipe: Name of its recipe; None where the sampler proposed it.
         replicate: Which of the recipe's seeds it has, from 0.
         run_id: Id of its MLflow run; None before it started.
         kept: Whether it keeps its model and figures.
         model_id: Kept model's id; None where it keeps none.
-        ending: Kind of end; None before that.
+        ending: Kind of end; None before it ended.
         error: Reason, where it FAILed or was PRUNED by a constraint; else None.
         scores: Final metrics of val, by name; empty unless COMPLETE.
-        train_scores: Metrics of train in the epoch whose weights were kept, as it trained, by name;
-            of one that was stopped, in its last epoch. Empty where they aren't known.
+        train_scores: Metrics of train, by name, measured while training the epoch whose weights
+            were kept, or the last epoch if it was stopped. Empty where they aren't known.
         best_epoch: Epoch whose weights were kept, from 1; None unless COMPLETE and known.
-        in_training: Objective that this epoch had in training; its value is scored afterwards, by
-            the exported model.
+        in_training: Objective measured at that epoch in training; `value` is scored afterwards,
+            with the exported model.
         last: Objective after the last epoch; None before the first.
         n_weights: Number of its network's weights; None where it isn't known.
     """
@@ -84,17 +84,17 @@ class TrialRow:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
+        """Whether it has ended for good."""
         return self.state in OVER
 
     @property
     def is_telling(self) -> bool:
-        """Whether it is over and says something of its params; one that hit a bug doesn't."""
+        """Whether it is over and says something about its params; one that hit a bug doesn't."""
         return self.state in TELLING
 
     @property
     def is_constraint(self) -> bool:
-        """Whether it ended in what the sampler learns from as a violated constraint."""
+        """Whether it ended in a way that the sampler treats as a violated constraint."""
         return self.ending is not None and self.ending.is_constraint
 
 
@@ -116,7 +116,7 @@ class StudyView:
         class_counts: Number of photos in train and val, by split and class name; empty where
             unknown.
         device: Device that it last trained on; None before the first run.
-        published: Scores that others reached, by recipe and name.
+        published: Scores that others published, by recipe and name.
         pruner: Name of its pruner; None before the first run.
     """
 
@@ -146,19 +146,19 @@ class StudyView:
 
     @cached_property
     def tried(self) -> dict[str, int]:
-        """Numbers of the trials that are over, by the key of their params; failed ones are not."""
+        """Numbers of the trials that are over, except failed ones, by their params' key."""
         return {params_key(row.params): row.number for row in self.trials if row.is_telling}
 
     @property
     def floor(self) -> Always | None:
-        """The baseline of its scores: one answer to every photo; None where it isn't known."""
+        """The baseline of its scores: one answer for every photo; None where it isn't known."""
         counts = self.class_counts
         return always(self.metric, counts["val"], counts["train"]) if counts else None
 
     def ranked(self) -> list[TrialRow]:
         """COMPLETE trials, best first; equal ones by number.
 
-        PRUNED ones are left out: their value is that of the epoch they were stopped at.
+        PRUNED ones are left out: their values are of the epoch at which they were stopped.
         """
         complete = [(row.value, row) for row in self.trials if row.value is not None]
         by_rank = sorted(complete, key=lambda r: (badness(self.direction, r[0]), r[1].number))
@@ -211,18 +211,18 @@ def view_of(study: optuna.Study) -> StudyView:
 
 
 def _without_secrets(uri: str | None) -> str | None:
-    """Older versions stored credentials too."""
+    """Redact credentials, which older versions stored too."""
     return None if uri is None else redact(uri)
 
 
 def note_dropped(study: optuna.Study, number: int) -> None:
-    """Remember that a trial keeps no model; a finished trial can't be changed, the study can."""
+    """Remember on the study that a trial keeps no model: a finished trial can't be changed."""
     dropped = study.user_attrs.get(schema.DROPPED, [])
     study.set_user_attr(schema.DROPPED, [*dropped, number])
 
 
 def note_run(study: optuna.Study, number: int, run_id: str) -> None:
-    """Remember the run that was made anew for a finished trial."""
+    """Remember the run that was recreated for a finished trial."""
     study.set_user_attr(schema.RUNS, {**study.user_attrs.get(schema.RUNS, {}), str(number): run_id})
 
 
@@ -234,13 +234,13 @@ def params_of(study: optuna.Study, trial: FrozenTrial) -> Params:
 
 
 def used_of(study: optuna.Study, trial: FrozenTrial) -> Params:
-    """The same as they were used: nothing in it is left to the study."""
+    """The same params with the values used, those left to the study filled in."""
     made = _made_with(study.user_attrs.get(schema.FINGERPRINT))
     return as_used(params_of(study, trial), made.stated)
 
 
 def note_tracking(study: optuna.Study, uri: str) -> None:
-    """Remember where a study is tracked, and where it was: models may be there yet."""
+    """Remember where a study is tracked, and where it was: models may still be there."""
     attrs = study.user_attrs
     last, before = _without_secrets(attrs.get(schema.TRACKING_URI)), attrs.get(schema.TRACKED, [])
     if last not in (None, uri, *before):
@@ -249,7 +249,7 @@ def note_tracking(study: optuna.Study, uri: str) -> None:
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
-    """Duration of its work; from start to end where an older version didn't count it."""
+    """Duration of its work; time from start to end where an older version didn't count it."""
     whole = trial.duration.total_seconds() if trial.duration else None
     return trial.user_attrs.get(schema.SECONDS, whole)
 
@@ -260,7 +260,7 @@ class _Made:
 
     Attributes:
         space: Its space; empty before its first run.
-        stated: What it says of params that trials may leave to it, by name.
+        stated: Its values for params that trials may leave to it, by name.
         pruner: Name of its pruner; None before its first run.
     """
 

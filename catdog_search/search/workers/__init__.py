@@ -1,1 +1,1 @@
-"""Processes that train trials, here or elsewhere, and what is said to them."""
+"""Processes that train trials, here or elsewhere, and the messages to and from them."""

@@ -1,4 +1,4 @@
-"""Protocols of a worker and of the backend that starts it, whichever machine it runs on."""
+"""Protocols of a worker and of the backend that starts it, on whichever machine it runs."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Worker(Protocol):
     """A worker that was started; its first message is Ready, or Unready."""
 
     def send(self, message: TrialSpec | Decision | Stop) -> None:
-        """Send a message; that the worker is gone, `receive` says."""
+        """Send a message; if the worker is gone, `receive` says so."""
         ...
 
     def receive(self) -> Incoming | None:
-        """The next message; None where there is none for a moment.
+        """The next message; None if there is none yet.
 
         Raises:
             WorkerDiedError: The worker is gone, too large, or silent for too long.
@@ -40,7 +40,7 @@ class Worker(Protocol):
         ...
 
     def is_worn(self) -> bool:
-        """Whether the next trial had better have a fresh one."""
+        """Whether the next trial should get a fresh worker."""
         ...
 
 
@@ -72,7 +72,7 @@ class WorkerBackend(Protocol):
         ...
 
     def keep_spare(self) -> None:
-        """Get a worker ready beside those in use, where that pays."""
+        """Get a spare worker ready beside those in use, where that pays."""
         ...
 
     def stop(self, timeout: float) -> None:
@@ -88,15 +88,15 @@ class WorkerBackend(Protocol):
         ...
 
     def has_checkpoint(self, number: int) -> bool:
-        """Whether a worker that is started here can go on with a trial."""
+        """Whether a worker that is started here can continue a trial."""
         ...
 
     def take_over_checkpoint(self, number: int, other: int) -> None:
-        """Let a trial begin with the checkpoint of an earlier one, where that is there.
+        """Let a trial begin with the checkpoint of an earlier one, if there is one.
 
         Args:
             number: Number of the earlier trial.
-            other: Number of the one that goes on; a checkpoint of its own is left as it is.
+            other: Number of the trial that continues it; a checkpoint of its own is left as it is.
         """
         ...
 
@@ -112,7 +112,7 @@ class WorkerDiedError(Exception):
         ending: Kind of end: OOM where memory ran out, BLOCKED where it waited for something else,
             else CRASHED.
         text: Description of what happened, for people: `was killed by SIGKILL`.
-        from_outside: Whether something else ended it, so that another may fare better.
+        from_outside: Whether something else ended it, so that another worker may fare better.
     """
 
     def __init__(self, ending: Ending, text: str, *, from_outside: bool = True) -> None:

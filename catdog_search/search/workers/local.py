@@ -1,4 +1,4 @@
-"""Workers that are processes of this machine, each watched: its memory, its signs of life."""
+"""Workers as processes on this machine, each watched for memory and signs of life."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ from catdog_search.search.workers.worker import serve
 
 _POLL_S = 0.2
 _MEMORY_EVERY_S = 1.0
-# A spare's import takes processor time from short studies, which never need it.
+# Starting a spare earlier would take CPU time from short studies, which never need one.
 SPARE_AFTER_S = 60.0
 # A worker that holds more than this share of its limit between trials gives way to a fresh one.
 _RECYCLE_SHARE = 0.5
 
 
 def held_bytes(pid: int | None) -> int:
-    """Memory that only the end of a process gives back, in bytes; 0 where there is none.
+    """Memory that a process frees only when it ends, in bytes; 0 if it is gone.
 
     Pages of mapped files don't count where the system tells them apart (Linux): cached features are
-    read that way, and the kernel takes such pages back whenever it needs them.
+    read that way, and the kernel reclaims such pages whenever it needs to.
     """
     try:
         info = psutil.Process(pid).memory_info()
@@ -54,7 +54,7 @@ def held_bytes(pid: int | None) -> int:
 
 
 class LocalWorker:
-    """A worker process. It imports right away, and trains once it is started.
+    """A worker process, which imports libraries right away and trains once it gets Start.
 
     Args:
         launch: Settings that it is launched with.
@@ -75,30 +75,30 @@ class LocalWorker:
             name="worker",
             daemon=True,
         )
-        # Ctrl-C reaches the whole group; the coordinator decides what it means. A signal that is
-        # ignored here is ignored in the worker from its first moment on.
+        # Ctrl-C reaches the whole process group; the coordinator decides what it means. A signal
+        # ignored here is ignored in the worker from its first moment.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         with starting_safely():
             self._process.start()
         signal.signal(signal.SIGINT, handler)
-        theirs.close()  # so that a dead worker is the end of the pipe
+        theirs.close()  # so that the pipe ends when the worker dies
         self.started = self._looked = time.monotonic()
         self._heard = clock.now()
-        self._recording_s = 0.0  # s that it may be silent; 0 where it doesn't call MLflow
+        self._recording_s = 0.0  # s of silence allowed while it calls MLflow; else 0
         self._trials = 0
         self._full = False
 
     def send(self, message: Start | TrialSpec | Decision | Stop) -> None:
-        """Send a message; that the worker is gone, `receive` says."""
+        """Send a message; if the worker is gone, `receive` says so."""
         if isinstance(message, TrialSpec):
             self._trials += 1
-            self._oom_kills = oom_kills()  # what was killed before has nothing to do with this
-        self._heard = clock.now()  # from now on it has something to say
+            self._oom_kills = oom_kills()  # earlier kills have nothing to do with this trial
+        self._heard = clock.now()  # its silence counts from now
         with contextlib.suppress(OSError):  # it may have said why before it ended
             self.connection.send(message)
 
     def receive(self) -> Incoming | None:
-        """The next message; None where there is none for a moment.
+        """The next message; None if there is none yet.
 
         Raises:
             WorkerDiedError: The worker is gone, too large, or silent for too long.
@@ -114,7 +114,7 @@ class LocalWorker:
                 return message
         except (EOFError, OSError):
             raise self._died() from None
-        # Not by the time that passed: where this process was stopped, so was the worker.
+        # Not wall time: while this process was suspended, so was the worker.
         if clock.now() - self._heard > max(self._launch.stall_s, self._recording_s):
             self._stalled()
         return None
@@ -130,7 +130,7 @@ class LocalWorker:
 
     def _watch_memory(self) -> None:
         now = time.monotonic()
-        # One that has no trial yet has only imported, which no limit of the study is about.
+        # A worker without a trial yet has only imported, which the study's limits don't cover.
         if not self._trials or now - self._looked < _MEMORY_EVERY_S:
             return
         self._looked = now
@@ -141,11 +141,11 @@ class LocalWorker:
             raise WorkerDiedError(Ending.OOM, text)
 
     def memory_bytes(self) -> int:
-        """Memory that the process holds, in bytes; 0 where it is gone."""
+        """Memory that the process holds, in bytes; 0 if it is gone."""
         return held_bytes(self._process.pid)
 
     def is_worn(self) -> bool:
-        """Whether the next trial had better have a fresh one."""
+        """Whether the next trial should get a fresh worker."""
         large = self.memory_bytes() > self._launch.memory_bytes * _RECYCLE_SHARE
         return self._full or large or self._trials >= self._launch.trials
 
@@ -225,7 +225,7 @@ class LocalWorkers:
         mine.shutdown()
 
     def keep_spare(self) -> None:
-        """Start a spare, once a worker in use has been there for a while."""
+        """Start a spare once a worker in use has run for a while."""
         now = time.monotonic()
         if self._spare is None and any(now - w.started > SPARE_AFTER_S for w in self._in_use):
             self._spare = LocalWorker(self._launch)
@@ -243,11 +243,11 @@ class LocalWorkers:
         return checkpoint_path(self.log.parent, number)
 
     def has_checkpoint(self, number: int) -> bool:
-        """Whether there is one of a trial."""
+        """Whether there is a checkpoint of a trial."""
         return self.checkpoint(number).exists()
 
     def take_over_checkpoint(self, number: int, other: int) -> None:
-        """Copy it, whole or not at all."""
+        """Copy the checkpoint atomically."""
         earlier, own = self.checkpoint(number), self.checkpoint(other)
         if earlier.exists() and not own.exists():
             fresh = own.with_suffix(".new")
@@ -255,6 +255,6 @@ class LocalWorkers:
             fresh.replace(own)
 
     def forget_checkpoints(self, numbers: Collection[int]) -> None:
-        """Remove those of trials that are over, half-written ones included."""
+        """Remove checkpoints of trials that are over, half-written ones included."""
         for path in checkpoints_of(self.log.parent, numbers):
             path.unlink(missing_ok=True)

@@ -20,8 +20,8 @@ class Launch:
     Attributes:
         log: File that takes what a worker and its libraries print.
         backend: Keras backend.
-        trainer: Factory of the trainer, by the backend's name.
-        deterministic: Whether the same trial must give the same numbers to the bit.
+        trainer: Factory of the trainer, called with the backend's name.
+        deterministic: Whether the same trial must give bit-identical numbers.
         concurrency: Number of workers that share the device, from 1.
         memory_bytes: Memory that a worker may use, in bytes.
         stall_s: Time without a sign of life after which a worker is taken for dead, in s.
@@ -52,7 +52,7 @@ class TrialSpec:
         keep_above: Objective's value that the trial must beat for its model to be logged; None logs
             it always.
         checkpoint: File that the training is saved to after every epoch.
-        retry_s: Time to try again for where the store doesn't answer, in s.
+        retry_s: Time to keep retrying for while the store doesn't answer, in s.
     """
 
     study: str
@@ -75,7 +75,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Stop:
-    """Coordinator to worker, at any time: stop at the next batch; there is no trial after this."""
+    """Coordinator to worker, at any time: stop at the next batch; no trial follows."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class Shutdown:
 
 @dataclass(frozen=True)
 class Unready:
-    """Worker to coordinator: something around it keeps it from starting, as `reason` says."""
+    """Worker to coordinator: something in its environment keeps it from starting: `reason`."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Worker to coordinator: it speaks to MLflow, and may be silent for `seconds`; 0 at the end."""
+    """Worker to coordinator: it is calling MLflow and may be silent for `seconds`; 0 when done."""
 
     seconds: float
 
@@ -112,13 +112,13 @@ class Outcome:
         scores: Final metrics of val, by name; None unless finished.
         n_weights: Number of the network's weights; None where it isn't known.
         best_epoch: Epoch whose weights were kept, from 0; None unless finished.
-        train_scores: Metrics of train in that epoch, as it trained, by name; of an unfinished
-            training in its last epoch.
+        train_scores: Metrics of train, by name, measured while training that epoch, or the last one
+            if unfinished.
         kept: Whether it was worth a model and figures.
         model_id: Logged model's id; None where none was logged.
         excess: Amount by which a limit was exceeded, above 0; the sampler's constraint value of a
             failed trial.
-        reason: Reason, in one line, where it is not finished; else empty.
+        reason: Reason, in one line, if it did not finish; else empty.
         trace: Traceback of an error; else empty.
         photos_lost: Whether it was blocked because the cache lost the photos.
     """

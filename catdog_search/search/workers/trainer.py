@@ -1,4 +1,4 @@
-"""Protocol of what trains in a worker."""
+"""Protocol of the trainer in a worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trainer(Protocol):
 
         Args:
             concurrency: Number of workers that train on the device concurrently, from 1.
-            deterministic: Whether the same training must give the same numbers to the bit.
+            deterministic: Whether the same training must give bit-identical numbers.
         """
         ...
 
@@ -46,13 +46,13 @@ class Trainer(Protocol):
         say: Callable[[str], None],
         checkpoint: Path,
     ) -> TrialResult:
-        """Train and score one trial, or go on with it where `checkpoint` is this training's.
+        """Train and score one trial, continuing it if `checkpoint` is of this training.
 
         Args:
             job: Training to run.
             data: Photos of train and val, at the job's image size.
-            report: Callback with (epoch, metrics) after every epoch, those of a checkpoint
-                included; False stops the training.
+            report: Callback with (epoch, metrics) after every epoch, including those of a
+                checkpoint; False stops the training.
             on_batch: Callback with (epoch, step, steps) now and then; False stops immediately.
             say: Callback for what a user should know, a line each.
             checkpoint: File to save to after every epoch.
@@ -60,5 +60,5 @@ class Trainer(Protocol):
         ...
 
 
-# Makes a trainer for a backend, by its name; it must be picklable, and quick to import.
+# Makes a trainer, given the backend's name; must be picklable and quick to import.
 MakeTrainer = Callable[[str], Trainer]

@@ -45,13 +45,13 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# MLflow keeps the example of a model's input as text, twice.
+# Largest side of a model's input example, which MLflow stores as text, twice.
 _EXAMPLE_SIDE = 64
 _REASONS = {Ending.DIVERGED: "diverged: the loss is not finite"}
 
 
 def serve(connection: Connection, launch: Launch) -> None:
-    """The worker's whole life: import Keras, wait for Start, then trials until Shutdown or Stop."""
+    """The worker's whole life: import Keras, wait for Start, run trials until Shutdown or Stop."""
     threading.Thread(target=_die_with_coordinator, daemon=True).start()
     worker = _Worker(connection, launch)
     try:
@@ -65,7 +65,7 @@ def serve(connection: Connection, launch: Launch) -> None:
 
 
 def _start(connection: Connection, launch: Launch, worker: _Worker) -> bool:
-    """Get ready; False where that can't be, or isn't wanted."""
+    """Get ready; False if that is impossible or not wanted."""
     try:
         _redirect_output(launch.log)
         os.environ["KERAS_BACKEND"] = launch.backend
@@ -94,7 +94,7 @@ def _die_with_coordinator() -> None:
 
 def _redirect_output(log: Path) -> None:
     """Send what libraries print, from C++ too, to the log: the terminal is the coordinator's."""
-    log.parent.mkdir(exist_ok=True)  # not a state folder that was moved meanwhile
+    log.parent.mkdir(exist_ok=True)  # doesn't recreate a state folder that was moved meanwhile
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(descriptor, sys.stdout.fileno())
     os.dup2(descriptor, sys.stderr.fileno())
@@ -151,7 +151,7 @@ class _Worker:
 
     def _ending(self, error: Exception, state: Path) -> tuple[Ending, str]:
         if isinstance(error, CatdogError):
-            return Ending.BLOCKED, str(error)  # written to be read
+            return Ending.BLOCKED, str(error)  # its message is meant for users
         if reason := outside_reason(error, state):
             return Ending.BLOCKED, reason
         is_full = self._trainer.is_out_of_memory(error)
@@ -161,11 +161,11 @@ class _Worker:
         self._connection.send(Notice(f"trial {self._number}: {text}"))
 
     def _open(self, spec: TrialSpec) -> TrialLog:
-        """The log of trials in MLflow, kept open for those that follow."""
+        """The log of trials in MLflow, kept open for later trials."""
         if self._log is None:
             from catdog_search.tracking.trial_log import TrialLog
 
-            # While the worker calls MLflow, the only message that may come is to stop.
+            # While the worker calls MLflow, the only message that can come is Stop.
             retry = _AnnouncedRetry(
                 self._connection,
                 spec.store.about,
@@ -219,7 +219,7 @@ class _Worker:
     ) -> Outcome:
         """Log scores, predictions on val and, where it is worth keeping, the model.
 
-        This comes before the outcome is sent, so that COMPLETE means that they are there.
+        This happens before the outcome is sent, so that COMPLETE means that they are logged.
         """
         from catdog_search.figures.predictions import Predictions
         from catdog_search.tracking.recorded import Recorded
@@ -283,7 +283,7 @@ class _Worker:
 
 
 def _scored_anew(metric: str, value: float, result: TrialResult) -> str:
-    """Why a trial's value is not that of its best epoch; empty where it is."""
+    """Why a trial's value differs from its best epoch's; empty if it doesn't."""
     if result.best_epoch is None:
         return ""
     trained = result.history[result.best_epoch][metric]
@@ -297,7 +297,7 @@ def _scored_anew(metric: str, value: float, result: TrialResult) -> str:
 
 
 def _of_train(history: list[dict[str, float]], epoch: int | None) -> dict[str, float]:
-    """Metrics of train in an epoch, from 0, or in the last one: those that val has too."""
+    """Metrics of train in an epoch, from 0, or in the last one; only those that val has too."""
     metrics = history[-1 if epoch is None else epoch] if history else {}
     return {name: value for name, value in metrics.items() if f"val_{name}" in metrics}
 
@@ -308,9 +308,9 @@ class _AnnouncedRetry(Retry):
     Args:
         connection: Connection to the coordinator.
         about: Name of the store that is called, for people, as in `Retry`.
-        seconds: Time to try again for, in s; 0 for not at all.
-        say: Callback for a line when that begins.
-        stopped: Function that says whether there is no more time for it.
+        seconds: Time to keep retrying for, in s; 0 for no retries.
+        say: Callback for a line when retrying begins.
+        stopped: Function that says whether to stop retrying.
     """
 
     def __init__(
@@ -337,8 +337,8 @@ class _AnnouncedRetry(Retry):
 class _FigureThread(threading.Thread):
     """Plots a trial's figures and logs them, with a client of its own.
 
-    That needs nothing but numbers, so it is safe beside a training. Where it fails, or a kill comes
-    before, the coordinator plots what is missing, from what MLflow keeps.
+    Plotting needs only numbers, so it is safe beside a training. If it fails or is killed, the
+    coordinator plots what is missing from what MLflow keeps.
 
     Args:
         spec: Trial's spec.
@@ -364,7 +364,7 @@ class _FigureThread(threading.Thread):
         title = f"{spec.study} trial {spec.number}"
         try:
             draw_figures(spec.store, spec.run_id, title, self._seen, self._dataset)
-        # Any kind of error: the trial has its value, and the coordinator meets the same one, alone.
+        # Any error: the trial has its value, and the coordinator would meet the same error itself.
         except Exception as error:
             reason = outside_reason(error, state_of(spec.checkpoint.parent)) or named_line(error)
             self.failed = (
