@@ -13,15 +13,15 @@ from typing import Any, Literal, Protocol
 Value = bool | int | float | str
 Params = dict[str, Value]
 
-# Two numbers that differ by less, for their size or their step, are one that was spelled or summed
-# in two ways.
+# Two numbers that differ by less, relative to their size or step, are the same one written or
+# summed in two ways.
 _ROUNDING = 1e-9
-# What one sum or one logarithm may be off, in units of the last place.
+# Error of one sum or one logarithm, in units in the last place.
 _LAST_PLACES = 8
 
 
 class SupportsSuggest(Protocol):
-    """The part of an Optuna trial that sampling needs; any stand-in with it will do."""
+    """The part of an Optuna trial that sampling needs."""
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int:
         """Draw an integer, both ends included."""
@@ -45,7 +45,7 @@ class Knob:
 
     Attributes:
         kind: `int`, `float`, `bool` or `choice`.
-        allowed: The allowed values, for people: `[0, 1)` or `one of relu, gelu`.
+        allowed: The allowed values, for display: `[0, 1)` or `one of relu, gelu`.
         doc: Meaning of the knob, with its unit.
         default: Value where a study doesn't name it.
         accepts: Whether a value is allowed, its type included.
@@ -62,9 +62,9 @@ class Knob:
 class Range:
     """Numbers from `low` to `high`, both included.
 
-    With `log` a step is a factor, as KerasTuner has it. With `reverse` too, the range is mirrored:
-    values lie close to each other at `high`. No study file says either; spaces of others do.
-    Optuna has no such distributions: it samples the mirrored value, or which step it is.
+    With `log` a step is a factor, as in KerasTuner. With `reverse` too, the range is mirrored:
+    values are dense at `high`. No study file has either; foreign spaces do. Optuna has no such
+    distributions: it samples the mirrored value, or the number of the step.
     """
 
     low: int | float
@@ -81,7 +81,7 @@ class Range:
 
     @property
     def count(self) -> int | None:
-        """How many values there are, None where they can't be counted."""
+        """How many values there are; None where they can't be counted."""
         if not self.is_int and self.step is None:
             return None
         if self._has_factor:
@@ -91,7 +91,7 @@ class Range:
 
     @property
     def values(self) -> tuple[Value, ...] | None:
-        """All values in order, None where they can't be counted."""
+        """All values in order; None where they can't be counted."""
         return None if self.count is None else tuple(map(self._value_at, range(self.count)))
 
     @property
@@ -108,9 +108,9 @@ class Range:
         return float(self.step)
 
     def _value_at(self, step: int) -> Value:
-        """The value so many steps above `low`, as people reckon: 0.1 and twice 0.1 is 0.3.
+        """The value this many steps above `low`, in decimal arithmetic: 0.1 and twice 0.1 is 0.3.
 
-        Floats summed up would give 0.30000000000000004, another number than a recipe's 0.3.
+        Summing floats would give 0.30000000000000004, which isn't a recipe's 0.3.
         """
         if self._has_factor:
             exact = self._mirrored(as_fraction(self.low) * self._exact_step**step)
@@ -122,7 +122,7 @@ class Range:
         return as_fraction(self.low) + as_fraction(self.high) - exact if self.reverse else exact
 
     def for_sampler(self, value: Value) -> Value:
-        """What the sampler knows a value of this range by."""
+        """The sampler's representation of a value of this range."""
         if self._has_factor:
             return self._steps_to(float(value))
         if not self.reverse:
@@ -132,13 +132,13 @@ class Range:
         return int(inner) if self.is_int else float(inner)
 
     def of_sampler(self, value: Value) -> Value:
-        """The value that the sampler means: `for_sampler`, the other way."""
+        """The value that the sampler means: the inverse of `for_sampler`."""
         if self._has_factor:
             return self._value_at(int(value))
         return self.for_sampler(value)  # a mirror is its own inverse
 
     def _steps_to(self, value: float) -> int:
-        """How many steps a value is away from the first."""
+        """How many steps a value is from the first."""
         if not self._has_factor:
             return round((as_fraction(value) - as_fraction(self.low)) / self._exact_step)
         ratio = float(self._mirrored(as_fraction(value))) / self.low
@@ -182,7 +182,7 @@ class Range:
         return self.canonical(value) is not None
 
     def describe(self) -> str:
-        """For people: `1e-05 to 0.01, log`."""
+        """For display: `1e-05 to 0.01, log`."""
         step = f", {'factor' if self.log else 'step'} {self.step}" if self.step is not None else ""
         scale = ", reverse log" if self.reverse else ", log" if self.log else ""
         return f"{self.low} to {self.high}{step}{scale}"
@@ -211,7 +211,7 @@ class Choice:
         return value
 
     def canonical(self, value: object) -> Value | None:
-        """`value` as the choices spell it; None where it is none of them."""
+        """`value` as the choices spell it; None where it isn't one of them."""
         return next((choice for choice in self.choices if is_same(choice, value)), None)
 
     def contains(self, value: object) -> bool:
@@ -219,13 +219,13 @@ class Choice:
         return self.canonical(value) is not None
 
     def describe(self) -> str:
-        """For people: `relu | gelu`."""
+        """For display: `relu | gelu`."""
         return " | ".join(map(str, self.choices))
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """The same value in every trial; the sampler never hears of it."""
+    """The same value in every trial; the sampler never sees it."""
 
     value: Value
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
@@ -241,7 +241,7 @@ class Fixed:
         return (self.value,)
 
     def suggest(self, name: str, trial: SupportsSuggest) -> Value:
-        """Give the value."""
+        """Return the value."""
         del name, trial
         return self.value
 
@@ -254,7 +254,7 @@ class Fixed:
         return self.canonical(value) is not None
 
     def describe(self) -> str:
-        """For people: `adam (fixed)`."""
+        """For display: `adam (fixed)`."""
         return f"{self.value} (fixed)"
 
 
@@ -281,7 +281,7 @@ class Space:
     dimensions: Mapping[str, Dimension]
 
     def is_active(self, name: str, params: Mapping[str, Value]) -> bool:
-        """Whether `name` plays a part, given the params sampled before it."""
+        """Whether `name` is active, given the params sampled before it."""
         when = self.dimensions[name].when
         return all(params.get(parent) in allowed for parent, allowed in when.items())
 
@@ -298,8 +298,8 @@ class Space:
 
         Args:
             params: Params of a recipe.
-            unread: Dimensions that a study file names but spells wrongly: nothing that depends on
-                them is a problem yet.
+            unread: Dimensions that a study file names but gets wrong: nothing that depends on them
+                is a problem yet.
         """
         lines = [
             f"{name}: {unknown_key(name, {*unread, *self.dimensions})}"
@@ -325,10 +325,10 @@ class Space:
         return not self.problems(params)
 
     def canonical(self, params: Mapping[str, Value]) -> Params:
-        """`params` as this space spells them; what is not in it stays as it is.
+        """`params` as this space spells them; others stay as they are.
 
-        Whatever arrives from elsewhere goes through here: recipes, and trials that were stored by
-        a version that spelled a step as the sum of floats.
+        Everything from elsewhere goes through here: recipes, and trials stored by a version that
+        wrote a step as the sum of floats.
         """
         return {name: self._canonical(name, value) for name, value in params.items()}
 
@@ -337,7 +337,7 @@ class Space:
         return value if own is None else own
 
     def for_sampler(self, name: str, value: Value) -> Value:
-        """What the sampler knows a param's value by; see `Range`."""
+        """The sampler's representation of a param's value; see `Range`."""
         dimension = self.dimensions[name]
         return dimension.for_sampler(value) if isinstance(dimension, Range) else value
 
@@ -348,7 +348,7 @@ class Space:
         return self.canonical(meant)
 
     def complete(self, params: Mapping[str, Value]) -> Params:
-        """`params` with the fixed values that are active beside them, as `sample` returns them."""
+        """`params` with the active fixed values added, as `sample` returns them."""
         whole: Params = {}
         for name, dimension in self.dimensions.items():
             if self.is_active(name, whole):
@@ -370,7 +370,7 @@ class Space:
         return Size(self._combinations(tuple(self.dimensions), {}), continuous)
 
     def _combinations(self, names: tuple[str, ...], above: Params) -> int:
-        """Of these dimensions, given the params above them that conditions name."""
+        """Combinations of these dimensions, given the earlier params that conditions name."""
         if not names:
             return 1
         name, rest = names[0], names[1:]
@@ -382,7 +382,7 @@ class Space:
         return total + sum(self._combinations(rest, {**above, name: v}) for v in told_apart)
 
     def _told_apart(self, name: str) -> set[Value]:
-        """The values of a dimension that conditions name; the others count alike."""
+        """The values of a dimension that conditions name; all others count the same."""
         return {value for d in self.dimensions.values() for value in d.when.get(name, ())}
 
     def points(self) -> Iterator[Params]:
@@ -412,7 +412,7 @@ class Space:
         for name, dimension in self.dimensions.items():
             row = {k: v for k, v in vars(dimension).items() if k != "when" and v is not None}
             if not row.get("reverse"):
-                row.pop("reverse", None)  # most have none, and older studies never heard of it
+                row.pop("reverse", None)  # most have none, and older studies lack the key
             if "choices" in row:
                 row["choices"] = list(row["choices"])
             if dimension.when:
@@ -422,7 +422,7 @@ class Space:
 
     @classmethod
     def of_dict(cls, plain: Mapping[str, Mapping[str, Any]]) -> Space:
-        """The space that `as_dict` gave, of a study that nobody may have the file of any more."""
+        """The inverse of `as_dict`, for a study whose file may no longer exist."""
         return cls({name: _of_dict(row) for name, row in plain.items()})
 
 
@@ -437,7 +437,7 @@ def _of_dict(row: Mapping[str, Any]) -> Dimension:
 
 
 def params_key(params: Mapping[str, Value]) -> str:
-    """The same for the same params, however their numbers are spelled: 1 and 1.0, 0.0 and -0.0."""
+    """A key that is equal for equal params, however written: 1 and 1.0, 0.0 and -0.0."""
     return json.dumps({name: _spelled(value) for name, value in params.items()}, sort_keys=True)
 
 
@@ -446,12 +446,12 @@ def _spelled(value: Value) -> Value:
 
 
 def as_fraction(number: int | float) -> Fraction:
-    """The number that its decimals say: 0.1 is a tenth, which no float is."""
+    """The exact value of a number's decimals: 0.1 is a tenth, which no float is."""
     return Fraction(str(number))
 
 
 def is_same(own: Value, value: object) -> bool:
-    """Whether `value` is `own`; 0 is 0.0 where a float is meant, and True is never 1."""
+    """Whether `value` equals `own`; 0 is 0.0 where a float is meant, and True is never 1."""
     if isinstance(own, float) and isinstance(value, float):
         return math.isclose(own, value, rel_tol=_ROUNDING)
     if isinstance(own, float) and type(value) is int:
@@ -460,19 +460,19 @@ def is_same(own: Value, value: object) -> bool:
 
 
 def unknown_key(name: str, known: Iterable[str]) -> str:
-    """What to say of a key that nobody knows."""
+    """The message for an unknown key."""
     return f"unknown; {did_you_mean(name, known)}"
 
 
 def did_you_mean(name: str, known: Iterable[str], are: str = "allowed") -> str:
-    """`did you mean 'dropout'? (allowed: …)`, without the question where nothing is near."""
+    """`did you mean 'dropout'? (allowed: …)`, without the question where nothing is similar."""
     names = sorted(known)
     near, listed = nearest(name, names), ", ".join(names)
     return f"{are}: {listed}" if near is None else f"did you mean {near!r}? ({are}: {listed})"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody probably meant; None where nothing is near."""
+    """The known name that was probably meant; None where nothing is similar."""
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 
