@@ -11,7 +11,7 @@ from catdog_search.answering.answer import Answer
 from catdog_search.answering.photos import Given
 from catdog_search.errors import RequestError, StateError
 
-# A class may have any printable name, but these are no folder names.
+# A class may have any printable name, but these can't name a folder.
 _NO_NAMES = {"", ".", ".."}
 
 

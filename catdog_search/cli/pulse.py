@@ -1,4 +1,4 @@
-"""A sign of life: somebody waiting at the command line sees a line at least every ten seconds."""
+"""A sign of life: the command line prints a line at least every ten seconds."""
 
 from __future__ import annotations
 

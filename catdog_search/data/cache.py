@@ -213,7 +213,7 @@ def in_use(path: Path) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    """Remove an entry that nobody has in use; returns whether it is gone."""
+    """Remove an entry unless it is in use; returns whether it is gone."""
     with nobody_holds(_listed(path)) as free:
         if free:
             shutil.rmtree(path, ignore_errors=True)

@@ -138,7 +138,7 @@ class Task:
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)
-        if size > MAX_FILE_BYTES:  # before anybody waits for it
+        if size > MAX_FILE_BYTES:  # before waiting for room
             raise FileTooLargeError(size)
         return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 # How much more similar one pairing of names must be than the other to tell which class is which.
 _TELLING = 0.5
-# Splits that a study may have. A photo with copies in several counts as one of the last of these.
+# Splits that a study may have. A photo with copies in several counts for the last of those.
 SPLITS = ("train", "calibration", "val", "test")
 
 

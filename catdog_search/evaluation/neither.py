@@ -35,7 +35,7 @@ class Found:
 def threshold_at(scores: Scores, false_alarms: float = FALSE_ALARMS) -> float:
     """The threshold above which at most a given share of photos of the classes lies.
 
-    A further photo like these, which the score has not seen before, lies above it with a
+    If the score was made without these photos, a further one like them lies above it with a
     probability of at most `false_alarms` (split conformal prediction: Vovk et al. 2005), which is
     why one photo more than the share is left below it. It is itself one of the scores, so that the
     photos above it can be counted.

@@ -96,7 +96,7 @@ def prove(
         shown: Photos, at least one.
 
     Raises:
-        ExportError: One has a score and the other has none, or it says what is no number.
+        ExportError: One has a score and the other has none, or an answer is not a number.
     """
     told = [onnx.run(photo[None]) for photo in shown]
     columns = [np.array([float(p[0]) for p, _ in told])]
@@ -122,7 +122,7 @@ def compare(
         told: Probabilities (n,) and, where there are any, scores (n,).
 
     Raises:
-        ExportError: One has a score and the other has none, or it says what is no number.
+        ExportError: One has a score and the other has none, or an answer is not a number.
     """
     from catdog_search.models.export import answers_to
 

@@ -31,7 +31,7 @@ class Point:
     Attributes:
         number: Trial's number, from 0.
         value: Objective's value; None unless COMPLETE.
-        failed: Whether it failed; being pruned is no failure.
+        failed: Whether it failed; being pruned isn't failing.
         varied: Searched params.
         name: Name of its recipe; None where the sampler proposed it.
     """

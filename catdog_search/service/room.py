@@ -16,7 +16,7 @@ from catdog_search.service.settings import Settings
 
 _T = TypeVar("_T")
 
-# Share of free memory that all bodies may take; decoding may take another half of it.
+# Share of free memory that all bodies may take; decoding may take half of it on top.
 _BODIES_SHARE = 0.2
 # A body is held as it came and again as the files in it.
 _COPIES = 2

@@ -60,7 +60,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically, even across a power cut.
 
     Raises:
-        StateError: Its folder is gone, as the state folder is; it isn't recreated.
+        StateError: Its folder is gone with the state's, and isn't recreated.
         OSError: It can't be written.
     """
     header = _Header(

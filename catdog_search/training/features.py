@@ -214,7 +214,7 @@ def _arrays(folder: Path) -> list[Path]:
 
 
 def _remove(path: Path) -> bool:
-    """Remove an array that no process has in use; returns whether it is gone."""
+    """Remove an array unless a process uses it; returns whether it is gone."""
     with nobody_holds([path]) as free:
         if free:
             path.unlink(missing_ok=True)
