@@ -1,4 +1,4 @@
-"""Foreign text made literal for what would interpret it: figures, Markdown, tables."""
+"""External text made literal for what would interpret it: figures, Markdown, tables."""
 
 from __future__ import annotations
 

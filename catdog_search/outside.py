@@ -450,6 +450,6 @@ def _free(path: Path) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """An error's text in one line. All foreign text passes through here."""
+    """An error's text in one line. All external text passes through here."""
     text = printable(" ".join(str(error).split()))
     return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]} …"

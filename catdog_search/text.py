@@ -1,4 +1,4 @@
-"""Foreign text (names of files, classes, recipes): one way to compare, print and choose it."""
+"""External text (names of files, classes, recipes): one way to compare, print and choose it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign text in pictures: in a font that has its letters, or spelled out."""
+"""Text of any script in pictures: in a font that has its letters, or spelled out."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterat
             title="catdog-search",
             version=__version__,
             lifespan=lifespan,
-            openapi_url=None,  # ours says more, and FastAPI's pages would load foreign scripts
+            openapi_url=None,  # ours says more, and its pages would load third-party scripts
             redirect_slashes=False,
         )
         app.add_exception_handler(Problem, _say_problem)
