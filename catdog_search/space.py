@@ -63,8 +63,8 @@ class Range:
     """Numbers from `low` to `high`, both included.
 
     With `log` a step is a factor, as in KerasTuner. With `reverse` too, the range is mirrored:
-    values are dense at `high`. No study file has either; spaces from elsewhere do. Optuna has no such
-    distributions: it samples the mirrored value, or the number of the step.
+    values are dense at `high`. No study file has either; spaces from elsewhere do. Optuna has no
+    such distributions: it samples the mirrored value, or the number of the step.
     """
 
     low: int | float
