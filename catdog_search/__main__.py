@@ -2,7 +2,7 @@
 
 import sys
 
-# Python has put the current folder first, which is none of ours: see `children`.
+# Python has put the current folder first, which we don't trust: see `children`.
 if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]
 

@@ -1,7 +1,7 @@
-"""Processes that we start import nothing from the folder that they happen to be started in.
+"""Child processes import nothing from the folder that they happen to be started in.
 
-Python puts the current folder before everything else that can be imported, where it is started with
-`-m` or `-c`: a `random.py` among somebody's photos would be run.
+Started with `-m` or `-c`, Python puts the current folder first in `sys.path`: a `random.py` among
+somebody's photos would be run.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# Python 3.11 and later, and whatever Python processes come of them.
+# For Python 3.11 and later, inherited by child Python processes.
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 def trusted_path() -> list[str]:
-    """What may be imported from: `sys.path` without the current folder, with our own package."""
+    """Where imports may come from: `sys.path` without the current folder, with our own package."""
     own = str(Path(__file__).resolve().parents[1])
     path = [entry for entry in sys.path if entry]
     return path if own in path else [*path, own]  # last, so that nothing there hides another module
 
 
 def safe_environment() -> dict[str, str]:
-    """The environment for a Python process that may run in another folder than this one."""
+    """The environment for a Python process that may run in a different folder."""
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = os.pathsep.join(os.path.abspath(entry) for entry in given if entry)
     return {**os.environ, _SAFE_PATH: "1"} | ({"PYTHONPATH": path} if path else {})
 
 
 class ChildError(Exception):
-    """A process that we started failed; the text is its last word."""
+    """A process that we started failed; the text is the last line of its stderr."""
 
 
 def run_python(
     arguments: Sequence[str], longest_s: float | None = None, folder: str | None = None
 ) -> str:
-    """What a Python process of its own prints.
+    """Run a separate Python process and return what it prints.
 
     Args:
         arguments: Arguments of the interpreter.
-        longest_s: Seconds that it may take; None for any.
+        longest_s: Seconds that it may take; None for no limit.
         folder: Folder that it runs in; None for this one.
 
     Raises:
@@ -68,7 +68,7 @@ def run_python(
 
 @contextlib.contextmanager
 def starting_safely() -> Iterator[None]:
-    """For `multiprocessing`, whose children take over environment and `sys.path` as they are."""
+    """For `multiprocessing`, whose children inherit the environment and `sys.path` as they are."""
     before, path = os.environ.get(_SAFE_PATH), list(sys.path)
     os.environ[_SAFE_PATH] = "1"
     sys.path[:] = trusted_path()

@@ -1,4 +1,4 @@
-"""A clock that stands still while this process does: stopped, frozen, or on a machine asleep."""
+"""A clock that pauses with this process: when it is stopped or frozen, or the machine sleeps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import threading
 import time
 
 _TICK_S = 0.1
-# A tick that comes later than this was kept from coming.
+# A tick that comes later than this was held up.
 _LATE_S = 1.0
 
 
 class _Clock:
-    """Adds up the time between ticks of a thread, but for gaps in which the process did nothing.
+    """Adds up the time between ticks of a thread, except gaps in which the process did nothing.
 
     Ctrl-Z, SIGSTOP, Slurm's suspension and a frozen container all leave such a gap, and no other
-    trace. Where the interpreter's lock was held for as long, the processor was busy.
+    trace. If instead the GIL was held for as long, the CPU was busy.
     """
 
     def __init__(self) -> None:

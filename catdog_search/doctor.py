@@ -1,4 +1,4 @@
-"""Look at what a study needs before it needs it."""
+"""Check what a study needs before it needs it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _LONGEST_START_S = 300.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at.
+    """One thing that was checked.
 
     Attributes:
         name: Name of the thing.
         ok: Whether a study can run with it.
-        text: Finding, and how to mend it where it isn't well.
+        text: Finding, and the remedy if something is wrong.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Check:
 
 
 def examine(state: StateFolder) -> Iterator[Check]:
-    """Look at one thing after another; nothing is made or changed."""
+    """Check one thing after another; nothing is created or changed."""
     looks: dict[str, Callable[[], str]] = {
         "python": _python,
         "packages": _packages,
@@ -63,12 +63,12 @@ def examine(state: StateFolder) -> Iterator[Check]:
     for name, look in looks.items():
         try:
             yield Check(name, True, look())
-        # Of any kind: what is looked at may fail in its own words.
+        # Of any kind: each thing may fail in its own way.
         except Exception as error:
             text = str(error) if isinstance(error, CatdogError) else outside_reason(error)
             if text is None:
                 raise
-            # A state that isn't at home is told once, not for each of its stores.
+            # A displaced state is reported once, not for each of its stores.
             if text not in said:
                 yield Check(name, False, text)
             said.add(text)
@@ -76,14 +76,14 @@ def examine(state: StateFolder) -> Iterator[Check]:
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that Optuna and MLflow don't agree about.
+    """Something that Optuna and MLflow disagree about.
 
     Attributes:
         study: Study concerned.
-        text: Line that says what they don't agree about.
-        mend: Line that says what mends it.
-        mended: Whether it was mended.
-        mendable: Whether `--repair` can.
+        text: Line that says what they disagree about.
+        mend: Line that gives the remedy.
+        mended: Whether it was repaired.
+        mendable: Whether `--repair` can do it.
     """
 
     study: str
@@ -93,14 +93,14 @@ class Difference:
     mendable: bool = True
 
 
-# What a repair brings to light, such as runs of a study that was in the trash, is mended too.
+# What a repair uncovers, such as runs of a study that was in the trash, is repaired too.
 _PASSES = 3
 
 
 def check_files(state: StateFolder, *, repair: bool) -> Iterator[Difference]:
-    """Look whether the stores are whole; a damaged one is set aside for its copy.
+    """Check whether the stores are intact; a repair replaces a damaged one by its copy.
 
-    Those of a state that was moved or copied are left alone; `examine` tells of it.
+    Those of a state that was moved or copied are left alone; `examine` reports that.
 
     Raises:
         StateError: Something uses the state, and `repair` would take its stores from it.
@@ -134,7 +134,7 @@ def _bring_back(state: StateFolder, paths: list[Path]) -> None:
 
 
 def compare_stores(state: StateFolder, *, repair: bool) -> Iterator[Difference]:
-    """Compare the stores study by study; a study that is running is passed over, and said so."""
+    """Compare the stores study by study; a running study is skipped and reported as such."""
     before: list[Difference] = []
     for _ in range(_PASSES if repair else 1):
         found = [d for name in existing_studies(state) for d in _compared(state, name, repair)]
@@ -151,7 +151,7 @@ def _compared(state: StateFolder, name: str, repair: bool) -> Iterator[Differenc
         found = reconcile(state, name, repair=repair)
     except StudyLockedError as error:
         yield Difference(name, str(error), "nothing to mend", mended=True)
-    # A damaged row may be read as anything.
+    # A damaged row may raise anything.
     except Exception as error:
         if outside_reason(error) or isinstance(error, StateError):
             raise

@@ -10,9 +10,9 @@ from catdog_search.text import printable
 
 
 class CatdogError(Exception):
-    """Base of all errors that a user can cause or mend; the command line prints it as one line.
+    """Base of all errors that a user can cause or fix; the command line prints it as one line.
 
-    Its message is one line without secrets that any terminal may print, whatever it was made of.
+    Its message is one line without secrets that is safe on any terminal, whatever it was made from.
     """
 
     def __init__(self, message: str) -> None:
@@ -20,12 +20,12 @@ class CatdogError(Exception):
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The message, in a line for each thing that is wrong."""
+        """The message, with a line for each thing that is wrong."""
         return (str(self),)
 
 
 class StudyFileError(CatdogError, ValueError):
-    """A study file says something that can't be done.
+    """A study file asks for something that can't be done.
 
     Args:
         mistakes: One or more, a line each; all of them are the message.
@@ -42,7 +42,7 @@ class StudyFileError(CatdogError, ValueError):
 
 
 class Mistakes:
-    """Collects the mistakes of a study file, so that one call tells them all.
+    """Collects the mistakes of a study file, so that one call reports them all.
 
     Attributes:
         found: Every mistake so far, a line each.
@@ -53,14 +53,14 @@ class Mistakes:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Note what is raised inside, and go on after it."""
+        """Record an error raised inside, and carry on after it."""
         try:
             yield
         except StudyFileError as error:
             self.found += error.lines
 
     def require_none(self) -> None:
-        """End here where there are any.
+        """Raise if there are any.
 
         Raises:
             StudyFileError: All of them.
@@ -74,7 +74,7 @@ class DataError(CatdogError, ValueError):
 
 
 class CacheLostError(DataError):
-    """What the cache held of a source is gone or damaged; it can be made again from the source."""
+    """What the cache held of a source is gone or damaged; it can be rebuilt from the source."""
 
 
 class StateError(CatdogError, RuntimeError):
@@ -86,14 +86,14 @@ class StudyLockedError(StateError):
 
 
 class RequestError(CatdogError, ValueError):
-    """What a call asks for, and the study that it asks it of, don't go together."""
+    """What a call asks for doesn't fit the study that it is about."""
 
 
 class UnfitParamsError(CatdogError):
     """A trial's params make a network that can't be trained, or can't be used.
 
     Attributes:
-        excess: By how much, above 0, where that can be said: what the sampler learns from.
+        excess: By how much, above 0, where that is known: what the sampler learns from.
         is_too_large: Whether it exceeds a limit of the study.
     """
 
@@ -122,7 +122,7 @@ class TrialFailedError(CatdogError, RuntimeError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what caused it, what caused that, and so on."""
+    """An error, its cause, the cause of that, and so on."""
     seen: BaseException | None = error
     while seen is not None:
         yield seen

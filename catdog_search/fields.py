@@ -1,4 +1,4 @@
-"""Tables of settings: each field typed, bounded and described where it is declared, and so told."""
+"""Tables of settings: each field is typed, bounded and described where it is declared."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _knob(info: FieldInfo) -> Knob:
             taken = adapter.validate_python(value)
         except ValidationError:
             return False
-        # Where 3 is one of a few, 3.0 would pass, and be another value than 3 is.
+        # Where 3 is one of a few values, 3.0 would pass but be a different value.
         return type(taken) is type(value) or isinstance(taken, float)
 
     kind = {int: "int", float: "float", bool: "bool"}.get(info.annotation, "choice")  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ def _knob(info: FieldInfo) -> Knob:
 
 
 def allowed_values(info: FieldInfo) -> str:
-    """The allowed values of a field, for people: `a whole number in [1, 7]`."""
+    """The allowed values of a field, for display: `a whole number in [1, 7]`."""
     annotation = info.annotation
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))

@@ -1,9 +1,9 @@
-"""Whose folder a state is.
+"""Which state a folder holds, and whether it is where it belongs.
 
-MLflow keeps absolute locations, so a state folder that was moved or copied still names the old
+MLflow stores absolute locations, so a state folder that was moved or copied still names the old
 place, and a call on it would write and delete there. Each state therefore has an identity, a small
 file in its root, which says where that root is. Nothing heavy is imported here: every command that
-opens a state asks.
+opens a state checks it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FILE = "state.json"
 MLFLOW_DB = "mlflow.db"
 OPTUNA_DB = "optuna.db"
 ARTIFACTS = "artifacts"
-# Where a state is unless somebody says otherwise.
+# Default location of a state.
 DEFAULT_NAME = "mlruns"
-# Seconds to wait for another who writes.
+# Seconds to wait for another writer.
 _WAIT_S = 60
-# Folders beside a state that are looked into for another, and states that are named.
+# Most neighbouring folders that are searched for another state, and most states that are named.
 _MOST_BESIDE, _MOST_NAMED = 1000, 3
 
 
 @dataclass(frozen=True)
 class Pending:
-    """A relocation that has begun: what a second call needs to end it in the same way.
+    """A relocation in progress: what a second call needs to finish it in the same way.
 
     Attributes:
         root: Folder that it was begun in.
@@ -60,9 +60,9 @@ class Identity:
         root: Absolute path of the folder.
         device: Device number of the root, as `stat` gives it.
         inode: Inode number of the root, as `stat` gives it.
-        former: Former roots, the last one first.
-        origins: Roots that it is a copy of, the last one first; files may have been left there.
-        pending: A relocation that isn't over; None otherwise.
+        former: Former roots, most recent first.
+        origins: Roots that it is a copy of, most recent first; files may have been left there.
+        pending: Unfinished relocation; None otherwise.
     """
 
     state_id: str
@@ -75,12 +75,12 @@ class Identity:
 
     @classmethod
     def at(cls, root: Path, state_id: str) -> Identity:
-        """That of the folder at `root`, which exists."""
+        """The identity of a state in the folder `root`, which must exist."""
         found = root.stat()
         return cls(state_id, root, found.st_dev, found.st_ino)
 
     def again_at(self, root: Path) -> Identity:
-        """The same, for what is at `root` now."""
+        """The same identity, for what is at `root` now."""
         found = root.stat()
         return replace(self, root=root, device=found.st_dev, inode=found.st_ino)
 
@@ -90,10 +90,10 @@ class Displaced:
     """A state that is not where its locations say.
 
     Attributes:
-        state_id: Its id; None for one that has none yet.
-        places: Former roots, the last one first.
-        is_copy: Whether one of those places still holds it, or can't be looked at.
-        pending: A relocation that was cut off; None otherwise.
+        state_id: Its id; None if it has none yet.
+        places: Former roots, most recent first.
+        is_copy: Whether one of those places still holds it, or can't be checked.
+        pending: A relocation that was interrupted; None otherwise.
     """
 
     state_id: str | None
@@ -127,7 +127,7 @@ def read(root: Path) -> Identity | None:
             )
         ) from None
     except ValueError:
-        return None  # damaged: judged anew, like that of a state from before
+        return None  # damaged: as for a state from before there were identities
     try:
         return _parse(table)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -154,7 +154,7 @@ def _parse(table: Any) -> Identity:
 
 
 def write(root: Path, identity: Identity) -> None:
-    """Write the identity of the state at `root`: whole or not at all, also when the power goes.
+    """Write the identity of the state at `root` atomically, even across a power cut.
 
     Raises:
         OSError: It can't be written.
@@ -177,7 +177,7 @@ def write(root: Path, identity: Identity) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of a state: whole or not at all, also when the power goes.
+    """Write a file of a state atomically, even across a power cut.
 
     Raises:
         OSError: It can't be written.
@@ -196,7 +196,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def canonical(root: Path) -> Path:
-    """The path by which a state's locations name it, which a link or a mount may differ from."""
+    """The path under which a state's locations are stored; a link or mount may give another one."""
     with contextlib.suppress(StateError):
         found = read(root)
         if found is not None and found.root != root and _is_same_folder(found.root, root):
@@ -205,14 +205,15 @@ def canonical(root: Path) -> Path:
 
 
 def require_home(root: Path) -> None:
-    """Refuse a state that was moved or copied, before anything of it is used.
+    """Refuse a state that was moved or copied, before any of it is used.
 
-    A state from before gets an identity here, where it is where its locations say, and one that
-    was put back from a backup has its device and inode brought up to date; in a folder that can't
-    be written both stay as they are.
+    If it is where its locations say, a state from before there were identities gets one here, and
+    one restored from a backup has its device and inode updated; in a read-only folder both stay as
+    they are.
 
     Raises:
-        StateError: It was moved or copied, or its relocation was cut off; the cure is named.
+        StateError: It was moved or copied, or its relocation was interrupted; the message names
+            the cure.
     """
     if away := displaced(root):
         raise StateError(_say(root, away))
@@ -231,7 +232,7 @@ def require_home(root: Path) -> None:
 
 
 def claim(root: Path) -> None:
-    """Give a state that is new an identity; one that has one keeps it.
+    """Give a new state an identity; one that has an identity keeps it.
 
     Raises:
         OSError: It can't be written.
@@ -241,10 +242,10 @@ def claim(root: Path) -> None:
 
 
 def displaced(root: Path) -> Displaced | None:
-    """Where a state was before; None where it is at home, or is none.
+    """Where a state was before; None where it is at home, or isn't a state.
 
     Raises:
-        StateError: A former place can't be found out.
+        StateError: A former place can't be determined.
     """
     found = read(root)
     if found is None:
@@ -278,19 +279,19 @@ def _say(root: Path, away: Displaced) -> str:
 
 
 def relocate_command(root: Path) -> str:
-    """What mends a state that was moved or copied, as it is typed."""
+    """The command that repairs a state that was moved or copied."""
     return printable(f"catdog-search relocate --state {shlex.quote(str(root))}")
 
 
 def is_state(root: Path) -> bool:
-    """Whether a folder holds a store of ours; one that can't be looked at may."""
+    """Whether a folder holds a store of ours; True where that can't be checked."""
     return any(_may_exist(root / name) for name in (MLFLOW_DB, OPTUNA_DB))
 
 
 def nearby(root: Path) -> list[Path]:
-    """States with studies around a folder, the nearest first: in folders above, beside and below.
+    """States with studies around a folder, nearest first: in folders above, beside and below.
 
-    For somebody who asks in the wrong folder; one that can't be looked into is passed over.
+    For a user in the wrong folder; folders that can't be read are skipped.
     """
     found: list[Path] = []
     for place in _around(root):
@@ -320,7 +321,7 @@ def _may_exist(path: Path) -> bool:
 
 
 def _may_hold(place: Path, ids: Collection[str]) -> bool:
-    """Whether a state is still at a place, or may be, where that can't be looked at."""
+    """Whether a state is still at a place; True where that can't be checked."""
     if not _may_exist(place / FILE):
         return False
     try:
@@ -338,9 +339,9 @@ def _is_same_folder(one: Path, other: Path) -> bool:
 
 
 def _recorded_places(root: Path) -> tuple[Path, ...]:
-    """Where MLflow's experiments say that a state without an identity is; none where it is here.
+    """Where MLflow's experiments place a state without an identity; empty where that is here.
 
-    One that another state made, which was only tracked here, doesn't count: its files are there.
+    An experiment of another state that was only tracked here doesn't count: its files are there.
     """
     store = root / MLFLOW_DB
     if not store.exists():
@@ -366,7 +367,7 @@ def _recorded_places(root: Path) -> tuple[Path, ...]:
 def local_path(location: str) -> Path | None:
     """The file that a location names, as MLflow reads it; None where it names none.
 
-    MLflow takes a `%` for an escape in a plain path too.
+    MLflow treats `%` as an escape even in a plain path.
     """
     if location.startswith("file:///"):
         location = urlsplit(location).path

@@ -1,4 +1,4 @@
-"""How far a share that was counted may be from the true one."""
+"""How far an observed share may be from the true one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _95_PERCENT = 1.96
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share, good near 0 and 1 too.
+    """The 95 % interval of a share, accurate near 0 and 1 too.
 
     Source: Wilson 1927, J. Am. Stat. Assoc. 22.
 
@@ -24,9 +24,9 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def needed_for(bound: float) -> int | None:
-    """How many answers it takes until `wilson`'s lower bound can exceed a bound.
+    """How many answers it takes for `wilson`'s lower bound to be able to exceed a bound.
 
-    It does then if all of them are right. None where no number would do: a share is at most 1.
+    It then does if all of them are right. None where no number would do: a share is at most 1.
     """
     if bound >= 1:
         return None
@@ -37,12 +37,12 @@ def needed_for(bound: float) -> int | None:
 def clopper_pearson_upper(wrong: int, n: int, level: float = 0.95) -> float:
     """A one-sided upper bound of a share, which holds at least as often as its level says.
 
-    Source: Clopper & Pearson 1934, Biometrika 26. It is 1 where all are wrong, or none was asked.
+    Source: Clopper & Pearson 1934, Biometrika 26. It is 1 where all are wrong, or there are none.
 
     Args:
         wrong: Number of wrong answers, 0 to n.
         n: Number of answers, at least 0.
-        level: How often the bound shall hold, above 0 and below 1.
+        level: How often the bound is to hold, above 0 and below 1.
     """
     from scipy.special import betaincinv
 
@@ -50,14 +50,14 @@ def clopper_pearson_upper(wrong: int, n: int, level: float = 0.95) -> float:
 
 
 def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of how many more of the same questions one answers right than another.
+    """The 95 % interval of the difference in the shares of questions that two answer right.
 
-    The adjusted Wald interval, one more of either disagreement: it doesn't collapse where there is
-    none. Source: Bonett & Price 2012, J. Educ. Behav. Stat. 37.
+    The adjusted Wald interval, which adds one to each kind of disagreement so as not to collapse
+    where there is none. Source: Bonett & Price 2012, J. Educ. Behav. Stat. 37.
 
     Args:
-        gained: Number that the one has right and the other wrong, 0 to n.
-        lost: Number that the other has right and the one wrong, 0 to n - gained.
+        gained: Number that the first has right and the second wrong, 0 to n.
+        lost: Number that the second has right and the first wrong, 0 to n - gained.
         n: Number of questions, at least 1.
 
     Returns:
@@ -69,11 +69,11 @@ def paired_difference(gained: int, lost: int, n: int) -> tuple[float, float]:
 
 
 def needed_to_tie(share: float, margin: float) -> int | None:
-    """How many questions it takes until two that are equally good can be shown to be that.
+    """How many questions it takes to show a tie between two that are equally good.
 
     Args:
-        share: Share of the questions that one of them alone has right, 0 to 1.
-        margin: What `paired_difference`'s lower bound may be below 0, at most.
+        share: Share of the questions that only one of them has right, 0 to 1.
+        margin: How far `paired_difference`'s lower bound may be below 0.
 
     Returns:
         The fewest with which the bound is above `-margin`; None where no number would do.
@@ -92,9 +92,9 @@ def needed_to_tie(share: float, margin: float) -> int | None:
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """How probable so uneven a gain and loss is where neither is better, or more: 0 to 1.
+    """P-value of a gain and loss at least this uneven if neither is better: 0 to 1.
 
-    McNemar's test, exact and two-sided. It is 1 where none was gained or lost.
+    McNemar's test, exact and two-sided. It is 1 where nothing was gained or lost.
     """
     from scipy.special import bdtr
 

@@ -1,4 +1,4 @@
-"""Text of others, as literal text for what would interpret it: figures, Markdown, tables."""
+"""External text made literal for what would interpret it: figures, Markdown, tables."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MARKUP = re.compile(r"([\\`*_\[\]|~#])")
 def as_figure_text(text: str, most: int = 100) -> str:
     r"""One line that matplotlib draws as it is.
 
-    It counts `$` and `\$`; where both are as many, nothing is a formula, and it draws `$`.
+    Matplotlib counts `$` and `\$`; with as many of each, there is no formula, and `$` is drawn.
 
     Args:
-        text: Anybody's.
-        most: Characters that leave room for the figure; of a longer text the beginning is shown.
+        text: Any text.
+        most: Characters that leave room for the figure; a longer text is cut.
     """
     line = printable(text)
     shown = line if len(line) <= most else f"{line[: most - 1]}…"
@@ -25,7 +25,7 @@ def as_figure_text(text: str, most: int = 100) -> str:
 
 
 def as_markdown(text: str) -> str:
-    """Lines that Markdown shows as they are."""
+    """Lines that Markdown shows literally."""
     return "\n".join(map(_line, text.split("\n")))
 
 

@@ -18,7 +18,7 @@ DIRECTION_OF: dict[Metric, Direction] = {
 
 
 def badness(direction: Direction, value: float) -> float:
-    """A number that is the lower the better `value` is, to sort by."""
+    """A number that is lower the better `value` is, to sort by."""
     return -value if direction == "maximize" else value
 
 
@@ -28,7 +28,7 @@ def is_better(direction: Direction, value: float, other: float) -> bool:
 
 
 def best_so_far(direction: Direction, values: Iterable[float]) -> list[float]:
-    """The best value up to and with each."""
+    """The best value up to and including each."""
 
     def better(one: float, other: float) -> float:
         return other if is_better(direction, other, one) else one
@@ -37,5 +37,5 @@ def best_so_far(direction: Direction, values: Iterable[float]) -> list[float]:
 
 
 def keras_mode(direction: Direction) -> Literal["max", "min"]:
-    """What Keras's callbacks call a direction."""
+    """Keras's callbacks' name for a direction."""
     return "max" if direction == "maximize" else "min"

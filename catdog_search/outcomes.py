@@ -1,4 +1,4 @@
-"""How a trial ended: the one place that knows what each ending means to the stores and to people.
+"""How a trial ended: the one place that knows what each ending means to the stores and to users.
 
 Optuna knows COMPLETE, PRUNED and FAIL; more than one ending shares a state there.
 """
@@ -11,13 +11,13 @@ from typing import Literal
 State = Literal["COMPLETE", "PRUNED", "FAIL"]
 RunStatus = Literal["FINISHED", "FAILED", "KILLED", "RUNNING"]
 
-# Of a trial that a later call goes on with, where people are told a state.
+# State shown for a trial that a later call resumes.
 INTERRUPTED = "interrupted"
-# Optuna's states of a trial that is over.
+# Optuna's states of a finished trial.
 OVER: tuple[State, ...] = ("COMPLETE", "PRUNED", "FAIL")
-# Those of a trial that says something of its params.
+# Those of a trial that says something about its params.
 TELLING: tuple[State, ...] = ("COMPLETE", "PRUNED")
-# As earlier versions spelled it, which wrote it to the stores.
+# Spellings that earlier versions wrote to the stores.
 _EARLIER = {"told": "pruned"}
 
 
@@ -25,10 +25,10 @@ class Ending(StrEnum):
     """How a trial ended; the value is what the stores hold.
 
     Attributes:
-        state: Optuna's state; None where the trial stays RUNNING, for a later call to go on with.
+        state: Optuna's state; None where the trial stays RUNNING, for a later call to resume.
         is_constraint: Whether the sampler learns from it as a violated constraint. Such a trial is
             PRUNED: a FAIL would be invisible to the sampler.
-        words: Why it ended early, for people; empty where it didn't.
+        words: Why it ended early, for display; empty where it didn't.
     """
 
     state: State | None
@@ -38,7 +38,7 @@ class Ending(StrEnum):
     def __new__(
         cls, value: str, state: State | None, words: str = "", constraint: bool = False
     ) -> Ending:
-        """A member with what is known of it."""
+        """A member with its attributes."""
         member = str.__new__(cls, value)
         member._value_ = value
         member.state, member.words, member.is_constraint = state, words, constraint
@@ -48,8 +48,8 @@ class Ending(StrEnum):
     PRUNED = "pruned", "PRUNED", "by the pruner"
     DIVERGED = "diverged", "PRUNED", "diverged", True
     OOM = "oom", "PRUNED", "out of memory", True
-    TOO_LARGE = "too_large", "PRUNED", "too large", True  # by its estimate, and never trained
-    INFEASIBLE = "infeasible", "PRUNED", "infeasible", True  # as the code that builds it says
+    TOO_LARGE = "too_large", "PRUNED", "too large", True  # by estimate, never trained
+    INFEASIBLE = "infeasible", "PRUNED", "infeasible", True  # according to the code that builds it
     CRASHED = "crashed", "PRUNED", "its workers died", True
     BUG = "bug", "FAIL", "by an error"
     INTERRUPTED = "interrupted", None, "interrupted"
@@ -57,7 +57,7 @@ class Ending(StrEnum):
 
     @classmethod
     def read(cls, stored: str) -> Ending:
-        """The ending that a store holds, which an earlier version may have written.
+        """The ending that a store holds, possibly written by an earlier version.
 
         Raises:
             ValueError: No version writes this.
@@ -70,17 +70,17 @@ class Ending(StrEnum):
 
     @property
     def is_resumable(self) -> bool:
-        """Whether the trial stays as it is, and a later call goes on with it."""
+        """Whether the trial stays as it is, for a later call to resume."""
         return self.state is None
 
     @property
     def is_failure(self) -> bool:
-        """Whether its params came to nothing, of themselves or by an error."""
+        """Whether it has no result, because of its params or an error."""
         return self.is_constraint or self.state == "FAIL"
 
     @property
     def stops_study(self) -> bool:
-        """Whether the study stops with it, since the next trial would meet the same."""
+        """Whether the study stops with it, since the next trial would fail in the same way."""
         return self in (Ending.BUG, Ending.BLOCKED)
 
     @property
@@ -90,10 +90,10 @@ class Ending(StrEnum):
 
     @property
     def run_status(self) -> RunStatus:
-        """Of the trial's run in MLflow."""
+        """Status of the trial's run in MLflow."""
         return "KILLED" if self.state is None else run_status(self.state)
 
 
 def run_status(state: str) -> RunStatus:
-    """MLflow's status for the run of a trial that is over, by Optuna's state."""
+    """MLflow's status for the run of a finished trial, by Optuna's state."""
     return "FAILED" if state == "FAIL" else "FINISHED"

@@ -1,7 +1,7 @@
-"""Causes outside this program, told apart from its bugs: what failed, whose it is, what to do.
+"""Causes outside this program, told apart from its bugs: what failed, where, and what to do.
 
-By errno, by sqlite's and HTTP's codes and by the names of exception types, so that nothing heavy is
-imported to ask; by what a message says only where a library has thrown the rest away.
+Recognised by errno, sqlite's and HTTP's codes and the names of exception types, so that nothing
+heavy is imported; by the message's text only where a library has thrown the rest away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Outside:
 
     Attributes:
         text: Line that says what failed, and what to do.
-        passes: Whether it may be over by itself, so that trying again helps.
+        passes: Whether it may pass by itself, so that trying again helps.
     """
 
     text: str
@@ -55,7 +55,7 @@ _ADDRESS = "look at MLFLOW_TRACKING_URI"
 _LOCKED = _Kind("is locked by another program", "end that program, or wait for it", passes=True)
 _DAMAGED = _Kind("is damaged", "`catdog-search doctor --repair` brings back its copy")
 _SQLITE_FULL = "FULL"
-# By the second word of sqlite's codes.
+# By the second part of sqlite's codes.
 _SQLITE = {
     "BUSY": _LOCKED,
     "LOCKED": _LOCKED,
@@ -67,7 +67,7 @@ _SQLITE = {
     "CORRUPT": _DAMAGED,
     "NOTADB": _DAMAGED,
 }
-# What it says, where its codes are lost.
+# By sqlite's messages, where its codes are lost.
 _SQLITE_SAYS = {
     "is locked": "BUSY",
     "locking protocol": "PROTOCOL",
@@ -85,7 +85,7 @@ _FOREIGN = _Kind("answers, but not as MLflow does", f"{_ADDRESS}, and whether it
 _BAD_ADDRESS = _Kind("has an address that is none", _ADDRESS)
 _BAD_DATABASE = _Kind("doesn't serve us", "look at the database's log", passes=True)
 _NOT_STORED = _Kind("can't store files", "look at where its artifacts go, and at the credentials")
-# By name of the type, the first that an exception has, so that none of these is imported.
+# By type name, the first in an exception's MRO, so that none of these is imported.
 _TYPES = {
     "socket.gaierror": _Kind("isn't found: its name isn't known (DNS)", _NETWORK, passes=True),
     "ssl.SSLCertVerificationError": _Kind(
@@ -117,7 +117,7 @@ _TYPES = {
 _LOST = _Kind("is on a network file system that lost it", "mount it again", passes=True)
 _UNMOUNTED = _Kind("is on a device or a mount that is gone", "mount it again", passes=True)
 _NO_FILES = "too many files are open"
-# Bytes; a disk with less is taken for full.
+# A disk with fewer bytes free counts as full.
 _LITTLE = 16 * 2**20
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _NET = {
@@ -153,7 +153,7 @@ _FILES = {
     errno.EOPNOTSUPP: _Kind("is on a file system without locks", "use a disk of this machine"),
     errno.EFBIG: _Kind("is too large for its file system or a limit", "see `ulimit -f`"),
 }
-# That say nothing without the name of a file.
+# These say nothing without the name of a file.
 _OF_A_NAME = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 _PROCESS = {
     errno.EMFILE: Outside(f"{_NO_FILES} in this process; raise its limit (`ulimit -n`)"),
@@ -161,7 +161,7 @@ _PROCESS = {
     errno.EAGAIN: Outside("no more processes may be started; raise the limit (`ulimit -u`)"),
     errno.ENOMEM: Outside("this machine is out of memory; end other programs"),
 }
-# Of errors of any type: HDF5, TensorFlow and others throw the number away and keep the words.
+# For errors of any type: HDF5, TensorFlow and others drop the number and keep the words.
 _SPELLED = (
     errno.ENOSPC,
     errno.EDQUOT,
@@ -188,7 +188,7 @@ _STATUS = re.compile(r"failed with error code (\d{3})\b|too many (\d{3}) error r
 _NO_JSON = "not in a valid JSON format"
 _MLFLOW = "mlflow.exceptions.MlflowException"
 _REST = "mlflow.exceptions.RestException"
-# What MLflow's own server says of trouble that isn't the caller's fault.
+# MLflow's server's codes for trouble that isn't the caller's fault.
 _REST_CODES = {
     "UNAUTHENTICATED": 401,
     "CUSTOMER_UNAUTHORIZED": 401,
@@ -210,23 +210,23 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND")
 _DELETED = "Current state is deleted"
 
-# Exceptions that only hand on what they were raised over, often without saying `from`.
+# Modules whose exceptions only pass on the one being handled, often without `from`.
 _WRAPPERS = ("mlflow.", "requests.", "urllib3.", "urllib.", "sqlalchemy.", "optuna.", "http.")
 
 
 def outside_reason(error: BaseException, state: Path | None = None) -> str | None:
-    """As `outside`, the line alone."""
+    """As `outside`, but only the line."""
     found = outside(error, state=state)
     return found.text if found else None
 
 
 def outside(error: BaseException, about: str = "", state: Path | None = None) -> Outside | None:
-    """What outside this program an error goes back to; None where it may be a bug of ours.
+    """The cause of an error outside this program; None where it may be a bug of ours.
 
     Args:
         error: Exception as it was caught.
-        about: The database or server that was spoken to, for people; empty where that isn't known.
-        state: The state folder, where that is known: of a full disk the system doesn't say which.
+        about: The database or server concerned, for display; empty where that isn't known.
+        state: The state folder, where known: the system doesn't say which disk is full.
     """
     for seen in reversed(list(_handed_on(error))):
         if found := _look_at(seen, about, state):
@@ -235,18 +235,18 @@ def outside(error: BaseException, about: str = "", state: Path | None = None) ->
 
 
 def is_outside(error: BaseException) -> bool:
-    """Whether an error has a cause outside, or is one of ours that says so in a line."""
+    """Whether an error has an outside cause, or is one of ours that reports it in a line."""
     return isinstance(error, CatdogError) or outside(error) is not None
 
 
 def is_absent(error: BaseException) -> bool:
-    """Whether MLflow says that it has no such thing: an answer, and no trouble of its own."""
+    """Whether MLflow says that it has no such thing: an answer, not a failure."""
     names = _names(error)
     return _MLFLOW in names and getattr(error, "error_code", None) in _ABSENT
 
 
 def was_deleted(error: BaseException) -> bool:
-    """Whether an error goes back to something that somebody deleted in MLflow."""
+    """Whether an error comes from something that was deleted in MLflow."""
     return any(
         is_absent(seen) or (_MLFLOW in _names(seen) and _DELETED in str(seen))
         for seen in _handed_on(error)
@@ -254,9 +254,9 @@ def was_deleted(error: BaseException) -> bool:
 
 
 def _handed_on(error: BaseException) -> Iterator[BaseException]:
-    """An error, and what it says that it was raised for.
+    """An error and the chain of its declared causes.
 
-    What was merely being handled at the time is another matter: a bug in an `except` is a bug.
+    An error that was merely being handled doesn't count: a bug in an `except` is a bug.
     """
     known: set[int] = set()
     seen: BaseException | None = error
@@ -336,7 +336,7 @@ def _of_status(status: int) -> _Kind:
 
 
 def _of_type(seen: BaseException, names: list[str], about: str) -> Outside | None:
-    # A broken pipe is that of whoever reads what is printed, unless a server was spoken to.
+    # A broken pipe is that of the reader of our output, unless a server is concerned.
     if isinstance(seen, OSError) and (seen.filename or (seen.errno == errno.EPIPE and not about)):
         return None
     kind = next((_TYPES[name] for name in names if name in _TYPES), None)
@@ -379,12 +379,12 @@ def _of_words(text: str, state: Path | None) -> Outside | None:
 
 
 def _full(path: Path | None, state: Path | None, number: int = errno.ENOSPC) -> Outside:
-    """Say which disk is full; where the system doesn't name a file, the one without room."""
+    """Say which disk is full; where the system names no file, the one without space."""
     what = "the disk is full" if number == errno.ENOSPC else "a disk quota is used up"
     what += f" ({os.strerror(number)})"
     if path is None:
         path = min((folder for _, folder in _folders(state)), key=_free)
-        if _free(path) > _LITTLE:  # what filled it may be gone already
+        if _free(path) > _LITTLE:  # what filled it may already be gone
             return Outside(f"{what} that holds {_one_of_all(state)}; make room there")
     mount = printable(str(_mount(path)))
     return Outside(
@@ -394,10 +394,10 @@ def _full(path: Path | None, state: Path | None, number: int = errno.ENOSPC) -> 
 
 
 def _folders(state: Path | None) -> list[tuple[str, Path]]:
-    """What this program writes to, by what it is called, and how to choose another."""
+    """The folders that this program writes to, each with the setting that chooses another."""
     try:
         temporary = Path(tempfile.gettempdir())
-    except OSError:  # none can be written
+    except OSError:  # none is writable
         temporary = Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108  only named
     found = [("TMPDIR", temporary)]
     with contextlib.suppress(CatdogError):  # where no home folder is known
@@ -411,7 +411,7 @@ def _one_of_all(state: Path | None) -> str:
 
 
 def _owner(path: Path, state: Path | None) -> str | None:
-    """Which of the folders a path is in, or on the way to."""
+    """Which of the folders a path is in, or is a parent of."""
     whole = path.absolute()
     for name, folder in _folders(state):
         on_the_way = whole != whole.parent and folder.is_relative_to(whole)
@@ -440,7 +440,7 @@ def _mount(path: Path) -> Path:
 
 
 def _free(path: Path) -> int:
-    """Bytes that may still be written at a path; 0 where no file can be made any more."""
+    """Bytes that can still be written at a path; 0 where no more files can be created."""
     try:
         found = os.statvfs(_existing(path.absolute()))
     except OSError:
@@ -450,6 +450,6 @@ def _free(path: Path) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """What an error says, in a line. All words of others pass through here."""
+    """An error's text in one line. All external text passes through here."""
     text = printable(" ".join(str(error).split()))
     return text if len(text) <= _MOST_CHARS else f"{text[:_MOST_CHARS]} …"

@@ -1,4 +1,4 @@
-"""Where things lie on disk: the state folder of studies and the cache of packed photos."""
+"""Where things are kept on disk: the state folder of studies and the cache of packed photos."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from catdog_search.text import printable
 
 CACHE_LIMIT_GB = 20.0
 _OTHERWISE = "mend that, or choose another with --state"
-# Control characters, and bytes of a name that is no UTF-8.
+# Control characters, and bytes of a name that isn't UTF-8.
 _NO_TEXT = ("Cc", "Cs")
-# Of a file's name, in bytes, with room for what is put after it.
+# Bytes of a file's name, with room for a suffix.
 _LONGEST_STEM = 200
 
 
@@ -34,7 +34,7 @@ class StateFolder:
     """One state folder: MLflow's and Optuna's stores (never one file), artifacts, scratch.
 
     Raises:
-        StateError: MLflow would take its path for another one.
+        StateError: MLflow would misread its path.
     """
 
     root: Path
@@ -50,11 +50,11 @@ class StateFolder:
         """The state folder at `path`, else at `CATDOG_STATE`, else `./mlruns`; made absolute.
 
         MLflow stores absolute artifact paths, so a relative folder would depend on where the
-        next command is started. A second path to the same folder gives the one that is recorded.
+        next command is started. A different path to the same folder gives the recorded one.
         """
         given = Path(path or os.environ.get("CATDOG_STATE") or identity.DEFAULT_NAME).expanduser()
         if _leads_nowhere(given):
-            return cls(given.absolute())  # not what it leads to, which nobody may make anew
+            return cls(given.absolute())  # not its target, which must not be recreated
         return cls(identity.canonical(given.resolve()))
 
     @property
@@ -69,13 +69,13 @@ class StateFolder:
 
     @property
     def artifacts(self) -> Path:
-        """What MLflow's runs and models leave as files."""
+        """The files of MLflow's runs and models."""
         return self.root / identity.ARTIFACTS
 
     def served(self, model: str) -> Path:
-        """The champion of a registered model as a file that answers by itself.
+        """The champion of a registered model as one self-sufficient file.
 
-        Whoever replaces it moves a whole one into its place.
+        It is replaced by moving a whole one into its place.
         """
         # A name in the registry has no slash, and up to 256 characters of any kind.
         is_long = len(os.fsencode(model)) > _LONGEST_STEM
@@ -87,18 +87,18 @@ class StateFolder:
         return self.root / "scratch" / study
 
     def command(self, words: str) -> str:
-        """How a command is called on this state, for people and scripts to copy."""
+        """A command line for this state, to copy into a terminal or script."""
         return f"`catdog-search {words} --state {shlex.quote(str(self.root))}`"
 
     def to_read(self, path: Path) -> Path:
-        """A database in this folder for whoever reads; of a read-only folder a copy of it."""
+        """A database in this folder for reading; a copy of it if the folder is read-only."""
         if not path.exists() or (os.access(path, os.W_OK) and os.access(self.root, os.W_OK)):
             return path
         return sqlite.copy_to_read(path)
 
     @property
     def elsewhere(self) -> str:
-        """What to add to a message that no study is here: the states nearby, if any."""
+        """What to append to a message that there is no study here: states nearby, if any."""
         if self.optuna_db.exists():
             return ""
         found = [f"--state {shlex.quote(str(path))}" for path in identity.nearby(self.root)]
@@ -106,15 +106,15 @@ class StateFolder:
 
     @property
     def nothing(self) -> str:
-        """A line for whoever only reads, where no state is."""
+        """The message for commands that only read, where there is no state."""
         cure = self.elsewhere or "; `catdog-search run` makes one, --state names another"
         return f"no state in {self.root}{cure}"
 
     def require_whole(self, path: Path, *, thorough: bool = False) -> None:
-        """Refuse a damaged store before a library takes it for a new one.
+        """Refuse a damaged store before a library mistakes it for a new one.
 
         Args:
-            path: Path of a store in this folder; one that never was is whole.
+            path: Path of a store in this folder; one that never existed is whole.
             thorough: See `sqlite.damage`.
 
         Raises:
@@ -127,17 +127,17 @@ class StateFolder:
             raise StateError(f"{path}: {what}; {self.cure_of(path)}")
 
     def keep_copy(self, path: Path) -> None:
-        """Copy a store in this folder, so that what a damaged disk takes can be brought back.
+        """Copy a store in this folder, so that it can be restored after damage.
 
         Raises:
-            StateError: The folder is gone, which a copy would make anew.
+            StateError: The folder is gone; a copy would recreate it.
         """
         require_folder(self.root)
         with file_lock(sqlite.kept_copy(path).with_suffix(".lock")):
             sqlite.keep_copy(path)
 
     def cure_of(self, path: Path) -> str:
-        """What `doctor --repair` does about a damaged store, for people."""
+        """What `doctor --repair` does about a damaged store, for display."""
         kept = sqlite.kept_copy(path)
         command = self.command("doctor --repair")
         if not kept.exists():
@@ -146,10 +146,10 @@ class StateFolder:
         return f"{command} brings back its copy of {when} and keeps what is there beside it"
 
     def require_home(self) -> None:
-        """Refuse a state that was moved or copied; whoever opens one of its stores asks first.
+        """Refuse a state that was moved or copied; called before any of its stores is opened.
 
         Raises:
-            StateError: It was, and the cure is named; or it is a link to a folder that is gone.
+            StateError: It was, and the message names the cure; or it links to a missing folder.
         """
         if _leads_nowhere(self.root):
             raise StateError(
@@ -158,10 +158,10 @@ class StateFolder:
         identity.require_home(self.root)
 
     def create(self) -> None:
-        """Make the folder, with an identity.
+        """Create the folder, with an identity.
 
         Raises:
-            StateError: It can't be made or written, or it was moved or copied.
+            StateError: It can't be created or written, or it was moved or copied.
         """
         self.require_home()
         try:
@@ -174,13 +174,13 @@ class StateFolder:
 
     @contextlib.contextmanager
     def in_use(self, *, alone: bool = False) -> Iterator[None]:
-        """Keep the state where it is meanwhile; one that isn't there needs no keeping.
+        """Keep the state from being relocated; one that doesn't exist needs no keeping.
 
         Args:
-            alone: Whether nobody else may use it, which relocating wants.
+            alone: Whether nobody else may use it, as relocating requires.
 
         Raises:
-            StateError: It is being relocated, or, for one who wants it alone, used.
+            StateError: It is being relocated; or, with `alone`, it is in use.
         """
         if not self.root.is_dir():
             yield
@@ -195,17 +195,17 @@ class StateFolder:
                     f"state folder {self.root} is {what}; try again when it rests"
                 ) from None
             except OSError as error:
-                # Where nobody can write, nobody can relocate it either.
+                # In a read-only folder nobody can relocate it either.
                 if alone or os.access(self.root, os.W_OK):
                     raise StateError(f"state folder {self.root}: {error.strerror}") from None
             yield
 
     @contextlib.contextmanager
     def registering(self) -> Iterator[None]:
-        """Keep others of this state from changing the registry meanwhile; wait for those who do.
+        """Lock the registry against other processes of this state; wait for one that holds it.
 
-        A folder that isn't there, or that can't be written, keeps nobody: only a server's registry
-        can be changed from there, where others come by whatever way they like.
+        A folder that doesn't exist or can't be written locks nobody out: only a server's registry
+        can be changed from there, which others may reach in other ways.
         """
         with contextlib.ExitStack() as held:
             if self.root.is_dir() and os.access(self.root, os.W_OK):
@@ -219,7 +219,7 @@ def _leads_nowhere(path: Path) -> bool:
 
 
 def _misread(path: str) -> str | None:
-    """Why MLflow, which takes the path of a database out of its URL by hand, would go elsewhere."""
+    """Why MLflow, which parses a database's path from its URL by hand, would misread the path."""
     if any(unicodedata.category(char) in _NO_TEXT for char in path):
         return "its path is not plain text"
     if "?" in path:
@@ -230,20 +230,20 @@ def _misread(path: str) -> str | None:
 
 
 def require_folder(root: Path) -> None:
-    """Refuse to go on where a state folder is gone, which writing there would make anew."""
+    """Refuse to go on where a state folder is gone; writing there would recreate it."""
     if not root.is_dir():
         raise StateError(f"state folder {root} is gone; was it moved meanwhile?")
 
 
 def make_database(path: Path, make: Callable[[Path], object]) -> None:
-    """Make a database where it is absent, whole or not at all.
+    """Create a database atomically where it is absent.
 
-    The libraries' own first start works in place: two concurrent ones, or a kill in the middle,
-    leave a file that never opens again. Here it is made aside, under a lock, and moved into place.
+    The libraries initialise in place: two at once, or a kill in the middle, leave a file that never
+    opens again. Here it is created elsewhere, under a lock, and moved into place.
 
     Args:
         path: Path of the database.
-        make: Makes it at another path, and lets go of it.
+        make: Creates it at another path, and closes it.
     """
     if path.exists():
         return
@@ -267,7 +267,7 @@ def cache_folder() -> Path:
     given = os.environ.get("CATDOG_CACHE")
     try:
         return Path(given or platformdirs.user_cache_dir("catdog-search")).expanduser().resolve()
-    except RuntimeError:  # no HOME, and a user that isn't in /etc/passwd, as in a container
+    except RuntimeError:  # no HOME, and a user not in /etc/passwd, as in a container
         raise StateError(
             f"no home folder is known for this user (uid {os.getuid()}), and so no cache; set "
             "HOME, or CATDOG_CACHE to a folder"
@@ -275,14 +275,14 @@ def cache_folder() -> Path:
 
 
 def features_folder() -> Path:
-    """Where features of frozen backbones lie."""
+    """The folder of frozen backbones' features."""
     return cache_folder() / "features"
 
 
 def cache_limit_bytes() -> int:
-    """What packed photos, and as much again what features may take.
+    """Bytes that packed photos may take, and features as much again.
 
-    `CATDOG_CACHE_LIMIT_GB` as bytes, by default 20 GB.
+    `CATDOG_CACHE_LIMIT_GB` in bytes, 20 GB by default.
 
     Raises:
         StateError: It is not a positive number.
@@ -299,18 +299,17 @@ def cache_limit_bytes() -> int:
 
 @contextlib.contextmanager
 def file_lock(path: Path, *, wait: bool = True, shared: bool = False) -> Iterator[None]:
-    """Hold `path` against other processes; the kernel lets go when the holder dies.
+    """Lock `path` against other processes; the kernel releases it when the holder dies.
 
     Args:
-        path: The lock file; made where it is absent, never removed. Where somebody removes it
-            while others wait, they don't take the removed one for the lock, but wait for the one
-            that is there.
+        path: The lock file; created if absent, never removed. If it is removed while others wait,
+            they don't mistake the removed one for the lock, but wait for the one that is there.
         wait: Whether to wait for another holder.
-        shared: Whether others may hold it too, who share it likewise.
+        shared: Whether others may hold it too, if they also share it.
 
     Raises:
         BlockingIOError: Another process holds it and `wait` is off.
-        StateError: A folder lies in its place.
+        StateError: There is a folder in its place.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
@@ -332,7 +331,7 @@ def _lock_file(path: Path) -> TextIO:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one that lies at `path`, not a removed or replaced one."""
+    """Whether an open file is the one at `path`, not a removed or replaced one."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(descriptor))
     except FileNotFoundError:
@@ -340,7 +339,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 class Hold:
-    """A file in use: others may use it too, but `nobody_holds` says no until all let go.
+    """A file in use: others may use it too, but `nobody_holds` yields False until all let go.
 
     It ends with `close`, with its context, with the object, or with the process.
 
@@ -359,7 +358,7 @@ class Hold:
             fcntl.flock(self._descriptor, fcntl.LOCK_SH)
             if self.is_valid():
                 return
-            self.close()  # somebody removed or replaced it while we waited
+            self.close()  # it was removed or replaced while we waited
 
     def __enter__(self) -> Hold:
         return self
@@ -368,7 +367,7 @@ class Hold:
         self.close()
 
     def is_valid(self) -> bool:
-        """Whether it is still the file at its path that is held."""
+        """Whether the held file is still the one at its path."""
         return self._descriptor >= 0 and _is_at(self._path, self._descriptor)
 
     def close(self) -> None:
@@ -383,14 +382,14 @@ class Hold:
 
 @contextlib.contextmanager
 def nobody_holds(paths: Iterable[Path]) -> Iterator[bool]:
-    """Whether no process has a `Hold` on any of some files; none comes to it meanwhile."""
+    """Whether no process has a `Hold` on any of the files; none can get one within the context."""
     with contextlib.ExitStack() as stack:
         try:
             for path in paths:
-                # For writing: network file systems give an exclusive lock for nothing less.
+                # Open for writing: network file systems require that for an exclusive lock.
                 handle = stack.enter_context(path.open("r+b"))
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # in use; or somebody else is removing them, or owns them
+        except OSError:  # in use, being removed by another process, or not ours
             stack.close()
             yield False
         else:

@@ -1,8 +1,8 @@
-"""Secrets in text: taken out of whatever is printed, logged, tagged or stored.
+"""Secrets in text: removed from whatever is printed, logged, tagged or stored.
 
-Where text leaves the program it goes through `redact`: errors as they are made, lines and JSON of
-the command line, traces, tags and params of runs. Addresses that hold credentials are kept without
-them where that can be (see `web`), so that this is the second guard and not the only one.
+Text that leaves the program goes through `redact`: errors when they are made, lines and JSON of the
+command line, traces, tags and params of runs. Addresses are stored without their credentials where
+possible (see `web`), so this is the second line of defence, not the only one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from urllib.parse import quote, unquote, urlsplit
 _HIDDEN = "***"
 # `user:password@` of an address. The last @ before the path counts: a password may hold one.
 _USERINFO = re.compile(r"(?<=://)[^\s/?#\"'<>]*@")
-# Parts of an address's query, or of an ODBC connection string, named as secrets are.
+# Parts of an address's query, or of an ODBC connection string, with names typical of secrets.
 _QUERY = re.compile(
     r"((?:^|[?&;\s])(?:[\w.-]*(?:password|passwd|secret|token|signature|credential|api[_-]?key)"
     r"[\w.-]*|(?:[\w.-]*[_.-])?(?:pwd|sig|auth|key)|odbc_connect)=)[^\s&;#\"'<>]+",
     re.IGNORECASE,
 )
-# Variables of the environment that hold a secret and nothing else.
+# Environment variables that hold a secret and nothing else.
 _SECRET_NAME = re.compile(
     r"(?:PASSWORD|PASSWD|_PWD|TOKEN|SECRET|SECRET_KEY|ACCESS_KEY|API_KEY|CONNECTION_STRING)$"
 )
 # An address in a variable, and its user and password where a special character makes it unreadable.
 _ADDRESS = re.compile(r"[a-zA-Z][\w+.-]*://(\S*)@")
-# A shorter value, or a plain word like these, stands in too much that is no secret.
+# A shorter value, or a plain word like these, occurs in too much text that isn't secret.
 _LEAST = 4
 _WORDS = frozenset(("true", "false", "none", "null", "auto"))
 
@@ -36,9 +36,9 @@ _WORDS = frozenset(("true", "false", "none", "null", "auto"))
 def redact(text: str) -> str:
     """`text` without secrets.
 
-    Taken out are the user and password of every address, the values of query parameters whose names
-    say that they are secret, and the values of the environment's secret variables, as they are and
-    as an address spells them.
+    Removed are the user and password of every address, the values of query parameters with secret
+    names, and the values of the environment's secret variables, as they are and as encoded in an
+    address.
     """
     for secret in _secrets(os.environ):
         text = text.replace(secret, _HIDDEN)
@@ -46,7 +46,7 @@ def redact(text: str) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """The same for every text in a structure of dicts, lists and tuples, keys excepted."""
+    """The same for every text in a structure of dicts, lists and tuples, except keys."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, Mapping):
@@ -57,7 +57,7 @@ def redact_all(value: Any) -> Any:
 
 
 def _secrets(environment: Mapping[str, str]) -> list[str]:
-    """Longest first, so that one that holds another goes as a whole."""
+    """Secrets, longest first, so that one that contains another is removed as a whole."""
     found: set[str] = set()
     for name, value in environment.items():
         if _SECRET_NAME.search(name):
@@ -68,7 +68,7 @@ def _secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 def _userinfo(address: str, greedy: str) -> str:
-    """User and password; where a password holds a bare slash, it seems to be a port and a path."""
+    """User and password; a password with a bare slash would parse as a port and a path."""
     try:
         parts = urlsplit(address)
         seems_port = parts.port is not None and "@" in parts.path and "@" not in parts.netloc

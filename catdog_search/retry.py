@@ -1,4 +1,4 @@
-"""Try again what waiting helps: a locked database, a server that restarts."""
+"""Retry what may work after waiting: a locked database, a restarting server."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from catdog_search.outside import Outside, is_absent, outside
 
 _T = TypeVar("_T")
 _PAUSE_S = 2.0
-# A call that fails sooner is repeated immediately and in silence: servers close idle connections.
+# A call that fails sooner is first repeated at once and silently: servers close idle connections.
 _QUICK_S = 1.0
 
 
 class Retry:
-    """Calls what may fail for a cause outside; again while that may pass, which it says once.
+    """Calls what may fail for an outside cause; retries while that may pass, and says so once.
 
-    One that has given up waits no more until something has worked.
+    Once it has given up, it doesn't wait again until a call has worked.
 
     Args:
-        about: The database or server that is spoken to, for people.
-        seconds: Seconds to try again for; 0 for not at all.
-        say: Callback given a line when it begins to.
+        about: The database or server concerned, for display.
+        seconds: Seconds to retry for; 0 for not at all.
+        say: Callback given a line when it begins to retry.
         stopped: Whether there is no more time for it.
     """
 
@@ -43,19 +43,19 @@ class Retry:
         self._given_up = False
 
     def give_up(self) -> None:
-        """Wait no more until something has worked."""
+        """Don't wait again until a call has worked."""
         self._given_up = True
 
     def __call__(self, call: Callable[[], _T], again: Callable[[], _T] | None = None) -> _T:
-        """What `call` returns.
+        """Return what `call` returns.
 
         Args:
-            call: Function that is tried.
-            again: Function tried instead, after the first time, where a call that failed may have
-                worked.
+            call: Function to try.
+            again: Function to try instead after the first time, for calls that may have taken
+                effect although they failed.
 
         Raises:
-            StateError: A cause outside, which doesn't pass, or hasn't in time.
+            StateError: An outside cause that doesn't pass, or hasn't passed in time.
         """
         failed: _Failing | None = None
         while True:
@@ -65,7 +65,7 @@ class Retry:
             except CatdogError:
                 raise
             except Exception as error:
-                # That a thing is absent is an answer, which the caller asked for.
+                # That a thing is absent is an answer, which the caller wants.
                 cause = None if is_absent(error) else outside(error, self._about)
                 if cause is None:
                     raise
@@ -93,12 +93,12 @@ class Retry:
 
 @dataclass
 class _Failing:
-    """A call that fails.
+    """A failing call.
 
     Attributes:
         since: Time of the first failure, in seconds of `clock.now`.
-        first_s: Seconds that the first failing call took; raised once it was repeated immediately.
-        said: Whether that was said.
+        first_s: Seconds that the first failing call took; raised after the immediate repetition.
+        said: Whether the user was told.
     """
 
     since: float

@@ -1,4 +1,4 @@
-"""sqlite files: whether one is whole, a copy of it beside it, and the copy brought back."""
+"""sqlite files: checking one for damage, keeping a copy beside it, restoring the copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# What sqlite keeps beside a file: it must never meet another file of that name.
+# Suffixes of what sqlite keeps for a file, which must never be paired with another file.
 _BESIDE = ("", "-wal", "-shm", "-journal")
 _WAIT_S = 20
 
@@ -23,13 +23,13 @@ def kept_copy(path: Path) -> Path:
 
 
 def damage(path: Path, *, thorough: bool = False) -> str | None:
-    """What is wrong with a database, in a line; None where it is whole.
+    """What is wrong with a database, in one line; None where it is intact.
 
-    A lock, or a folder that can't be read, is no damage.
+    A lock or an unreadable folder isn't damage.
 
     Args:
         path: Path of the database.
-        thorough: Whether to read all of it, which takes a second for some hundred megabytes.
+        thorough: Whether to read all of it, which takes a second for a few hundred megabytes.
     """
     if not path.exists():
         return "is gone"
@@ -39,7 +39,7 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
             check = "pragma quick_check(1)" if thorough else "select 'ok'"
             (said,) = connection.execute(check).fetchone()
     except sqlite3.OperationalError as error:
-        # Old sqlites say so of a damaged schema; what is locked or can't be opened is whole.
+        # Old sqlite versions report a damaged schema so; a locked or unopenable file is intact.
         return str(error) if "malformed" in str(error) else None
     except sqlite3.DatabaseError as error:
         return str(error)
@@ -50,13 +50,13 @@ def damage(path: Path, *, thorough: bool = False) -> str | None:
 
 
 def enable_wal(path: Path) -> None:
-    """Let readers and a writer of a database work concurrently; stays with the file."""
+    """Let readers and a writer of a database work concurrently; the setting stays in the file."""
     with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("pragma journal_mode=wal")
 
 
 def keep_copy(path: Path) -> None:
-    """Copy a database while others may write to it: whole or not at all.
+    """Copy a database atomically, even while others write to it.
 
     Raises:
         sqlite3.Error: It can't be read, or the disk is full.
@@ -79,9 +79,9 @@ def keep_copy(path: Path) -> None:
 
 @functools.cache
 def copy_to_read(path: Path) -> Path:
-    """A copy of a database whose folder can't be written; it goes when this process ends.
+    """A copy of a database in a read-only folder; it is removed when this process ends.
 
-    Even whoever only reads makes files beside a database with a write-ahead log.
+    Even reading creates files beside a database with a write-ahead log.
 
     Raises:
         OSError: It can't be read, or there is no room for the copy.
@@ -95,10 +95,10 @@ def copy_to_read(path: Path) -> Path:
 
 
 def restore(path: Path) -> Path | None:
-    """Put the copy in the place of a database; nothing is lost, what was there is set aside.
+    """Replace a database by its copy; nothing is lost, the old one is set aside.
 
     Returns:
-        Where what was there lies now; None where nothing was.
+        Where the old one is now; None where there was none.
 
     Raises:
         OSError: It can't be written.
@@ -112,7 +112,7 @@ def restore(path: Path) -> Path | None:
 
 
 def set_aside(path: Path) -> Path | None:
-    """Move a database out of the way; returns where it lies now, None where there was none."""
+    """Move a database out of the way; returns its new path, None where there was none."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
     number = 0
     while (aside := path.with_name(f"{path.name}.damaged-{stamp}-{number}")).exists():

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def stderr_aside() -> Iterator[None]:
-    """Hold back what is written to stderr meanwhile, by C++ too; it is shown where this fails."""
+    """Hold back what is written to stderr meanwhile, even by C++; it is shown on failure."""
     kept = os.dup(2)
     with tempfile.TemporaryFile() as aside:
         os.dup2(aside.fileno(), 2)

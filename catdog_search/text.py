@@ -1,4 +1,4 @@
-"""Text of others (names of files, classes, recipes): compared, printed and chosen in one way."""
+"""External text (names of files, classes, recipes): one way to compare, print and choose it."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import shlex
 import unicodedata
 from collections.abc import Iterable
 
-# Of a dataset, a model and a choice of classes: the one place that says how many they have. All
+# Number of classes of a dataset, a model and a choice of classes, defined only here. Everything
 # else takes as many as there are names.
 N_CLASSES = 2
 
-# Control characters, halves of surrogate pairs (bytes that are no text), ends of lines.
+# Control characters, lone surrogates (bytes that aren't text), line and paragraph separators.
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
-# What turns the direction of the text around it.
+# Marks that change the direction of the text around them.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-# How Python reads bytes of file names that are no UTF-8: as U+DC80 to U+DCFF.
+# Python reads bytes of file names that aren't UTF-8 as U+DC80 to U+DCFF.
 _FIRST_BYTE, _LAST_BYTE, _BYTE_OFFSET = 0xDC80, 0xDCFF, 0xDC00
 
 
 def printable(text: str) -> str:
-    r"""One line that can be written anywhere: what a terminal would act on is spelled out.
+    r"""One line that is safe to print anywhere: what a terminal would act on is spelled out.
 
-    An escape becomes `\x1b`, a byte that is no UTF-8 `\xe9`, a mark that turns the direction
-    `\u202e`. The result can be encoded as UTF-8 and holds no end of a line.
+    An escape becomes `\x1b`, a byte that isn't UTF-8 `\xe9`, a mark that changes the direction
+    `\u202e`. The result can be encoded as UTF-8 and contains no line breaks.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -41,23 +41,23 @@ def _shown(char: str) -> str:
 
 
 def name_key(text: str) -> str:
-    """The same for names that people take for the same: letters composed or not, any case."""
+    """A key equal for names that people see as equal: letters composed or not, in any case."""
     folded = unicodedata.normalize("NFC", text).casefold()
     return unicodedata.normalize("NFC", folded)
 
 
 def shown_key(text: str) -> str:
-    r"""As `name_key`, of what one sees printed: the byte E9 can be given as `\xe9`."""
+    r"""As `name_key`, of the printed form: the byte E9 can be given as `\xe9`."""
     return name_key(printable(text)).strip()
 
 
 def in_a_line(text: str) -> str:
-    """Text that may have several lines, like a study's purpose, in one."""
+    """Text that may have several lines, such as a study's purpose, in one line."""
     return " ".join(text.split())
 
 
 def as_classes(names: Iterable[str]) -> str:
-    """What `chosen_classes` reads as these names, for a shell."""
+    """These names in the form that `chosen_classes` reads, quoted for a shell."""
     items = (f'"{name}"' if "," in name else name for name in names)
     return shlex.quote(",".join(items))
 
@@ -65,13 +65,13 @@ def as_classes(names: Iterable[str]) -> str:
 def chosen_classes(text: str) -> dict[str, str]:
     """Read `FOUND[=OURS],…`, the one grammar in which classes are chosen, renamed and merged.
 
-    An item that holds a comma stands in double quotes; the last `=` counts.
+    An item that contains a comma is put in double quotes; the last `=` counts.
 
     Returns:
-        What each found class shall be called, by what it is called now.
+        The new name of each found class, by its current name.
 
     Raises:
-        ValueError: It doesn't say `N_CLASSES` classes; the message says what is allowed.
+        ValueError: It doesn't name `N_CLASSES` classes; the message says what is allowed.
     """
     chosen: dict[str, str] = {}
     for item in next(csv.reader([text], skipinitialspace=True), []):
@@ -92,10 +92,10 @@ def chosen_classes(text: str) -> dict[str, str]:
 
 
 def one_spelling(classes: str) -> str:
-    """The same text for all that `chosen_classes` reads as the same, but for case.
+    """One text for everything that `chosen_classes` reads as the same, except for case.
 
     Raises:
-        ValueError: Classes as `chosen_classes` refuses them.
+        ValueError: `chosen_classes` refuses them.
     """
     out = io.StringIO()
     items = sorted(f"{found}={ours}" for found, ours in chosen_classes(classes).items())
@@ -104,11 +104,11 @@ def one_spelling(classes: str) -> str:
 
 
 def named_line(error: BaseException) -> str:
-    """An error in a line, after the name of its kind: `ValueError: too short`."""
+    """An error in one line, after the name of its type: `ValueError: too short`."""
     text, kind = str(error).strip(), type(error).__name__
     return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says, to print; its type where it says nothing."""
+    """The first line of an error's message, printable; its type where it has none."""
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])

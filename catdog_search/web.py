@@ -1,7 +1,7 @@
-"""Addresses, read by the library that knows them, and opened as they should be.
+"""Web addresses, parsed by the standard library and opened properly.
 
 Credentials in an address are split off where it is read: what is kept, compared and printed has
-none. An address of this machine is asked directly, whatever proxy the environment names.
+none. An address of this machine is accessed directly, whatever proxy the environment names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-# Who is asked without a proxy: names for the environment, as curl and requests read them.
+# Hosts accessed without a proxy, as curl and requests read them from the environment.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -43,7 +43,7 @@ class Address:
 
 
 def is_http(url: str) -> bool:
-    """Whether it begins as an http or https address does."""
+    """Whether it begins like an http or https address."""
     return url.lower().startswith(("http://", "https://"))
 
 
@@ -51,7 +51,7 @@ def read_address(url: str) -> Address:
     """Read an http or https address.
 
     Raises:
-        ValueError: It can't be read; the message, one line, repeats nothing of it.
+        ValueError: It can't be parsed; the one-line message repeats nothing of it.
     """
     try:
         parts = urlsplit(url)
@@ -84,20 +84,20 @@ def is_loopback(host: str) -> bool:
 
 
 def base_url(host: str, port: int) -> str:
-    """`http://host:port`, with the brackets that a number of version 6 needs."""
+    """`http://host:port`, with the brackets that an IPv6 address needs."""
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return urlunsplit(("http", place, "", "", ""))
 
 
 def below(url: str, path: str, fragment: str = "") -> str:
-    """The address of something below another one, which may have a path of its own."""
+    """The address of something below another address, which may itself have a path."""
     parts = urlsplit(url)
     whole = f"{parts.path.rstrip('/')}/{path}"
     return parts._replace(path=whole, query="", fragment=fragment).geturl()
 
 
 def basic_auth(user: str, password: str) -> str:
-    """Value of the header `Authorization`."""
+    """Value of the `Authorization` header."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
@@ -109,18 +109,18 @@ def open_url(
     authorization: str = "",
     direct: bool = False,
 ) -> Any:
-    """Open an http or https address; the answer is to be closed.
+    """Open an http or https address; the caller closes the response.
 
     Args:
         url: Address without credentials.
-        timeout: Seconds without a byte that are borne.
+        timeout: Seconds without a byte after which it gives up.
         headers: Headers of the request, by name.
-        authorization: Value of that header; not sent on to where the answer redirects to.
-        direct: Whether to ask without a proxy, as this machine is asked anyway.
+        authorization: Value of that header; not sent on to a redirect's target.
+        direct: Whether to bypass the proxy, as is always done for this machine.
 
     Raises:
-        OSError: No answer; HTTPError, which is one, for an answer of 400 and above.
-        http.client.HTTPException: What answers speaks something else.
+        OSError: No answer; HTTPError, which is one, for a status of 400 and above.
+        http.client.HTTPException: The other side doesn't speak HTTP.
     """
     request = urllib.request.Request(url, headers=headers or {})  # noqa: S310  see is_http
     if authorization:
@@ -131,10 +131,10 @@ def open_url(
 
 
 def ask_loopback_directly(host: str) -> None:
-    """Take a host of this machine out of the environment's proxies, for libraries that read it."""
+    """Exempt a host of this machine from the environment's proxies, for libraries that read it."""
     if not is_loopback(host):
         return
-    # The small name counts where both are set.
+    # The lower-case name wins where both are set.
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     names = [name for name in known.split(",") if name]
     missing = [name for name in dict.fromkeys((*_LOOPBACK, host)) if name not in names]

@@ -1,4 +1,4 @@
-"""What is said of one photo: a class, "not sure", or "neither"; the one place that decides it."""
+"""The answer to one photo: a class, "not sure", or "neither"; the one place that decides it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Verdict = Literal["answered", "not sure", "neither"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of a photo.
+    """A model's answer to a photo.
 
     Attributes:
-        verdict: `answered`; `not sure`, where so many of its answers would be wrong that it had
-            better give none; `neither`, where the photo is unlike all that it was trained on.
+        verdict: `answered`; `not sure`, where too many answers would be wrong to give any;
+            `neither`, where the photo is unlike everything that the model was trained on.
         label: Class that it means, or would mean.
         probability: Calibrated probability of that class.
         probabilities: Probability of every class, by name.
-        unlike: How unlike train the photo is; 1 is what train has on average. None for a model
-            without such a score.
+        unlike: How unlike train the photo is; train's average is 1. None for a model without such
+            a score.
     """
 
     verdict: Verdict
@@ -36,12 +36,12 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """The class where there is an answer, else why there is none."""
+        """The class where there is an answer, or else why there is none."""
         return self.label if self.verdict == "answered" else self.verdict
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The answer as plain values for JSON, which knows no number that isn't finite."""
+        """The answer as plain values for JSON, which has no non-finite numbers."""
         is_number = self.unlike is not None and math.isfinite(self.unlike)
         return {
             "answer": self.text,
@@ -62,7 +62,7 @@ def answer_of(facts: ModelFacts, probability: float, unlike: float | None) -> An
         unlike: Score of how unlike train the photo is; None for none.
 
     Raises:
-        ValueError: The probability is none.
+        ValueError: The probability isn't one.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"the model says {probability}, which is no probability")
@@ -96,7 +96,7 @@ def answers_of(
 
 
 def _verdict(facts: ModelFacts, probability: float, unlike: float | None) -> Verdict:
-    # A score that is no number is of a photo that is like nothing.
+    # A NaN score counts as "neither".
     if facts.neither_above is not None and unlike is not None and not unlike <= facts.neither_above:
         return "neither"
     low, high = facts.not_sure or (facts.threshold, facts.threshold)

@@ -1,4 +1,4 @@
-"""What an exported model says of itself, so that one file is all that answering takes."""
+"""What an exported model says of itself, so that answering needs only one file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _Text = Annotated[str, Field(max_length=1000)]
 
 
 class FactsError(ValueError):
-    """A file doesn't say of itself what ours do."""
+    """A file doesn't have the metadata that ours have."""
 
 
 class _Facts(BaseModel):
@@ -73,7 +73,7 @@ class Example(_Facts):
 
     @classmethod
     def of(cls, photo: npt.NDArray[np.uint8], probability: float, unlike: float | None) -> Example:
-        """Of a photo, uint8 RGB (height, width, 3)."""
+        """The example of a photo, uint8 RGB (height, width, 3)."""
         height, width = photo.shape[:2]
         text = base64.b64encode(photo.tobytes()).decode("ascii")
         return cls(shape=(height, width), pixels=text, probability=probability, unlike=unlike)
@@ -150,7 +150,7 @@ class ModelFacts(_Facts):
 
     @property
     def warning(self) -> str | None:
-        """What whoever relies on its answers must be told; None for nothing."""
+        """A warning for anyone who relies on its answers; None for none."""
         if not self.is_drawn:
             return None
         return "this model learned from drawn pictures; what it says of photos means nothing"
@@ -160,17 +160,17 @@ class ModelFacts(_Facts):
         """Read them.
 
         Raises:
-            FactsError: They are not such as ours.
+            FactsError: They are not like ours.
         """
         with _told():
             return cls.model_validate_json(text)
 
     @classmethod
     def of(cls, said: Mapping[str, object]) -> ModelFacts:
-        """Read them from plain values, among which others may be.
+        """Read them from plain values, which may include others.
 
         Raises:
-            FactsError: They are not such as ours.
+            FactsError: They are not like ours.
         """
         with _told():
             return cls.model_validate(dict(said))

@@ -1,8 +1,8 @@
-"""What of a photo an answer rests on: each place is hidden in turn, and the model asked again.
+"""Which parts of a photo an answer rests on: each is hidden in turn, and the model asked again.
 
-Occlusion (Zeiler & Fergus 2014, ECCV): it needs nothing of a network but its answers, so that any
-exported model has a map. It shows where the answer comes from, not whether it is right, and not
-what the model sees there.
+Occlusion (Zeiler & Fergus 2014, ECCV): it needs only a network's answers, so it works for any
+exported model. It shows where the answer comes from, not whether it is right, nor what the model
+sees there.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy.typing as npt
 from catdog_search.answering.answer import answer_of
 from catdog_search.answering.runtime import OnnxModel
 
-# Places a side: so many answers are asked for, squared, whatever the size of the photo.
+# Places per side: its square is the number of answers needed, whatever the size of the photo.
 GRID = 10
-# A patch hides so many places beside its own on every side: one place alone is next to nothing of
-# an animal.
+# A patch also hides this many places on every side of its own: a single place covers next to
+# nothing of an animal.
 _AROUND = 1
-# Photos of one call, and their pixels: a network needs some hundred bytes for each.
+# Photos per call, and their pixels: a network needs some hundred bytes per pixel.
 _MOST_PHOTOS, _MOST_PIXELS = 16, 1_000_000
-# Nearer to 0 or 1 than this, float32 can't say how sure a model is.
+# Nearer to 0 or 1 than this, float32 can't express how sure a model is.
 _LEAST = 2.0**-24
-# A fall of the logit by less than this, a quarter of a per cent at most, is rounding or nothing.
+# A smaller fall of the logit, a quarter of a per cent at most, is rounding or nothing.
 _NOTHING = 0.01
 
 Pixels = npt.NDArray[np.uint8]
@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Heat:
-    """How much each place of a photo speaks for the class that the model means.
+    """How strongly each place of a photo supports the class that the model means.
 
     Attributes:
         rows: Number of places from top to bottom.
@@ -56,8 +56,8 @@ def heat(model: OnnxModel, photo: Pixels) -> Heat:
     """What an answer rests on.
 
     Args:
-        model: It is asked `GRID` squared times, and once.
-        photo: uint8 RGB (height, width, 3), of the size that the model resizes to: what is larger
+        model: It is run on at most `GRID` squared plus one photos.
+        photo: uint8 RGB (height, width, 3), of the size that the model resizes to: a larger one
             only takes longer.
 
     Raises:
@@ -79,7 +79,7 @@ def heat(model: OnnxModel, photo: Pixels) -> Heat:
 
 
 def _spread(falls: Floats) -> Floats:
-    """For each place the mean of all patches that hide it."""
+    """For each place, the mean over all patches that hide it."""
     sums, patches = np.zeros_like(falls), np.zeros_like(falls)
     for row, column in np.ndindex(falls.shape):
         hidden = tuple(slice(max(at - _AROUND, 0), at + _AROUND + 1) for at in (row, column))
@@ -99,7 +99,7 @@ def _covered(photo: Pixels, rows: int, columns: int) -> Iterator[Pixels]:
 
 
 def _filling(photo: Pixels) -> Pixels:
-    """What places are hidden under: the photo's mean. A blurred copy did no better."""
+    """What hidden places are filled with: the photo's mean. A blurred copy did no better."""
     mean = photo.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
     return np.broadcast_to(mean, photo.shape)
 

@@ -1,4 +1,4 @@
-"""Photos as they are given to be answered: files, folders of any depth, zips, standard input."""
+"""Photos given to be answered: files, folders of any depth, zips, standard input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from catdog_search.text import printable
 _T = TypeVar("_T")
 
 STDIN = "-"
-# Kinds of `UndecodableError` that tell of what is taken here, not of a broken file.
+# Kinds of `UndecodableError` that are about limits here, not about a broken file.
 _TOO_LARGE = ("too large", "too little memory")
 _ZIP = b"PK\x03\x04"
 
@@ -39,7 +39,7 @@ class PhotoError(ValueError):
     """A file can't be answered; the text says why, in one line.
 
     Attributes:
-        is_too_large: Whether it is no fault of the file, but more than is taken.
+        is_too_large: Whether the file is not at fault, but exceeds a limit.
     """
 
     def __init__(self, text: str, *, is_too_large: bool = False) -> None:
@@ -55,9 +55,9 @@ class Given:
         name: Path as it was given, or below what was given.
         below: Path below the folder or zip that was given; the file's name where it was given
             itself.
-        read: Function that reads its content; it raises `PhotoError`.
-        path: Path on disk; None in a zip and of standard input.
-        size: Bytes that it says it has.
+        read: Function that reads its content; raises `PhotoError`.
+        path: Path on disk; None in a zip and for standard input.
+        size: Declared size in bytes.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Unusable:
 
     Attributes:
         name: Path as it was given, or below what was given.
-        reason: Why, for people.
+        reason: Why, for display.
     """
 
     name: str
@@ -86,23 +86,23 @@ def packed(
     reserve: Reserve = unlimited,
     max_pixels: int = MAX_CODED_PIXELS,
 ) -> Pixels:
-    """A photo as training saw it: the one way from bytes to what is answered.
+    """A photo as training saw it: the one way from bytes to a model's input.
 
     Args:
         content: Bytes of a file.
         image_size: Side of the model's photos.
-        reserve: Takes bytes of memory while they are needed.
+        reserve: Reserves bytes of memory while they are needed.
         max_pixels: Pixels of the largest photo that is decoded.
 
     Returns:
         uint8 RGB (image_size, image_size, 3).
 
     Raises:
-        PhotoError: It is no photo that can be used.
+        PhotoError: It is not a usable photo.
     """
     kind = kind_of(content[:HEAD])
     if kind is not None and not kind.is_photo:
-        # Its advice is for whoever gives a data set.
+        # The kind's own advice is for giving a dataset.
         is_archive = kind.name == "archive"
         raise PhotoError("archive: not a photo; unpack it" if is_archive else kind.reason())
     try:
@@ -118,13 +118,13 @@ def packed(
 
 
 def given(paths: Sequence[str], stdin: BinaryIO | None = None) -> Iterator[Given | Unusable]:
-    """The files that paths name, in their order; of a folder or zip, its photos by name.
+    """The files that paths name, in order; for a folder or zip, its photos by name.
 
-    What lies in a folder or zip and is no image at all is passed over.
+    Anything in a folder or zip that is not an image at all is passed over.
 
     Args:
         paths: Paths of files, folders or zips; `-` is standard input, which is one photo, or
-            paths, each on its line or each ended by a NUL.
+            paths, one per line or each ended by a NUL.
         stdin: Standard input; None for this process's.
     """
     for path in paths:
@@ -143,7 +143,7 @@ def _of_stdin(content: bytes) -> Iterator[Given | Unusable]:
 
 
 def _paths_in(content: bytes) -> list[str]:
-    """The paths that a text is; none where it is something else, such as a photo."""
+    """The paths that a text lists; none where it is something else, such as a photo."""
     kind = kind_of(content[:HEAD].replace(b"\0", b"\n"))
     if kind is None or kind.name != "text":
         return []
@@ -188,7 +188,7 @@ def _in_zip(name: str, path: Path) -> Iterator[Given | Unusable]:
     except (OSError, zipfile.BadZipFile) as error:
         yield Unusable(name, f"not a usable zip: {_why(error)}")
         return
-    # It stays open for as long as one of its photos is waited for.
+    # It stays open as long as one of its photos is still to be read.
     found, entries = in_zip(zipped)
     # One handle, several threads: seek and read belong together.
     lock = threading.Lock()

@@ -18,10 +18,10 @@ from catdog_search.text import first_line
 # Names within the file.
 PHOTO, PROBABILITY, UNLIKE = "photo", "probability", "unlike"
 FACTS_KEY = "catdog_search"
-# Of a probability, and of a score as a share of itself, between machines, backends and formats.
+# Absolute for a probability, relative for a score; between machines, backends and formats.
 TOLERANCE = 1e-3
 _MOST_BYTES = 2_000_000_000
-# Height and width of a photo may be any.
+# A photo may have any height and width.
 _DIMENSIONS = ("n", "height", "width", 3)
 
 Photos = npt.NDArray[np.uint8]
@@ -35,16 +35,16 @@ class OnnxModel:
 
     Args:
         content: Bytes of the file.
-        where: Where they are from, for people.
+        where: Where they are from, for display.
         threads: Number of cores that one call may use; None for all.
 
     Attributes:
         facts: What it says of itself.
         digest: SHA-256 of the file, in hex.
-        by: What computes its answers, for people.
+        by: What computes its answers, for display.
 
     Raises:
-        StateError: It is no model of ours.
+        StateError: It is not a model of ours.
     """
 
     by = "onnxruntime"
@@ -67,7 +67,7 @@ class OnnxModel:
         """Open a file.
 
         Raises:
-            StateError: It can't be read, or is no model of ours.
+            StateError: It can't be read, or is not a model of ours.
         """
         try:
             size = path.stat().st_size
@@ -89,20 +89,20 @@ class OnnxModel:
         """
         try:
             found = self._session.run(self._outputs, {PHOTO: photos})
-        # onnxruntime's errors have no base of their own.
+        # onnxruntime's errors have no base class of their own.
         except Exception as error:
             raise StateError(f"model {self._where}: {first_line(error)}") from None
         return np.ravel(found[0]), np.ravel(found[1]) if len(found) > 1 else None
 
     def answer(self, photos: Photos) -> list[Answer]:
-        """What it says of photos, see `run`."""
+        """Its answers to photos, see `run`."""
         return answers_of(self.facts, *self.run(photos))
 
     def self_test(self) -> None:
-        """Ask it of its examples, whose answers it carries.
+        """Run it on its examples, whose answers it carries.
 
         Raises:
-            StateError: It says something else, or has none.
+            StateError: It answers differently, or has no examples.
         """
         if not self.facts.examples:
             raise StateError(f"model {self._where}: carries no examples to be tried on")
@@ -123,7 +123,7 @@ class OnnxModel:
 
 
 def score_apart(one: float, other: float) -> float:
-    """How far two scores of "neither" are apart: as a share of the larger one, from 0."""
+    """Distance of two "neither" scores, as a share of the larger one, from 0."""
     return abs(one - other) / max(abs(one), abs(other), 1.0)
 
 
@@ -138,7 +138,7 @@ def _session(content: bytes, where: str, threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # it prints what it raises
-    # Threads that wait by spinning take what decoding needs.
+    # Threads that spin while waiting take the CPU that decoding needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -150,7 +150,7 @@ def _face(session: Any, where: str) -> list[str]:
     """The names of its outputs, the probability first.
 
     Raises:
-        StateError: It takes or gives something else than ours.
+        StateError: Its inputs or outputs differ from ours.
     """
     inputs = [(each.name, each.type, len(each.shape)) for each in session.get_inputs()]
     outputs = {each.name: each.type for each in session.get_outputs()}

@@ -1,4 +1,4 @@
-"""Photos put into folders by what is said of them."""
+"""Photos sorted into folders by their answers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from catdog_search.answering.answer import Answer
 from catdog_search.answering.photos import Given
 from catdog_search.errors import RequestError, StateError
 
-# A class may be called anything that can be printed.
+# A class may have any printable name, but these can't name a folder.
 _NO_NAMES = {"", ".", ".."}
 
 
 class Sorter:
-    """Copies photos, or links to them, into one folder an answer.
+    """Copies photos, or links to them, into one folder per answer.
 
     A second call with the same photos leaves what is there; nothing is ever overwritten. A photo
-    that is answered otherwise now leaves the folder that an earlier call put it into.
+    that is now answered differently leaves the folder that an earlier call put it in.
 
     Args:
-        root: Folder of the folders; made where it is absent.
+        root: Parent of the folders; created if absent.
         linking: Whether symbolic links are made instead of copies.
 
     Attributes:
         moved: Number of photos that left the folder of an earlier answer.
 
     Raises:
-        StateError: It can't be made.
+        StateError: It can't be created.
     """
 
     def __init__(self, root: Path, *, linking: bool = False) -> None:
@@ -44,10 +44,10 @@ class Sorter:
             raise StateError(f"--sort-into {root}: {error.strerror}") from None
 
     def require_apart(self, paths: Sequence[str]) -> None:
-        """Refuse photos that lie around the folder, or in it: it would sort what it has sorted.
+        """Refuse photos in or around the folder: it would sort what it has sorted already.
 
         Raises:
-            RequestError: Which ones.
+            RequestError: There are some; the message says which.
         """
         root = self._root.resolve()
         for path in map(Path, paths):
@@ -73,7 +73,7 @@ class Sorter:
         return put
 
     def _leave_others(self, folder: Path, file: Given, put: Path) -> None:
-        """Remove what an earlier call made of the photo, under another answer."""
+        """Remove what an earlier call made of the photo under another answer."""
         content: bytes | None = None
         for other in self._earlier:
             earlier = other.joinpath(*_parts(file.below))
@@ -133,6 +133,6 @@ def _folder_name(text: str) -> str:
 
 
 def _parts(below: str) -> list[str]:
-    """The parts of a path that stay below where they are put."""
+    """The parts of a path that can't lead out of the folder they are put in."""
     parts = [part for part in PurePosixPath(below).parts if part not in _NO_NAMES and part != "/"]
     return parts or ["photo"]

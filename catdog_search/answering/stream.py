@@ -1,4 +1,4 @@
-"""Any number of photos answered in their order, with bounded memory."""
+"""Any number of photos answered in order, with bounded memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from catdog_search.answering.photos import Given, PhotoError, Unusable, packed
 from catdog_search.data.budget import Budget, BudgetError
 from catdog_search.machine import cores
 
-# Photos that are answered at one time, and those that are decoded ahead of them.
+# Photos that are answered at once, and those that are decoded ahead.
 _BATCH = 16
 _AHEAD = 4 * _BATCH
 
@@ -30,7 +30,7 @@ class Answering(Protocol):
 
     Attributes:
         facts: What it says of itself.
-        by: What computes its answers, for people.
+        by: What computes its answers, for display.
     """
 
     facts: ModelFacts
@@ -43,7 +43,7 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """What came of one file.
+    """The result for one file.
 
     Attributes:
         file: The file.
@@ -59,12 +59,12 @@ class Row:
 def answers(
     model: Answering, found: Iterable[Given | Unusable], workers: int | None = None
 ) -> Iterator[Row]:
-    """Answer files, in their order; a few are held at a time.
+    """Answer files in order, holding a few at a time.
 
     Args:
         model: What answers them.
         found: Files.
-        workers: Number of threads that decode; None for one a core.
+        workers: Number of decoding threads; None for one per core.
     """
     workers = workers or cores.count()
     side = model.facts.image_size

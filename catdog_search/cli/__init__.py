@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call, print. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class _Main(WholeLines):
             with PULSE.beating():
                 return super().invoke(ctx)
         except click.exceptions.NoArgsIsHelpError:
-            raise  # its message is a whole page of our own
+            raise  # its message is a whole page of our help
         except click.ClickException as error:
             vars(error)["message"] = printable(redact(error.message))
             raise
-        # A broken pipe: nobody reads on, as with `| head`, and click ends quietly.
+        # On a broken pipe (the reader is gone, as with `| head`) click ends quietly.
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def _say_unexpected(error: Exception, *, debug: bool) -> None:
 
 
 def _let_streams_take_any_text() -> None:
-    """Spell out characters that a stream's encoding lacks, instead of ending the program."""
+    """Spell out characters that a stream's encoding lacks, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -44,7 +44,7 @@ class WholeLines(click.Group):
     """Lists its commands with the first sentence of their help, which is wrapped and never cut."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """As click does, but for the cut."""
+        """As click does, but without truncation."""
         del ctx
         rows = [
             (name, command.get_short_help_str(limit=_NO_LIMIT))
@@ -55,9 +55,9 @@ class WholeLines(click.Group):
 
 
 class Whole(click.IntRange):
-    """A whole number within bounds, refused in plain words."""
+    """A whole number within bounds, with error messages in plain words."""
 
-    name = "n"  # what help shows of it
+    name = "n"  # as shown in help
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Read it."""
@@ -65,7 +65,7 @@ class Whole(click.IntRange):
 
 
 class Number(click.FloatRange):
-    """A number within bounds, refused in plain words."""
+    """A number within bounds, with error messages in plain words."""
 
     name = "number"
 
@@ -106,7 +106,7 @@ def _within(bounds: Whole | Number) -> str:
 
 
 def study_option(says: str, *, metavar: str = "NAME", required: bool = True) -> Callable[[F], F]:
-    """Add the study of a command: as its argument or as `--study`, which mean the same.
+    """Let a command take its study as an argument or as `--study`, which mean the same.
 
     Args:
         says: Help of the option.
@@ -134,11 +134,11 @@ def study_option(says: str, *, metavar: str = "NAME", required: bool = True) -> 
 
 
 def ends_with_a_word(command: F) -> F:
-    """Let SIGTERM end a command as Ctrl-C does, and not without a word."""
+    """Let SIGTERM end a command as Ctrl-C does, with a message."""
 
     @functools.wraps(command)
     def ended(*args: Any, **options: Any) -> Any:
-        # Whoever runs it in a thread, or ignores the signal, has ways of their own.
+        # A caller that runs it in a thread, or ignores the signal, handles this itself.
         is_ours = threading.current_thread() is threading.main_thread()
         if not is_ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
             return command(*args, **options)
@@ -178,7 +178,7 @@ def duplicates_option(command: F) -> F:
 
 
 def execution_options(command: F) -> F:
-    """Add how trainings run on the device, as the arguments `concurrency`, `forced` and more."""
+    """Add options for how trainings run: arguments `concurrency`, `forced` and `deterministic`."""
 
     @functools.wraps(command)
     def with_forced(
@@ -239,27 +239,27 @@ def execution_options(command: F) -> F:
 
 
 def say(line: str, *, err: bool = False) -> None:
-    """Print one line: no secret, and nothing in it that a terminal would act on.
+    """Print one line without secrets or anything that a terminal would act on.
 
-    Every line of the command line goes through here, or, a whole text, through `say_lines`.
+    All output of the command line goes through here; texts of several lines, through `say_lines`.
     """
-    # The stream is named, or click would choose the encoding of one that is all ASCII itself.
+    # The stream is explicit, or click would choose its own encoding for an ASCII one.
     click.echo(printable(redact(line)), file=sys.stderr if err else sys.stdout)
     PULSE.heard()
 
 
-# On stderr, as stdout may be for one object or for answers.
+# On stderr, as stdout may be reserved for one object or for answers.
 PULSE = Pulse(functools.partial(say, err=True))
 
 
 def say_lines(text: str, *, err: bool = False) -> None:
-    """Print a text of our own that has several lines."""
+    """Print our own text of several lines."""
     for line in text.splitlines():
         say(line, err=err)
 
 
 def say_json(facts: Mapping[str, Any]) -> None:
-    """Print the one object: text as it is, which JSON escapes, but no secrets."""
+    """Print the one object: text unchanged, since JSON escapes it, but without secrets."""
     click.echo(json.dumps(redact_all(facts)), file=sys.stdout)
 
 
@@ -347,11 +347,11 @@ def ask(question: str) -> None:
 
 
 def writer(as_json: bool) -> Callable[[str], None]:
-    """Prints a line: to stderr where stdout is for the one object."""
+    """A function that prints a line, to stderr where stdout is reserved for the one object."""
 
     def write(line: str) -> None:
         say(line, err=as_json)
-        # Pipes and logs are for reading along.
+        # Flushed, so that pipes and logs can be followed.
         (sys.stderr if as_json else sys.stdout).flush()
 
     return write
@@ -366,12 +366,12 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
         say("  " + "  ".join([*cells, row[-1]]).rstrip())
 
 
-# Of text that is wrapped, where nobody says how wide a line is; and the least that is left for it.
+# Width of wrapped text where the terminal's isn't known, and the least width left for it.
 _WIDTH, _LEAST_WIDTH = 100, 30
 
 
 def say_entries(rows: Iterable[tuple[str, str]]) -> None:
-    """Print names with what is to be said of each beside them, wrapped to the terminal's width."""
+    """Print names with a text beside each, wrapped to the terminal's width."""
     rows = [(printable(name), printable(text)) for name, text in rows]
     width = shutil.get_terminal_size((_WIDTH, 0)).columns
     longest = max((len(name) for name, _ in rows), default=0)

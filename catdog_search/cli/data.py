@@ -88,7 +88,7 @@ def audit(
         _say_audit(source, dataset.manifest)
         for name, file in written.items():
             say(f"{name}: {file}")
-    # Said last: a folder that can't be written doesn't hide what was found.
+    # Reported last, so that an unwritable folder doesn't hide the findings.
     asked = ctx.get_parameter_source("picture") is not ParameterSource.DEFAULT
     for name, problem in problems.items():
         said = printable(f"--{name} {files[name]}: {problem}")
@@ -177,7 +177,7 @@ def cache(clear: bool, as_json: bool) -> None:
             say(f"kept: in use by a running study: {arrays} arrays of features")
     for entry in entries:
         stays = ""
-        if clear:  # and it is still there
+        if clear:  # and some of it is still there
             held = packed.in_use(entry.path)
             stays = "kept: in use by a running study: " if held else "kept: can't be removed: "
         say(f"{stays}{entry.size / 1e6:8.0f} MB  {packed.describe(entry)}")
@@ -209,7 +209,7 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
 
     def progress(done: int, total: int | None) -> None:
         percent = -1 if not total else done * 100 // total
-        # A line for every 5 per cent, or every 50 MB where the size isn't known.
+        # A line every 5 per cent, or every 50 MB where the size isn't known.
         mark = percent // 5 if total else done // 50_000_000
         if mark != shown[0]:
             shown[0] = mark

@@ -1,4 +1,4 @@
-"""A study as it runs, for people: a live table on a terminal, plain lines elsewhere."""
+"""Display of a running study: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ROWS = 15
 
 
 class PlainDisplay:
-    """One line for every event.
+    """One line per event.
 
     Args:
         config: Study's configuration.
@@ -65,7 +65,7 @@ class PlainDisplay:
             PULSE.heard()
 
     def _within(self, event: BatchDone) -> str:
-        """Nothing, unless there was nothing for long."""
+        """Progress within an epoch, but only after a long silence."""
         if PULSE.silent_s() < LONGEST_SILENCE_S / 2:
             return ""
         if event.epoch is None:
@@ -103,7 +103,7 @@ def _origin(event: TrialStarted) -> str:
 
 def _epoch(event: EpochDone, metric: str, epochs: int) -> str:
     metrics = event.metrics
-    # A loop of somebody's own need not tell of a loss.
+    # A custom loop may not report a loss.
     loss = f"loss {metrics['loss']:.4f}, " if "loss" in metrics else ""
     return (
         f"epoch {event.epoch + 1}/{epochs}: "
@@ -120,7 +120,7 @@ def _ended(event: TrialEnded) -> str:
 
 
 def _scored_anew(event: TrialEnded) -> str:
-    """Why a final value is not that of the last epoch's line; empty where it is."""
+    """Why a final value differs from the last epoch's line; empty where it doesn't."""
     if event.best_epoch is None:
         return ""
     if event.in_training is not None and f"{event.in_training:.4f}" != f"{event.value:.4f}":
@@ -148,7 +148,7 @@ class _Row:
 
 
 def _literal(*lines: str) -> Text:
-    """Lines as they are: rich would read a name in brackets as a colour."""
+    """Lines as they are: rich would take a name in brackets for markup."""
     from rich.text import Text
 
     return Text("\n".join(printable(redact(line)) for line in lines))
@@ -156,11 +156,11 @@ def _literal(*lines: str) -> Text:
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """Keep the terminal from showing Ctrl-C as ^C: the table is redrawn a line too low then."""
+    """Keep the terminal from echoing Ctrl-C as ^C, which would shift the table a line down."""
     try:
         terminal = sys.stdin.fileno()
         before = termios.tcgetattr(terminal)
-    except (OSError, ValueError, termios.error):  # standard input is none
+    except (OSError, ValueError, termios.error):  # standard input isn't a terminal
         yield
         return
     changed = [*before]
@@ -200,14 +200,14 @@ class LiveDisplay:
             get_renderable=self.render,
             console=self._console,
             refresh_per_second=4,
-            # A table taller than the screen would scroll away otherwise.
+            # Otherwise a table taller than the screen would scroll away.
             vertical_overflow="crop",
         )
         with PULSE.held(), _without_echo(), live:
             yield
 
     def __call__(self, event: Event) -> None:
-        """Take in what the event says; the next refresh shows it."""
+        """Record the event; the next refresh shows it."""
         match event:
             case StudyOpened():
                 self._finished, self._wanted = event.finished, event.wanted
@@ -229,12 +229,12 @@ class LiveDisplay:
         return next((row for row in reversed(self._rows) if row.number == number), None)
 
     def _start(self, event: TrialStarted) -> None:
-        if died := self._row(event.number):  # an attempt
+        if died := self._row(event.number):  # an earlier attempt
             self._rows.remove(died)
         self._rows.append(_Row(event.number, self._what_differs(event), event.epochs))
 
     def _what_differs(self, event: TrialStarted) -> str:
-        """The params that are not those of the best trial, which the caption shows whole."""
+        """The params that differ from the best trial's, which the caption shows in full."""
         best = self._best.params if self._best else {}
         differs = {k: v for k, v in event.varied.items() if best.get(k) != v}
         return (say_params(differs) or "as the best") + _origin(event)
@@ -302,9 +302,9 @@ class LiveDisplay:
 
 
 def _typical(done: list[float], estimate: StudyEstimate | None) -> float | None:
-    """Seconds of a trial: of those that are done, else as estimated."""
+    """Seconds per trial: from finished ones, else as estimated."""
     if not done:
         return estimate.seconds if estimate else None
-    # One of them may have computed what the others found.
+    # One trial may have computed what the others then found in the cache.
     shared = estimate is not None and estimate.once_seconds
     return statistics.median(done) if shared else statistics.fmean(done)

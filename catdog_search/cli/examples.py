@@ -1,4 +1,4 @@
-"""An example or more of every command, which its help ends with."""
+"""One or more examples for every command, shown at the end of its help."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def add_examples(group: click.Group, above: str = "") -> None:
-    """Let the help of every command end with its examples."""
+    """End the help of every command with its examples."""
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             add_examples(command, f"{name} ")
         elif lines := EXAMPLES.get(f"{above}{name}"):
-            # The mark keeps click from joining lines.
+            # \b keeps click from joining lines.
             command.epilog = "\b\nExamples:\n" + "\n".join(f"  catdog-search {e}" for e in lines)

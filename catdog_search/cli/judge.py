@@ -293,7 +293,7 @@ def _taken(done: Evaluation) -> str:
 
 
 def _looks(done: Evaluation) -> Iterator[str]:
-    """What the photos of test among those scored have been through."""
+    """Lines on the looks at the test photos among those scored."""
     if done.kept:
         yield "answers: those that its promotion kept, so that test was not looked at again"
         yield f"looks: {done.looks}"

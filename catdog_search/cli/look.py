@@ -1,4 +1,4 @@
-"""`studies`, `check`, `show`: read, and change nothing."""
+"""`studies`, `check`, `show`: read-only commands."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from catdog_search.search.study.views import StudyView, TrialRow
     from catdog_search.study.config import StudyConfig
 
-# More than a day is worth a hint.
+# A study that takes more than a day gets a hint.
 _LONG_S = 24 * 3600
-# Photos of train that 20,000 photos leave.
+# Photos of train out of 20,000 photos.
 _PHOTOS = 14_000
 
 
@@ -42,7 +42,7 @@ def _family(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     from catdog_search.families import registry
     from catdog_search.space import did_you_mean
 
-    # Those whose params are known without running somebody's code.
+    # Those whose params are known without running a user's code.
     listed = [name for name in registry.names() if not registry.is_found(name)]
     if value is not None and value not in listed:
         raise click.BadParameter(f"{value!r}; {did_you_mean(value, listed)}")
@@ -172,7 +172,7 @@ def _say_found(code: Hypermodel) -> None:
 
 
 def _estimate(config: StudyConfig, photos: int) -> StudyEstimate | None:
-    """Estimate of the study on this machine's processors, whatever else it has."""
+    """Estimate of the study on this machine's CPU, whatever else it has."""
     from catdog_search.search.estimate import estimate_study
     from catdog_search.search.limits import Limits, memory_limit
     from catdog_search.training.device import processor_rate
@@ -309,7 +309,7 @@ def _say_trial(view: StudyView, row: TrialRow) -> None:
 
 
 def _value(view: StudyView, row: TrialRow) -> Iterator[str]:
-    """A trial's value and rank; of one that isn't COMPLETE its score so far."""
+    """A trial's value and rank; for one that isn't COMPLETE, its score so far."""
     metric = view.metric or "objective"
     if row.value is not None:
         floor = f" ({view.floor})" if view.floor else ""

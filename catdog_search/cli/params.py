@@ -1,4 +1,4 @@
-"""What a study file may say, param by param and key by key, as `check` prints it."""
+"""What a study file may contain, param by param and key by key, as `check` prints it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def say_params_of(space: Space, family: str, knobs: Mapping[str, Knob]) -> None:
 
 
 def say_all(family: str) -> None:
-    """Print all that a study file of a family may say."""
+    """Print everything that a study file of a family may contain."""
     from catdog_search.study.keys import keys
 
     say(f"params of the family {family}, for [space] and recipes (none is required):")

@@ -1,4 +1,4 @@
-"""`predict`: what a model says of photos."""
+"""`predict`: a model's answers to photos."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from catdog_search.answering.stream import Answering, Row
 
 _ONNX, _KERAS = ".onnx", ".keras"
-# Rows after which somebody who sees none of them is told how far it is.
+# Rows between two progress lines where the rows themselves aren't shown.
 _EVERY = 500
-# Of the answers' column; a class may have a longer name.
+# Width of the answers' column; a class may have a longer name.
 _WIDEST = 10
 
 
@@ -119,7 +119,7 @@ def _sorted(rows: Iterable[Row], sorter: Sorter | None) -> Iterator[Row]:
 
 
 def _count(rows: Iterable[Row], write: Callable[[Row], None]) -> Counter[str | None]:
-    """Write rows and count them by their answer; None stands for those without."""
+    """Write rows and count them by answer; None stands for those without one."""
     counts: Counter[str | None] = Counter()
     is_seen = sys.stdout.isatty()
     for row in rows:
@@ -158,11 +158,11 @@ def _writer(facts: ModelFacts, *, as_json: bool, as_csv: bool) -> Callable[[Row]
 def _print(text: str) -> None:
     say(text)
     if not sys.stdout.isatty():
-        sys.stdout.flush()  # pipes are for reading along
+        sys.stdout.flush()  # so that a pipe can be followed
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    # As it is, so that it can be opened: JSON spells out what can't be printed.
+    # The path unchanged, so that it can be opened: JSON escapes what can't be printed.
     said = {"error": row.reason} if row.answer is None else row.answer.plain
     return {"path": row.file.name, **said}
 

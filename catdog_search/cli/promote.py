@@ -96,7 +96,7 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.search.prepare import Request
 
     use_backend()
-    # It warns of every function that it traces anew; a promotion has many small ones.
+    # It warns about every retraced function; a promotion has many small ones.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     write = writer(as_json)
     request = Request(

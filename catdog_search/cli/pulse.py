@@ -1,4 +1,4 @@
-"""A sign of life: whoever waits at the command line reads a line at least every ten seconds."""
+"""A sign of life: the command line prints a line at least every ten seconds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# A little less than what is promised, for a machine that is busy.
+# A little less than promised, for a busy machine.
 LONGEST_SILENCE_S = 9.0
 
 
 class Pulse:
-    """Says that the command is still at work, where nothing else was said for long.
+    """Says that the command is still at work when nothing else has been printed for long.
 
     Args:
         say: Function that prints a line.
@@ -47,7 +47,7 @@ class Pulse:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Where silence is right: something moves on the terminal, or somebody is asked."""
+        """Allow silence: something moves on the terminal, or a question is open."""
         self._held += 1
         try:
             yield
@@ -60,8 +60,8 @@ class Pulse:
             if self._held or self.silent_s() < LONGEST_SILENCE_S:
                 continue
             begun = self._begun
-            # Nobody may be left to read it; the command will notice.
+            # The reader may be gone; the command will notice.
             with contextlib.suppress(OSError, ValueError):
                 self._say(f"… still at work, {time.monotonic() - begun:.0f} s")
             self.heard()
-            self._begun = begun  # of the step, which the line above it names
+            self._begun = begun  # start of the step, which the last printed line names

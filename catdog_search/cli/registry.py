@@ -1,4 +1,4 @@
-"""`models`, `rollback`: what is in the registry, and the way back."""
+"""`models`, `rollback`: what is in the registry, and how to go back."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
 def display_of(
     config: StudyConfig, as_json: bool, write: Callable[[str], None]
 ) -> LiveDisplay | PlainDisplay:
-    """What shows a study as it runs: a live table, or lines where there is no terminal."""
+    """The display of a running study: a live table, or lines where there is no terminal."""
     from rich.console import Console
 
     from catdog_search.cli.display import LiveDisplay, PlainDisplay
@@ -185,7 +185,7 @@ def _run_as_json(report: Report) -> dict[str, Any]:
 
 
 def say_report(report: Report, wanted: int, state: StateFolder) -> None:
-    """Print how a call ended, the best trial, and what may come next."""
+    """Print how a call ended, the best trial, and possible next steps."""
     from catdog_search.cli.words import counted, duration, say_params
     from catdog_search.study.config import DRAWN
 
@@ -217,7 +217,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
 
 
 def _done(done: int, wanted: int) -> str:
-    """`3 of 12 trials`; a call that wants fewer than are there is told so."""
+    """`3 of 12 trials`; says so if a call wanted fewer than there are."""
     from catdog_search.cli.words import counted
 
     if done > wanted:
@@ -226,7 +226,7 @@ def _done(done: int, wanted: int) -> str:
 
 
 def browse_hint(state: StateFolder, view: StudyView) -> str:
-    """What starts MLflow's interface, and the address at which a study is seen then."""
+    """The command that starts MLflow's interface, and a study's address there."""
     from catdog_search.tracking.store import Store
     from catdog_search.tracking.ui import page_of
 
@@ -235,7 +235,7 @@ def browse_hint(state: StateFolder, view: StudyView) -> str:
 
 
 def _own_command() -> str:
-    """How this program can be called from here: by name where that is on the PATH."""
+    """How to call this program from here: by name if that is on the PATH."""
     import shutil
 
     called = sys.argv[0]

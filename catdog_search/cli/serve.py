@@ -136,7 +136,7 @@ def _check_name(model: str) -> None:
 
 
 def _ask_once(model: str, root: Path) -> None:
-    """Have the registry asked before anything is listened for: a wrong name ends here."""
+    """Ask the registry before listening, so that a wrong name fails here."""
     say(f"asking for the champion of {model!r} in {root}", err=True)
     try:
         run_python(["-m", _WATCHER, "--once", "--model", model, "--state", str(root)])
@@ -147,12 +147,12 @@ def _ask_once(model: str, root: Path) -> None:
 def _checked(token: str | None) -> str | None:
     if token is None and "CATDOG_TOKEN" not in os.environ:
         return None
-    # Click takes a variable that is set and empty for one that isn't; it would open the service.
+    # Click treats an empty variable as unset, which would leave the service open.
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise click.UsageError(
             "--token (or CATDOG_TOKEN) must be printable ASCII without spaces, and not empty."
         )
-    os.environ["CATDOG_TOKEN"] = token  # where what is printed looks for secrets
+    os.environ["CATDOG_TOKEN"] = token  # where redaction looks for secrets
     return token
 
 

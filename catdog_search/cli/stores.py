@@ -1,4 +1,4 @@
-"""`ui`, `relocate`, `doctor`: what is done with the stores."""
+"""`ui`, `relocate`, `doctor`: commands on the stores."""
 
 from __future__ import annotations
 

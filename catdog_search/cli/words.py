@@ -1,4 +1,4 @@
-"""Numbers, times and params as people read them."""
+"""Numbers, times and params formatted for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def say_params(params: Params) -> str:
 
 
 def _say_value(value: Value) -> str:
-    """A step or a choice as it is spelled, so that two never read alike; else in 4 digits."""
+    """A step or a choice in full, so that no two look alike; anything else to 4 digits."""
     if not isinstance(value, float):
         return str(value)
     exact = f"{value:.8g}"
@@ -36,7 +36,7 @@ def _say_value(value: Value) -> str:
 
 
 def say_time(estimate: StudyEstimate, trials: int) -> str:
-    """How long trials take together, and each; the speed of the device must be known."""
+    """How long trials take, together and each; the device's speed must be known."""
     assert estimate.seconds is not None
     each, once = duration(estimate.seconds), estimate.once_seconds
     whole = duration(estimate.seconds * trials + once)  # several at once share one speed

@@ -21,14 +21,14 @@ from catdog_search.text import printable
 
 _GAP = 4
 _TEXT = 12
-# Photos of a kind on a page.
+# Photos of each kind shown on the page.
 _SHOWN = 36
 _STYLE = (
     "body{font:14px sans-serif;margin:2em;color:#111827}"
     "figure{display:inline-block;margin:2px;width:72px;vertical-align:top}"
     "figcaption{font-size:9px;overflow-wrap:anywhere}.framed img{outline:2px solid #c2410c}"
 )
-# Share of files left out from which on that is said first.
+# From this share of files left out, that is said first.
 _MOST = 0.5
 
 
@@ -36,9 +36,8 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     """Count what the audit found; plain values, for JSON.
 
     Returns:
-        files, usable, left_out (by kind), noticed (by flag), duplicates (groups and photos, those
-        that are equal byte for byte, and the keys of groups under both labels), splits and
-        imbalances.
+        files, usable, left_out (by kind), noticed (by flag), duplicates (groups, photos, those
+        equal byte for byte, and the keys of groups under both labels), splits and imbalances.
     """
     groups, used = manifest.groups().values(), manifest.used()
     return {
@@ -76,7 +75,7 @@ def lines(manifest: Manifest) -> list[str]:
 
 
 def in_short(manifest: Manifest) -> str:
-    """The summary in one line; first what most files have in common, if that is to be mended."""
+    """The summary in one line; first why files were left out, if most of them were."""
     found = summary(manifest)
     usable, _, *rest = _said(found)
     both = found["duplicates"]["both_labels"]
@@ -144,7 +143,7 @@ def write(
     """Draw the picture, and write the page where one is wanted.
 
     Returns:
-        What was in the way of `picture` and `html`, where something was.
+        Why `picture` or `html` could not be written, by name, where that is so.
     """
     problems = {}
     try:
@@ -160,7 +159,7 @@ def write(
 
 
 def write_page(dataset: Dataset, notes: Sequence[str], file: Path) -> None:
-    """Write all that the audit found into one self-contained page, with the pictures.
+    """Write everything the audit found as one self-contained page, with the pictures.
 
     Test isn't shown: it is for promotion alone.
 
@@ -235,7 +234,7 @@ def _html(text: str) -> str:
 
 
 def _side_by_side(strips: Sequence[list[int]], columns: int) -> list[list[int]]:
-    """Fill lines of `columns` cells with strips; -1 is an empty cell between two."""
+    """Fill lines of `columns` cells with strips; -1 is an empty cell between two strips."""
     out: list[list[int]] = [[]]
     for strip in strips:
         if out[-1] and len(out[-1]) + 1 + len(strip) > columns:

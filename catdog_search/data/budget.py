@@ -1,4 +1,4 @@
-"""Memory that threads and processes share: each takes what it is about to need."""
+"""Memory that threads and processes share: each reserves what it is about to need."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from catdog_search.machine.memory import free_bytes
 
 Reserve = Callable[[int], AbstractContextManager[None]]
 
-# Of what is free when it is made; the rest is for pixels on their way, and for others.
+# The budget's share of the memory free at the start; the rest is for pixels in transit and others.
 _SHARE = 0.5
-# Where nothing seems to be free: what any photo from a phone needs, and no machine misses.
+# Used where next to nothing seems free: enough for any phone's photo, and no machine misses it.
 _LEAST_BYTES = 256 * 1024**2
-# Of the total, what files may take that are held beside it.
+# Share of the total that files may take on top of it.
 _FILES_SHARE = 0.25
-# A pipe holds 64 KiB by itself, a byte for a part.
+# One byte in a pipe for each part of the budget; a pipe holds 64 KiB by default.
 _PARTS = 4096
 
 
@@ -34,10 +34,10 @@ def unlimited(n_bytes: int) -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Budget:
-    """Bytes from which threads take, and processes that inherit `descriptors`.
+    """Bytes that threads, and processes that inherit `descriptors`, draw on.
 
-    A pipe holds a byte for every part that is free: it needs no server, a process that is killed
-    leaves no lock behind, and who waits for it takes no processor.
+    A pipe holds a byte for every free part: that needs no server, a killed process leaves no lock
+    behind, and waiting uses no CPU.
 
     Attributes:
         total: Bytes in all, for decoding.
@@ -52,7 +52,7 @@ class Budget:
     @classmethod
     @contextlib.contextmanager
     def of_free_memory(cls, workers: int) -> Iterator[Budget]:
-        """A share of what is free now; nobody may use it any more when the context ends.
+        """A share of what is free now; it must not be used after the context ends.
 
         Args:
             workers: Number of workers, each of which holds a file; at least 1.
@@ -69,10 +69,10 @@ class Budget:
 
     @contextlib.contextmanager
     def for_file(self, size: int) -> Iterator[Reserve]:
-        """Wait until a file can be held, and have what decoding it needs taken from the rest.
+        """Wait until a file can be held; yields a reserve for the memory that decoding it needs.
 
-        One that is larger than most is held and decoded alone: who holds it and waits for more
-        would wait for others that do the same.
+        A file above `file_bytes` is held and decoded alone: while holding one and waiting for more
+        memory, each would wait for others doing the same.
 
         Raises:
             BudgetError: It is more than there is in all.
@@ -92,7 +92,7 @@ class Budget:
 
     @contextlib.contextmanager
     def taken(self, n_bytes: int) -> Iterator[None]:
-        """Wait until so much is free, and have it; not a second time within.
+        """Wait until this much is free, and hold it; must not be nested.
 
         Raises:
             BudgetError: It is more than there is in all.
@@ -100,7 +100,7 @@ class Budget:
         _check(n_bytes, self.total)
         parts = -(-n_bytes * _PARTS // self.total)
         free_out, free_in, turn_out, turn_in = self.descriptors
-        # In turns: two that each hold half of what they need would wait for each other.
+        # In turns: two that each held half of what they need would deadlock.
         turn = os.read(turn_out, 1)
         try:
             held = 0

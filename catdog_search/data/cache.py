@@ -1,8 +1,8 @@
-"""The cache folder: one entry a dataset, written whole or not at all, bounded, oldest out first.
+"""The cache folder: one entry per dataset, written atomically, bounded, least recently used out.
 
-An entry is named by what its manifest says of the photos, so it never changes, and two sources with
-the same photos share it. A note says which entry a source had when it was last looked at. What a
-process has in use it holds (`places.Hold`), and nobody removes it.
+An entry is named by what its manifest says about the photos, so it never changes, and two sources
+with the same photos share it. A note says which entry a source had when it was last looked at. A
+process holds the entries it uses (`places.Hold`), so that nobody removes them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from catdog_search.places import Hold, nobody_holds
 
 # Part of every entry's name: bump it when what is stored, or how it is decoded, changes.
 FORMAT = 3
-# Folders of datasets that are being packed begin with it.
+# Prefix of the folders in which datasets are being packed.
 _UNFINISHED = "packing-"
 
 
@@ -46,7 +46,7 @@ class Note:
     """What a source was when it was last looked at.
 
     Attributes:
-        seen: Says whether it may have changed since; empty where it has to be looked at again.
+        seen: Tells whether it may have changed since; empty where it must be looked at again.
         entry: Name of its entry.
         location: Location of the source.
         unread: Keys of files that couldn't be read or decoded for a passing reason.
@@ -69,7 +69,7 @@ def entry(folder: Path, name: str) -> Path:
 
 
 def entry_name(name: str) -> str:
-    """What the folder of an entry is called.
+    """The name of an entry's folder.
 
     Args:
         name: Manifest's name, see `Manifest.name_of`.
@@ -78,19 +78,19 @@ def entry_name(name: str) -> str:
 
 
 def note_path(folder: Path, location: str, choices: str) -> Path:
-    """Where the note of a source lies.
+    """The path of a source's note.
 
     Args:
         folder: The cache folder.
         location: Location of the source.
-        choices: Choices that the dataset depends on beside its files.
+        choices: Choices that the dataset depends on besides its files.
     """
     named = json.dumps([FORMAT, location, choices])
     return folder / "sources" / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
 
 
 def read_note(path: Path) -> Note | None:
-    """The note at `path`; None where there is none that can be read."""
+    """The note at `path`; None where there is no readable one."""
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
         plain = json.loads(path.read_text(encoding="utf-8"))
         plain["unread"] = tuple(plain["unread"])
@@ -99,7 +99,7 @@ def read_note(path: Path) -> Note | None:
 
 
 def write_note(path: Path, note: Note) -> None:
-    """Write a note, whole or not at all."""
+    """Write a note atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
     fresh.write_text(json.dumps(dataclasses.asdict(note)), encoding="utf-8")
@@ -108,7 +108,7 @@ def write_note(path: Path, note: Note) -> None:
 
 @contextlib.contextmanager
 def packing_folder(folder: Path) -> Iterator[Path]:
-    """A folder of one's own to pack in, beside the entries; what is left in it is removed."""
+    """A private folder to pack in, beside the entries; whatever is left in it is removed."""
     path = folder / "datasets" / f"{_UNFINISHED}{secrets.token_hex(8)}"
     path.mkdir(parents=True)
     try:
@@ -118,7 +118,7 @@ def packing_folder(folder: Path) -> Iterator[Path]:
 
 
 def manifest_path(path: Path) -> Path:
-    """Of an entry; who has the entry in use holds it."""
+    """The path of an entry's manifest, the file that is held while the entry is in use."""
     return path / "manifest.json"
 
 
@@ -136,10 +136,10 @@ def touch(path: Path) -> None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """All entries, the longest unused first; unfinished ones too."""
+    """All entries, least recently used first, unfinished ones included."""
     found = []
     for path in _listed(folder / "datasets"):
-        # Another process may remove it meanwhile.
+        # Another process may remove it in the meantime.
         with contextlib.suppress(FileNotFoundError):
             if path.is_dir():
                 size = sum(p.stat().st_size for p in path.iterdir())
@@ -154,7 +154,7 @@ def describe(found: Entry) -> str:
 
 
 def _location(path: Path) -> str:
-    """Of the source that had an entry last, else of the one that it was made from."""
+    """Location of the source that last had an entry, or else of the one it was made from."""
     noted = [(note, read_note(note)) for note in path.parents[1].glob("sources/*.json")]
     with contextlib.suppress(OSError, ValueError, KeyError):
         users = [
@@ -174,20 +174,20 @@ def sizes(found: Entry) -> list[int]:
 
 
 def size_bytes(folder: Path) -> int:
-    """What the cache holds."""
+    """Total size of the cache in bytes."""
     return sum(e.size for e in entries(folder))
 
 
 def evict(folder: Path, limit: int, keep: Path | None = None) -> list[Path]:
-    """Remove the entries longest unused until the cache is within `limit` bytes.
+    """Remove the least recently used entries until the cache is within `limit` bytes.
 
-    What a process has in use stays, so the cache may remain above the limit. What a process that
-    died left unfinished goes in any case.
+    Entries in use stay, so the cache may remain above the limit. What a process that died left
+    unfinished is always removed.
 
     Args:
         folder: The cache folder.
         limit: Bytes that the cache may hold.
-        keep: Never removed, even where it alone is over the limit.
+        keep: Entry that is never removed, even if it alone exceeds the limit.
 
     Returns:
         What was removed.
@@ -213,7 +213,7 @@ def in_use(path: Path) -> bool:
 
 
 def _remove(path: Path) -> bool:
-    """Remove an entry that nobody has in use; returns whether it is gone."""
+    """Remove an entry unless it is in use; returns whether it is gone."""
     with nobody_holds(_listed(path)) as free:
         if free:
             shutil.rmtree(path, ignore_errors=True)
@@ -221,7 +221,7 @@ def _remove(path: Path) -> bool:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """What lies in a folder; nothing where another process has removed it."""
+    """The contents of a folder; empty where another process has removed it."""
     try:
         return sorted(folder.iterdir())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A part of train set aside: nothing is trained on it, so it can tell how sure a model may be."""
+"""A part of train set aside: not trained on, so that a model's confidence can be calibrated."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from catdog_search.errors import DataError
 def set_aside(sizes: Mapping[int, Dataset], share: float, fewest: int) -> dict[int, Dataset]:
     """Datasets of the same photos, with a part of train in the split `calibration`.
 
-    By content, duplicates together: the same photos on every machine, and for a larger share the
-    same ones and more.
+    Chosen by content, duplicates together: the same photos on every machine, and a larger share
+    takes the same ones and more.
 
     Args:
         sizes: Datasets by image size in pixels; all of the same photos.
         share: Share of train, above 0, up to 0.5.
-        fewest: Number of photos of train at least.
+        fewest: Least number of photos of train to set aside.
 
     Raises:
-        DataError: Train has too few photos for that, or its part would lack a class.
+        DataError: Train has too few photos for that, or a part would lack a class.
     """
     first = next(iter(sizes.values()))
     manifest = _with_calibration(first.manifest, share, fewest)
@@ -33,7 +33,7 @@ def set_aside(sizes: Mapping[int, Dataset], share: float, fewest: int) -> dict[i
 
 def _at(dataset: Dataset, manifest: Manifest, left: int) -> Dataset:
     made = beside(dataset, manifest)
-    # Where trials take a part of train, what is set aside costs them nothing, while there is more.
+    # Where trials use a subset of train, setting photos aside costs them nothing if enough remain.
     subset = None if dataset.subset is None or dataset.subset >= left else dataset.subset
     return dataclasses.replace(made, subset=subset)
 
@@ -62,7 +62,7 @@ def _with_calibration(manifest: Manifest, share: float, fewest: int) -> Manifest
 
 
 def _units(manifest: Manifest) -> Iterator[list[Photo]]:
-    """Photos of train that stay together, in an order that follows from their content alone."""
+    """Photos of train that stay together, in an order that depends on their content alone."""
     units: dict[str, list[Photo]] = {}
     for photo in filter(_is_train, manifest.photos):
         units.setdefault(photo.sha256 if photo.group is None else f"{photo.group}", []).append(

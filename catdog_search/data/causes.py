@@ -1,4 +1,4 @@
-"""Why files are left out, said so that one sees what to do: by kind, with an example of each."""
+"""Why files are left out, in terms that show what to do: by kind, with an example of each."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from catdog_search.text import printable
 LeftOut = Sequence[tuple[str, str]]
 
 _MOST_KINDS = 6
-# Files of a kind that have a line of their own.
+# How many files of each kind get a line of their own.
 _FEW = 5
-# Where a reason says what is the matter, but not what helps.
+# For kinds whose reason says what is wrong, but not what to do about it.
 _ADVICE = {
     "empty": "copy or download it again",
     "truncated": "copy or download it again",
@@ -52,7 +52,7 @@ def shrinkage(manifest: Manifest, more_than: float) -> list[str]:
 
     Args:
         manifest: Manifest of the dataset that the photos became.
-        more_than: Share of the files that may be left out without a word, in [0, 1).
+        more_than: Share of the files that may be left out without comment, in [0, 1).
     """
     said, left_out = [], manifest.left_out
     n_files = len(manifest.used()) + len(left_out)
@@ -69,11 +69,11 @@ def shrinkage(manifest: Manifest, more_than: float) -> list[str]:
 
 
 def lines(left_out: LeftOut, all_of_them: str) -> Iterator[str]:
-    """Lines for the first files of each kind, and one for how many more of it there are.
+    """Lines for the first files of each kind, and one saying how many more there are.
 
     Args:
         left_out: (key, reason) of each.
-        all_of_them: Says where all are.
+        all_of_them: Says where all of them are listed.
     """
     by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for key, reason in left_out:

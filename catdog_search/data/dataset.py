@@ -1,4 +1,4 @@
-"""A dataset ready to train on: every photo decoded once, packed, checked whenever it is read."""
+"""A dataset ready to train on: every photo decoded once, packed, and checked on every read."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from catdog_search.places import Hold
 
 @dataclass(frozen=True)
 class Dataset:
-    """Packed pixels beside their manifest; cheap to pickle, it opens its files when asked.
+    """Packed pixels beside their manifest; cheap to pickle, opens its files on demand.
 
-    As long as it lives, here or in a process that it was sent to, its cache entry is in use.
+    Its cache entry is in use as long as it lives, here or in a process that it was sent to.
 
     Attributes:
         folder: The cache entry.
         digest: Names the photos, labels and split.
         image_size: Side in pixels.
-        subset: Photos of train to use, a nested and stratified choice; None for all.
+        subset: Photos of train to use, a nested, stratified choice; None for all.
         location: Location of the source; None where it is the one that the entry was made from.
         hold: Keeps the entry from being removed; None where it is gone.
     """
@@ -61,21 +61,21 @@ class Dataset:
         return read_manifest(self.folder, self.location)
 
     def is_there(self) -> bool:
-        """Whether the entry still lies where it did, as far as that can be told at no cost."""
+        """Whether the entry is still where it was, as far as can be told at no cost."""
         if self.hold is None or not self.hold.is_valid():
             object.__setattr__(self, "hold", cache.hold(self.folder))
         n = len(self.manifest.photos)
         return self.hold is not None and has_size(self._pack, n, self.image_size)
 
     def rows(self, split: Split) -> list[int]:
-        """Rows of a split in the manifest, those of `subset` alone for train."""
+        """Rows of a split in the manifest; for train, only those of `subset`."""
         manifest = self.manifest
         if split == "train":
             return manifest.train_rows(self.subset)
         return [i for i, photo in enumerate(manifest.photos) if photo.split == split]
 
     def hashes(self) -> dict[Split, list[str]]:
-        """As `Manifest.hashes`, but of train the photos that are used, those of `subset`, alone."""
+        """As `Manifest.hashes`, but for train only the photos of `subset`."""
         manifest = self.manifest
         used = [short_hash(manifest.photos[row].sha256) for row in manifest.train_rows(self.subset)]
         return {**manifest.hashes(), "train": used}
@@ -83,7 +83,7 @@ class Dataset:
     def pixels(self) -> Pixels:
         """All photos in the manifest's order, memory-mapped: uint8 RGB (n, side, side, 3).
 
-        Nobody checks them; `read` does.
+        They are not checked; `read` does that.
 
         Raises:
             CacheLostError: They are gone.
@@ -144,15 +144,15 @@ def packed_sizes(folder: Path, digest: str) -> list[int]:
 
 
 def as_it_was(dataset: Dataset, digest: str, moved: Mapping[str, Sequence[str]]) -> Dataset | None:
-    """The same photos, split as a study remembers them; None where they are others.
+    """The same photos, split as a study remembers them; None where the photos are not the same.
 
-    An emptied cache forgets in which order photos came, and other versions of this program split
-    small classes and large groups in another way.
+    An emptied cache forgets the order in which photos came, and other versions of this program
+    split small classes and large groups differently.
 
     Args:
         dataset: Dataset as it is split here and now.
         digest: Digest of the dataset that the study has.
-        moved: What `Manifest.moved` said of it; empty where nobody knows.
+        moved: What `Manifest.moved` said of it; empty where that isn't known.
 
     Raises:
         DataError: The cache can't be written.

@@ -5,7 +5,7 @@ with the reduction, on pixel centres: Pillow's `BILINEAR`, and what Keras's `Res
 `interpolation="bilinear", antialias=True`. The exported model resizes with the latter, so it sees
 what training saw, up to rounding to whole levels.
 
-Nothing is decoded before its header was looked at: which format it is, how many pixels there are,
+Nothing is decoded before its header has been examined: which format it is, how many pixels it has,
 and how much memory they take.
 """
 
@@ -29,27 +29,27 @@ from catdog_search.data.budget import Reserve, unlimited
 Pixels = npt.NDArray[np.uint8]
 _T = TypeVar("_T")
 
-# Of what is decoded: 100 million pixels are 0.4 GB in Pillow, and most formats take twice that.
+# Limit as decoded: 100 million pixels are 0.4 GB in Pillow, and most formats take twice that.
 MAX_PIXELS = 100_000_000
-# Of the file, which a JPEG's decoder can scale down on the way: twice those of the largest phones.
+# Limit as stored, which a JPEG's decoder can scale down: twice the pixels of the largest phones.
 MAX_CODED_PIXELS = 400_000_000
 MIN_SIDE = 8
 HUGE_PIXELS = 25_000_000
 TINY_SIDE = 32
-# Pillow's own limit would refuse photos of large phones; ours asks what is decoded of them.
+# Pillow's own limit would refuse photos from large phones; ours counts what is decoded of them.
 Image.MAX_IMAGE_PIXELS = MAX_CODED_PIXELS
 
 # A JPEG much larger than the target is scaled while it is decoded, as long as that leaves this
 # many times the target's side.
-# Against decoding whole, at twice the target or more: 0.35 of 255 levels on average, 2.8 at the
-# 99.9th percentile (100 photos at 800 and 1,600 px, targets 64 to 224); at 1.6 times it is 0.7
-# and 5.8.
+# Difference from full decoding, at twice the target or more: 0.35 of 255 levels on average, 2.8 at
+# the 99.9th percentile (100 photos at 800 and 1,600 px, targets 64 to 224); at 1.6 times, 0.7 and
+# 5.8.
 DRAFT_FACTOR = 2
 _SCALES = (1, 2, 4, 8)
 # The perceptual hash sees the photo at this side or more, whatever the target is.
 _HASH_DRAFT = 128
 _ORIENTATION = 0x0112
-# EXIF's orientations but upright, and what turns each upright.
+# EXIF's orientations other than upright, and what turns each upright.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,7 +60,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Below this spread of levels in every channel, shrunk to 32 x 32, there is next to nothing to see;
+# Below this standard deviation in every channel, shrunk to 32 x 32, next to nothing can be seen;
 # the flattest of 20,000 real photos has 13.
 BLANK_STD = 4.0
 
@@ -68,11 +68,11 @@ IMAGE_SUFFIXES = frozenset(formats.SUFFIXES)
 
 
 class UndecodableError(ValueError):
-    """The bytes are not an image that can be used.
+    """The bytes are not a usable image.
 
     Attributes:
         kind: `empty`, `not an image`, `unsupported`, `truncated`, `corrupt`, `blank`, `too large`
-            or `too small`; or `too little memory`, which is no fact about the file.
+            or `too small`; or `too little memory`, which says nothing about the file.
     """
 
     def __init__(self, kind: str, detail: str) -> None:
@@ -86,7 +86,7 @@ class Decoded:
 
     Attributes:
         pixels: uint8 RGB (image_size, image_size, 3).
-        grey: Grey levels that its perceptual hash is made of, uint8 (32, 32).
+        grey: Grey levels that its perceptual hash is made from, uint8 (32, 32).
         flags: What was noticed, sorted: `16-bit`, `animated`, `blank` (next to nothing to see),
             `cmyk`, `damaged` (in its tail or its metadata, yet used), `grey`, `huge`, `lying
             extension`, `palette`, `rotated`, `tiny`, `transparent`.
@@ -99,7 +99,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class _Photo:
-    """What a viewer would show: the first frame, upright, over white where it is see-through.
+    """What a viewer would show: the first frame, upright, over white where it is transparent.
 
     Attributes:
         image: Mode RGB or L.
@@ -116,11 +116,11 @@ class _Photo:
 
 @dataclass(frozen=True)
 class _Gist:
-    """What of a photo doesn't depend on the target's size.
+    """What doesn't depend on the target's size.
 
     Attributes:
         grey: uint8 (32, 32).
-        is_blank: Whether next to nothing is to be seen.
+        is_blank: Whether next to nothing can be seen.
     """
 
     grey: Pixels
@@ -128,10 +128,10 @@ class _Gist:
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Width and height that a file says of itself; nothing of it is decoded.
+    """Width and height according to a file's header; nothing is decoded.
 
     Raises:
-        UndecodableError: It can't be read so far.
+        UndecodableError: Not even the header can be read.
     """
     if not content:
         raise UndecodableError("empty", "")
@@ -145,13 +145,13 @@ def decode(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pix
     Args:
         content: Bytes of an image file, of one of `formats.FORMATS`.
         image_size: Side of the result in pixels.
-        reserve: Takes bytes of memory while they are needed.
+        reserve: Reserves bytes of memory while they are needed.
 
     Returns:
         uint8 RGB, (image_size, image_size, 3).
 
     Raises:
-        UndecodableError: Not an image, broken, or of a size that can't be used.
+        UndecodableError: Not an image, broken, or of no usable size.
     """
     return _seen(
         content,
@@ -162,11 +162,11 @@ def decode(content: bytes, image_size: int, reserve: Reserve = unlimited) -> Pix
 
 
 def decode_whole(content: bytes, side: int) -> Pixels:
-    """Decode as `decode` does, but for the resize.
+    """Decode as `decode` does, without the resize.
 
     Args:
         content: Bytes of an image file.
-        side: Pixels a side down to which a JPEG's decoder may scale it.
+        side: Pixels per side down to which a JPEG's decoder may scale it.
 
     Returns:
         uint8 RGB, (height, width, 3).
@@ -178,13 +178,13 @@ def decode_whole(content: bytes, side: int) -> Pixels:
 
 
 def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimited) -> Decoded:
-    """Decode as `decode` does, and look at what the file is.
+    """Decode as `decode` does, and note what kind of file it is.
 
     Args:
         content: Bytes of an image file.
-        key: Its path, whose extension may lie.
-        image_size: Side of the pixels.
-        reserve: Takes bytes of memory while they are needed.
+        key: Its path, whose extension may be wrong.
+        image_size: Side of the result in pixels.
+        reserve: Reserves bytes of memory while they are needed.
 
     Raises:
         UndecodableError: Not an image, broken, or of no usable size; or every pixel is the same.
@@ -198,7 +198,7 @@ def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimi
         return _pixels(photo.image, image_size), photo.flags | lies, gist
 
     pixels, flags, gist = _seen(content, DRAFT_FACTOR * image_size, reserve, look)
-    # The hash must not depend on the target, or groups and splits would.
+    # The hash must not depend on the target's size, or groups and splits would.
     if gist is None:
         gist = _seen(content, _HASH_DRAFT, reserve, lambda photo: _gist(photo.image))
     if gist.is_blank:
@@ -207,7 +207,7 @@ def examine(content: bytes, key: str, image_size: int, reserve: Reserve = unlimi
 
 
 def resize(image: Image.Image, image_size: int) -> Image.Image:
-    """Stretch to the square; see the module's text."""
+    """Stretch to the square; see the module's docstring."""
     return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
 
 
@@ -233,12 +233,12 @@ def _gist(image: Image.Image) -> _Gist:
 
 
 def _seen(content: bytes, side: int, reserve: Reserve, use: Callable[[_Photo], _T]) -> _T:
-    """What `use` makes of a photo, mended where it has to be.
+    """What `use` makes of a photo, repaired where it has to be.
 
     Args:
         content: The file.
-        side: The decoder may scale it down as long as it keeps so many pixels a side.
-        reserve: Takes memory, for as long as the photo is used.
+        side: The decoder may scale it down as long as it keeps this many pixels per side.
+        reserve: Reserves memory for as long as the photo is used.
         use: Must not keep the photo.
     """
     if not content:
@@ -253,7 +253,7 @@ def _seen(content: bytes, side: int, reserve: Reserve, use: Callable[[_Photo], _
     try:
         return _seen_once(better, side, reserve, use, is_mended=True)
     except UndecodableError as error:
-        # What is wrong with the file is said of the file as it is, unless it is how much is lost.
+        # Report the fault of the original file, unless the fault is how much of it is lost.
         raise (first if error.kind == "corrupt" else error) from None
 
 
@@ -276,7 +276,7 @@ def _seen_once(
 def _shown(
     image: ImageFile.ImageFile, content: bytes, flags: set[str], *, is_mended: bool
 ) -> Image.Image:
-    """Load an image and make it what a viewer shows, in mode RGB or L; adds to the flags."""
+    """Load an image and turn it into what a viewer shows, in mode RGB or L; adds to the flags."""
     stored = levels.stored_modes(image)
     # A TIFF is turned while it is loaded, and doesn't say so afterwards.
     is_turned = image.format == "TIFF" and _orientation(image) != 1
@@ -298,7 +298,7 @@ def _opened(content: bytes) -> ImageFile.ImageFile:
 
 @contextlib.contextmanager
 def _told(content: bytes) -> Iterator[None]:
-    """All errors of decoding are Undecodable."""
+    """Turn every error of decoding into an UndecodableError."""
     try:
         with warnings.catch_warnings():
             # Pillow's own limit warns where ours refuses; metadata warnings don't touch pixels.
@@ -353,7 +353,7 @@ def _most_scale(image: Image.Image) -> int:
 def _draft_scale(image: Image.Image, side: int) -> int:
     """By how much a photo is scaled down while it is decoded.
 
-    As far as leaves `side` pixels a side, of a JPEG; and as far as `MAX_PIXELS` asks for.
+    A JPEG as far as that leaves `side` pixels per side; and as far as `MAX_PIXELS` requires.
     """
     room = min(image.size) // side if image.format == "JPEG" else 1
     coded = image.width * image.height
@@ -386,8 +386,8 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF says, 1 to 8; a photo is none the worse for broken EXIF, so that counts as 1."""
-    # Pillow's readers of EXIF raise whatever the broken bytes lead to.
+    """EXIF's orientation, 1 to 8; broken EXIF doesn't harm a photo, so it counts as 1."""
+    # Pillow's EXIF readers can raise anything on broken bytes.
     with contextlib.suppress(Exception):
         found = image.getexif().get(_ORIENTATION, 1)
         return found if found in _TURNS else 1
@@ -395,7 +395,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _over_white(image: Image.Image) -> Image.Image:
-    """In mode RGB or L; alpha that hides everything says nothing, and is passed over."""
+    """Over white, in mode RGB or L; an alpha channel that hides everything is ignored."""
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("RGB")
     is_seen = any(_rgba(strip).getchannel("A").getextrema()[1] for _, strip in levels.strips(image))
@@ -409,7 +409,7 @@ def _over_white(image: Image.Image) -> Image.Image:
 
 
 def _rgba(image: Image.Image) -> Image.Image:
-    # Pillow turns premultiplied grey into nothing else.
+    # Pillow converts premultiplied grey to LA alone.
     return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
 
 

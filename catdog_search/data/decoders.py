@@ -33,18 +33,18 @@ from catdog_search.errors import DataError, causes
 from catdog_search.machine import cores
 from catdog_search.text import printable
 
-# A process takes as long to start as it needs for about so many small photos.
+# Starting a process takes about as long as it needs for this many small photos.
 _PER_PROCESS = 500
-# Whoever writes what they decode keeps up with no more.
+# The writer of what they decode can't keep up with more.
 _MOST_PROCESSES = 16
-# Files that are examined, and handed over, together: a trip is cheap beside it, memory is bounded.
+# Files examined and handed over together: enough to make the round trip cheap, in bounded memory.
 _CHUNK_PHOTOS = 32
 _CHUNK_BYTES = 4_000_000
 
 _NO_GREY = np.empty((0, SIDE, SIDE), np.uint8)
 
-# Not `multiprocessing`'s own start, which would import the caller's main module as well: a script
-# that loads a dataset outside of `if __name__ == "__main__"` would wait in there for its own lock.
+# Not `multiprocessing`'s own start, which would also import the caller's main module: there, a
+# script that loads a dataset outside `if __name__ == "__main__"` would wait for its own lock.
 _CHILD = (
     "import sys; sys.path[:] = {path!r}; "
     "from catdog_search.data.decoders import serve; serve({descriptor})"
@@ -63,7 +63,7 @@ class Found:
         flags: See `Decoded`.
         pixels: uint8 RGB, image_size x image_size x 3 bytes; None where it is left out, or known.
         reason: Why it is left out; empty where it isn't.
-        passing: Whether the reason lies around the file, so that another time it may be read.
+        passing: Whether the reason is temporary, so that the file may be readable another time.
     """
 
     key: str
@@ -77,7 +77,7 @@ class Found:
 
 
 def content_key(sha256: str, key: str) -> str:
-    """Names what a file comes to: its content, and its suffix, which may lie."""
+    """Names what a file decodes to, by its content and its suffix, which may be wrong."""
     return sha256 + PurePosixPath(key).suffix.lower()
 
 
@@ -89,7 +89,7 @@ class Task:
         source: Source of the files.
         image_size: Side of the pixels.
         known: Keys, as `content_key` makes them, of files that are not to be decoded.
-        budget: Memory that all who examine share; None where it doesn't count.
+        budget: Memory that all workers share; None for no limit.
     """
 
     source: Source
@@ -109,7 +109,7 @@ class Task:
         ]
 
     def _seen(self, key: str) -> Found | tuple[str, Decoded]:
-        """The sha256 and what decoding gave; all that is to be said where it isn't decoded."""
+        """The sha256 and what decoding gave; the final result where it isn't decoded."""
         with contextlib.ExitStack() as held:
             try:
                 reserve = held.enter_context(self._room_for(key))
@@ -138,7 +138,7 @@ class Task:
 
     def _room_for(self, key: str) -> AbstractContextManager[Reserve]:
         size = self.source.size(key)
-        if size > MAX_FILE_BYTES:  # before anybody waits for it
+        if size > MAX_FILE_BYTES:  # before waiting for room
             raise FileTooLargeError(size)
         return self.budget.for_file(size) if self.budget else nullcontext(unlimited)
 
@@ -148,7 +148,7 @@ def _found(key: str, sha256: str, decoded: Decoded, phash: str, fine: str) -> Fo
 
 
 def _why_unread(error: Exception) -> str:
-    """What an error says, without the path of a source that may be known by another one."""
+    """An error's text without the source's path, since a source may be known by another path."""
     if isinstance(error, MemoryError):  # our budget's, or the system's
         return f"too little memory: {error}" if str(error) else "unreadable: memory ran out"
     if isinstance(error, OSError) and error.strerror:
@@ -157,7 +157,7 @@ def _why_unread(error: Exception) -> str:
 
 
 def _is_from_outside(error: UndecodableError) -> bool:
-    """Whether not the bytes are to blame: memory ran out, or the system refused something."""
+    """Whether the bytes are not to blame: memory ran out, or the system refused something."""
     return any(
         isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
         for cause in causes(error)
@@ -168,10 +168,10 @@ _Examine = Callable[[Sequence[str]], list[Found]]
 
 
 def examine_all(task: Task) -> Generator[Found, None, None]:
-    """Examine all files of a task's source, in key order; close it where it isn't exhausted.
+    """Examine all files of a task's source, in key order; close it unless it is exhausted.
 
     Raises:
-        DataError: A process died, as by the kernel's hand when memory runs out.
+        DataError: A process died, for instance killed by the kernel when memory ran out.
     """
     keys = list(task.source.labels)
     n_cores = cores.count()
@@ -183,13 +183,13 @@ def examine_all(task: Task) -> Generator[Found, None, None]:
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
         ask: _Examine = task.examine
         if processes > 1:
-            # Entered last, so killed before the threads that wait for them are waited for.
+            # Entered last, so killed before the threads that wait for them are joined.
             ask = _shared([stack.enter_context(_Process(task)) for _ in range(processes)])
         yield from _in_order(pool, ask, _chunks(keys, task.image_size, workers), 2 * workers)
 
 
 def _chunks(keys: Sequence[str], image_size: int, workers: int) -> Iterator[Sequence[str]]:
-    fair = len(keys) // (4 * workers)  # few but huge photos keep everybody busy too
+    fair = len(keys) // (4 * workers)  # so that a few huge photos keep every worker busy too
     size = max(min(_CHUNK_PHOTOS, _CHUNK_BYTES // (3 * image_size**2), fair), 1)
     for start in range(0, len(keys), size):
         yield keys[start : start + size]
@@ -201,7 +201,7 @@ def _in_order(
     chunks: Iterator[Sequence[str]],
     ahead: int,
 ) -> Iterator[Found]:
-    """What `ask` says of all chunks, at most `ahead` of them before it is wanted."""
+    """What `ask` returns for all chunks, asking for at most `ahead` of them in advance."""
     waiting: deque[Future[list[Found]]] = deque()
     for chunk in chunks:
         waiting.append(pool.submit(ask, chunk))
@@ -212,7 +212,7 @@ def _in_order(
 
 
 def _shared(processes: Sequence[_Process]) -> _Examine:
-    """One that is idle examines some files; for as many threads as there are processes."""
+    """Have an idle process examine some files; for as many threads as there are processes."""
     idle: SimpleQueue[_Process] = SimpleQueue()
     for process in processes:
         idle.put(process)
@@ -228,20 +228,20 @@ def _shared(processes: Sequence[_Process]) -> _Examine:
 
 
 class _Process:
-    """A process that examines what it is asked for, no longer than its context or this process."""
+    """A process that examines what it is asked to; it ends with its context or this process."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._is_told = False
         self._connection, theirs = Pipe()
         shared = task.budget.descriptors if task.budget else ()
-        with theirs:  # so that a dead process is the end of the connection
+        with theirs:  # so that the connection ends when the process dies
             code = _CHILD.format(path=trusted_path(), descriptor=theirs.fileno())
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", code],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), *shared],
-                process_group=0,  # Ctrl-C is for the one that asks
+                process_group=0,  # Ctrl-C is for the parent
             )
 
     def __enter__(self) -> _Process:
@@ -275,10 +275,10 @@ class _Process:
 
 
 def serve(descriptor: int) -> None:
-    """A process's whole life: the task, then keys to examine, until the one that asks is gone.
+    """A process's whole life: receive the task, then keys to examine, until the parent is gone.
 
     Args:
-        descriptor: File descriptor of the connection to that one.
+        descriptor: File descriptor of the connection to the parent.
     """
     connection = Connection(descriptor)
     try:
@@ -291,12 +291,12 @@ def serve(descriptor: int) -> None:
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     while True:
         found = task.examine(asked.get())
-        with contextlib.suppress(ConnectionError):  # _listen hears of it too
+        with contextlib.suppress(ConnectionError):  # _listen notices it too
             connection.send(found)
 
 
 def _listen(connection: Connection, asked: SimpleQueue[Sequence[str]]) -> None:
-    """In a thread, to hear in the middle of a photo too that nobody asks any more."""
+    """In a thread, to notice that the parent is gone even in the middle of a photo."""
     try:
         while True:
             asked.put(connection.recv())

@@ -1,7 +1,7 @@
-"""What lies below a folder or in a zip: photos, and everything else with the reason it is none.
+"""What a folder or zip contains: photos, and everything else with the reason it is not a photo.
 
-A file that has a photo's suffix is taken for one, and decoding tells; any other is judged by its
-first bytes. Nothing is passed over without a word but what is hidden.
+A file with a photo's suffix is taken for one until decoding says otherwise; any other is judged by
+its first bytes. Nothing but hidden files is passed over silently.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from catdog_search.data.signatures import HEAD, kind_of
 from catdog_search.places import cache_folder
 from catdog_search.text import printable
 
-# Of its suffix nothing is known, and its first bytes tell nothing.
+# The suffix is unknown, and the first bytes tell nothing.
 NO_IMAGE = "not an image: by its name and its content"
 
 
@@ -48,7 +48,7 @@ def judge(
     """Sort files into photos and others.
 
     Args:
-        found: Takes them.
+        found: Where they are added.
         files: Their keys.
         head: Reads the first bytes of one; raises one of `errors` where it can't be read.
         errors: Exception types that reading raises.
@@ -80,7 +80,7 @@ def judge(
 
 
 def _others(found: Found, files: Iterable[str]) -> list[str]:
-    """Files in which no studies are kept."""
+    """The files that are not part of stored studies."""
     keys = list(files)
     if not (own := of_studies(keys)):
         return keys
@@ -92,14 +92,14 @@ def _others(found: Found, files: Iterable[str]) -> list[str]:
 def _is_drawn(key: str, head: Callable[[str], bytes], errors: tuple[type[Exception], ...]) -> bool:
     try:
         return is_own_picture(head(key))
-    except errors:  # reading it as a photo will say why
+    except errors:  # reading it as a photo will report why
         return False
 
 
 def in_folder(root: str) -> Found:
-    """What lies below a folder, in folders that links lead to as well.
+    """What lies below a folder, following links to other folders.
 
-    Every folder is read once, whatever leads to it: first those that really lie here, then those
+    Every folder is read once, however it is reached: first those that really lie here, then those
     that links lead to. So a link can neither loop nor show a photo twice.
 
     Raises:
@@ -116,13 +116,13 @@ def _head(path: str) -> bytes:
 
 
 class _Walk:
-    """One way through a folder."""
+    """One walk through a folder."""
 
     def __init__(self, root: str) -> None:
         self.found = Found()
         self.files: list[str] = []
         self._root = root
-        # Device and inode of every folder that was read, and under which key.
+        # Device and inode of every folder that was read, and the key it was read under.
         self._read: dict[tuple[int, int], str] = {}
         self._links: list[str] = []
         self._cache: tuple[int, int] | None = None
@@ -130,9 +130,9 @@ class _Walk:
     def run(self) -> None:
         for around in Path(os.path.realpath(self._root)).parents:
             self._read[_identity(str(around))] = ".."
-        with contextlib.suppress(OSError):  # it need not be there yet
+        with contextlib.suppress(OSError):  # it may not exist yet
             self._cache = _identity(str(cache_folder()))
-        with os.scandir(self._root):  # one that can't be read is no folder of photos
+        with os.scandir(self._root):  # raises where the folder itself can't be read
             self._enter("")
         while self._links:
             links, self._links = sorted(self._links), []
@@ -140,7 +140,7 @@ class _Walk:
                 self._enter(key)
 
     def _enter(self, key: str) -> None:
-        """Read a folder and those below it, but for links."""
+        """Read a folder and those below it, without following links."""
         waiting = [key]
         while waiting:
             folder = waiting.pop()
@@ -194,7 +194,7 @@ def _sort_of(entry: os.DirEntry[str]) -> str:
             return "folder"
         if entry.is_file():
             return "file"
-        entry.stat()  # of what a link leads to
+        entry.stat()  # of a link's target
     except OSError as error:
         kind = "broken link" if entry.is_symlink() else "unreadable"
         return f"{kind}: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""Fetch Microsoft's zip of 25,000 cats and dogs: resumable, checked, whole or not at all."""
+"""Fetch Microsoft's zip of 25,000 cats and dogs: resumable, checked, atomic."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ Progress = Callable[[int, int | None], None]
 
 
 def download(url: str, sha256: str, target: Path, progress: Progress | None = None) -> Path:
-    """Fetch a file to `target`, going on where an earlier call stopped.
+    """Fetch a file to `target`, resuming where an earlier call stopped.
 
     Args:
-        url: http or https; it may name user and password.
+        url: http or https; it may contain user and password.
         sha256: SHA-256 digest that the file must have, hex.
-        target: Path that it goes to; while it is fetched it is `<target>.partial`.
+        target: Path that it goes to; `<target>.partial` while it is being fetched.
         progress: Called with (bytes so far, bytes in all or None).
 
     Returns:
         The target.
 
     Raises:
-        DataError: The server doesn't answer or ends early (call again to go on), or what came has
-            another checksum (it is removed).
+        DataError: The server doesn't answer or ends early (call again to resume), or the checksum
+            doesn't match (the file is removed).
     """
     address, sha256 = _address(url), _digest(sha256)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Two at once would write to one file; the second finds what the first fetched.
+    # Two at once would write to the same file; the second finds what the first fetched.
     lock = target.with_name(f"{target.name}.lock")
     with file_lock(lock):
         try:
             return _download(address, sha256, target, progress)
         finally:
-            lock.unlink(missing_ok=True)  # those who wait for it make another
+            lock.unlink(missing_ok=True)  # those waiting for it create a new one
 
 
 def _digest(text: str) -> str:
@@ -87,10 +87,10 @@ def _download(address: Address, sha256: str, target: Path, progress: Progress | 
 
 
 def file_name(url: str) -> str:
-    """What the file at an address is called.
+    """The name of the file at an address.
 
     Raises:
-        DataError: The address can't be read, or names a folder.
+        DataError: The address can't be parsed, or names a folder.
     """
     address = _address(url)
     name = PurePosixPath(unquote(address.path)).name

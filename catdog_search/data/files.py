@@ -1,4 +1,4 @@
-"""Files of folders and zips: their sizes are looked at before their bytes."""
+"""Files of folders and zips: their sizes are checked before their bytes are read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-# What reading one file of a damaged disk or zip raises; zipfile wraps none of its decoders.
+# What reading a file from a damaged disk or zip raises; zipfile doesn't wrap its decoders' errors.
 READ_ERRORS = (
     OSError,
     EOFError,
-    ValueError,  # a name that isn't encoded as it says, among others
+    ValueError,  # a name in another encoding than declared, among others
     struct.error,
     zipfile.BadZipFile,
     zlib.error,
@@ -26,18 +26,18 @@ READ_ERRORS = (
     NotImplementedError,
     RuntimeError,
 )
-# The most pixels that are decoded, 100 million, take 300 MB where nothing compresses them, and
-# profiles and previews lie beside them; photos of the largest phones have 50 MB.
+# The most pixels that are decoded, 100 million, take 300 MB uncompressed, and there are profiles
+# and previews beside them; photos from the largest phones have 50 MB.
 MAX_FILE_BYTES = 400_000_000
 
 _ENTRY = b"PK\x01\x02"
 _ENTRY_BYTES = 46
-# Where in an entry: the version that it needs, its flags, the lengths of name, extra and comment.
+# Offsets in an entry: the version it needs, its flags, the lengths of name, extra and comment.
 _VERSION, _FLAGS, _LENGTHS = 6, 8, 28
 _OLDEST_VERSION, _UTF_8_NAME = 20, 0x08
 _END = struct.Struct("<4s4H2LH")
 _PIECE_BYTES = 2**20
-# Flag of an LZMA entry that says itself where it ends; and the memory that its dictionary may take.
+# Flag of an LZMA entry with an end marker; and the memory that its dictionary may take.
 _LZMA_HAS_END, _LZMA_MEMORY = 0x02, 2**27
 
 
@@ -64,7 +64,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """A zip to read from; one bad entry in its directory doesn't hide the others.
 
     Raises:
-        zipfile.BadZipFile: It is none, or broken as a whole.
+        zipfile.BadZipFile: It isn't a zip, or is broken as a whole.
     """
     try:
         return zipfile.ZipFile(path)
@@ -84,7 +84,7 @@ def read_entry(archive: zipfile.ZipFile, name: str) -> bytes:
     """The content of a zip's entry.
 
     Raises:
-        FileTooLargeError: It has more than `MAX_FILE_BYTES`, or says so.
+        FileTooLargeError: It has more than `MAX_FILE_BYTES`, or claims to.
     """
     info = archive.getinfo(name)
     _check(info.file_size)
@@ -100,7 +100,7 @@ def _check(size: int) -> None:
 
 
 def _bounded(file: IO[bytes]) -> bytes:
-    """All of an entry, however it lies; `read` alone would hold it twice."""
+    """All of an entry, bounded whatever size it claims; `read` alone would hold it twice."""
     content = io.BytesIO()
     while piece := file.read(_PIECE_BYTES):
         content.write(piece)
@@ -109,17 +109,17 @@ def _bounded(file: IO[bytes]) -> bytes:
 
 
 def _read_slowly(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """An entry that zipfile expands by the piece, to gigabytes where somebody means harm."""
+    """An entry of a kind that zipfile expands without a bound, to gigabytes in a zip bomb."""
     packed = copy.copy(info)
     packed.compress_type, packed.file_size = zipfile.ZIP_STORED, info.compress_size
-    del packed.CRC  # of what is in it
+    del packed.CRC  # which is of the expanded content
     with archive.open(packed) as file:
         coded = _bounded(file)
     decompressor: bz2.BZ2Decompressor | lzma.LZMADecompressor
     if info.compress_type == zipfile.ZIP_BZIP2:
         decompressor = bz2.BZ2Decompressor()
     else:
-        # The same as in a .lzma file, but for its head.
+        # The same as in a .lzma file, except for the header.
         size = b"\xff" * 8 if info.flag_bits & _LZMA_HAS_END else struct.pack("<Q", info.file_size)
         coded = coded[4:9] + size + coded[9:]
         decompressor = lzma.LZMADecompressor(lzma.FORMAT_ALONE, _LZMA_MEMORY)
@@ -136,14 +136,14 @@ def _read_slowly(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 class _LenientFile(io.BufferedReader):
-    """A zip whose directory is read as if each entry that zipfile can't read were harmless."""
+    """A zip whose directory reads as if every entry that zipfile can't parse were harmless."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self.is_directory_read = False
 
     def __del__(self) -> None:
-        # As a file that ZipFile has opened itself.
+        # As for a file that ZipFile has opened itself.
         self.close()
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -164,9 +164,9 @@ def _entries(directory: bytes) -> Iterator[bytes]:
 
 
 def _harmless(entry: bytes) -> bytes:
-    """An entry as it is, or else one of the same name and length that only can't be read alike.
+    """An entry as it is, or one of the same name and length that zipfile can list.
 
-    Its version, the encoding of its name and its extra fields are what zipfile stumbles over.
+    Zipfile stumbles over an entry's version, the encoding of its name and its extra fields.
     """
     end = _END.pack(b"PK\x05\x06", 0, 0, 1, 1, len(entry), 0, 0)
     try:

@@ -8,10 +8,10 @@ import importlib.util
 
 from PIL import Image
 
-# Those that Pillow's own code or the codecs it is built with decode. Named, so that no file can
-# choose another: an EPS named cat.jpg would have Pillow start Ghostscript.
+# Those that Pillow's own code or the codecs it is built with decode. Listed, so that no file can
+# choose another: an EPS named cat.jpg would make Pillow start Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000", "DIB")
-# Those that are opened where a package that registers them with Pillow was imported.
+# Those that are opened only after importing a package that registers them with Pillow.
 PLUGIN_FORMATS = ("HEIF",)
 
 SUFFIXES = {
@@ -39,9 +39,9 @@ SUFFIXES = {
     ".jpf": "JPEG2000",
     ".jpx": "JPEG2000",
 }
-# By which their names end.
+# The suffixes of their file names.
 PLUGIN_SUFFIXES = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
-# What a file of each format begins with, as far as it is needed to say that one is broken.
+# What a file of each format begins with, as far as needed to tell that one is broken.
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -52,18 +52,18 @@ _SIGNATURES = (
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
 )
-# What is not opened, in the words of whoever wonders why.
+# What is not opened, in words for whoever wonders why.
 _OTHERS = (
     (b"%!PS", "PostScript is a program, which is not run"),
     (b"\xc5\xd0\xd3\xc6", "PostScript is a program, which is not run"),
     (b"%PDF", "a PDF"),
 )
 
-# Bytes a pixel beside the picture itself, at the peak; measured with 20 million pixels on
-# Pillow 13 and rounded up (AVIF 5 with 8 bits, WebP 12, JPEG 2000 with 3 channels 16, TIFF in one
-# compressed strip 3 for 8-bit RGB).
+# Peak bytes per pixel on top of the picture itself; measured with 20 million pixels on Pillow 13
+# and rounded up (AVIF 5 with 8 bits, WebP 12, JPEG 2000 with 3 channels 16, TIFF in one compressed
+# strip 3 for 8-bit RGB).
 _DECODER_BYTES = {"AVIF": 12, "HEIF": 12, "WEBP": 12, "JPEG2000": 20, "TIFF": 8, "PPM": 8}
-# What a pixel of a picture takes in Pillow; 4 in all modes that aren't here.
+# Bytes per pixel of a picture in Pillow; 4 in all modes not listed here.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 # A progressive JPEG is kept as coefficients of 2 bytes until its last scan; 3 channels, not
 # subsampled.
@@ -72,7 +72,7 @@ _COEFFICIENT_BYTES = 6
 
 @functools.cache
 def reads_heic() -> bool:
-    """Whether HEIC can be decoded here; Pillow is told of it where it can."""
+    """Whether HEIC can be decoded here; registers it with Pillow where it can."""
     if importlib.util.find_spec("pillow_heif") is None:
         return False
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -80,7 +80,7 @@ def reads_heic() -> bool:
 
 
 def openable() -> list[str]:
-    """The formats that may be opened in this process, which is told of plugins here."""
+    """The formats that may be opened in this process; registers plugins on the way."""
     reads_heic()
     return [*FORMATS, *(name for name in PLUGIN_FORMATS if name in Image.OPEN)]
 
@@ -100,15 +100,15 @@ def signed(content: bytes) -> str | None:
 
 
 def other(content: bytes) -> str:
-    """What a file that can't be opened is instead; empty where it isn't known."""
+    """What a file that can't be opened is instead; empty where that isn't known."""
     return next((words for start, words in _OTHERS if content.startswith(start)), "")
 
 
 def decoding_bytes(image: Image.Image, scale: int) -> int:
-    """Memory at the peak between an opened file and its upright picture of 8 bits, by its header.
+    """Peak memory from an opened file to its upright 8-bit picture, judged by its header.
 
     Args:
-        image: Opened and not yet loaded.
+        image: Opened but not yet loaded.
         scale: Divisor of width and height while it is decoded, at least 1.
     """
     coded = image.width * image.height

@@ -14,20 +14,21 @@ if TYPE_CHECKING:  # what checks study files is not needed where photos are deco
     from catdog_search.study.config import Duplicates
 
 # Of 64 bits. Of the pairs in 20,000 real photos that differ in at most 8 bits, all 27 with up to 4
-# were the same picture, and none of the 8 with 6 or 8 (looked at, one by one).
+# were the same picture, and none of the 8 with 6 or 8 (inspected one by one).
 NEAR_BITS = 4
 # By the pigeonhole principle, hashes that differ in 4 bits agree in one of 5 bands.
 _BANDS = ((0, 13), (13, 13), (26, 13), (39, 13), (52, 12))
-# Of 256 bits of the finer hash: a photo saved anew with JPEG quality 40 changes up to 6, at 64 x 64
-# pixels up to 10. Of photos that differ before one background, all within 4 of 64 bits, half are
-# more than 12 apart where the object is a thirtieth of the width, 30 where it is a thirteenth.
+# Of 256 bits of the finer hash: a photo saved again at JPEG quality 40 changes up to 6, at 64 x 64
+# pixels up to 10. Of photos of different objects on one background, all within 4 of 64 bits, half
+# are more than 12 apart where the object is 1/30 of the width, 30 where it is 1/13.
 FINE_BITS = 10
-# A group of more than so many photos, or of more than this share but never of so few, is looked at
-# by the finer hash: near ones make chains of what is only alike, and chains leave nothing to split.
+# Groups above _MANY photos, or above this share but never at or below _FEW, are checked with the
+# finer hash: near matches form chains of photos merely alike, and chains leave nothing to split.
 _MANY, _SUSPECT_SHARE, _FEW = 20, 0.05, 8
-# A group as large as val is no use in any split.
+# A group as large as val is useless in any split.
 _TOO_LARGE_SHARE = 0.15
-# How far equal bands are compared; only a set of thousands of like pictures has longer runs.
+# How far apart in a run of equal bands photos are compared; only thousands of similar pictures
+# make longer runs.
 _MAX_RUN = 500
 
 
@@ -37,7 +38,7 @@ class Grouping:
 
     Attributes:
         groups: Rows of two or more, each sorted, by their first row.
-        notes: Lines that a user should know.
+        notes: Lines for the user.
     """
 
     groups: list[list[int]]
@@ -49,9 +50,9 @@ def group_photos(
 ) -> Grouping:
     """Find the photos that must stay in one split.
 
-    Groups to the eye are those of `find_groups`, but a large one is only a suspicion: there each
-    photo has to be near to the group's first one by the finer hash too. What remains too large for
-    a split is left to exact copies.
+    Photos that look alike are grouped by `find_groups`, but a large group is only a suspicion:
+    there each photo must also be near to the group's first one by the finer hash. Of what remains
+    too large for a split, only exact copies are grouped.
 
     Args:
         sha256s: SHA-256 digests of the files' bytes, hex.
@@ -78,7 +79,7 @@ def group_photos(
 def _compared_finely(
     rows: Sequence[int], sha256s: Sequence[str], looks: Sequence[tuple[str, str]]
 ) -> list[list[int]]:
-    """Part a group: each photo joins the first one before it that is near by the finer hash.
+    """Divide a group: each photo joins the first one before it that is near by the finer hash.
 
     By content, so that names and order don't matter.
     """
@@ -154,7 +155,7 @@ def _equal(names: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _near(phashes: Sequence[str]) -> Iterator[tuple[int, int]]:
-    # Equal hashes are joined already; one of each is enough here.
+    # Equal hashes are already joined; one of each is enough here.
     rows = np.array(list({h: row for row, h in enumerate(phashes) if h}.values()), int)
     hashes = np.array([int(phashes[row], 16) for row in rows], np.uint64)
     for start, width in _BANDS:

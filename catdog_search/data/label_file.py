@@ -1,4 +1,4 @@
-"""A CSV file of labels: read whatever wrote it, and matched with the photos it names."""
+"""A CSV file of labels: read whatever program wrote it, and matched with the photos it names."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Matched:
 
 
 def read(path: str) -> list[Row]:
-    """Read a file of labels: two columns, parted by comma, semicolon or tab.
+    """Read a file of labels: two columns, separated by comma, semicolon or tab.
 
     Raises:
-        DataError: It can't be read, or a row has not two columns.
+        DataError: It can't be read, or a row doesn't have two columns.
     """
     try:
         content = Path(path).expanduser().read_bytes()
@@ -86,7 +86,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _split(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """Rows that hold anything, with the number of their line, without empty cells at their end."""
+    """Non-empty rows with their line numbers, without trailing empty cells."""
     reader = csv.reader(io.StringIO(text, ""), delimiter=delimiter, skipinitialspace=True)
     rows = []
     for row in reader:
@@ -99,7 +99,7 @@ def _split(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
 
 
 def _likeliness(rows: Sequence[tuple[int, list[str]]]) -> tuple[int, int]:
-    """Two columns, the second of which says the same few things again and again."""
+    """Sorts likely splits last: two columns, the second with few distinct values."""
     pairs = [cells for _, cells in rows if len(cells) == _N_COLUMNS]
     return len(pairs), -len({label for _, label in pairs})
 
@@ -139,12 +139,12 @@ def match(rows: Sequence[Row], paths: Sequence[str], file: str) -> Matched:
 
 
 def _is_header(rows: Sequence[Row]) -> bool:
-    """Whether the first row, which names no photo, says a label that no other row says."""
+    """Whether the first row, which names no photo, has a label that no other row has."""
     return shown_key(rows[0].label) not in {shown_key(row.label) for row in rows[1:]}
 
 
 class _Index:
-    """Photos by name and by stem."""
+    """An index of photos by name and by stem."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._named: dict[str, list[tuple[tuple[str, ...], str]]] = defaultdict(list)
@@ -155,7 +155,7 @@ class _Index:
                 self._named[stem].append((keys, path))
 
     def find(self, name: str) -> list[str]:
-        """The photos that can be meant; where one has this very path, that one alone."""
+        """The photos that may be meant; where one has exactly this path, that one alone."""
         wanted = _keys(name)
         if not wanted:
             return []

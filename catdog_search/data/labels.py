@@ -1,7 +1,7 @@
 """Which class each photo is of, decided from all paths together. Pure: no file is read.
 
-A reading is taken if it is the only one that separates the photos into two classes; where several
-do, or names contradict folders, none is, and the user says which.
+A reading is used if it is the only one that separates the photos into two classes; where several
+do, or names contradict folders, none is used, and the user must choose.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from catdog_search.errors import DataError
 from catdog_search.text import N_CLASSES, as_classes, chosen_classes, printable, shown_key
 
 FOLDERS, NAMES = "folders", "names"
-# Letters by which words of one thing differ, as cat and cats, Hund and Hunde.
+# Letters by which inflected forms of a word differ, as in cat and cats, Hund and Hunde.
 _INFLECTION = 2
 _UNLABELLED = {
     "folders": "unlabelled: it lies in no folder that is a class",
@@ -38,12 +38,12 @@ _SAY = "--labels folders, --labels names or --labels FILE.csv"
 
 @dataclass(frozen=True)
 class Choice:
-    """What the user says about labels and splits; by default all is found.
+    """What the user says about labels and splits; by default everything is detected.
 
     Attributes:
         labels: `folders`, `names` or the path of a CSV file.
         classes: `FOUND[=OURS],…`, see `text.chosen_classes`.
-        keep_splits: Whether folders named train, val and test are the splits.
+        keep_splits: Whether folders named train, val and test define the splits.
     """
 
     labels: str | None = None
@@ -56,15 +56,15 @@ AUTOMATIC = Choice()
 
 @dataclass(frozen=True)
 class Labelling:
-    """The classes, and which photos are of them.
+    """The classes, and which photos belong to them.
 
     Attributes:
-        reading: The one that was taken, under the names that were found.
+        reading: The one that was used, with class names as found.
         class_names: Sorted; index 1 is the positive class.
         labels: Class index of every labelled photo, in the photos' order.
         left_out: (photo, reason) of the others; a reason starts with its kind.
         splits: Splits of labelled photos, where a folder's name says one.
-        folders: Labelled photos by the folder that says their split.
+        folders: Labelled photos by the folder that names their split.
         others: Other readings that the photos allow.
     """
 
@@ -77,7 +77,7 @@ class Labelling:
     others: tuple[Reading, ...]
 
     def said(self) -> str:
-        """What the labels are read from, in a line."""
+        """What the labels are read from, in one line."""
         found = {name: n for name, n in self.reading.counts().items() if n}
         ours = Counter(self.labels.values())
         as_ours = {name: ours[index] for index, name in enumerate(self.class_names)}
@@ -147,7 +147,7 @@ def _labelling(tree: Tree, found: Reading, ours: Mapping[str, str]) -> Labelling
 
 
 def split_of_path(path: str) -> tuple[Split, str] | None:
-    """The split that a photo's innermost telling folder means, and that folder's name."""
+    """The split named by a photo's innermost folder that names one, and that folder's name."""
     return _split_of_folder(folder_and_name(path)[0])
 
 
@@ -176,7 +176,7 @@ def _only_one(tree: Tree, choice: Choice) -> Reading:
 
 
 def _ways(tree: Tree, choice: Choice) -> list[Reading]:
-    """Readings into two classes, and after them what else the same photos can be read as."""
+    """Readings into two classes, followed by the other ways to read the same photos."""
     names = tree.names if choice.labels != FOLDERS else None
     if names and len(names.names) != N_CLASSES:
         names = None
@@ -189,7 +189,7 @@ def _ways(tree: Tree, choice: Choice) -> list[Reading]:
     above = [level for _, levels in pairs for level in levels if level not in folders]
     ways = [*folders, *dict.fromkeys(above)]
     if names and names.parts_alike(folders[0]) and len(ways) == 1:
-        # Both say the same, so it only matters which of them says more.
+        # Both say the same, so it only matters which one labels more photos.
         return [names] if names.labelled() > folders[0].labelled() else ways
     if names and _is_as_likely(names, folders[0]):
         ways.append(names)
@@ -197,7 +197,7 @@ def _ways(tree: Tree, choice: Choice) -> list[Reading]:
 
 
 def _is_as_likely(names: Reading, folders: Reading) -> bool:
-    """Whether prefixes that part the photos otherwise can be what is meant, not by-work."""
+    """Whether prefixes that divide the photos differently may be meant and not incidental."""
     both = names.both(folders)
     crossing = len({a for a, _ in both}) < len(both)
     wide = names.labelled() * 2 >= folders.labelled()
@@ -210,7 +210,7 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
     Args:
         tree: The photos.
         found: The reading by folders.
-        taken: Class that each class of the folders is taken for; None for one that is left out.
+        taken: Class that each folder class stands for; None for one that is left out.
     """
     keys = [shown_key(name) for name in found.names]
     longest = max(map(len, keys)) + _INFLECTION
@@ -231,7 +231,7 @@ def _require_no_contradiction(tree: Tree, found: Reading, taken: Sequence[str | 
 
 
 def _require_no_other_folder(tree: Tree, found: Reading) -> None:
-    """Refuse where a photo whose name says one class lies in a folder that says another alone."""
+    """Refuse where a photo named for one class lies in a folder that says only another."""
     keys = [shown_key(name) for name in found.names]
 
     @functools.cache
@@ -277,7 +277,7 @@ def _several_ways(paths: Sequence[str], ways: Sequence[Reading]) -> str:
 
 
 def _example(paths: Sequence[str], one: Reading, other: Reading) -> str:
-    """A photo that two readings put apart, as seen from where they put most photos."""
+    """A photo on which two readings disagree, relative to where they put most photos."""
     seen = Counter(zip(one.of, other.of, strict=True))
     most: Counter[int | None] = Counter()
     for (a, b), n in seen.items():
@@ -299,7 +299,7 @@ def _no_way(tree: Tree, choice: Choice) -> str:
             f"{inner}{_example(tree.paths, levels[0], inner)}; move them, or give the labels with "
             "--labels FILE.csv"
         )
-    # Names that number nothing, as checksums do, have a prefix each.
+    # Names that aren't numbered, such as checksums, each have their own prefix.
     classes = [way for way in (*levels[:1], names) if 2 * len(way.names) <= way.labelled()]
     many = [way for way in classes if len(way.names) > N_CLASSES]
     if many:
@@ -337,7 +337,7 @@ def _passed_over(paths: Sequence[str]) -> str:
 
 
 def _listed(found: Reading, ours: Mapping[str, str]) -> Reading:
-    """What a file of labels says, if it says two classes or all that the user names."""
+    """The reading of a file of labels, if it has two classes or all that the user names."""
     if ours:
         _require_known([found], ours)
     elif len(found.names) != N_CLASSES:
@@ -368,7 +368,7 @@ def _n_taken(found: Reading, taken: Sequence[str | None]) -> int:
 
 
 def _by_chosen_folder(tree: Tree, ours: Mapping[str, str]) -> Reading:
-    """By the outermost folder that the user names; others by the first that holds none of these."""
+    """By the outermost folder the user names; else by the first that holds none of these."""
     around = {part for chain in tree.chains if not ours.keys().isdisjoint(chain) for part in chain}
 
     def class_of(chain: Chain) -> str | None:
@@ -379,7 +379,7 @@ def _by_chosen_folder(tree: Tree, ours: Mapping[str, str]) -> Reading:
 
 
 def _require_apart(tree: Tree, ours: Mapping[str, str]) -> None:
-    """Refuse photos that lie in folders of both classes."""
+    """Refuse photos that lie within folders of both classes."""
     for path, chain in zip(tree.paths, tree.chains, strict=True):
         if len({ours[part] for part in chain if part in ours}) > 1:
             raise ValueError(

@@ -9,7 +9,7 @@ import unicodedata
 from catdog_search.data.manifest import Split
 from catdog_search.text import name_key
 
-# Folders that tools make for themselves; what begins with a dot is hidden and needs no entry.
+# Folders that tools create for themselves; names that begin with a dot are hidden anyway.
 _TOOLS = frozenset((
     *("__macosx", "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),
     *("lost+found", "$recycle.bin", "system volume information", "__pycache__", "cvs"),
@@ -21,7 +21,7 @@ _SPLITS: dict[str, Split] = {
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel"), "val"),
     **dict.fromkeys(("eval", "evaluation", "development"), "val"),
     **dict.fromkeys(("test", "tests", "testing", "tst", "holdout", "heldout"), "test"),
-    # The same in languages that many write their folders in.
+    # The same in other languages that are common in folder names.
     **dict.fromkeys(("entrenamiento", "entrainement", "addestramento", "treino"), "train"),
     **dict.fromkeys(("validierung", "validacion", "validacao", "validazione"), "val"),
     **dict.fromkeys(("prueba", "pruebas", "teste", "testes", "prova"), "test"),
@@ -42,7 +42,7 @@ _CONTAINERS = (
     *("集", "数据", "數據", "图片", "圖片", "图像", "画像", "写真", "データ", "사진", "이미지"),
 )  # fmt: skip
 
-# What cameras, telephones and places to download from put before a number.
+# What cameras, phones and download sites put before a number.
 _MAKERS = (
     *("dsc", "dscn", "dscf", "dcp", "pxl", "mvimg", "imgp", "cimg", "sdc", "hpim", "gopr", "dji"),
     *("pano", "vid", "mov", "burst", "screenshot", "screen", "shot", "scan", "scanned", "frame"),
@@ -60,11 +60,11 @@ _NO_ASCII_LETTERS = re.compile("[^a-z]+")
 
 
 def _letters(name: str) -> str:
-    """Letters alone, without case, accents, numbers and versions."""
+    """A name's letters alone, without case, accents, numbers or versions."""
     if name.isascii():
         return _NO_ASCII_LETTERS.sub("", _VERSION.sub("", name.lower()))
     plain = _VERSION.sub("", unicodedata.normalize("NFD", name_key(name)))
-    # Composed again: taken apart, the letters of Korean would be others.
+    # Composed again: decomposed, Korean letters would be different ones.
     return unicodedata.normalize("NFC", "".join(char for char in plain if char.isalpha()))
 
 
@@ -76,24 +76,24 @@ _SPLIT_OF: dict[str, Split] = {_letters(word): split for word, split in _SPLITS.
 _SPLIT = re.compile(_any_of(*_SPLITS))
 _ORGANISING = re.compile(f"(?:{_any_of(*_SPLITS, *_CONTAINERS)})+")
 _MADE = re.compile(f"(?:{_any_of(*_SPLITS, *_CONTAINERS, *_MAKERS)})+")
-# As cameras number their folders (DCF), and days, months and years.
+# Folders numbered by cameras (DCF), and days, months and years.
 _CAMERA_FOLDER = re.compile(r"\d{3}(?=[0-9_]*[A-Z])[A-Z0-9_]{5}")
 _DATE = re.compile(r"(19|20)\d\d([-_. ]?(0[1-9]|1[0-2])([-_. ]?[0-3]\d)?)?")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that people don't see."""
+    """Whether a file or folder is hidden."""
     return name.startswith(".")
 
 
 def is_tools_folder(name: str) -> bool:
-    """Whether a folder is one that tools make for themselves beside photos."""
+    """Whether a folder is one that tools create for themselves beside photos."""
     return name_key(name) in _TOOLS
 
 
 @functools.lru_cache(maxsize=4096)
 def organises(name: str) -> bool:
-    """Whether a folder's name says how files are kept and nothing of what they show.
+    """Whether a folder's name says how files are organised and nothing about what they show.
 
     `train`, `Test_1`, `validation set`, `JPEGImages`, `100CANON`, `2024-05-01`, `@eaDir`.
     """
@@ -108,14 +108,14 @@ def organises(name: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def names_no_class(prefix: str) -> bool:
-    """Whether what stands before a file's number says nothing of what it shows: `IMG`, `train`."""
+    """Whether the text before a file's number says nothing about its content: `IMG`, `train`."""
     letters = _letters(prefix)
     return not letters or letters in _SHORT_MAKERS or _MADE.fullmatch(letters) is not None
 
 
 @functools.lru_cache(maxsize=4096)
 def split_named(name: str) -> Split | None:
-    """The split that a folder's name means; None where it means none, or more than one."""
+    """The split that a folder's name means; None where it means none or several."""
     letters = _letters(name)
     if _ORGANISING.fullmatch(letters) is None:
         return None

@@ -1,4 +1,4 @@
-"""Text of others in pictures: in a font that has its letters, or spelled out."""
+"""Text of any script in pictures: in a font that has its letters, or spelled out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
 
-# matplotlib's, which comes with it: first choice, and what figures are written in.
+# The font that comes with matplotlib: the first choice, and what figures are set in.
 _FIRST = "DejaVu Sans"
-# It has a box for every letter there is.
+# Ignored: it has a box for every letter there is.
 _NO_FONT = "Last Resort"
 
 
@@ -19,7 +19,7 @@ class Lettered:
     r"""Text that the fonts can show.
 
     Attributes:
-        text: Text as it is shown; letters that no font has are spelled out, as `\u732b`.
+        text: Text as it is shown; letters that no font has are spelled out, as in `\u732b`.
         font: Path of a font that has its letters; None where any does.
     """
 
@@ -29,7 +29,7 @@ class Lettered:
 
 @functools.lru_cache(maxsize=256)
 def lettered(text: str) -> Lettered:
-    """Text as the fonts can show it, and with which."""
+    """Text as the fonts can show it, and which font to use."""
     text = printable(text)
     if text.isascii():
         return Lettered(text, None)
@@ -44,10 +44,10 @@ def lettered(text: str) -> Lettered:
 
 
 def in_figure(text: str, most: int = 100) -> str:
-    """Text as matplotlib shows it: no formula, and in fonts that have its letters.
+    """Text for matplotlib: never parsed as a formula, and in fonts that have its letters.
 
     Args:
-        text: Anybody's.
+        text: Any text.
         most: See `as_figure_text`.
     """
     import matplotlib as mpl
@@ -68,7 +68,7 @@ def _spelled(char: str) -> str:
 
 @functools.cache
 def _fonts() -> tuple[str, ...]:
-    """Paths of the fonts on this machine, the upright ordinary ones first."""
+    """Paths of the fonts on this machine, upright regular ones first."""
     from matplotlib import font_manager
 
     fonts = [font for font in font_manager.fontManager.ttflist if _NO_FONT not in font.name]

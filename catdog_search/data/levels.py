@@ -1,14 +1,14 @@
-"""Levels that 8 bits don't hold: the range that they use, and pictures of 8 bits made of them.
+"""Levels that don't fit in 8 bits: the range that they use, and 8-bit pictures made from them.
 
 A depth says how many bits a level takes in the file, not how many the picture uses: cameras and
 microscopes put 10 or 12 bits into 16, and 32-bit integers and floats have no usual range at all.
-So the range is that of the levels themselves, up to the smallest of 1, 8, 10, 12, 14 and 16 bits
-that holds the highest one. From 8 bits on each is four times the one before: a true 16-bit photo
-whose brightest pixel is darker than a quarter of white (hardly one is, a reflection is enough) is
-brightened, and shows the same at another exposure. All other 16-bit photos stay as they are.
-Levels that none of these ranges holds so, being negative, beyond 16 bits or below a quarter of it,
-are stretched from the lowest to the highest. What a header says of white is not asked: writers put
-65535 into a PGM, whatever they write.
+So the range is taken from the levels themselves: from 0 to the smallest of 1, 8, 10, 12, 14 and 16
+bits that holds the highest one. From 8 bits on each is four times the one before: a true 16-bit
+photo whose brightest pixel is darker than a quarter of white (hardly any is, a reflection is
+enough) is brightened, and shows the same at another exposure. All other 16-bit photos stay as they
+are. Levels that fit none of these ranges, being negative, beyond 16 bits or below a quarter of the
+range, are stretched from the lowest to the highest. The header's white level is ignored: writers
+put 65535 into a PGM, whatever they write.
 """
 
 from __future__ import annotations
@@ -28,36 +28,36 @@ _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _DARKEST = 0.25
 # Resampling overshoots a little: floats from -0.004 to 1.004 are 0 to 1.
 _SLACK = 0.01
-# Pixels that are turned into numbers in one piece, at 8 bytes each.
+# Pixels that are converted to numbers at a time, at 8 bytes each.
 _STRIP_PIXELS = 1_000_000
-# TIFF's tag for what a level means, and the value that turns black and white round; Pillow heeds
-# it for 8 bits and less alone.
+# TIFF's tag for what a level means, and the value that swaps black and white; Pillow heeds it only
+# up to 8 bits.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
-# TIFF's tags for bits a level and for whether channels lie apart.
+# TIFF's tags for bits per level and for whether channels are stored in separate planes.
 _BITS, _PLANES, _APART = 258, 284, 2
 # Pillow keeps unsigned levels of 32 bits as signed ones.
 _UNSIGNED_32 = "I;32N"
-# Of levels of 16 bits in several channels Pillow keeps the high byte; this reads the low one.
+# Pillow keeps only the high byte of 16-bit levels in several channels; these read the low one.
 _LOW_BYTE = {
     f"{bands};16{order}": f"{bands};16{other}"
     for bands in ("RGB", "RGBA", "RGBX", "CMYK")
     for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
 }
-# Read as four bytes a pixel, grey and alpha of 16 bits are the high and low bytes of both.
+# Read as four bytes per pixel, 16-bit grey and alpha are the high and low bytes of both.
 _GREY_ALPHA, _FOUR_BYTES = "LA;16B", "RGBA"
-# High bytes up to here are levels up to 14 bits.
+# High bytes up to here mean levels of up to 14 bits.
 _LOW_HIGH_BYTE = 63
 
 
 def strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image in pieces of its whole width, and where each begins; few pixels are held twice."""
+    """An image in full-width strips, and where each begins, so that few pixels are held twice."""
     rows = max(_STRIP_PIXELS // image.width, 1)
     for top in range(0, image.height, rows):
         yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def stored_modes(image: Image.Image) -> frozenset[str]:
-    """How the file stores its levels: Pillow tells it here alone, and only until it is loaded."""
+    """How the file stores its levels: Pillow tells only here, and only until it is loaded."""
     arguments = [tile[3] for tile in getattr(image, "tile", ())]
     return frozenset(str(a[0] if isinstance(a, tuple) and a else a) for a in arguments)
 
@@ -68,7 +68,7 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def is_misread(image: Image.Image) -> bool:
-    """Whether Pillow takes the planes of a TIFF for such of 8 bits; compressed ones it reads."""
+    """Whether Pillow mistakes a TIFF's planes for 8-bit ones; it reads compressed planes right."""
     tags, tiles = getattr(image, "tag_v2", {}), getattr(image, "tile", ())
     is_planar = tags.get(_PLANES) == _APART and any(tile[0] == "raw" for tile in tiles)
     return is_planar and max(tags.get(_BITS, (8,))) > 8  # noqa: PLR2004
@@ -87,7 +87,7 @@ def to_8_bits(image: Image.Image, stored: frozenset[str]) -> Image.Image:
         stored: Its `stored_modes`.
 
     Returns:
-        Mode L, or LA where a level stands for transparency.
+        Mode L, or LA where one level stands for transparency.
     """
     black, white = _range_of(image, stored)
     hidden = image.info.get("transparency")
@@ -103,7 +103,7 @@ def to_8_bits(image: Image.Image, stored: frozenset[str]) -> Image.Image:
 
 
 def low_byte_mode(image: Image.Image, stored: frozenset[str]) -> str | None:
-    """How to read what the high bytes alone don't show; None where they show the picture.
+    """The mode for reading the low bytes; None where the high bytes alone show the picture.
 
     Args:
         image: Loaded.
@@ -117,13 +117,13 @@ def low_byte_mode(image: Image.Image, stored: frozenset[str]) -> str | None:
 
 
 def read_as(tile: Any, mode: str) -> Any:
-    """A piece of a file, as Pillow describes it, stored in another mode."""
+    """Pillow's description of a piece of a file, with another storage mode."""
     arguments = tile.args
     return tile._replace(args=(mode, *arguments[1:]) if isinstance(arguments, tuple) else mode)
 
 
 def with_8_bit_transparency(image: Image.Image, stored: frozenset[str]) -> Image.Image:
-    """The same; a colour that stands for transparency has 16 bits where the file has."""
+    """The image, with a colour that stands for transparency cut from the file's 16 bits to 8."""
     hidden = image.info.get("transparency")
     if isinstance(hidden, tuple) and stored & set(_LOW_BYTE):
         image.info["transparency"] = tuple(level >> 8 for level in hidden)
@@ -131,7 +131,7 @@ def with_8_bit_transparency(image: Image.Image, stored: frozenset[str]) -> Image
 
 
 def joined(high: Image.Image, low: Image.Image, stored: frozenset[str]) -> Image.Image:
-    """Levels of 16 bits in several channels scaled to 8 bits, by the range that all colours use.
+    """16-bit levels in several channels scaled to 8 bits, by the range that all colours share.
 
     Args:
         high: Their high bytes.
@@ -144,7 +144,7 @@ def joined(high: Image.Image, low: Image.Image, stored: frozenset[str]) -> Image
     n_colours = len(_colours(high))
     most = _highest(_words(high, low), n_colours)
     _, white = _span(0, most[0], is_float=False)
-    # An alpha of the same few bits is opaque at the same level.
+    # An alpha channel of as few bits is opaque at the same level.
     opaque = white if most[1] <= white else _WHITES[-1]
     out = Image.new(high.mode, high.size)
     for top, words in _words(high, low):
@@ -155,7 +155,7 @@ def joined(high: Image.Image, low: Image.Image, stored: frozenset[str]) -> Image
 
 
 def _colours(image: Image.Image) -> list[tuple[int, int]]:
-    """The extrema of each channel but alpha."""
+    """The extrema of each channel except alpha."""
     extrema: Any = image.getextrema()
     return list(extrema[:3] if image.mode == "RGBA" else extrema)
 
@@ -191,7 +191,7 @@ def _range_of(image: Image.Image, stored: frozenset[str]) -> tuple[float, float]
 
 
 def _span(low: float, high: float, *, is_float: bool) -> tuple[float, float]:
-    """The levels that are black and white, from the lowest and highest one; see the module."""
+    """The levels of black and white, from the lowest and highest one; see the module."""
     slack = _SLACK if is_float else 0.0
     for white in _WHITES:
         if high <= white * (1 + slack):
@@ -202,7 +202,7 @@ def _span(low: float, high: float, *, is_float: bool) -> tuple[float, float]:
 
 
 def _scaled(levels: Levels, black: float, white: float) -> npt.NDArray[np.uint8]:
-    """Levels to 0 to 255; what is no number is black."""
+    """Levels scaled to 0 to 255; NaN becomes black."""
     if not abs(white - black) > 0 or not math.isfinite(white - black):
         return np.zeros(levels.shape, np.uint8)
     shares = (levels.astype(np.float64) - black) * (255 / (white - black))

@@ -13,26 +13,26 @@ from functools import cached_property
 from typing import Any, Literal
 
 Split = Literal["train", "val", "test", "calibration"]
-# Those that every dataset has.
+# The splits that every dataset has.
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-# Of the photos of train that finalists aren't trained on, see `data.calibration`.
+# The split of the photos taken from train that finalists aren't trained on, see `data.calibration`.
 CALIBRATION: Split = "calibration"
 
 # 70/15/15. Hash values below the first bound train, below the second val, the others test.
 TRAIN_BELOW = 0.70
 _VAL_BELOW = 0.85
-# Of a class, wherever it is shared out exactly.
+# Percentages of a class, where it is allocated exactly.
 _PER_CENT: dict[Split, int] = {"train": 70, "val": 15, "test": 15}
-# Where a class would have fewer photos in val or test, noise would decide what a score means.
+# With fewer photos of a class in val or test, a score would be mostly noise.
 FEWEST_BY_CHANCE = 20
-# Stands before the location in a manifest's text; in a JSON string its quotes would be escaped.
+# Precedes the location in a manifest's text; inside a JSON string its quotes would be escaped.
 _LOCATION = ', "location": '
-# Of a class's share in a split against its share in the whole.
+# Tolerance of a class's share in a split against its share in the whole.
 _BALANCED_WITHIN = 0.01
 
 
 def short_hash(sha256: str) -> str:
-    """As `Manifest.hashes` keeps it: enough to tell millions of photos apart."""
+    """The prefix that `Manifest.hashes` keeps: enough to tell millions of photos apart."""
     return sha256[:16]
 
 
@@ -49,7 +49,7 @@ def split_of(sha256: str) -> Split:
 def share_of(text: str) -> float:
     """A number in [0, 1) from a salted digest.
 
-    Not from the photo's own first digits: a set chosen by them would be all of one split.
+    Salted because a set chosen by the photos' own first digits would all be in one split.
     """
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
@@ -64,13 +64,13 @@ def assign_splits(
 
     A photo that is known stays where it is. A group of duplicates goes to one split: that of its
     first known member, else that of its smallest digest, so that names and order don't matter.
-    Where that leaves a class too few photos in val or test, the class is shared out exactly.
+    Where that leaves a class too few photos in val or test, the class is allocated exactly.
 
     Args:
         sha256s: SHA-256 digests of the photos' files, hex.
         groups: Rows of duplicates.
         known: Splits of photos from an earlier manifest, by sha256.
-        labels: Class indices of the photos; without them no class is looked at.
+        labels: Class indices of the photos; without them classes are ignored.
     """
     splits = [known.get(sha256) or split_of(sha256) for sha256 in sha256s]
     for rows in groups:
@@ -93,7 +93,7 @@ def _movable(
     groups: Sequence[Sequence[int]],
     known: Mapping[str, Split],
 ) -> list[list[int]]:
-    """The photos of a class that no earlier manifest and no other class ties to a split.
+    """The photos of a class that neither an earlier manifest nor another class ties to a split.
 
     Returns:
         Rows that stay together, whether as duplicates or as copies.
@@ -119,12 +119,12 @@ def _shared_out(
     sha256s: Sequence[str],
     splits: Sequence[Split],
 ) -> list[Split]:
-    """Splits that hold their shares of a class, by the rank of what else a draw would decide."""
+    """Splits that hold their exact shares of a class, by rank of `share_of`, not its value."""
     result = list(splits)
     moving = sum(map(len, movable))
     settled = Counter(splits[row] for row in members)
     settled.subtract(splits[row] for rows in movable for row in rows)
-    # In hundredths of a photo: whole numbers are alike on every machine.
+    # In hundredths of a photo: integers are the same on every machine.
     room = [max(share * len(members) - 100 * settled[s], 0) for s, share in _PER_CENT.items()]
     bounds = list(zip(SPLITS, itertools.accumulate(room), strict=True))
     done = 0
@@ -142,10 +142,10 @@ def _shared_out(
 def keep_splits(
     photos: Sequence[Photo], groups: Sequence[Sequence[int]], own: Mapping[str, Split]
 ) -> list[Split | None]:
-    """A split for every photo, by the folders that they came in.
+    """A split for every photo, by the folder that it came in.
 
-    Val and test stay what they are; a photo of which nothing is said is of train. Where there is
-    no val or no test, train gives the share that it would have had, groups of duplicates together.
+    Val and test stay what they are; a photo whose folder says nothing belongs to train. Where val
+    or test is missing, train gives up the share it would have had, groups of duplicates together.
 
     Args:
         photos: All of them.
@@ -153,7 +153,7 @@ def keep_splits(
         own: Splits that folders say, by key.
 
     Returns:
-        None for a photo of train that is a copy of one of val or test, which is to be left out.
+        None for a photo of train that copies one of val or test, and is to be left out.
     """
     missing = {"val", "test"} - set(own.values())
     splits: list[Split | None] = []
@@ -178,10 +178,10 @@ class Photo:
         key: Path in its source.
         sha256: SHA-256 digest of the file's bytes, 64 hex digits.
         label: Class index, 0 or 1.
-        split: Split that it stays in; None where it is left out, as a copy of others.
+        split: Split that it stays in; None where it is left out as a copy of others.
         phash: Perceptual hash, 16 hex digits; empty where there is none.
         flags: Names of what was noticed while it was decoded.
-        group: Number of its group of duplicates; None where it is the only one.
+        group: Number of its group of duplicates; None where it has no duplicates.
         fine: A finer hash, 64 hex digits; empty where there is none.
     """
 
@@ -201,13 +201,13 @@ class Manifest:
 
     Attributes:
         kind: Kind of source: `folder`, `zip` or `synthetic`.
-        location: Location that it was read from, for people.
+        location: Location that it was read from, for display.
         class_names: Sorted; index 1 is positive.
-        photos: The usable ones, those without a split too, which `left_out` has as well.
+        photos: The usable ones, including those without a split, which `left_out` lists too.
         left_out: (key, reason) of every file that could not be used; a reason starts with its
             kind: `truncated: …`.
         duplicates: Which photos were to stay in one split: `near`, `exact` or `off`.
-        notes: Lines that a user should know of how they were found.
+        notes: Lines for the user on how they were found.
         own_splits: Whether the splits are those of the photos' folders.
     """
 
@@ -222,7 +222,7 @@ class Manifest:
 
     @staticmethod
     def name_of(text: str) -> str:
-        """Names what the text of a manifest says, wherever the photos lie.
+        """Names what the text of a manifest says, whatever the photos' location.
 
         Args:
             text: JSON as `to_json` gives it.
@@ -233,7 +233,7 @@ class Manifest:
     def digest(self) -> str:
         """Names the dataset everywhere: sha256 over sorted (photo sha256, label, split).
 
-        How duplicates were treated is part of it where that isn't the default.
+        It includes how duplicates were treated where that isn't the default.
         """
         rows: list[Any] = sorted((p.sha256, p.label, p.split or "") for p in self.photos)
         if self.duplicates != "near":
@@ -253,7 +253,7 @@ class Manifest:
         }
 
     def hashes(self) -> dict[Split, list[str]]:
-        """The first 16 hex digits of every photo's sha256, by split: who was where."""
+        """The first 16 hex digits of every photo's sha256, by split: which photo was where."""
         found: dict[Split, list[str]] = {split: [] for split in SPLITS}
         for photo in self.photos:
             if photo.split is not None:
@@ -261,7 +261,7 @@ class Manifest:
         return found
 
     def moved(self) -> dict[Split, list[str]]:
-        """Short hashes of the photos whose split isn't that of their own content, by split."""
+        """Short hashes, by split, of the photos whose split isn't the one their content gives."""
         found: dict[Split, list[str]] = {}
         for photo in self.photos:
             if photo.split not in (None, split_of(photo.sha256)):
@@ -269,12 +269,12 @@ class Manifest:
         return {split: sorted(set(hashes)) for split, hashes in found.items()}
 
     def imbalances(self) -> list[str]:
-        """A line for each split whose classes aren't shared as in the whole, within 1 point."""
+        """A line for each split whose class shares differ from the whole's by more than 1 point."""
         used = self.used()
         counted = Counter(self.class_names[photo.label] for photo in used)
         lines = []
         for split, by_class in self.counts().items():
-            for name in self.class_names[1:]:  # the first one's share follows from theirs
+            for name in self.class_names[1:]:  # the first one's share follows from the others
                 whole = counted[name] / max(len(used), 1)
                 share = by_class[name] / max(sum(by_class.values()), 1)
                 if abs(share - whole) > _BALANCED_WITHIN:
@@ -309,7 +309,7 @@ class Manifest:
         return sorted(i for _, i in sorted(ranked)[:subset])
 
     def to_json(self) -> str:
-        """As text that `from_json` reads back; the location stands last."""
+        """As text that `from_json` reads back; the location comes last."""
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         plain["photos"] = [list(vars(photo).values()) for photo in self.photos]
         del plain["location"]

@@ -1,4 +1,4 @@
-"""What this program writes, so that it never takes it for photos that somebody gave it."""
+"""Recognises what this program writes, so that it never takes its own files for given photos."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from PIL.PngImagePlugin import PngInfo
 # Written into every picture file that this program saves.
 MARK: Mapping[str, str] = {"Software": "catdog-search"}
 _MARKED = re.compile(rb"\x89PNG\r\n\x1a\n.{0,400}tEXtSoftware\0catdog-search", re.DOTALL)
-# Names that pictures have unless somebody gives them another one.
+# Default names of the pictures.
 _NAMES = frozenset((
     *("audit.png", "accuracy.png", "curves.png", "history.png", "slices.png", "importance.png"),
     *("confusion_matrix.png", "most_wrong.png", "train.png", "val.png"),
 ))  # fmt: skip
 # A folder with more of them holds photos; opening each would take seconds.
 _MOST_PICTURES = 100
-# What makes a folder a state folder, and what else lies in one.
+# What marks a state folder, and what else it contains.
 _STORES = ("optuna.db", "mlflow.db")
 _STATE = ("artifacts/", "scratch/")
 
 
 def mark() -> PngInfo:
-    """For Pillow's `save`, as `MARK` is for matplotlib's."""
+    """The mark for Pillow's `save`, as `MARK` is for matplotlib's."""
     info = PngInfo()
     for name, text in MARK.items():
         info.add_text(name, text)
@@ -36,13 +36,13 @@ def is_own_picture(head: bytes) -> bool:
     """Whether a file is a picture that this program drew.
 
     Args:
-        head: Its first bytes, some hundred.
+        head: Its first few hundred bytes.
     """
     return _MARKED.match(head) is not None
 
 
 def may_be_own(keys: Collection[str]) -> set[str]:
-    """The files that are worth looking into for the mark: by their names, or because they are few.
+    """The files worth searching for the mark: by their names, or because they are few.
 
     Args:
         keys: Keys of all files, relative to the source.
@@ -57,7 +57,7 @@ def may_be_own(keys: Collection[str]) -> set[str]:
 
 
 def of_studies(keys: Collection[str]) -> tuple[str, ...]:
-    """What the keys of files begin with in which studies are kept.
+    """Prefixes of the keys of files that belong to stored studies.
 
     Args:
         keys: Keys of all files, relative to the source.

@@ -1,4 +1,4 @@
-"""Packed pixels on disk: one file an image size, with a checksum for every megabyte of it."""
+"""Packed pixels on disk: one file per image size, with a checksum for every megabyte."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from catdog_search.data.decode import Pixels
 from catdog_search.errors import CacheLostError
 from catdog_search.machine import cores
 
-# Photos that share a checksum take about so many bytes.
+# Photos that share a checksum take about this many bytes.
 _CHUNK_BYTES = 2**20
-# Checksums are reckoned at about a gigabyte a second, outside of Python's lock.
+# Checksums are computed at about a gigabyte per second, outside the GIL.
 _MOST_THREADS = 4
-# What a file system says of a file that is no longer there, or no longer readable.
+# File-system errors for a file that is no longer there or no longer readable.
 _LOSSES = (errno.ENOENT, errno.EIO, errno.ESTALE)
 
 
@@ -37,10 +37,10 @@ def sums_path(pack: Path) -> Path:
 
 
 class PackWriter:
-    """Writes a pack photo by photo; it is complete, on the disk, when the context ends well.
+    """Writes a pack photo by photo; it is complete and on disk once the context exits normally.
 
     Args:
-        path: Path of the pixels; the checksums come to lie beside it.
+        path: Path of the pixels; the checksums are written beside it.
         image_size: Side in pixels.
     """
 
@@ -76,7 +76,7 @@ class PackWriter:
 
 
 def is_whole(pack: Path, n: int, image_size: int) -> bool:
-    """Whether a pack holds, to the bit, what was written.
+    """Whether a pack holds, bit for bit, what was written.
 
     Args:
         pack: Path of the pixels.
@@ -91,7 +91,7 @@ def is_whole(pack: Path, n: int, image_size: int) -> bool:
 
 
 def has_size(pack: Path, n: int, image_size: int) -> bool:
-    """Whether a pack is there and as long as it should be: all that can be told at no cost."""
+    """Whether a pack exists and has the right length: all that can be told at no cost."""
     try:
         return pack.stat().st_size == n * image_size**2 * 3
     except OSError:
@@ -134,11 +134,11 @@ def _n_chunks(n: int, image_size: int) -> int:
 def _check(
     pack: Path, n: int, image_size: int, wanted: Iterable[int], use: Callable[[int, bytes], None]
 ) -> None:
-    """Check chunks of a pack, by their number, and hand over those that are right.
+    """Check chunks of a pack, by their number, and hand over the intact ones.
 
     Raises:
-        CacheLostError: One isn't, or the disk can't read it.
-        OSError: The pack can't be looked at, for a reason that lies elsewhere.
+        CacheLostError: One is damaged, or the disk can't read it.
+        OSError: The pack can't be read for an unrelated reason.
     """
     length = _rows_a_chunk(image_size) * image_size**2 * 3
     sums = _sums(pack)

@@ -40,16 +40,16 @@ Progress = Callable[[int, int], None]
 
 Say = Callable[[str], None]
 
-# Photos between two calls of a progress.
+# Photos between two progress calls.
 _PROGRESS_EVERY = 256
 
-# Files of a source in a new place that are read to see whether an entry knows them.
+# How many files of a source in a new place are read to see whether an entry knows them.
 _SAMPLE = 16
 
-# Where somebody removes the cache while it is being filled.
+# Tries where the cache is removed while it is being filled.
 _MOST_TRIES = 3
 
-# What decides, beside a file's content, whether it can be decoded.
+# Packages that decide, besides a file's content, whether it can be decoded.
 _DECODERS = ("pillow", "pillow-heif")
 
 
@@ -66,10 +66,10 @@ def load(  # noqa: PLR0913  what a dataset is made of
 ) -> Dataset:
     """The dataset of `source` at `image_size`, decoded now or taken from the cache.
 
-    Safe against other processes and against a kill at any moment: an entry's files appear whole
-    or not at all, and a second process waits for the first. Where nothing about the source's files
-    may have changed, none is read. Where something may have, all are; pixels, and the splits of
-    photos that were there, are then found again by content.
+    Safe against other processes and against a kill at any moment: an entry's files appear
+    atomically, and a second process waits for the first. Where the source's files cannot have
+    changed, none is read. Where one may have, all are; pixels, and the splits of photos that were
+    there before, are then found again by content.
 
     Args:
         source: Source of the photos.
@@ -97,11 +97,11 @@ def load(  # noqa: PLR0913  what a dataset is made of
 
 @dataclasses.dataclass(frozen=True)
 class DecodedPhotos:
-    """Labelled photos that are no dataset: there are no splits.
+    """Labelled photos that are not a dataset: they have no splits.
 
     Attributes:
         pixels: uint8 RGB (n, side, side, 3).
-        photos: Photos, row by row; the split of each is that of its content alone.
+        photos: Photos, row by row; the split of each depends on its content alone.
         left_out: (key, reason) of every file that could not be used.
     """
 
@@ -111,7 +111,7 @@ class DecodedPhotos:
 
 
 def decode(source: Source, image_size: int, progress: Progress | None = None) -> DecodedPhotos:
-    """Decode all photos of a source into memory, past the cache.
+    """Decode all photos of a source into memory, bypassing the cache.
 
     Raises:
         DataError: None can be used, or a process that decodes died.
@@ -144,13 +144,13 @@ def _check_counts(manifest: Manifest, subset: int | None) -> None:
 
 def _made_by(loading: _Loading) -> Dataset:
     for _ in range(_MOST_TRIES - 1):
-        with contextlib.suppress(FileNotFoundError):  # somebody emptied the cache meanwhile
+        with contextlib.suppress(FileNotFoundError):  # the cache was emptied in the meantime
             return loading.run()
     return loading.run()
 
 
 class _Loading:
-    """One way from a source to its dataset.
+    """One pass from a source to its dataset.
 
     Args:
         source: Source of the photos.
@@ -183,7 +183,7 @@ class _Loading:
         """Take the dataset from the cache, or make it.
 
         Raises:
-            FileNotFoundError: Somebody emptied the cache meanwhile.
+            FileNotFoundError: The cache was emptied in the meantime.
             OSError: It can't be written.
             DataError: A process that decodes died.
         """
@@ -199,7 +199,7 @@ class _Loading:
             return self._pack(seen, _Known.of(path, self._image_size))
 
     def _packed(self, path: Path, unread: Sequence[str]) -> Dataset | None:
-        """What an entry holds of the source; None where that must be made."""
+        """The source's dataset from an entry; None where it must be made."""
         hold = cache.hold(path)
         if hold is None:
             return None
@@ -229,9 +229,9 @@ class _Loading:
         return Dataset(path, manifest.digest, self._image_size, location=location, hold=hold)
 
     def _known_elsewhere(self) -> _Known:
-        """What the cache knows of a source that was moved, or copied, to where it is now."""
+        """What the cache knows of a source that was moved or copied to where it is now."""
         path = None
-        if self._source.kind != "synthetic":  # the same pictures are in all of these
+        if self._source.kind != "synthetic":  # drawn sources all share the same pictures
             path = _resembling(self._source, self._folder, self._duplicates)
         return _Known.of(path, self._image_size, elsewhere=True)
 
@@ -246,7 +246,7 @@ class _Loading:
             partial.replace(pack_path(folder, self._image_size))
             name = Manifest.name_of(text)
             path = cache.entry(self._folder, name)
-            with in_work:  # also where the folder is moved to
+            with in_work:  # the hold also applies where the folder is moved to
                 hold = install(folder, path, self._image_size)
         cache.touch(path)
         cache.write_note(self._note_path, Note(seen, name, self._source.location, decoded.unread))
@@ -254,7 +254,7 @@ class _Loading:
 
 
 def _seen(source: Source) -> str:
-    """Changes whenever looking at the files of a source again may find something else."""
+    """A fingerprint that changes whenever re-reading a source's files may give another result."""
     versions = []
     for name in _DECODERS:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -265,11 +265,11 @@ def _seen(source: Source) -> str:
 
 
 def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | None:
-    """The entry that knows most of a source's photos, where it is a source that was moved.
+    """The entry that knows most of a source's photos, where the source was moved.
 
-    A few files are read to tell: of one that was moved or copied an entry knows more than half.
+    A few files are read to tell: if it was moved or copied, an entry knows more than half of them.
     """
-    # Not every n-th one: names have rhythms.
+    # Not every n-th one: names have periodic patterns.
     chosen = heapq.nsmallest(_SAMPLE, source.labels, lambda key: zlib.crc32(os.fsencode(key)))
     sample = set()
     for key in chosen:
@@ -287,15 +287,15 @@ def _resembling(source: Source, folder: Path, duplicates: Duplicates) -> Path | 
 
 @dataclass(frozen=True)
 class _Known:
-    """What an entry knows, by content: photos, and their pixels where they are at hand.
+    """What an entry knows, by content: photos, and their pixels where available.
 
     Attributes:
         image_size: Side of the pixels.
         photos: Photos by `content_key`.
         rows: Row numbers in `pixels` by `content_key`, from 0.
-        pixels: Checked; None where they aren't at hand.
+        pixels: Checked; None where they aren't available.
         splits: Splits of the photos by sha256.
-        elsewhere: Whether the entry is that of a source in another place.
+        elsewhere: Whether the entry belongs to a source in another place.
     """
 
     image_size: int
@@ -324,11 +324,11 @@ class _Known:
         )
 
     def at_hand(self) -> frozenset[str]:
-        """What of the photos needs no decoding."""
+        """Keys of the photos that need no decoding."""
         return frozenset() if self.pixels is None else frozenset(self.photos)
 
     def taken_over(self, key: str) -> tuple[Photo, bytes]:
-        """What decoding a photo at hand again would give.
+        """What decoding an available photo again would give.
 
         Args:
             key: Its `content_key`.
@@ -339,8 +339,8 @@ class _Known:
     def settled(self, sha256s: Sequence[str]) -> Mapping[str, Split]:
         """The splits that some photos had, by sha256.
 
-        Of an entry from elsewhere only where it knows no other photo: then it is this source that
-        was moved or copied, and no other one that shares photos with it.
+        An entry from elsewhere counts only where it knows no other photos: then it is this source
+        that was moved or copied, not another one that shares photos with it.
         """
         if self.elsewhere and not self.splits.keys() <= set(sha256s):
             return {}
@@ -348,7 +348,7 @@ class _Known:
 
 
 def _splits(manifest: Manifest) -> dict[str, Split]:
-    """Splits by sha256, as they were before a part of train was set aside."""
+    """Splits by sha256, as before a part of train was set aside."""
     return {
         photo.sha256: "train" if photo.split == CALIBRATION else photo.split
         for photo in manifest.photos
@@ -382,7 +382,7 @@ def _decode_all(
     unread: list[str] = []
     total = len(source.labels)
     task = Task(source, known.image_size, known.at_hand())
-    # Closed immediately where the disk is full or somebody interrupts: processes hang on it.
+    # Closed at once if the disk is full or the user interrupts: its processes depend on it.
     with contextlib.closing(examine_all(task)) as examined:
         for done, found in enumerate(examined, start=1):
             if found.reason:

@@ -1,20 +1,20 @@
-"""Perceptual hashes: numbers that are near each other where pictures look alike."""
+"""Perceptual hashes: numbers that are close where pictures look alike."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-# Four times as many grey levels a side as frequencies that are kept.
+# Four times as many pixels per side as frequencies that are kept.
 SIDE = 32
 _KEPT = 8
-# Of the finer hash, a side.
+# Frequencies per side that the finer hash keeps.
 _KEPT_FINE = 16
-# Below this spread of grey levels a hash is made of noise, and flat pictures would be one group.
+# Below this standard deviation of grey levels a hash is noise, and flat pictures would all match.
 _FLAT_STD = 4.0
 # The rows of an unnormalised DCT-II.
 _COSINES = 2 * np.cos(np.pi / SIDE * np.outer(np.arange(_KEPT_FINE), np.arange(SIDE) + 0.5))
-# What is zero but for rounding has to be zero on every processor, or its sign would be random.
+# Zeros must come out as zero on every processor, or rounding would make their signs random.
 _DECIMALS = 6
 
 
@@ -35,7 +35,7 @@ def perceptual_hashes(grey: npt.NDArray[np.uint8]) -> list[str]:
 
 
 def fine_hashes(grey: npt.NDArray[np.uint8]) -> list[str]:
-    """The same of the 16 x 16 lowest frequencies: tells apart what looks alike from afar.
+    """The same for the 16 x 16 lowest frequencies: tells apart what only looks alike coarsely.
 
     Args:
         grey: Grey levels as for `perceptual_hashes`, uint8 (n, 32, 32).

@@ -1,6 +1,6 @@
 """The ways in which paths can be read as labels: by each level of folders, by prefixes of names.
 
-What organises files (`layout`) is never a class, so it is passed over. Pure: no file is read.
+Names that organise files (`layout`) are never classes and are skipped. Pure: no file is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Chain = tuple[str, ...]
 _MOST_NAMED = 8
 _SEPARATOR = re.compile(r"[\\/]")
 _DRIVE = re.compile(r"[A-Za-z]:")
-# The number of a photo, as in cat.1, cat_001, cat-12, cat (3), cat12, cat_2024_07; a copy of it.
+# A numbered photo, as in cat.1, cat_001, cat-12, cat (3), cat12, cat_2024_07, or a copy of one.
 _NUMBERED = re.compile(
     r"(?P<name>.+?)(?:(?:[\s._-]+\(?\d+\)?)+|\(\d+\)|\d+)(?:[\s._-]*copy|\s*\(\d+\))*",
     re.IGNORECASE | re.DOTALL,
@@ -34,7 +34,7 @@ class Reading:
     Attributes:
         by: Place that the labels are read from.
         names: Class names as they are printed; sorted.
-        of: Each photo's class, by its place in `names`; None where it has none.
+        of: Each photo's class, as an index into `names`; None where it has none.
     """
 
     by: By
@@ -51,7 +51,7 @@ class Reading:
         return len(self.of) - self.of.count(None)
 
     def both(self, other: Reading) -> set[tuple[int, int]]:
-        """The classes in which the two readings put a photo that both know."""
+        """The pairs of classes that the two readings give photos that both know."""
         pairs = set(zip(self.of, other.of, strict=True))
         return {(a, b) for a, b in pairs if a is not None and b is not None}
 
@@ -74,7 +74,7 @@ class Reading:
 
 
 def reading(by: By, texts: Sequence[str | None]) -> Reading:
-    """A reading from what each photo is called, taken together where people would."""
+    """A reading from each photo's word, merging words that people would take as equal."""
     counted = Counter(text for text in texts if text is not None)
     written: dict[str, Counter[str]] = defaultdict(Counter)
     for text, n in counted.items():
@@ -87,18 +87,18 @@ def reading(by: By, texts: Sequence[str | None]) -> Reading:
 
 
 def _most_often(written: Counter[str]) -> str:
-    """Of several that are written as often the first, so that the photos' order doesn't matter."""
+    """The most frequent spelling; the first of equals, so that the photos' order doesn't matter."""
     return min(written, key=lambda text: (-written[text], text))
 
 
 def folder_and_name(path: str) -> tuple[str, str]:
-    """A path's folder, and its name; parted at its last / or backslash."""
+    """A path's folder and its name, split at the last / or backslash."""
     at = max(path.rfind("/"), path.rfind("\\")) + 1
     return path[:at], path[at:]
 
 
 def parts_of(folder: str) -> list[str]:
-    """Names of folders, the outermost first, without what only leads there: `/`, `..`, `C:`."""
+    """Names of folders, outermost first, without `/`, `..` and `C:`."""
     parts = [part for part in _SEPARATOR.split(folder) if part not in ("", ".", "..")]
     return parts[1:] if parts and _DRIVE.fullmatch(parts[0]) else parts
 
@@ -109,14 +109,14 @@ def stem_of(name: str) -> str:
 
 
 def prefix_of(name: str) -> str | None:
-    """What stands before a file's number; None where there is no number, or it says no class."""
+    """The text before a file's number; None where there is no number, or it names no class."""
     found = _NUMBERED.fullmatch(stem_of(name))
     prefix = found["name"].strip(" ._-") if found else ""
     return None if names_no_class(prefix) else prefix
 
 
 class Tree:
-    """The photos' folders and prefixes, by keys that compare as people do.
+    """The photos' folders and prefixes, by keys that compare as people would.
 
     Attributes:
         paths: Paths of the photos.
@@ -130,7 +130,7 @@ class Tree:
 
         Args:
             paths: Paths of the photos.
-            chosen: Keys of folders that are classes whatever they are called.
+            chosen: Keys of folders that are classes whatever their names.
         """
         self.paths = paths
         self.prefixes = [prefix_of(folder_and_name(path)[1]) for path in paths]
@@ -147,7 +147,7 @@ class Tree:
         self.chains = [chain_of[folder_and_name(path)[0]] for path in paths]
 
     def by_folder(self, class_of: Callable[[Chain], str | None]) -> Reading:
-        """The reading in which `class_of` the folders above a photo is the key of its class."""
+        """The reading in which `class_of` maps the folders above a photo to its class's key."""
         known: dict[Chain, str | None] = {}
         for chain in set(self.chains):
             key = class_of(chain)
@@ -155,13 +155,13 @@ class Tree:
         return reading("folders", [known[chain] for chain in self.chains])
 
     def pairs(self) -> list[tuple[Reading, list[Reading]]]:
-        """Readings by two folders of which every photo in folders lies in just one.
+        """Readings by two folders such that every photo in a folder lies in exactly one of them.
 
-        Depth doesn't matter: `cats/1.jpg` beside `more/cats/2.jpg` is read as one would.
+        Depth doesn't matter: `cats/1.jpg` beside `more/cats/2.jpg` reads as people would expect.
 
         Returns:
-            Readings into two classes, of which no two are alike; with each what is read from the
-            levels of folders above it, where that is another thing.
+            Distinct readings into two classes; each with the readings by the levels of folders
+            above it, where those differ.
         """
         told = [chain for chain in self._telling().values() if chain]
         levels = self.levels()
@@ -174,10 +174,10 @@ class Tree:
         return found
 
     def levels(self) -> list[Reading]:
-        """Readings by each level of folders, the outermost first, as deep as every photo lies.
+        """Readings by each level of folders, outermost first, down to the depth all photos reach.
 
-        Folders that all photos in folders share part nothing and are no level; of photos in no
-        folder nothing is read.
+        Folders that all photos in folders share distinguish nothing and are no level; photos in no
+        folder are ignored.
         """
         told = self._telling()
         depth = min((len(chain) for chain in told.values() if chain), default=0)
@@ -195,7 +195,7 @@ class Tree:
         return self.by_folder(lambda chain: _first(chain, None))
 
     def _telling(self) -> dict[Chain, Chain]:
-        """Chains without the folders that all photos in folders share: they part nothing."""
+        """Chains without the folders that all photos in folders share: they distinguish nothing."""
         told = {chain: chain for chain in dict.fromkeys(self.chains)}
         while any(told.values()):
             common = set.intersection(*(set(chain) for chain in told.values() if chain))
@@ -206,12 +206,12 @@ class Tree:
 
 
 def _first(chain: Chain, allowed: Collection[str] | None) -> str | None:
-    """The outermost folder, of those that are allowed; None allows all."""
+    """The outermost of the allowed folders; None allows all."""
     return next((part for part in chain if allowed is None or part in allowed), None)
 
 
 def _pairs_of(chains: Sequence[Chain]) -> Iterator[tuple[str, str]]:
-    """Two folders of which every chain holds just one; of those that part alike, the outer ones."""
+    """Pairs of folders of which every chain holds just one; of equivalent pairs, the outer one."""
     if not chains:
         return
     sets = [frozenset(chain) for chain in chains]

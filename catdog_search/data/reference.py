@@ -1,4 +1,4 @@
-"""Photos by what they are, and where they lie: small enough to send to another process."""
+"""A reference to a dataset, by content and location: small enough to send to another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from catdog_search.data.dataset import Dataset
 
 @dataclass(frozen=True)
 class DataReference:
-    """A packed dataset, whatever the image size.
+    """A reference to a packed dataset of any image size.
 
     Attributes:
         digest: Names the photos, labels and split.
@@ -32,7 +32,7 @@ class DataReference:
         return cls(packed.digest, packed.folder, packed.subset, packed.location)
 
     def at(self, image_size: int) -> Dataset:
-        """The dataset at an image size; whoever reads it finds out whether it is there."""
+        """The dataset at an image size; whether it exists shows only on reading."""
         if not self.folder.exists():
             found = dataset.find(places.cache_folder(), self.digest, image_size)
             if found is not None:

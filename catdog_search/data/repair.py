@@ -1,13 +1,13 @@
-"""Photos whose tail is missing, or that are damaged in what is no picture: what can still be seen.
+"""Recovers what can be seen of truncated photos, and of those damaged outside the picture data.
 
-Measured on 200 of the real photos (200 px, JPEG), cut off and filled up as here, against the whole
+Measured on 200 of the real photos (200 px, JPEG), cut off and filled in as here, against the whole
 ones, at 64 px: with 5 % of the pixels missing they differ by 3 of 255 levels on average, 7 at the
 95th percentile; with 10 % by 5 and 12, with 20 % by 11 and 20, with half by 28 and 45. Storing
 them at quality 30 costs 2 levels, cropping 5 % of their height 13. So up to 10 % may be missing:
-less than half of what the mildest augmentation changes. A progressive JPEG is blurred and not cut
-off: with 60 % of its bytes missing it differs by 2 levels, with 70 % by 4, with 80 % by 6, where
-only its first two scans are whole, and with 90 % by 19. WebP (30 photos): with 3 % of the bytes
-missing 0.6 at most, with 8 % 9. AVIF is lost to a missing byte in one of six, in spite of this.
+less than half of what the mildest augmentation changes. A progressive JPEG is blurred rather than
+cut off: with 60 % of its bytes missing it differs by 2 levels, with 70 % by 4, with 80 % by 6,
+where only its first two scans are whole, and with 90 % by 19. WebP (30 photos): 0.6 at most with
+3 % of the bytes missing, 9 with 8 %. Even so, one AVIF in six is lost to a single missing byte.
 """
 
 from __future__ import annotations
@@ -25,48 +25,48 @@ from PIL import Image, ImageFile
 from catdog_search.data.formats import format_of, signed
 from catdog_search.data.levels import strips
 
-# Of the pixels of a photo; of its bytes where it can't be told which pixels those are.
+# Share of a photo's pixels; of its bytes where it can't be told which pixels those are.
 MOST_MISSING, MOST_MISSING_BYTES = 0.1, 0.05
 
 _PNG_SIGNATURE = 8
-# What makes the picture; what is transparent, and which side is up.
+# Chunks that make the picture; those for transparency and orientation.
 _PNG_CRITICAL = (b"IHDR", b"PLTE", b"IDAT", b"IEND")
 _PNG_EXTRAS = (b"tRNS", b"eXIf")
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _SCAN, _PROGRESSIVE = 0xDA, 0xC2
-# Comments, and what applications add.
+# Comments and application segments.
 _JPEG_EXTRAS = (0xFE, *range(0xE0, 0xF0))
-# Of those JFIF's, EXIF's and Adobe's word on colours, and how long each is at least.
+# Those of them that are kept, with their least lengths: JFIF's, EXIF's and Adobe's (colours).
 _JPEG_WANTED = {0xE0: 18, 0xE1: 10, 0xEE: 16}
-# What ends a scan: neither a stuffed byte, nor a restart, nor a byte that fills.
+# What ends a scan: not a stuffed byte, a restart or a fill byte.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 # Rows that a JPEG's smallest unit takes, at most.
 _UNIT_ROWS = 16
-# Of zeros that WebP's decoders may read beyond the last coded byte; an even number.
+# Number of zeros that WebP's decoders may read beyond the last coded byte; even.
 _READ_AHEAD = 1024
 # Formats whose pixels come row by row, so that those before the damage are there.
 _BY_ROWS = ("PNG", "GIF", "BMP", "DIB", "TIFF", "PPM")
-# What a JPEG's decoder leaves where nothing came: half of all levels, turned round in CMYK.
+# What a JPEG decoder leaves where no data came: mid-grey, inverted in CMYK.
 _NOTHING = (127, 128)
 
 
 class TooMuchMissingError(ValueError):
-    """Less of a picture is there than can be used."""
+    """Too much of a picture is missing to use it."""
 
 
 def mended(content: bytes) -> bytes | None:
-    """The same picture as a file that Pillow reads; None where there is nothing to mend.
+    """The same picture as a file that Pillow reads; None where nothing can be repaired.
 
     Args:
-        content: Bytes of a file that Pillow opens with an error, or not to its end.
+        content: Bytes of a file that Pillow fails to open or to read to its end.
     """
     mend = _MENDERS.get(signed(content) or "")
     return mend(content) if mend else None
 
 
 def declared_bytes(content: bytes) -> int | None:
-    """How long a file says that it is; None where its format doesn't say it, or it is broken."""
+    """The length a file declares; None where its format declares none, or it is broken."""
     with contextlib.suppress(struct.error):
         match signed(content):
             case "WEBP":
@@ -83,14 +83,14 @@ def _end_of_boxes(content: bytes) -> int:
     at = 0
     while at < len(content):
         (size,) = struct.unpack_from(">I", content, at)
-        if size < 8:  # noqa: PLR2004  64-bit sizes, or up to the end: not asked
+        if size < 8:  # noqa: PLR2004  64-bit sizes, or up to the end: not supported
             return len(content)
         at += size
     return at
 
 
 def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Kind, bytes and whether the checksum is right, of every chunk; the last may be cut off."""
+    """Every chunk's kind, bytes and whether its checksum is right; the last may be cut off."""
     at = _PNG_SIGNATURE
     while at + 8 <= len(content):
         end = at + 12 + int.from_bytes(content[at : at + 4], "big")
@@ -100,7 +100,7 @@ def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def _essential_png(content: bytes) -> bytes:
-    """Without text, profiles and other extras, and without those whose checksum is wrong."""
+    """A PNG without text, profiles and other extras, or chunks whose checksum is wrong."""
     kept = [
         chunk
         for kind, chunk, is_good in _png_chunks(content)
@@ -110,7 +110,7 @@ def _essential_png(content: bytes) -> bytes:
 
 
 def _trusted_png(content: bytes) -> bytes:
-    """Up to the first chunk of pixels whose checksum is wrong: what follows may be anything."""
+    """A PNG up to the first pixel chunk with a wrong checksum: what follows may be anything."""
     trusted = [content[:_PNG_SIGNATURE]]
     for kind, chunk, is_good in _png_chunks(content):
         is_whole = len(chunk) == 12 + int.from_bytes(chunk[:4], "big")
@@ -121,7 +121,7 @@ def _trusted_png(content: bytes) -> bytes:
 
 
 def _closed_jpeg(content: bytes) -> bytes | None:
-    """Of whole segments alone, with its end; None where too few scans of a progressive came."""
+    """A JPEG of whole segments only, with an end; None where a progressive one lacks scans."""
     segments = list(_jpeg_segments(content))
     if any(content[start + 1] == _PROGRESSIVE for start, _ in segments) and not _is_seen(
         content, segments
@@ -137,10 +137,10 @@ def _closed_jpeg(content: bytes) -> bytes | None:
 
 
 def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
-    """Where each whole segment begins and ends; what is coded belongs to its scan."""
+    """Where each whole segment begins and ends; coded data belong to their scan."""
     at = 2
     while at + 4 <= len(content) and content[at] == 0xFF:  # noqa: PLR2004
-        if content[at + 1] == 0xFF:  # noqa: PLR2004  a byte that fills
+        if content[at + 1] == 0xFF:  # noqa: PLR2004  a fill byte
             at += 1
             continue
         end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
@@ -154,7 +154,7 @@ def _jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _is_seen(content: bytes, segments: list[tuple[int, int]]) -> bool:
-    """Whether of a progressive JPEG all means came, and a first scan of its brightness."""
+    """Whether all DC coefficients of a progressive JPEG came, and a first scan of its luminance."""
     scans = [start for start, _ in segments if content[start + 1] == _SCAN]
     if segments and segments[-1][0] in scans:
         scans.pop()  # the last one was cut off
@@ -170,19 +170,19 @@ def _is_seen(content: bytes, segments: list[tuple[int, int]]) -> bool:
 
 
 def _closed_codestream(content: bytes) -> bytes:
-    """JPEG 2000 that lacks no more than the mark of its end."""
+    """JPEG 2000 that lacks nothing but its end marker."""
     return content.removesuffix(_END[:1]) + _END
 
 
 def _padded(content: bytes) -> bytes | None:
-    """As long as the file says that it is; None where too much of it is missing."""
+    """A file padded to the length it declares; None where too much of it is missing."""
     size = declared_bytes(content) or 0
     missing = size - len(content)
     return content + bytes(missing) if 0 < missing <= MOST_MISSING_BYTES * size else None
 
 
 def _padded_webp(content: bytes) -> bytes | None:
-    """Likewise; the chunk that is cut off becomes longer, since its decoder reads ahead."""
+    """Likewise; the truncated chunk is padded further, since its decoder reads ahead."""
     padded = _padded(content)
     if padded is None:
         return None
@@ -208,7 +208,7 @@ _MENDERS: dict[str, Callable[[bytes], bytes | None]] = {
 def load(
     image: ImageFile.ImageFile, opened: Callable[[bytes], ImageFile.ImageFile], content: bytes
 ) -> ImageFile.ImageFile:
-    """Load an image, as much of it as there is.
+    """Load as much of an image as there is.
 
     Args:
         image: Opened.
@@ -216,7 +216,7 @@ def load(
         content: The file.
 
     Returns:
-        The loaded image, which is another one where rows were missing and are filled up.
+        The loaded image; a new one where missing rows were filled in.
 
     Raises:
         TooMuchMissingError: More than `MOST_MISSING`.
@@ -229,13 +229,13 @@ def load(
         if format_of(image) not in _BY_ROWS:
             raise
         trusted = _trusted_png(content) if format_of(image) == "PNG" else content
-        image.im = Image.new(image.mode, (1, 1)).im  # its memory is wanted now
+        image.im = Image.new(image.mode, (1, 1)).im  # frees its memory, which is needed now
         return _by_rows(lambda: opened(trusted), error)
     return image
 
 
 def fill_tail(image: Image.Image) -> None:
-    """Fill up what is missing of a loaded JPEG that was cut off.
+    """Fill in what is missing of a loaded JPEG that was cut off.
 
     Raises:
         TooMuchMissingError: More than `MOST_MISSING`.
@@ -253,7 +253,7 @@ def _is_nothing(image: Image.Image) -> npt.NDArray[np.bool_]:
 
 
 def _by_rows(opened: Callable[[], ImageFile.ImageFile], error: Exception) -> ImageFile.ImageFile:
-    """Load what there is; which rows that are is seen by what shows of two backgrounds."""
+    """Load what there is; missing rows are those where two backgrounds show through."""
     dark = _loaded_over(opened(), 0)[1]
     image, bright = _loaded_over(opened(), 255)
     missing = dark != bright
@@ -269,29 +269,29 @@ def _by_rows(opened: Callable[[], ImageFile.ImageFile], error: Exception) -> Ima
 def _loaded_over(
     image: ImageFile.ImageFile, level: int
 ) -> tuple[ImageFile.ImageFile, npt.NDArray[np.uint64]]:
-    """An image, as far as it can be loaded, over a background; and a hash of each row."""
+    """An image loaded as far as possible over a background, and a hash of each row."""
     n_bands = len(image.getbands())
     image.im = Image.new(image.mode, image.size, (level,) * n_bands if n_bands > 1 else level).im
-    if image.format == "GIF":  # which would begin with its transparent colour
+    if image.format == "GIF":  # which would start out in its transparent colour
         vars(image)["load_prepare"] = lambda: None
     try:
         image.load()
     except MemoryError:
         raise
     except Exception:
-        image.tile = []  # there is no more to be had
+        image.tile = []  # nothing more can be loaded
     return image, np.concatenate([_hashes(strip) for _, strip in strips(image)])
 
 
 def _hashes(image: Image.Image) -> npt.NDArray[np.uint64]:
-    """One of each row."""
+    """A hash of each row."""
     rows = np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, -1)
     factors = np.random.default_rng(0).integers(2**63, size=rows.shape[1], dtype=np.uint64)
     return np.array((rows * factors).sum(axis=1))
 
 
 def _fill_up(image: Image.Image, missing: npt.NDArray[np.bool_]) -> None:
-    """Repeat downwards what was last seen."""
+    """Repeat the last row seen downwards."""
     share = float(missing.mean())
     if share > MOST_MISSING:
         raise TooMuchMissingError(

@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, whatever it is called, and what to do if it is no photo."""
+"""What a file is by its first bytes, whatever its name, and what to do if it is not a photo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from catdog_search.data.formats import reads_heic
 
-# Enough to tell everything below; a tar's mark lies at 257.
+# Enough to recognise everything below; a tar's magic is at 257.
 HEAD = 512
 
 
@@ -16,7 +16,7 @@ class Kind:
     """A kind of file.
 
     Attributes:
-        name: Name of the format, for people.
+        name: Name of the format, for display.
         is_photo: Whether it can be decoded here.
         advice: Advice for a file that can't be decoded; empty where nothing can be done.
     """
@@ -44,7 +44,7 @@ _TEXT = Kind("text")
 _LFS = Kind("Git LFS pointer", advice="the photo is elsewhere; fetch it with `git lfs pull`")
 _SHORTCUT = Kind("shortcut", advice="it only points to a file; copy the photo itself")
 
-# By regular expressions over the first bytes; the first that fits counts.
+# Regular expressions over the first bytes; the first match counts.
 _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (rb"version https://git-lfs\.github\.com/spec", _LFS),
     (rb"\xff\xd8\xff", _photo("JPEG")),
@@ -72,7 +72,7 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (rb".{257}ustar", _ARCHIVE),
     (rb"(?i)\s*(<!--.*?-->\s*)?<(!doctype html|html|head|body)", _HTML),
     (rb"(?i)\s*(<\?xml.{0,300})?<svg", Kind("SVG", advice="a drawing, not a photo; " + _EXPORT)),
-    (rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x10\x18\x20]", _RARE),  # TGA, which bears no mark
+    (rb".\0[\x02\x03\x0a\x0b]\0{5}.{8}[\x08\x10\x18\x20]", _RARE),  # TGA, which has no magic number
     (rb"\0{64}", Kind("zeros", advice="its content was lost; copy or download it again")),
 )
 _COMPILED = tuple((re.compile(mark, re.DOTALL), kind) for mark, kind in _SIGNATURES)
@@ -81,9 +81,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What begins with these bytes; None where they tell nothing.
+    """The kind of file that begins with these bytes; None where they tell nothing.
 
-    Where it is HEIC, and pillow-heif is installed, Pillow can read it from now on.
+    If it is HEIC and pillow-heif is installed, Pillow can read it from now on.
 
     Args:
         head: The first `HEAD` bytes of a file, or all of a smaller one.
@@ -112,6 +112,6 @@ def _heic() -> Kind:
 
 
 def why_no_photo(head: bytes) -> str:
-    """Why a file can't be decoded here, as far as its first bytes tell; empty where it may be."""
+    """Why a file can't be decoded here, judging by its first bytes; empty where it may be."""
     kind = kind_of(head)
     return "" if kind is None or kind.is_photo else kind.reason()

@@ -30,13 +30,13 @@ if TYPE_CHECKING:  # what checks study files takes longer to import than all of 
     from catdog_search.study.config import DataConfig
 
 SYNTHETIC_NOTICE = "built-in drawn pictures, not photos; give photos with --data PATH"
-# Of the clock that file systems take the time from, with room to spare.
+# Tick of the clock that file systems take times from, with room to spare.
 _TICK_NS = 20_000_000
-# Kinds of what is left out of which one is enough to hide a class.
+# Kinds of left-out items of which a single one can hide a whole class.
 _MISSING = frozenset(("unreadable folder", "broken link", "link"))
-# Of one reading, in the facts.
+# Most classes of one reading in the facts.
 _MOST_CLASSES = 200
-# Bytes of a drawn picture.
+# Approximate bytes of a drawn picture.
 _DRAWN_BYTES = 3 * synthetic.SIDE**2
 
 
@@ -45,13 +45,13 @@ class Source(Protocol):
 
     Attributes:
         kind: `folder`, `zip` or `synthetic`.
-        location: Location of the source, for people.
+        location: Location of the source, for display.
         class_names: Sorted; index 1 is the positive class.
         labels: Class index of every labelled image file by key, in key order.
-        left_out: (key, reason) of everything else: no image, of no class, can't be read.
-        splits: The split of photos whose folder says one, where splits are to be kept.
+        left_out: (key, reason) of everything else: no image, of no class, unreadable.
+        splits: The split of photos whose folder names one, where splits are to be kept.
         facts: Facts that its labels and splits were read from, as plain values for JSON.
-        notes: Lines that a user should know of how it was read.
+        notes: Lines for the user on how it was read.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Source(Protocol):
     notes: tuple[str, ...]
 
     def size(self, key: str) -> int:
-        """Bytes that the file says it has."""
+        """The file's declared size in bytes."""
         ...
 
     def read(self, key: str) -> bytes:
@@ -76,15 +76,15 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Changes whenever a file may have been added, removed or altered; reads none.
+        """A string that changes whenever a file may have been added, removed or altered.
 
-        It decides whether the files have to be looked at again, and nothing else.
+        Reads no file; it decides only whether the files have to be looked at again.
         """
         ...
 
 
 class _Photos:
-    """What folders and zips of photos have in common: labels, and what was said of them."""
+    """What folders and zips of photos have in common: labels, and the notes on them."""
 
     kind: str
 
@@ -123,7 +123,7 @@ def _labelled(
 
 
 def _with_causes(said: str, location: str, found: Found) -> str:
-    """Why labels can't be read; first what is missing, where that may be why."""
+    """Why labels can't be read; first what is missing, where that may be the cause."""
     n_files = len(found.photos) + len(found.left_out)
     missing = _MISSING.intersection(kinds(found.left_out))
     if not missing and len(found.left_out) * 10 < n_files:
@@ -174,7 +174,7 @@ def _notes(labelling: Labelling, found: Found, choice: Choice) -> list[str]:
 
 
 class FolderSource(_Photos):
-    """A folder of photos, and all that lies below it."""
+    """A folder of photos, and everything below it."""
 
     kind = "folder"
 
@@ -196,11 +196,11 @@ class FolderSource(_Photos):
         return files.read_file(f"{self._root}/{key}")
 
     def fingerprint(self) -> str:
-        """Of paths, sizes, times and places on the disk; nobody can set the time of a change."""
+        """Made of paths, sizes, times and inodes; the time of a change (ctime) can't be forged."""
         rows = [(key, *_mark(f"{self._root}/{key}")) for key in self.labels]
         newest = max((row[-1] for row in rows), default=0)
         if time.time_ns() - newest < _TICK_NS:
-            # A change within the same tick as the last one would leave no trace.
+            # A change in the same clock tick as the last one would leave no trace.
             time.sleep(_TICK_NS / 1e9)
         return _hash_rows(rows)
 
@@ -241,7 +241,7 @@ class ZipSource(_Photos):
             return files.read_entry(self._zip, self._entries[key].filename)
 
     def fingerprint(self) -> str:
-        """Of names, sizes and checksums, and of the zip as a file, wherever it was moved."""
+        """Made of names, sizes and checksums, and of the zip file's stat, wherever it was moved."""
         infos = (self._entries[key] for key in self.labels)
         assert self._zip.fp is not None
         stat = os.fstat(self._zip.fp.fileno())
@@ -284,7 +284,7 @@ class SyntheticSource:
         self.facts: dict[str, Any] = {}
 
     def size(self, key: str) -> int:
-        """Of any picture, about."""
+        """About that of any picture."""
         del key
         return _DRAWN_BYTES
 
@@ -296,7 +296,7 @@ class SyntheticSource:
         return buffer.getvalue()
 
     def fingerprint(self) -> str:
-        """Of the drawing's version, the count and the seed."""
+        """Made of the drawing's version, the count and the seed."""
         return _hash_rows([("synthetic", synthetic.DRAWING_VERSION, self._seed, len(self.labels))])
 
 
@@ -321,7 +321,7 @@ def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
 def has_photos(config: DataConfig, given: str | None) -> bool:
     """Whether a study has photos: `--data`, `CATDOG_DATA`, or its file's path.
 
-    One that is of drawn pictures passes over all but the first.
+    A study of drawn pictures ignores all but the first.
     """
     named = os.environ.get("CATDOG_DATA") or config.path
     return bool(given or (named and config.source != "synthetic"))
@@ -339,7 +339,7 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
 
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes; or there are choices
-            about labels but no photos; or there are none where the study wants them.
+            about labels but no photos; or the study wants photos and there are none.
     """
     choice = Choice(config.labels, config.classes, config.keep_splits)
     if has_photos(config, given):
@@ -359,7 +359,7 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
 
 def _mark(path: str) -> tuple[int, int, int, int, int]:
     """Device, inode, size, and the times of modification and change; zeros where it is gone."""
-    # Text, not Path: it is the same call without making an object for each of 20,000 files.
+    # A string, not a Path: the same call without creating an object for each of 20,000 files.
     try:
         stat = os.stat(path)
     except OSError:

@@ -30,7 +30,7 @@ class Settled:
 
     Attributes:
         photos: All of them; one that is left out has no split.
-        notes: Lines that a user should know of how duplicates were found.
+        notes: Lines for the user on how duplicates were found.
         left_out: (key, reason) of the photos that have no split.
     """
 
@@ -46,7 +46,7 @@ def settle(
 
     Args:
         photos: Photos of a source.
-        source: Source of the photos; it may say their splits.
+        source: Source of the photos; it may name their splits.
         known: Splits of photos that stay where they are, by sha256.
         duplicates: Rule for which photos stay in one split.
     """
@@ -75,7 +75,7 @@ def settle(
 def _with_all_classes(
     photos: Sequence[Photo], known: Mapping[str, Split], duplicates: Duplicates
 ) -> tuple[Grouping, list[Split]]:
-    """Groups and splits; where what looks alike would empty a split, groups of exact copies."""
+    """Groups and splits; where grouping look-alikes would empty a split, only exact copies."""
     found, splits = _split(photos, known, duplicates)
     if duplicates == "near" and _lacks_a_class(photos, splits):
         exact, otherwise = _split(photos, known, "exact")
@@ -121,7 +121,7 @@ def as_remembered(manifest: Manifest, moved: Mapping[str, Sequence[str]]) -> lis
 
 
 def as_before_ranks(manifest: Manifest) -> list[Split]:
-    """The splits of versions that knew neither small classes nor chains."""
+    """The splits of earlier versions, which handled neither small classes nor chains."""
     shas = [photo.sha256 for photo in manifest.photos]
     synthetic = manifest.kind == "synthetic"
     phashes = ["" if synthetic else photo.phash for photo in manifest.photos]

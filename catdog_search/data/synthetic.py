@@ -251,7 +251,7 @@ def _pose(
     radius = rng.uniform(*(SITTING_HEAD_RADIUS if sitting else HEAD_RADIUS)) * SUPERSAMPLE
     tilt = rng.uniform(-HEAD_TILT, HEAD_TILT) * (0.4 if sitting else 1.0)
     mirror = np.array([[rng.choice([-1.0, 1.0])], [1.0]])
-    # Room left over between the head and the edge; ears and chin may be cut off a little.
+    # Space left between the head and the edge; ears and chin may be cut off a little.
     room = 0.6 * max(0.0, CANVAS / 2 - 1.05 * radius)
     x, y = CANVAS / 2 + rng.uniform(-room, room, size=2)
     if sitting:

@@ -1,4 +1,4 @@
-"""Photos loaded with a word on the way: progress, what they are, and what the cache holds."""
+"""Loads photos and reports on the way: progress, what they are, and what the cache holds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from catdog_search.study.config import Duplicates
 
 Say = Callable[[str], None]
-# Photos between two words.
+# Photos between two progress lines.
 _EVERY = 2048
 
 
 def counting(what: str, say: Say, where: str = "") -> Callable[[int, int], None]:
-    """A progress that says a line now and then: `packing 2048 of 20000 at 64 px`."""
+    """A progress callback that prints a line now and then: `packing 2048 of 20000 at 64 px`."""
 
     def progress(done: int, total: int) -> None:
         if done == total or done % _EVERY == 0:
@@ -36,7 +36,7 @@ def load(
     subset: int | None = None,
     duplicates: Duplicates = "near",
 ) -> dict[int, Dataset]:
-    """A dataset by image size, from the user's cache or packed now.
+    """Datasets by image size, from the user's cache or packed now.
 
     Args:
         source: Source of the photos.

@@ -1,4 +1,4 @@
-"""What a zip holds, as people really have them: any program's names, entries that can't be used."""
+"""What a real-world zip holds: names written by any program, entries that can't be used."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from catdog_search.text import printable
 
 _ENCRYPTED = 0x1
 _UTF8_NAME = 0x800
-# Whose first bytes can be had without expanding all that belongs to them.
+# Methods whose first bytes can be read without expanding the whole entry.
 _EXPANDED_AS_READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _READABLE = (*_EXPANDED_AS_READ, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}
 
 
 def in_zip(zipped: zipfile.ZipFile) -> tuple[Found, dict[str, zipfile.ZipInfo]]:
-    """What a zip holds; keys are paths with `/`, whatever parted them.
+    """What a zip holds; keys are paths with `/`, whatever the original separator.
 
     Returns:
         What was found, and the entries that can be read, by key.
@@ -62,15 +62,15 @@ def _is_passed_over(key: str, found: Found) -> bool:
 def name_of(info: zipfile.ZipInfo) -> str:
     """An entry's name, in the encoding that it is most likely written in.
 
-    One that doesn't say UTF-8 was written in cp437, says the standard; programs write UTF-8 or
-    Windows' cp1252 all the same, which is seen by what letters it gives.
+    By the standard, a name not flagged as UTF-8 is in cp437; programs write UTF-8 or Windows'
+    cp1252 all the same, which shows in the letters that it gives.
     """
     name = info.filename
     if info.flag_bits & _UTF8_NAME or name.isascii():
         return name
     try:
         raw = name.encode("cp437")
-    except UnicodeEncodeError:  # a name beside the plain one says what it is
+    except UnicodeEncodeError:  # an extra field already gave the name in Unicode
         return name
     for encoding in ("utf-8", "cp1252"):
         try:
@@ -83,7 +83,7 @@ def name_of(info: zipfile.ZipInfo) -> str:
 
 
 def _is_latin(text: str) -> bool:
-    """Whether all its letters are Latin ones, and whatever else there is is ASCII."""
+    """Whether all its letters are Latin and all other characters ASCII."""
     return all(char.isascii() or unicodedata.name(char, "").startswith("LATIN") for char in text)
 
 

@@ -1,6 +1,6 @@
-"""What a model's probabilities are worth, and when it had better say that it isn't sure.
+"""How far a model's probabilities can be trusted, and when it should say that it isn't sure.
 
-All of it is fitted on photos that were neither trained on nor chosen by: the calibration split.
+All of it is fitted on photos used neither for training nor for selection: the calibration split.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from catdog_search.text import name_key, printable
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-# What a temperature may be. At the lower end logits of any size are certainty: the calibration
-# photos show no error that would say how sure to be. At the upper end nothing is known but the
+# Bounds of a temperature. At the lower end logits of any size mean certainty: the calibration
+# photos show no error that would tell how sure to be. At the upper end nothing is known but the
 # larger class: they show no more than that.
 TEMPERATURES = (0.05, 20.0)
-# Temperatures that are looked at before the best is refined; 1 is the middle one.
+# Temperatures that are tried before the best is refined; 1 is the middle one.
 _COARSE = 121
-# Sets of labels that are drawn: the mean is then good to a hundredth of itself.
+# Sets of labels that are drawn: the mean is then accurate to 1 %.
 _CHANCE_DRAWS = 500
-# Confidences that differ by no more are the same but for rounding.
+# Confidences that differ by no more than this are equal up to rounding.
 _ROUNDING = 1e-12
 
 
@@ -42,10 +42,10 @@ class Calibration:
     """What a temperature does to probabilities, on the photos that it was fitted on.
 
     Attributes:
-        temperature: What logits are divided by; above 1 they were too sure.
+        temperature: What logits are divided by; above 1 they were overconfident.
         n: Number of photos.
-        error_before: Calibration error over 15 bins of equally many photos, at temperature 1.
-        error_after: The same at `temperature`, as all that ends with `after`.
+        error_before: Calibration error over 15 equal-mass bins, at temperature 1.
+        error_after: The same at `temperature`, like everything ending in `after`.
         brier_before: Brier score.
         brier_after: Brier score.
         loss_before: Mean log loss.
@@ -88,20 +88,20 @@ class Covered:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of `error` (Wilson): all that can be where nothing was answered."""
+        """The 95 % interval of `error` (Wilson): 0 to 1 where nothing was answered."""
         return wilson(self.wrong, self.answered) if self.answered else (0.0, 1.0)
 
 
 @dataclass(frozen=True)
 class Band(Covered):
-    """Probabilities for which the answer is "not sure"; the rest is what it covers.
+    """Probabilities for which the answer is "not sure"; all others are covered.
 
     Attributes:
-        low: What is strictly between `low` and `high` is "not sure". Both are the threshold where
+        low: Strictly between `low` and `high` is "not sure". Both are the threshold where
             everything may be answered.
         high: See `low`.
         upper: The error's 95 % upper bound (Clopper-Pearson), at most `rate`.
-        rate: Largest error that was asked for.
+        rate: Largest error that was allowed.
     """
 
     low: float
@@ -111,7 +111,7 @@ class Band(Covered):
 
 
 def mean_probabilities(logits: npt.NDArray[Any], temperature: float) -> Floats:
-    """Probabilities of class 1, (n,): the mean of what each member says at a temperature.
+    """Probabilities of class 1, (n,): the mean over the members at a temperature.
 
     Args:
         logits: (n,) of one network, or (n, members) of several that answer together.
@@ -123,9 +123,9 @@ def mean_probabilities(logits: npt.NDArray[Any], temperature: float) -> Floats:
 def fit_temperature(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float:
     """The temperature at which `mean_probabilities` has the least log loss.
 
-    It is within `TEMPERATURES`, which says what the ends mean, and 1 where none is better.
+    It is within `TEMPERATURES`, where the ends are explained, and 1 where none is better.
 
-    Source: Guo et al. 2017, arXiv:1706.04599; of several members the mean is fitted, not each.
+    Source: Guo et al. 2017, arXiv:1706.04599; for several members the mean is fitted, not each one.
 
     Args:
         labels: (n,), 0 or 1, of at least one photo.
@@ -136,7 +136,7 @@ def fit_temperature(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float
     low, high = map(math.log, TEMPERATURES)
     coarse = np.linspace(low, high, _COARSE)
     coarse[_COARSE // 2] = 0.0
-    # Of equally good ones the nearest to 1: it changes least.
+    # Of equally good ones the one nearest to 1, which changes least.
     coarse = coarse[np.argsort(np.abs(coarse), kind="stable")]
     loss = functools.partial(_loss_at, signed)
     best = min(coarse, key=loss)
@@ -148,7 +148,7 @@ def fit_temperature(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> float
 
 
 def calibrate(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Calibration:
-    """Fit the temperature, and say what it changes on the same photos.
+    """Fit the temperature, and report what it changes on the same photos.
 
     Args:
         labels: See `fit_temperature`.
@@ -172,9 +172,9 @@ def calibrate(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Calibration
 def equal_mass_error(
     labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], bins: int = MASS_BINS
 ) -> float:
-    """The expected calibration error over bins of equally many photos: 0 to 1.
+    """The expected calibration error over equal-mass bins: 0 to 1.
 
-    Bins of equal width, as `training.metrics` has them, are nearly empty where a model is sure.
+    Bins of equal width, as in `training.metrics`, are nearly empty where a model is sure.
     Source: Nguyen & O'Connor 2015, arXiv:1508.05154. It is above 0 by chance alone, and the more so
     the fewer photos a bin has.
 
@@ -189,7 +189,7 @@ def equal_mass_error(
 def error_by_chance(
     probabilities: npt.NDArray[Any], bins: int = MASS_BINS, draws: int = _CHANCE_DRAWS
 ) -> float:
-    """The equal-mass error that perfect calibration would show on so many photos, on average.
+    """The equal-mass error that perfect calibration would show on as many photos, on average.
 
     Labels are drawn from the probabilities themselves: Bröcker & Smith 2007, Weather Forecast. 22.
 
@@ -205,7 +205,7 @@ def error_by_chance(
 
 
 def brier(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:
-    """Mean squared distance of probabilities and labels: 0 to 1."""
+    """Mean squared difference of probabilities and labels: 0 to 1."""
     return Predictions(labels, probabilities).brier
 
 
@@ -213,15 +213,15 @@ def threshold_for(costs: Mapping[str, float], class_names: Sequence[str]) -> flo
     """The probability of class 1 above which calling it class 1 costs least on average.
 
     Args:
-        costs: What it costs to take a photo of a class for the other, by the class that it is; 1
-            for a class that isn't named.
+        costs: Cost of mistaking a photo for the other class, by its true class; 1 for a class that
+            isn't named.
         class_names: Both classes' names, by index.
 
     Returns:
         0.5 for equal costs, nearer 1 the worse it is to mistake a photo of class 0.
 
     Raises:
-        RequestError: A cost is of no class or not above 0, one class has two, or one class's is so
+        RequestError: A cost is for no class or not above 0, one class has two, or one class's is so
             much larger that the other would never be answered.
     """
     keys = [name_key(printable(name)) for name in class_names]
@@ -247,16 +247,16 @@ def threshold_for(costs: Mapping[str, float], class_names: Sequence[str]) -> flo
 
 @functools.cache
 def least_answered(rate: float, wrong: int = 0) -> int:
-    """How many photos must be answered until their error's 95 % upper bound is within a rate.
+    """How many photos must be answered for their error's 95 % upper bound to be within a rate.
 
     Args:
         rate: Largest error, above 0 and below 1.
         wrong: Number of wrong ones among them.
 
     Returns:
-        For none wrong 299 at 1 %, 59 at 5 %.
+        With none wrong, 299 at 1 %, 59 at 5 %.
     """
-    # More than a Poisson count would need, of which the bound is never below the binomial one's.
+    # More than a Poisson count would need, whose bound is never below the binomial one.
     enough = math.ceil(2 * (wrong + 5) / rate)
     return bisect_left(
         range(enough), True, key=lambda n: clopper_pearson_upper(min(wrong, n), n) <= rate
@@ -266,18 +266,18 @@ def least_answered(rate: float, wrong: int = 0) -> int:
 def find_band(
     labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], threshold: float, rate: float
 ) -> Band | None:
-    """The narrowest "not sure" whose answers are wrong at most so often, proven with 95 %.
+    """The narrowest "not sure" band outside which the error is within `rate`, with 95 % confidence.
 
-    Learn then Test, with a fixed sequence (Angelopoulos et al. 2021, arXiv:2110.01052): how many
-    photos to answer is tried in an order that looks at no label, `least_answered` for 0, 1, 2, …
-    wrong ones and at last all photos, the surest first, until one fails. The last that passed
-    holds, whatever was tried before it: of 100 sets of calibration photos at most 5, on average,
-    lead to a band whose answers are wrong more often than `rate` in the long run, on photos from
-    where those come from. It says nothing of photos from elsewhere.
+    Learn then Test, with a fixed sequence (Angelopoulos et al. 2021, arXiv:2110.01052): numbers of
+    photos to answer, surest first, are tried in an order that depends on no label,
+    `least_answered` for 0, 1, 2, … wrong ones and finally all photos, until one fails. The last
+    that passed holds, whatever was tried before it: of 100 sets of calibration photos at most 5,
+    on average, lead to a band whose answers are wrong more often than `rate` in the long run, on
+    photos from the same source. It says nothing about photos from elsewhere.
 
-    A photo is the surer the further its probability is on its way from the threshold to 0 or to 1.
-    Photos that are equally sure are answered together, and counted so. A temperature that was
-    fitted on the same photos leaves the order of one network's answers as it was at threshold 0.5.
+    A photo is the surer the further its probability is on its way from the threshold to 0 or 1.
+    Equally sure photos are answered and counted together. A temperature fitted on the same photos
+    doesn't change the order of one network's answers at threshold 0.5.
 
     Args:
         labels: (n,), 0 or 1.
@@ -318,7 +318,7 @@ def covered(
     labels: npt.NDArray[Any],
     probabilities: npt.NDArray[Any],
 ) -> Covered:
-    """What a band does on photos, as found; without one every photo is answered.
+    """What a band does on photos, as observed; without one every photo is answered.
 
     Args:
         band: From `find_band`, with the same threshold.
@@ -339,20 +339,20 @@ def risk_curve(
     Args:
         labels: (n,), 0 or 1, of at least one photo.
         probabilities: (n,) of class 1.
-        threshold: See `find_band`, which also says what is surer.
+        threshold: See `find_band`, which also defines what is surer.
     """
     p = np.asarray(probabilities, np.float64)
     confidences = _confidences(p, threshold)
     order = np.argsort(-confidences, kind="stable")
     wrong = np.cumsum(((p > threshold) != np.asarray(labels))[order])
-    # Of equally sure ones all are answered or none.
+    # Equally sure photos are answered all or none.
     less_sure = np.diff(confidences[order]) < -_ROUNDING
     last = np.append(np.flatnonzero(less_sure), len(p) - 1)
     return RiskCurve((last + 1) / len(p), wrong[last] / (last + 1))
 
 
 def _sequence(n: int, rate: float) -> Iterator[int]:
-    """How many photos are answered, from few to all; none where even all are too few."""
+    """Numbers of photos to answer, from few to all; none where even all are too few."""
     wrong = 0
     while (fewest := least_answered(rate, wrong)) < n:
         yield fewest
@@ -362,12 +362,12 @@ def _sequence(n: int, rate: float) -> Iterator[int]:
 
 
 def _confidences(p: Floats, threshold: float) -> Floats:
-    """How far each probability is from the threshold, as a share of how far it can be."""
+    """Each probability's distance from the threshold, as a share of the largest possible."""
     return np.where(p > threshold, (p - threshold) / (1 - threshold), (threshold - p) / threshold)
 
 
 def _edges(confidence: float, threshold: float) -> tuple[float, float]:
-    """The probabilities on both sides that are as sure, so that rounding leaves none out."""
+    """The equally sure probabilities on both sides, with slack so that rounding drops none."""
     sure = max(float(confidence) - _ROUNDING, 0.0)
     return threshold * (1 - sure), threshold + sure * (1 - threshold)
 
@@ -386,12 +386,12 @@ def _by_member(logits: npt.NDArray[Any]) -> Floats:
 
 
 def _signed(labels: npt.NDArray[Any], logits: npt.NDArray[Any]) -> Floats:
-    """Logits of the class that each photo is, (n, members)."""
+    """Logits of each photo's true class, (n, members)."""
     signs = np.where(np.asarray(labels) == 1, 1.0, -1.0)
     return _by_member(logits) * signs[:, np.newaxis]
 
 
 def _loss_at(signed: Floats, log_temperature: float) -> float:
-    """Mean log loss, without the rounding that makes a sure probability 0 or 1."""
+    """Mean log loss, avoiding the rounding of a sure probability to 0 or 1."""
     members = log_expit(signed / np.exp(log_temperature))
     return float(np.log(signed.shape[1]) - logsumexp(members, axis=1).mean())

@@ -1,8 +1,8 @@
 """Score a logged model on labelled photos, honestly: it says what the model has seen of them.
 
-What counts as photos of test, and is recorded in the ledger before the model is shown them: those
-of the test split of the model's own study, and those that somebody has looked at as such, whatever
-they are to this model. Other photos are recorded nowhere.
+Test photos are recorded in the ledger before the model is shown them: those of the test split of
+the model's own study, and those that have been used as such before, whatever they are to this
+model. Other photos are recorded nowhere.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# By how much names must be more alike, of two pairs, to tell which class is which.
+# How much more similar one pairing of names must be than the other to tell which class is which.
 _TELLING = 0.5
-# Splits that a study may have. Copies of a photo may lie in several; then it is one of the last.
+# Splits that a study may have. A photo with copies in several counts for the last of those.
 SPLITS = ("train", "calibration", "val", "test")
 
 
 @dataclass(frozen=True)
 class Part:
-    """Result on the photos of one split of the model's study, or on new ones."""
+    """Result on the photos of one split of the model's study, or on new photos."""
 
     n: int
     accuracy: float
@@ -71,14 +71,14 @@ class Evaluation:
         seen: Number of these photos by the model's study's split, one of `SPLITS`, or `new` where
             it had them in none; None where the study didn't record its splits. Photos of train
             that its subset leaves out are new.
-        by_split: Number and accuracy of the photos of each split, or new, where they are of
+        by_split: Number and accuracy of the photos of each split, or new, where they are from
             several; empty otherwise.
-        trained_on: Number of photos of train that it took, where a study of an earlier version
+        trained_on: Number of photos of train that it used, where a study of an earlier version
             recorded all of train; else None.
-        looks: Looks that those of them that are photos of test have had before.
-        look: This look at them, as it was recorded; None where none of them is.
-        kept: Whether the answers are those that the model's promotion kept, so that it was shown
-            nothing.
+        looks: Earlier looks at the test photos among them.
+        look: This look at them, as recorded; None where there are no test photos.
+        kept: Whether the answers are those that the model's promotion kept, so that the model was
+            shown nothing.
         left_out: Files that could not be used, as (file, reason).
         figures: Figures by file name.
     """
@@ -116,19 +116,19 @@ def evaluate(
     Args:
         state: State folder that keeps the model.
         name: Model's name, as `load_model` takes it.
-        source: Labelled photos of the model's classes; None for those that its study had, which
-            the cache may hold.
-        split: Split of the model's study, one of `SPLITS`, whose photos alone are taken; None for
-            all of a source.
-        force: Whether photos of the test split among others may be looked at, and photos of test
-            once more by the same model.
-        progress: Callback with (done, total) decoded photos.
+        source: Labelled photos of the model's classes; None for those of its study, which the
+            cache may hold.
+        split: Split of the model's study, one of `SPLITS`, to restrict the photos to; None for all
+            of a source.
+        force: Whether photos of the test split may be looked at among others, and test photos once
+            more by the same model.
+        progress: Called with (done, total) decoded photos.
 
     Raises:
-        StateError: There is no such model, its study didn't keep which photos it had, or a look
+        StateError: There is no such model, its study didn't record which photos it had, or a look
             can't be recorded.
-        DataError: Other classes, only one of them, no usable photo, no such split, or photos of
-            test without `force`.
+        DataError: Other classes, only one of them, no usable photo, no such split, or test photos
+            without `force`.
     """
     store = Store.of(state)
     models = LoggedModels(store)
@@ -165,7 +165,7 @@ def evaluate(
 
 
 def _kept(store: Store, loaded: Loaded, shorts: Sequence[str]) -> npt.NDArray[np.float32] | None:
-    """What the model said of all of these photos when it was promoted; None where it wasn't."""
+    """The model's answers to these photos from its promotion; None where some are missing."""
     run = PromotionRun.of(store, loaded.run_id)
     answers = run.answers("test") if run else None
     if answers is None:
@@ -181,11 +181,11 @@ class _Scene:
     """What is scored.
 
     Attributes:
-        name: Model's name, as it was asked for.
+        name: Model's name, as requested.
         loaded: Model.
         shown: Photos.
         split: Split that was chosen; None for all photos.
-        parts: What each photo is to the model, see `Evaluation.seen`; None where nobody knows.
+        parts: What each photo is to the model, see `Evaluation.seen`; None where unknown.
         trained_on: See `Evaluation.trained_on`.
     """
 
@@ -202,7 +202,7 @@ class _Shown:
     """Photos that the model is shown.
 
     Attributes:
-        location: Location that they are from, for people.
+        location: Location that they are from, for display.
         decoded: Photos and pixels.
         labels: The model's class indices, row by row.
         not_found: Number of the chosen split's photos that weren't found.
@@ -296,13 +296,13 @@ def _recorded_look(
     command: str,
     force: bool,
 ) -> tuple[Looks, Look | None]:
-    """Record that a model is about to be shown photos of test; where it isn't, nothing is.
+    """Record that a model is about to be shown test photos; does nothing where there are none.
 
     Returns:
-        The looks that those photos have had before, and this one.
+        The earlier looks at those photos, and this one.
 
     Raises:
-        DataError: The model was shown some of them before, and nothing forces another look.
+        DataError: The model was shown some of them before, and another look isn't forced.
         StateError: The look can't be recorded.
     """
     if not own and not ledger.covered(shorts):
@@ -369,7 +369,7 @@ def _scored(
 
 
 def _indices(location: str, class_names: Sequence[str], known: Sequence[str]) -> list[int]:
-    """The model's index of each of a source's classes, which may sort otherwise."""
+    """The model's index of each of a source's classes, which may sort differently."""
     keys = [name_key(printable(name)) for name in known]
     found = [name_key(name) for name in class_names]
     if sorted(found) != sorted(keys):
@@ -381,7 +381,7 @@ def _indices(location: str, class_names: Sequence[str], known: Sequence[str]) ->
 
 
 def _which_is_which(found: Sequence[str], known: Sequence[str]) -> str:
-    """The options that say it, the likelier first; one alone where the names tell."""
+    """The options that say which class is which, likeliest first; only one where names tell."""
 
     def alike(names: Sequence[str]) -> float:
         pairs = zip(names, known, strict=True)
@@ -410,7 +410,7 @@ def _seen(parts: tuple[str, ...] | None) -> dict[str, int] | None:
 
 
 def _by_split(parts: tuple[str, ...] | None, is_right: npt.NDArray[np.bool_]) -> dict[str, Part]:
-    """What each split's photos come to; empty where all are of one."""
+    """Result on each split's photos; empty where all are from one split."""
     if parts is None or len(set(parts)) == 1:
         return {}
     whose = np.array(parts)

@@ -14,7 +14,7 @@ class Always:
     """One answer to every photo.
 
     Attributes:
-        answer: Answer to every photo, for people.
+        answer: Answer to every photo, for display.
         value: Score of that answer.
     """
 
@@ -28,12 +28,12 @@ class Always:
 def always(
     metric: str | None, counts: Mapping[str, int], seen: Mapping[str, int] | None = None
 ) -> Always | None:
-    """The score of the answer that was right most often; None where it isn't known.
+    """The score of always giving the most frequent class; None where it isn't known.
 
     Args:
         metric: Metric to score by, as a study names it.
-        counts: Number of photos that are scored, by class name.
-        seen: Number of photos that the answer is chosen by, by class name; None for the same ones.
+        counts: Number of scored photos, by class name.
+        seen: Number of photos by which the answer is chosen, by class name; None for the same ones.
     """
     seen = seen or counts
     n = sum(counts.values())

@@ -1,4 +1,4 @@
-"""Floors: scores that hardly any effort reaches on the photos of a study, a split of them."""
+"""Floors: scores that take hardly any effort to reach on a split of a study's photos."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PROBE_SIDE = 16
 
 @dataclass(frozen=True)
 class Floor:
-    """Score that hardly any effort reaches on a split, that of compare's being val.
+    """Score that takes hardly any effort to reach on a split; `compare` uses val.
 
     Attributes:
-        name: Floor's name, for people.
+        name: Floor's name, for display.
         accuracy: Accuracy on the split, 0 to 1.
         n: Number of photos in the split.
-        answer: Answer to every photo, for people; empty where it looks at them.
+        answer: Answer to every photo, for display; empty where it looks at them.
     """
 
     name: str
@@ -39,7 +39,7 @@ def floors_of(packed: Dataset, split: Split = "val") -> list[Floor]:
     """The floors of a split, as far as the photos' size allows: one answer, and a linear probe.
 
     Args:
-        packed: Dataset; its train is what they learn from.
+        packed: Dataset; they learn from its train.
         split: Split that they are scored on.
     """
     found = majority(packed.manifest.counts(), split)
@@ -49,7 +49,7 @@ def floors_of(packed: Dataset, split: Split = "val") -> list[Floor]:
 def majority(counts: Mapping[Any, Mapping[str, int]], split: Split = "val") -> list[Floor]:
     """The floor of always answering the more frequent class of train.
 
-    None where nobody counted the photos.
+    Empty where the photos weren't counted.
 
     Args:
         counts: Number of photos by split and class name.
@@ -80,7 +80,7 @@ def probe(packed: Dataset, split: Split = "val") -> Floor:
 
 
 def _pooled(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Means of equal squares, as many as fit; flat (n, side * side * 3)."""
+    """Means over equal squares, as many as fit; flat (n, side * side * 3)."""
     square = pixels.shape[1] // side
     cut = pixels[:, : side * square, : side * square]
     squares = cut.reshape(len(pixels), side, square, side, square, 3)
@@ -89,7 +89,7 @@ def _pooled(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def any_packed(digest: str | None) -> Dataset | None:
-    """The smallest pack of a dataset that a probe can look at, else the largest."""
+    """The smallest pack of a dataset that is large enough for a probe, else the largest."""
     sizes = dataset.packed_sizes(places.cache_folder(), digest or "")
     chosen = [side for side in sizes if side >= PROBE_SIDE][:1] or sizes[-1:]
     return dataset.find(places.cache_folder(), digest or "", chosen[0]) if chosen else None

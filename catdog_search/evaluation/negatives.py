@@ -1,10 +1,10 @@
-"""Photos that are neither class, drawn by seed: what the "neither" score is chosen and told by.
+"""Photos of neither class, drawn by seed, to choose the "neither" score and to report on it.
 
-A score that is chosen on what it is then reported on flatters itself, so the kinds come in pairs of
-kin, and one of each pair chooses while the other reports: flat areas (shapes, blank), fine grain
-(noise, textures), lettering (text, screenshots), and what looks most like train (drawn animals,
-photos cut into squares and shuffled). So both halves have kinds that are easily told from photos
-of animals and one that is hard.
+A score that is chosen on the data it is reported on flatters itself, so the kinds come in related
+pairs, one of which is for choosing and the other for reporting: flat areas (shapes, blank), fine
+grain (noise, textures), lettering (text, screenshots), and what looks most like train (drawn
+animals, photos cut into squares and shuffled). So both halves have kinds that are easily told from
+photos of animals, and one that is hard.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _LETTERS = "aaabcdeeeefghiiijklmnnoooprrsssttuvwxyzABDEGHMNRST0123456789"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of photos that are neither class.
+    """One kind of photos of neither class.
 
     Attributes:
         use: Whether it serves to choose a score or to report on it.
         draw: Function of a random generator and a side in pixels that draws one picture: uint8 RGB
-            (side, side, 3); None where the pictures are made of photos.
+            (side, side, 3); None where the pictures are made from photos.
     """
 
     use: Use
@@ -54,14 +54,14 @@ def negatives(kind: str, n: int, side: int, seed: int = 0, photos: Pixels | None
         n: Number of pictures.
         side: Side in pixels, at least 8.
         seed: Seed of the collection, from 0.
-        photos: uint8 RGB (any number, rows, columns, 3): what kinds without a `draw` are made of,
-            taken in turns; the others don't look at them.
+        photos: uint8 RGB (any number, rows, columns, 3): what kinds without a `draw` are made from,
+            taken in turn; the others ignore them.
 
     Returns:
         uint8 RGB (n, side, side, 3).
 
     Raises:
-        ValueError: The kind is made of photos, and there are none.
+        ValueError: The kind is made from photos, and there are none.
     """
     made = np.empty((n, side, side, 3), np.uint8)
     draw = KINDS[kind].draw
@@ -77,15 +77,15 @@ def negatives(kind: str, n: int, side: int, seed: int = 0, photos: Pixels | None
 
 
 def kinds_for(use: Use) -> list[str]:
-    """The kinds that serve for one thing, by name."""
+    """The names of the kinds for one use."""
     return [name for name, kind in KINDS.items() if kind.use == use]
 
 
-# What is drawn from numbers.
+# Kinds drawn with NumPy.
 
 
 def _noise(rng: _Rng, side: int) -> Pixels:
-    """Of every pixel by itself, of coarse squares, or with as much of each scale as photos have."""
+    """Noise per pixel, in coarse squares, or with as much of each scale as photos have."""
     match int(rng.integers(6)):
         case 0:
             return rng.integers(0, 256, (side, side, 3), np.uint8)
@@ -118,7 +118,7 @@ def _textures(rng: _Rng, side: int) -> Pixels:
     match int(rng.integers(7)):
         case 0:  # stripes
             value = 0.5 + 0.5 * np.sin(math.tau * (x / period + rng.uniform(0, 0.6) * rough))
-        case 1:  # a chequered cloth
+        case 1:  # chequered cloth
             value = (np.floor(x / period) + np.floor(y / period)) % 2
         case 2:  # bricks
             row = np.floor(y / period)
@@ -143,7 +143,7 @@ def _textures(rng: _Rng, side: int) -> Pixels:
 
 
 def _blank(rng: _Rng, side: int) -> Pixels:
-    """A colour, or one that runs into another; half of them with a sensor's faint noise."""
+    """One colour, or a gradient to another; half of them with a sensor's faint noise."""
     y, x = _grid(rng, side)
     first, second = _tint(rng), _tint(rng)
     match int(rng.integers(4)):
@@ -162,7 +162,7 @@ def _blank(rng: _Rng, side: int) -> Pixels:
 
 
 def _clouds(rng: _Rng, side: int, steepness: float) -> _Plane:
-    """Noise whose amplitude falls with the frequency to a power, (side, side) from 0 to 1."""
+    """Noise whose amplitude falls as a power of the frequency, (side, side) from 0 to 1."""
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     frequency = np.maximum(np.hypot(rows, columns), 1 / side)
     phases = np.exp(1j * rng.uniform(0, math.tau, frequency.shape))
@@ -173,7 +173,7 @@ def _clouds(rng: _Rng, side: int, steepness: float) -> _Plane:
 
 
 def _grid(rng: _Rng, side: int) -> tuple[_Plane, _Plane]:
-    """Rows and columns of a square from 0 to 1 that is turned by chance."""
+    """Rows and columns of a randomly rotated square, from 0 to 1."""
     along = (np.arange(side) + 0.5) / side - 0.5
     angle = rng.uniform(0, math.tau)
     y, x = along[:, None], along[None]
@@ -184,7 +184,7 @@ def _grid(rng: _Rng, side: int) -> tuple[_Plane, _Plane]:
 
 
 def _tint(rng: _Rng) -> _Plane:
-    """A colour, (3,) from 0 to 255: from as strong as it can be to grey, as photos' mostly are."""
+    """A colour, (3,) from 0 to 255: anything from fully saturated to grey, like most in photos."""
     tint = rng.uniform(0, 255, 3)
     tint += (tint.mean() - tint) * rng.uniform(0, 1)
     return tint
@@ -194,7 +194,7 @@ def _levels(values: npt.NDArray[np.float64]) -> Pixels:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-# What is drawn with Pillow.
+# Kinds drawn with Pillow.
 
 
 def _shapes(rng: _Rng, side: int) -> Pixels:
@@ -289,7 +289,7 @@ def _lines(
     size: float,
     ink: _Colour,
 ) -> None:
-    """Lines of words that nobody knows, from the top of a box down."""
+    """Lines of made-up words, from the top of a box down."""
     left, top, right, bottom = box
     font = ImageFont.load_default(max(4.0, size))
     letters = max(2, round(2 * (right - left) / max(4.0, size)))
@@ -328,7 +328,7 @@ def _ground_and_ink(rng: _Rng) -> tuple[_Colour, _Colour]:
     return (light, dark) if rng.random() < 0.7 else (dark, light)
 
 
-# What is made of photos.
+# Kinds made from photos.
 
 
 def _permuted(rng: _Rng, photo: Pixels, side: int) -> Pixels:

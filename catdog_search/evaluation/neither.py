@@ -1,4 +1,4 @@
-"""The "neither" score on photos: where its threshold lies, and what it finds among negatives."""
+"""The "neither" score on photos: its threshold, and what it finds among negatives."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 from sklearn.metrics import roc_auc_score
 
 Scores = npt.NDArray[np.floating]
-# What may be called neither of photos that show one of the classes.
+# Share of the photos of a class that may be called neither.
 FALSE_ALARMS = 0.01
-# Photos that it takes to tell where that is.
+# Fewest photos that it takes to set the threshold.
 FEWEST = 99
 
 
@@ -23,7 +23,7 @@ class Found:
         kind: Kind of negatives.
         n: Number of them.
         auc: Area under the ROC curve of negatives against photos of the classes, 0 to 1.
-        flagged: Share of the negatives that is above the threshold, 0 to 1.
+        flagged: Share of the negatives above the threshold, 0 to 1.
     """
 
     kind: str
@@ -33,19 +33,19 @@ class Found:
 
 
 def threshold_at(scores: Scores, false_alarms: float = FALSE_ALARMS) -> float:
-    """The threshold above which at most a share of photos of the classes lies.
+    """The threshold above which at most a given share of photos of the classes lies.
 
-    Of n photos that were not looked at before and further ones like them, a further one lies above
-    it with a probability of at most `false_alarms` (split conformal prediction: Vovk et al. 2005),
-    which is why one photo more than the share is left below it. It is a score that was seen, so
-    that as many photos above it can be counted.
+    If the score was made without these photos, a further one like them lies above it with a
+    probability of at most `false_alarms` (split conformal prediction: Vovk et al. 2005), which is
+    why one photo more than the share is left below it. It is itself one of the scores, so that the
+    photos above it can be counted.
 
     Args:
         scores: Scores of photos of the classes, none of which the score was made from.
         false_alarms: Share that may be above, over 0 and under 1.
 
     Raises:
-        ValueError: A score is not finite; or there are too few for so small a share.
+        ValueError: A score is not finite, or there are too few for so small a share.
     """
     n = len(scores)
     if not np.isfinite(scores).all():
@@ -63,7 +63,7 @@ def found_of(kind: str, photos: Scores, negatives: Scores, threshold: float) -> 
     """What a score makes of one kind of negatives.
 
     Args:
-        kind: Kind of negatives, for a reader.
+        kind: Kind of negatives, for display.
         photos: Scores of photos of the classes.
         negatives: Scores of the negatives.
         threshold: Score above which a photo is called neither.

@@ -1,1 +1,1 @@
-"""Models as other programs take them: written, proven against the one that was trained."""
+"""Models in formats for other programs, each proven against the trained one."""

@@ -2,7 +2,7 @@
 
 `python -m catdog_search.exporting.convert FOLDER`: the converter reads TensorFlow's graphs, so
 this process runs on TensorFlow whatever the model was trained on; the saved model is stock Keras
-and means the same on every backend. What it wrote is proven elsewhere.
+and means the same on every backend. Its output is proven elsewhere.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# Files in the folder: what is read, and what is written.
+# Files in the folder: two that are read, and one that is written.
 MODEL, NEITHER, NETWORK = "model.keras", "neither.keras", "network.onnx"
-# Names in the network: its input, and its outputs in their order.
+# Name of the network's input.
 PIXELS = "pixels"
-# From 18 on, resizing knows antialiasing.
+# From 18 on, Resize supports antialiasing.
 OPSET = 18
 
 
@@ -25,14 +25,14 @@ def convert(folder: Path, image_size: int) -> None:
     """Write the network of the models in a folder beside them.
 
     It takes float32 RGB (n, side, side, 3), 0 to 255, and gives the probability (n, 1) and, where
-    there is a score beside the model, that (n, 1).
+    there is a score beside the model, the score (n, 1).
 
     Args:
         folder: Folder of the files.
         image_size: Side that the model resizes to.
 
     Raises:
-        ForeignModelError: A file is none of ours.
+        ForeignModelError: A file is not one of ours.
     """
     import keras
     import numpy as np
@@ -44,12 +44,12 @@ def convert(folder: Path, image_size: int) -> None:
     if (folder / NEITHER).exists():
         found.append(_on_packed(load_neither(folder / NEITHER, image_size), image_size)(pixels))
     network = keras.Model(pixels, found)
-    network(np.zeros((1, image_size, image_size, 3), np.float32))  # one never called isn't taken
+    network(np.zeros((1, image_size, image_size, 3), np.float32))  # export needs a built one
     network.export(str(folder / NETWORK), format="onnx", opset_version=OPSET, verbose=False)
 
 
 def _on_packed(model: Any, image_size: int) -> Any:
-    """A model without its resize, whose antialiasing becomes nothing that onnxruntime knows."""
+    """A model without its resize, whose antialiasing converts to nothing onnxruntime supports."""
     import keras
 
     def clone(layer: Any) -> Any:
@@ -63,8 +63,8 @@ def _on_packed(model: Any, image_size: int) -> Any:
 
 if __name__ == "__main__":
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    # It converts; a GPU would only be taken from those who train on it.
+    # Conversion needs no GPU, and would only take it from trainings.
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    warnings.simplefilter("ignore")  # of the converter's own code
+    warnings.simplefilter("ignore")  # from the converter's own code
     convert(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""A model written as files for others, which stay only where they answer as it does."""
+"""A model written as files for others, which are kept only if they answer as it does."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Exported:
     """What was written.
 
     Attributes:
-        files: Paths; first that of the model.
+        files: Paths, the model's first.
         facts: What they say of themselves.
-        proof: How they were held against the model.
+        proof: How they compared with the model.
     """
 
     files: tuple[Path, ...]
@@ -41,16 +41,16 @@ def export(state: StateFolder, name: str, form: str, path: Path) -> Exported:
     """Write a model as files.
 
     Args:
-        state: State folder whose registry and runs are meant.
+        state: State folder with the registry and runs.
         name: Model's name, as for `tracking.looked_at.load_model`.
         form: `onnx` or `keras`.
-        path: Path of the file, in a folder that is there; what lies there is replaced at the end.
+        path: Path of the file, in an existing folder; an existing file is replaced at the end.
 
     Raises:
         StateError: There is no such model, or the file can't be written.
-        ExportError: It answers otherwise than the model, or can't be converted.
+        ExportError: It answers differently from the model, or can't be converted.
     """
-    # Before minutes are spent on what can't be left there.
+    # Before spending minutes on what can't be written there.
     if not os.access(path.parent, os.W_OK | os.X_OK) or not path.parent.is_dir():
         raise StateError(f"{path}: {path.parent} is no folder that can be written to")
     with tempfile.TemporaryDirectory() as folder:

@@ -13,25 +13,25 @@ from catdog_search.exporting.convert import PIXELS
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-# What onnx 1.23 writes, 14, is newer than what some runtimes in use read.
+# onnx 1.23 would write 14, which some runtimes in use can't read.
 _IR_VERSION = 10
 _FLOATS, _CHANNELS_FIRST, _RESIZED = "floats", "channels_first", "resized"
 _AROUND, _SIZE, _SIZES = "photos_and_channels", "size", "sizes"
 
 
 def whole(network: ModelProto, image_size: int) -> ModelProto:
-    """A network of packed floats behind the resize that training's photos went through.
+    """A network of packed floats behind the resize that training photos went through.
 
     Args:
         network: Network as `convert` writes it.
-        image_size: Side that it is given.
+        image_size: Side of the photos that it takes.
 
     Returns:
         Model: uint8 RGB `photo` (n, any height, any width, 3) -> `probability` (n, 1) and, where
         the network gives two numbers, `unlike` (n, 1).
 
     Raises:
-        ValueError: The network is none of ours.
+        ValueError: The network is not one of ours.
     """
     import onnx
     from onnx import TensorProto, helper
@@ -61,7 +61,7 @@ def whole(network: ModelProto, image_size: int) -> ModelProto:
 
 
 def with_facts(model: ModelProto, facts: ModelFacts) -> bytes:
-    """The file of a model that says these facts of itself."""
+    """The bytes of a model with these facts in its metadata."""
     import onnx
 
     onnx.helper.set_model_props(model, {FACTS_KEY: facts.model_dump_json()})
@@ -70,10 +70,10 @@ def with_facts(model: ModelProto, facts: ModelFacts) -> bytes:
 
 
 def _resize() -> list[Any]:
-    """From `photo` to `pixels`, as Pillow's and Keras's triangle filter does it.
+    """From `photo` to `pixels`, by the same triangle filter as Pillow's and Keras's.
 
     Without `exclude_outside` pixels at the edge differ by up to 6 of 255 levels. All four sizes are
-    given: where a Resize names its axes, onnxruntime 1.32 moves transposes through it wrongly.
+    given: if a Resize names its axes, onnxruntime 1.32 moves transposes through it wrongly.
     """
     from onnx import TensorProto, helper
 
@@ -96,7 +96,7 @@ def _resize() -> list[Any]:
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Give tensors other names."""
+    """Rename tensors."""
     for node in graph.node:
         for tensors in (node.input, node.output):
             tensors[:] = [names.get(name, name) for name in tensors]

@@ -1,4 +1,4 @@
-"""A model's Keras files, loaded as strictly as any other of them."""
+"""A model's Keras files, loaded as strictly as any others."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Networks:
-    """A model, and the score that lies beside it.
+    """A model and the score beside it.
 
     Attributes:
         model: uint8 RGB (n, height, width, 3) -> probability of class 1 (n, 1).
-        neither: From the same to the score of how unlike train a photo is (n, 1); None for none.
+        neither: The same -> score of how unlike train a photo is (n, 1); None for none.
     """
 
     model: ExportedModel

@@ -1,4 +1,4 @@
-"""A saved model as one ONNX file, which is left behind only where it answers the same."""
+"""A saved model as one ONNX file, which is kept only if it answers the same."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     from catdog_search.models.export import ExportedModel
 
-# What writing one takes beside the backend that a model was trained on.
+# Packages that writing one needs besides the backend that a model was trained on, by extra.
 _NEEDED = {"onnx": "onnx", "onnxruntime": "onnx", "tf2onnx": "onnx", "tensorflow": "tf"}
 _CONVERTER = "catdog_search.exporting.convert"
 _LONGEST_S = 900
 _EXAMPLES = 6
-# Side of the examples that travel in the file: small, and yet resized.
+# Side of the examples that travel in the file: small, but still resized.
 _EXAMPLE_SIDE = 40
 
 
@@ -40,7 +40,7 @@ class OnnxFile:
 
     Attributes:
         content: Its bytes.
-        proof: How it was held against the model.
+        proof: How it compared with the model.
     """
 
     content: bytes
@@ -48,10 +48,10 @@ class OnnxFile:
 
 
 def missing(names: Iterable[str] | None = None) -> str | None:
-    """What has to be installed before any can be written; None where all is there.
+    """What must be installed before one can be written; None where everything is.
 
     Args:
-        names: Packages that are needed; None for all that writing takes.
+        names: Packages that are needed; None for all that writing needs.
     """
     absent = [name for name in names or _NEEDED if importlib.util.find_spec(name) is None]
     if not absent:
@@ -69,17 +69,17 @@ def to_onnx(
     facts: ModelFacts,
     shown: Sequence[Photo] = (),
 ) -> OnnxFile:
-    """Write a model as ONNX, and hold that against the model.
+    """Write a model as ONNX, and compare that with the model.
 
     Args:
         model: Exported Keras model: uint8 RGB (n, height, width, 3) -> probability (n, 1).
         neither: Score of how unlike train a photo is, from the same; None for none.
-        facts: What it shall say of itself; its examples are added.
-        shown: Photos to hold it against, uint8 RGB (height, width, 3) each; drawn ones of other
-            shapes are added up to 200.
+        facts: What it is to say of itself; its examples are added.
+        shown: Photos to compare on, uint8 RGB (height, width, 3) each; drawn ones of other shapes
+            are added up to 200.
 
     Raises:
-        ExportError: Something isn't installed, it can't be converted, or it answers otherwise.
+        ExportError: Something isn't installed, it can't be converted, or it answers differently.
     """
     absent = missing()
     if absent is not None:

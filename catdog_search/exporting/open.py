@@ -20,14 +20,14 @@ from catdog_search.tracking.store import Store
 
 
 def open_model(state: StateFolder, name: str) -> Answering:
-    """Open a model: its ONNX where its promotion wrote one and it can be asked, else in Keras.
+    """Open a model: its ONNX where its promotion wrote one that can run, else in Keras.
 
     Args:
-        state: State folder whose registry and runs are meant.
+        state: State folder with the registry and runs.
         name: Model's name, as for `tracking.looked_at.load_model`.
 
     Raises:
-        StateError: There is none, or it is not one of ours.
+        StateError: There is no such model, or it is not one of ours.
     """
     with tempfile.TemporaryDirectory() as folder:
         fetched = fetch(Store.of(state).client(), name, Path(folder))

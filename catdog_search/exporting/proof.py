@@ -1,4 +1,4 @@
-"""An exported file held against the model that was trained, on photos of many shapes."""
+"""An exported file compared with the trained model, on photos of many shapes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from catdog_search.models.export import ExportedModel
 
 N_PHOTOS = 200
-# Height and width: square, lying, standing, tiny, a pixel beyond another size, of phones.
+# Height and width: square, landscape, portrait, tiny, a pixel beyond another size, phone sizes.
 _SHAPES = (
     *((96, 96), (375, 500), (500, 333), (480, 640), (299, 301), (97, 63), (8, 300), (300, 9)),
     *((224, 224), (720, 1280), (1200, 900), (31, 33)),
@@ -31,21 +31,20 @@ Photo = npt.NDArray[np.uint8]
 
 
 class ExportError(StateError):
-    """A model can't be exported, or what was written answers otherwise."""
+    """A model can't be exported, or the exported file answers differently."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """How an exported file answers, against the model that it was made of.
+    """How an exported file answers, compared with the model that it was made from.
 
     Attributes:
         n: Number of photos.
         shapes: Number of different shapes.
         worst: Largest difference of a probability.
         mean: Mean difference.
-        worst_score: Largest difference of a score of "neither", as a share of it; None where there
-            is none.
-        different: Number of photos that are answered otherwise.
+        worst_score: Largest relative difference of a "neither" score; None where there is none.
+        different: Number of photos that are answered differently.
     """
 
     n: int
@@ -57,7 +56,7 @@ class Proof:
 
     @property
     def passed(self) -> bool:
-        """Whether others may have the file."""
+        """Whether the file may be released."""
         largest = max(self.worst, self.worst_score or 0.0)
         return largest <= TOLERANCE and not self.different
 
@@ -88,7 +87,7 @@ def prove(
     neither: ExportedModel | None,
     shown: Sequence[Photo],
 ) -> Proof:
-    """Ask an ONNX file and the Keras models that it was made of about the same photos, one by one.
+    """Run an ONNX file and the Keras models it was made from on the same photos, one by one.
 
     Args:
         onnx: Exported file.
@@ -97,7 +96,7 @@ def prove(
         shown: Photos, at least one.
 
     Raises:
-        ExportError: One has a score and the other has none, or it says what is no number.
+        ExportError: One has a score and the other has none, or an answer is not a number.
     """
     told = [onnx.run(photo[None]) for photo in shown]
     columns = [np.array([float(p[0]) for p, _ in told])]
@@ -113,7 +112,7 @@ def compare(
     shown: Sequence[Photo],
     told: Sequence[npt.NDArray[Any]],
 ) -> Proof:
-    """Compare what was told elsewhere with what the models say here.
+    """Compare answers from elsewhere with the models' own.
 
     Args:
         model: Exported Keras model: uint8 RGB (n, height, width, 3) -> probability (n, 1).
@@ -123,7 +122,7 @@ def compare(
         told: Probabilities (n,) and, where there are any, scores (n,).
 
     Raises:
-        ExportError: One has a score and the other has none, or it says what is no number.
+        ExportError: One has a score and the other has none, or an answer is not a number.
     """
     from catdog_search.models.export import answers_to
 

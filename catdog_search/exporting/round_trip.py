@@ -1,4 +1,4 @@
-"""A saved model as others meet it: in a fresh process that doesn't know this package."""
+"""A saved model as others will load it: in a fresh process without this package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catdog_search.errors import StateError
 
 _LONGEST_S = 600
 _TIMED = 20
-# The package is kept from being imported, so that nothing of it can be what makes a model load.
+# Importing the package is blocked, so that loading a model can't depend on it.
 _SCRIPT = """
 import json, sys, time
 sys.modules["catdog_search"] = None
@@ -42,11 +42,11 @@ print(json.dumps({"answers": answers, "seconds": seconds}))
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What a fresh process said.
+    """A fresh process's answers.
 
     Attributes:
         answers: Probabilities of class 1 (n,).
-        milliseconds: Median, least and most time of one photo, once it has compiled.
+        milliseconds: Median, least and most time of one photo, after compilation.
     """
 
     answers: npt.NDArray[np.float64]
@@ -54,7 +54,7 @@ class RoundTrip:
 
 
 def load_afresh(path: Path, photos: Sequence[npt.NDArray[np.uint8]]) -> RoundTrip:
-    """Load a saved model in a process of its own, and ask it.
+    """Load a saved model in its own process, and run it.
 
     Args:
         path: Path of the .keras file.

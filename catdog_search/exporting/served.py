@@ -1,7 +1,7 @@
-"""The champion of a registered model as one file in the state folder, for who serves it.
+"""The champion of a registered model as one file in the state folder, for a service.
 
-It lies there as soon as a promotion or a rollback has moved the alias, so that a service answers
-before anybody has asked MLflow; `watch` keeps it up to date where others move the alias.
+It is put there as soon as a promotion or a rollback has moved the alias, so that a service can
+answer without first asking MLflow; `watch` keeps it up to date where others move the alias.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from catdog_search.tracking.store import Store
 
 
 def why_not_served(state: StateFolder, store: Store, name: str) -> str | None:
-    """Put the champion where it is served from; returns why it can't be, None where it is there.
+    """Put the champion where it is served from; returns why it can't be, or None if it is there.
 
-    One whose promotion wrote no ONNX is left to `refresh`, which takes a while for it.
+    One whose promotion wrote no ONNX is left to `refresh`, which takes a while.
     """
     try:
         refresh(state, store, name, converting=False)
@@ -49,7 +49,7 @@ def refresh(state: StateFolder, store: Store, name: str, *, converting: bool = T
         converting: Whether one without ONNX is converted, for which Keras is imported.
 
     Returns:
-        Whether another one was put there.
+        Whether a new one was put there.
 
     Raises:
         StateError: There is no champion, it is not one of ours, or it can't be written.
@@ -68,7 +68,7 @@ def refresh(state: StateFolder, store: Store, name: str, *, converting: bool = T
 
 
 def content_of(fetched: Fetched) -> bytes:
-    """A model as ONNX, with what is known of it: that which its promotion wrote, or a new one.
+    """A model as ONNX, with its facts: the one its promotion wrote, or a new one.
 
     Raises:
         ExportError: There is none and none can be written.
@@ -89,10 +89,10 @@ def content_of(fetched: Fetched) -> bytes:
 
 
 def convert(fetched: Fetched) -> OnnxFile:
-    """Write a model as ONNX anew, and hold it against the Keras model.
+    """Write a model as ONNX, and compare it with the Keras model.
 
     Raises:
-        ExportError: It can't be written, or answers otherwise.
+        ExportError: It can't be written, or answers differently.
         StateError: It is not one of ours.
     """
     networks = keras_files.read(fetched)
@@ -100,7 +100,7 @@ def convert(fetched: Fetched) -> OnnxFile:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Put a file in its place all at once, or leave what is there.
+    """Replace a file atomically, or leave what is there.
 
     Raises:
         StateError: It can't be written.
@@ -121,7 +121,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _remove_left(path: Path) -> None:
-    """What a kill left half written."""
+    """Remove what a kill left half written."""
     mark = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.partial")
     for each in path.parent.iterdir():
         if (found := mark.fullmatch(each.name)) and not psutil.pid_exists(int(found[1])):
@@ -129,7 +129,7 @@ def _remove_left(path: Path) -> None:
 
 
 def _is_served(path: Path, facts: ModelFacts) -> bool:
-    """Whether the file is of this very version; one that can't be read is none."""
+    """Whether the file is of exactly this version; False where it can't be read."""
     try:
         stat = path.stat()
     except OSError:
@@ -140,7 +140,7 @@ def _is_served(path: Path, facts: ModelFacts) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _facts_in(path: Path, _identity: tuple[int, int, int]) -> ModelFacts | None:
-    """What a served file says; None where it can't be read. Who watches asks every few seconds."""
+    """A served file's facts; None where it can't be read. Cached: a watcher asks often."""
     try:
         return OnnxModel.open(path).facts
     except StateError:

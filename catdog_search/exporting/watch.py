@@ -22,10 +22,10 @@ EVERY_S = 5.0
 
 
 def watch(state: StateFolder, name: str, every: float = EVERY_S) -> None:
-    """Look for a new champion, for ever.
+    """Look for a new champion, forever.
 
     Args:
-        state: State folder whose registry is asked, and that the file is written to.
+        state: State folder with the registry, to which the file is written.
         name: Name of the registered model.
         every: Seconds between two looks.
     """

@@ -1,1 +1,1 @@
-"""Families of networks, a row each: params, rules, cost, weights, trainer. Nothing heavy in it."""
+"""Families of networks, a row each: params, rules, cost, weights, trainer. No heavy imports."""

@@ -1,4 +1,4 @@
-"""What a family of networks is: a row that says all that the rest of the house asks of it."""
+"""What a family of networks is: a row with everything that the rest of the package asks of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from catdog_search.space import Params, Space, Value
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
 CHANNELS = 3
 _BYTES = 4  # of a float32
-# Weights, gradients, and what the optimizer keeps of each weight.
+# Weights, gradients, and what the optimizer keeps for each weight.
 _COPIES = {"adam": 4, "sgd": 3}
-# A layer's output, its gradient, and what normalization and activation keep beside them.
+# A layer's output, its gradient, and what normalization and activation keep besides.
 _ACTIVATION_COPIES = 3
 # Backward takes about twice the arithmetic of forward.
 _FORWARD_AND_BACKWARD = 3
@@ -61,20 +61,20 @@ class TrialParams(Table):
         description="side in pixels of this trial's photos; 0: as the study says",
     )
 
-    # What a light epoch takes of the work of another one.
+    # Work of a light epoch, as a share of a normal one.
     light_share: ClassVar[float] = 1.0
 
     def light_epochs(self, epochs: int) -> int:
-        """How many of a training's epochs, the first ones, take less work than the others."""
+        """How many of a training's first epochs take less work than the others."""
         del epochs
         return 0
 
     def most_epochs(self, study: int) -> int:
-        """Epochs at most, where the study's trials have so many."""
+        """Maximum number of epochs, given the study's."""
         return study
 
     def told(self) -> Mapping[str, Value]:
-        """All of them by name, as they are logged."""
+        """All params by name, as they are logged."""
         return self.model_dump()
 
 
@@ -122,26 +122,26 @@ class NetworkParams(TrialParams):
 
     @property
     def augmentations(self) -> frozenset[str]:
-        """The kinds that are at work."""
+        """The kinds that are switched on."""
         return frozenset(self.augmentation_kinds.split("+")) if self.augmentation else frozenset()
 
     def most_epochs(self, study: int) -> int:
-        """As in `TrialParams`; a trial may have its own."""
+        """As in `TrialParams`; a trial may have its own number."""
         return self.epochs or study
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What training a network takes.
+    """What training a network costs.
 
     Attributes:
         parameters: Weights, normalization's included.
-        activations: Numbers that one photo leaves on its way forward.
-        multiply_adds: Multiply-adds per photo, forward, in what is trained.
-        forward_only: Multiply-adds per photo in what is frozen, in every epoch.
-        once: Multiply-adds per photo in what is frozen, before the first epoch.
-        kept_by: What that depends on: trials that agree in it compute it once together.
-        tells_speed: Whether a step takes as long as its arithmetic says; next to none doesn't.
+        activations: Numbers that one photo's forward pass produces.
+        multiply_adds: Forward multiply-adds per photo in the trained part.
+        forward_only: Multiply-adds per photo in the frozen part, in every epoch.
+        once: Multiply-adds per photo in the frozen part, before the first epoch.
+        kept_by: What `once` depends on: trials that agree in it share that work.
+        tells_speed: Whether a step's time follows from its arithmetic; not if there is hardly any.
     """
 
     parameters: int
@@ -153,7 +153,7 @@ class Cost:
     tells_speed: bool = True
 
     def memory_bytes(self, batch_size: int, optimizer: str) -> int:
-        """Estimated peak of one training step, without the photos."""
+        """Estimated peak memory of one training step, without the photos."""
         per_photo = self.activations * _ACTIVATION_COPIES * batch_size
         return _BYTES * (self.parameters * (_COPIES[optimizer] + 1) + per_photo)
 
@@ -164,7 +164,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Domain:
-    """What the trials of a study can be, for rules that join params.
+    """What the trials of a study can be, for rules across params.
 
     Attributes:
         space: Search space of the study.
@@ -177,7 +177,7 @@ class Domain:
     image_sizes: tuple[int, ...]
 
     def values(self, name: str) -> tuple[Value, ...]:
-        """What a knob can be, in order; empty where that can't be counted."""
+        """The values that a knob can take, in order; empty where they can't be enumerated."""
         if (dimension := self.space.dimensions.get(name)) is not None:
             return dimension.values or ()
         return (self.defaults[name],) if name in self.defaults else ()
@@ -187,7 +187,7 @@ class Domain:
 class Parts:
     """Stock Keras classes and functions, by name, that a family's exported networks are made of.
 
-    What isn't named here is not loaded: `models.loading` takes no file's word for anything.
+    What isn't named here is not loaded: `models.loading` trusts no file.
     """
 
     layers: frozenset[str]
@@ -197,11 +197,11 @@ class Parts:
 
 
 def as_used(params: Mapping[str, Value], stated: Mapping[str, Value]) -> Params:
-    """Params as a trial uses them: where 0 leaves one to the study, what the study says.
+    """Params as a trial uses them: where 0 leaves one to the study, the study's value.
 
     Args:
         params: Params of a trial, as its study's space has them.
-        stated: What the study says of those that may be left to it, by name.
+        stated: The study's values of those that may be left to it, by name.
     """
     return {name: stated.get(name, v) if v == 0 else v for name, v in params.items()}
 
@@ -216,14 +216,14 @@ class Family(Generic[P]):
     Attributes:
         name: Name in study files.
         params: Its params, each with its bounds and its meaning.
-        problems: Finder of knobs that can't be together: lines, each from where in the study file
-            on.
+        problems: Finds knobs that don't go together: lines, each beginning with its place in the
+            study file.
         cost: Cost of a trial by its params and the study's weights; builds nothing. None where
             only building would tell.
-        training: Name of the module that trains it, a `training.plan.Planner`: it is heavy.
+        training: Name of the module that trains it, a `training.plan.Planner`; heavy to import.
         parts: Parts that its exported networks are made of.
-        require_weights: Raises a DataError for weights that can't be had, before minutes of
-            packing; it may ask the network. None where all of it starts random.
+        require_weights: Raises a DataError for weights that can't be obtained, before minutes of
+            packing; may access the network. None where everything starts at random.
     """
 
     name: str
@@ -236,5 +236,5 @@ class Family(Generic[P]):
 
     @property
     def loads_weights(self) -> bool:
-        """Whether some of it may begin with loaded weights."""
+        """Whether part of it may start from loaded weights."""
         return self.require_weights is not None

@@ -1,7 +1,7 @@
 """The family `cnn`: convolution blocks that halve the side, then a dense head.
 
-What a network is made of is described once, by `plan_cnn`: the builder walks it to make layers, the
-cost walks it to count weights and arithmetic.
+A network's structure is described once, by `plan_cnn`: the builder walks it to make layers, the
+cost to count weights and arithmetic.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic import Field
 from catdog_search.families.base import CHANNELS, Cost, Domain, Family, NetworkParams, Parts
 
 MAX_FILTERS = 512
-# Of the stem that whitens: each direction of a patch of 2 x 2 RGB pixels, and its negative.
+# The whitening stem: each direction of a patch of 2 x 2 RGB pixels, and its negative.
 _WHITENING_SIDE = 2
 _WHITENING_FILTERS = 2 * _WHITENING_SIDE**2 * CHANNELS
 
@@ -77,13 +77,13 @@ class CnnParams(NetworkParams):
     light_share: ClassVar[float] = 0.25  # half the side is a quarter of the arithmetic
 
     def light_epochs(self, epochs: int) -> int:
-        """How many of a training's epochs, the first ones, see photos of half the side."""
+        """How many of a training's first epochs see photos of half the side."""
         return round(self.progressive * epochs)
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """One convolution: what it reads, what it makes, and where."""
+    """One convolution: its channels, its kernel, and the side of its map."""
 
     channels: int
     filters: int
@@ -96,7 +96,7 @@ class Convolution:
 class Block:
     """Some convolutions before the pooling that halves the side, others after it.
 
-    Those after it have a shortcut around them.
+    Those after it are bypassed by a shortcut.
     """
 
     before: tuple[Convolution, ...]
@@ -104,7 +104,7 @@ class Block:
 
 
 def whitening_of(params: CnnParams, image_size: int) -> Convolution | None:
-    """The convolution before the first block whose kernel is fixed; None where there is none."""
+    """The convolution with a fixed kernel before the first block; None where there is none."""
     if params.stem == "none":
         return None
     return Convolution(CHANNELS, _WHITENING_FILTERS, _WHITENING_SIDE, image_size, separable=False)
@@ -126,7 +126,7 @@ def plan_cnn(params: CnnParams, image_size: int) -> list[Block]:
     blocks, channels, side = [], stem.filters if stem else CHANNELS, image_size
     for index in range(params.n_blocks):
         filters = min(round(params.filters * params.filter_growth**index), MAX_FILTERS)
-        # The first one sees three channels: taking them apart would lose colour and save nothing.
+        # The first one sees three channels: separating them would lose colour and save nothing.
         separable = params.block == "separable" and index > 0
         widths = [channels, *[filters] * params.convolutions]
         n_before = 1 if params.block == "residual" else params.convolutions
@@ -176,7 +176,7 @@ def _kernel_weights(convolution: Convolution) -> int:
 
 
 def _cost(params: CnnParams, weights: str) -> Cost:
-    del weights  # all of it starts random
+    del weights  # everything starts at random
     return cost_of_cnn(params, params.image_size)
 
 

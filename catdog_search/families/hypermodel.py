@@ -1,7 +1,7 @@
-"""The family `hypermodel`: networks that somebody's `build(hp)` for KerasTuner makes.
+"""The family `hypermodel`: networks that a user's `build(hp)` for KerasTuner makes.
 
-Its params are what that code asks of `hp`. No file says them, so they are found by running it, in a
-process of its own (`kerastuner.discover`); here is what comes of that, and what follows for trials.
+Its params are what that code asks of `hp`. No file lists them, so they are found by running it in
+its own process (`kerastuner.discover`); this module holds the result, and what it means for trials.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from catdog_search.space import Params, Space, Value
 
 NAME = "hypermodel"
 _FINDER = "catdog_search.kerastuner.discover"
-# Dozens of networks are built, the first of which waits for Keras.
+# Dozens of networks are built, and the first one waits for Keras to load.
 _LONGEST_S = 1800.0
 
 
@@ -33,27 +33,27 @@ class HypermodelParams(TrialParams):
     own: Mapping[str, Value] = Field(description="the same by our names")
 
     def told(self) -> Mapping[str, Value]:
-        """As in `TrialParams`; theirs count where they have a name of ours."""
+        """As in `TrialParams`; the code's values win where a name is also one of ours."""
         ours: dict[str, Value] = {"hypermodel": self.hypermodel, "image_size": self.image_size}
         return {**ours, **self.own}
 
 
 @dataclass(frozen=True)
 class Hypermodel:
-    """What running somebody's code has shown of it.
+    """What running a user's code has shown of it.
 
     Attributes:
         name: The code, as `pkg.module:NAME`.
         source: Digest of its module's source.
         space: Its space, or the part of it that a study searches.
         names: What it calls our dimensions, by our names.
-        spelled: How it spells their values, by our names, where that isn't as we do.
+        spelled: How it spells their values, by our names, where that differs from ours.
         defaults: Its defaults, by our names.
         image_size: Side in pixels of the photos that its networks take; None where they take any,
-            or where `side` says it.
-        side: Dimension that says the side; None where none does.
+            or where `side` gives it.
+        side: Dimension that gives the side; None where none does.
         weights: Fewest and most weights of the networks that were built.
-        notes: What can't be known before it runs, for people.
+        notes: What can't be known before it runs, for display.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Hypermodel:
 
         Args:
             params: Params by our names.
-            image_size: Side of photos where it doesn't say one.
+            image_size: Side of photos where it doesn't give one.
         """
         known = {name: value for name, value in params.items() if name in self.names}
         values = {self.names[n]: self.spelled.get(n, {}).get(v, v) for n, v in known.items()}
@@ -94,13 +94,13 @@ class Hypermodel:
 
 
 def find(name: str) -> Hypermodel:
-    """Run somebody's code, in a process of its own, to see what it searches.
+    """Run a user's code in its own process to see what it searches.
 
     Args:
         name: The code, as `pkg.module:NAME`.
 
     Raises:
-        RequestError: It can't be imported, built or served; why.
+        RequestError: It can't be imported, built or served.
     """
     try:
         printed = run_python(["-m", _FINDER, name], _LONGEST_S)
@@ -113,7 +113,7 @@ def find(name: str) -> Hypermodel:
 
 
 def read(said: Mapping[str, Any]) -> Hypermodel:
-    """What `tell` told."""
+    """The inverse of `tell`."""
     return Hypermodel(
         **{
             **said,
@@ -126,13 +126,13 @@ def read(said: Mapping[str, Any]) -> Hypermodel:
 
 
 def tell(model: Hypermodel) -> dict[str, Any]:
-    """All of it as JSON has it, where keys are texts alone."""
+    """All of it in a form for JSON, where keys must be strings."""
     spelled = {name: list(each.items()) for name, each in model.spelled.items()}
     return {**vars(model), "space": model.space.as_dict(), "spelled": spelled}
 
 
 def _problems(domain: Domain) -> Iterator[str]:
-    """The code knows what goes together."""
+    """None: the code itself knows what goes together."""
     del domain
     yield from ()
 

@@ -1,4 +1,4 @@
-"""The families that there are, and the one place that knows what `family = "any"` means."""
+"""All families, and the one place that knows what `family = "any"` means."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from catdog_search.families.resnet50 import RESNET50
 from catdog_search.fields import knobs_of
 from catdog_search.space import Knob, Params, Value
 
-# By name, the default one first. A new family is a row here, and files of its own.
+# By name, the default first. A new family is a row here and its own files.
 FAMILIES: dict[str, Family[Any]] = {row.name: row for row in (CNN, RESNET50, HYPERMODEL)}
-# A study over several families; the param says which one a trial is of.
+# A study over several families; the param says which family a trial belongs to.
 ANY_FAMILY = "any"
 NETWORK = "network"
 
 
 def names() -> tuple[str, ...]:
-    """What a study may say its family is."""
+    """The values that a study's family may take."""
     return (*FAMILIES, ANY_FAMILY)
 
 
 def default() -> str:
-    """The family of a study that says none."""
+    """The family of a study that names none."""
     return next(iter(FAMILIES))
 
 
 def _members(family: str) -> tuple[Family[Any], ...]:
-    """The families that a study may hold."""
+    """The families that a study may include."""
     return tuple(declared().values()) if family == ANY_FAMILY else (FAMILIES[family],)
 
 
@@ -41,12 +41,12 @@ def declared() -> dict[str, Family[Any]]:
 
 
 def is_found(family: str) -> bool:
-    """Whether what a study of a family may search is found by running somebody's code."""
+    """Whether what a study of a family may search is found by running a user's code."""
     return family == HYPERMODEL.name
 
 
 def knobs(family: str) -> dict[str, Knob]:
-    """What a study of a family may search, by name; of several families, the first one's word."""
+    """What a study of a family may search, by name; of several families, the first one wins."""
     found: dict[str, Knob] = {}
     if family == ANY_FAMILY:
         allowed = "one of " + ", ".join(declared())
@@ -57,9 +57,9 @@ def knobs(family: str) -> dict[str, Knob]:
 
 
 def having(family: str, name: str) -> dict[str, Value]:
-    """The families of a study that have a param, with the default that it has there.
+    """The families of a study that have a param, with its default in each.
 
-    Empty for what is of no family: `network` itself.
+    Empty for what belongs to no family: `network` itself.
     """
     fields = {row.name: row.params.model_fields for row in _members(family)}
     return {row: infos[name].default for row, infos in fields.items() if name in infos}
@@ -70,7 +70,7 @@ def _is_name(value: object) -> bool:
 
 
 def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
-    """The family that a trial of a study is of, and the params that are that family's.
+    """The family that a trial of a study belongs to, and that family's params.
 
     Args:
         family: Family of the study, or `any` where it has several.
@@ -82,12 +82,12 @@ def resolve(family: str, params: Params) -> tuple[Family[Any], Params]:
 
 
 def family_of(trial: TrialParams) -> Family[Any]:
-    """The family that a trial's params are of."""
+    """The family that a trial's params belong to."""
     return next(row for row in FAMILIES.values() if row.params is type(trial))
 
 
 def problems(family: str, domain: Domain) -> Iterator[str]:
-    """What a study's params can't be together, a line each, from where in its file on."""
+    """Conflicts between a study's params, a line each, beginning with the place in its file."""
     if family == ANY_FAMILY:
         yield from _foreign(domain)
     for row in _possible(family, domain):
@@ -95,13 +95,13 @@ def problems(family: str, domain: Domain) -> Iterator[str]:
 
 
 def _possible(family: str, domain: Domain) -> list[Family[Any]]:
-    """The families that a study's trials can be of, as its space is; the others have no say."""
+    """The families possible in a study's space; the others' rules don't apply."""
     rows = _members(family)
     return [row for row in rows if family != ANY_FAMILY or row.name in _networks(domain)]
 
 
 def _foreign(domain: Domain) -> Iterator[str]:
-    """Params that a trial could be given whose family has no such param."""
+    """Params that a trial could be given although its family lacks them."""
     for name in domain.space.dimensions:
         having = [row.name for row in declared().values() if name in row.params.model_fields]
         if name != NETWORK and (without := sorted(_networks_with(name, domain).difference(having))):
@@ -113,14 +113,14 @@ def _foreign(domain: Domain) -> Iterator[str]:
 
 
 def _networks(domain: Domain) -> set[str]:
-    """The families that a trial can be of, by name."""
+    """Names of the families that a trial can have."""
     said = domain.space.dimensions.get(NETWORK)
     now_and_then = {default()} if said and said.when else set()
     return {*map(str, domain.values(NETWORK)), *now_and_then}
 
 
 def _networks_with(name: str, domain: Domain) -> set[str]:
-    """The families that a trial can be of while a param is active, by name."""
+    """Names of the families that a trial can have while a param is active."""
     found = _networks(domain)
     for parent, values in domain.space.dimensions[name].when.items():
         found &= set(map(str, values)) if parent == NETWORK else _networks_with(parent, domain)
@@ -128,12 +128,12 @@ def _networks_with(name: str, domain: Domain) -> set[str]:
 
 
 def loads_weights(family: str) -> bool:
-    """Whether a study of a family may say what weights its trials begin with."""
+    """Whether a study of a family may choose the weights that its trials start from."""
     return any(row.loads_weights for row in _members(family))
 
 
 def require_weights(family: str, domain: Domain, weights: str) -> None:
-    """Refuse weights that a study's trials can't begin with; may ask the network.
+    """Refuse weights that a study's trials can't start from; may access the network.
 
     Raises:
         DataError: Why, and what is allowed.

@@ -1,6 +1,6 @@
 """The family `resnet50`: a backbone with loaded weights, some stages trained, a fresh head.
 
-What it costs is counted by stage. Source: He et al. 2015, arXiv:1512.03385, table 1, as
+Its cost is counted by stage. Source: He et al. 2015, arXiv:1512.03385, table 1, as
 `keras.applications.ResNet50` builds it.
 """
 
@@ -20,8 +20,8 @@ from catdog_search.families.weights import STAGES, require_weights, stages_in
 # Blocks, filters of their middle convolution, and the stride of the first.
 _BLOCKS = {"conv2": (3, 64, 1), "conv3": (4, 128, 2), "conv4": (6, 256, 2), "conv5": (3, 512, 2)}
 _WIDENING = 4
-_LEAST_SIDE = 32  # pixels, as keras.applications has it
-_BATCH_NORM = 4  # numbers a channel: gamma, beta, mean, variance
+_LEAST_SIDE = 32  # pixels, as in keras.applications
+_BATCH_NORM = 4  # numbers per channel: gamma, beta, mean, variance
 
 
 class ResNet50Params(NetworkParams):
@@ -59,10 +59,10 @@ class ResNet50Params(NetworkParams):
         "once, and taken in turn by epoch; 0: afresh in every step, and nothing is kept",
     )
 
-    light_share: ClassVar[float] = 0.0  # a head alone takes next to nothing
+    light_share: ClassVar[float] = 0.0  # the head alone takes next to nothing
 
     def light_epochs(self, epochs: int) -> int:
-        """How many of a training's epochs, the first ones, warm up."""
+        """How many of a training's first epochs warm up."""
         return min(self.warmup_epochs, epochs)
 
 
@@ -74,7 +74,7 @@ class _Stage:
 
 
 def stages_until(backbone_end: str) -> tuple[str, ...]:
-    """The stages of a backbone that ends with a layer."""
+    """The stages of a backbone up to its end."""
     return STAGES[: STAGES.index(backbone_end.split("_", maxsplit=1)[0]) + 1]
 
 
@@ -118,7 +118,7 @@ def _stages(side: int) -> dict[str, _Stage]:
 
 
 def cost_of_resnet50(params: ResNet50Params, loaded: tuple[str, ...]) -> Cost:
-    """What a trial costs; frozen stages are counted once where their features are kept.
+    """What a trial costs; frozen stages count only once where their features are kept.
 
     Args:
         params: Params of the trial, with its image size in pixels.
@@ -165,7 +165,7 @@ def _problems(domain: Domain) -> Iterator[str]:
 
 
 def _too_short(domain: Domain) -> Iterator[str]:
-    """More stages can't be trained than are there."""
+    """No more stages can be trained than exist."""
     end = domain.space.dimensions.get("backbone_end")
     if end is None or not any("conv4" in str(value) for value in end.values or ()):
         return

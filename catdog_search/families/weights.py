@@ -1,7 +1,7 @@
-"""Weights that a backbone begins with: what a file holds, what tells it apart, whether it is there.
+"""Weights that a backbone starts from: a file's content, its identity, whether it is available.
 
-Weights of a study are `imagenet`, which `keras.applications` fetches, `none`, or the path of a
-Keras weights file.
+A study's weights are `imagenet`, which `keras.applications` fetches, `none`, or the path of a Keras
+weights file.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from catdog_search.errors import DataError
 
-# Of ResNet50, in order.
+# The stages of ResNet50, in order.
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
-# Convolutions up to and with each stage: how a weights file says where it ends.
+# Number of convolutions up to the end of each stage: tells where a weights file ends.
 _CONVOLUTIONS = {1: "conv1", 11: "conv2", 24: "conv3", 43: "conv4", 53: "conv5"}
-# Where `keras.applications` fetches the weights without the top, under the name it keeps them by.
+# Where `keras.applications` fetches the weights without the top, by the name it caches them under.
 _IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
     "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -37,7 +37,7 @@ def stages_in(weights: str) -> tuple[str, ...]:
 
 
 def weights_id(weights: str) -> str:
-    """What tells `weights` of a study apart from others: a file's digest, not its place.
+    """What identifies a study's `weights`: a file's digest, not its path.
 
     Raises:
         DataError: The file can't be read.
@@ -53,25 +53,25 @@ def weights_id(weights: str) -> str:
 
 
 def origin_of(weights: str) -> str:
-    """Where `weights` of a study come from, from any folder: of a file its whole path."""
+    """Where a study's `weights` come from, valid in any folder: a file's absolute path."""
     if weights in ("imagenet", "none"):
         return weights
     return str(Path(weights).expanduser().absolute())
 
 
 def require_weights(weights: str) -> None:
-    """Say first what would fail only after minutes of packing; asks the network for `imagenet`.
+    """Fail early on what would fail only after minutes of packing; accesses the network.
 
     Raises:
-        DataError: A file is not one of a ResNet50; or `imagenet` is neither in Keras's cache nor to
-            be had from where Keras fetches it.
+        DataError: A file is not one of a ResNet50; or `imagenet` is neither in Keras's cache nor
+            available from where Keras fetches it.
     """
     stages_in(weights)
     home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     cached = home / "models" / _IMAGENET_URL.rsplit("/", 1)[-1]
     if weights != "imagenet" or cached.exists():
         return
-    import urllib.request  # 30 ms that nobody else needs
+    import urllib.request  # 30 ms that only this needs
 
     request = urllib.request.Request(_IMAGENET_URL, method="HEAD")
     try:

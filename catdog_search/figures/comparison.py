@@ -17,7 +17,7 @@ from catdog_search.markup import as_figure_text
 from catdog_search.text import printable
 
 _COLUMNS = 3
-# Characters of a row's name.
+# Most characters of a row's name.
 _NAME = 48
 _DPI = 110
 _STYLE = (
@@ -36,7 +36,7 @@ class Bar:
         val: Accuracy on val, mean over seeds, 0 to 1.
         deviation: Sample standard deviation over seeds; None for one.
         train: Accuracy on train, 0 to 1; None where it isn't known.
-        published: Accuracy on val that others reached, 0 to 1; None where there is none.
+        published: Published accuracy on val, 0 to 1; None where there is none.
         curves: Metrics by epoch, from 0, for each seed.
     """
 
@@ -50,10 +50,10 @@ class Bar:
 
 @plain_style()
 def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
-    """Val accuracy of every row, what was published, train, and the floors as lines."""
+    """Val, published and train accuracy of every row, and the floors as lines."""
     figure = Figure(figsize=(9, 1.4 + 0.5 * len(bars)), layout="constrained")
     axes = figure.subplots()
-    # Half is the level of guessing; what is below would only push what is above it together.
+    # Guessing gives a half; showing less than that would only squeeze what is above it.
     left = min([0.45, *(bar.val - 0.05 for bar in bars)])
     for place, bar in enumerate(bars):
         axes.barh(place, bar.val, color=VAL, height=0.6, xerr=bar.deviation, capsize=3)
@@ -77,7 +77,7 @@ def accuracies(bars: Sequence[Bar], floors: Mapping[str, float]) -> Figure:
 
 @plain_style()
 def curves(bars: Sequence[Bar]) -> Figure:
-    """Accuracy of train and val by epoch, a panel for each row, all on one scale."""
+    """Accuracy on train and val by epoch, a panel per row, all on one scale."""
     columns = min(max(len(bars), 1), _COLUMNS)
     rows = max(math.ceil(len(bars) / columns), 1)
     figure = Figure(figsize=(4 * columns, 2.8 * rows), layout="constrained")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-# Files that show a finished trial whose photos are at hand.
+# Figures of a finished trial whose photos are available.
 TRIAL_FIGURES = (
     "learning_curves.png",
     "confusion_matrix.png",
@@ -18,9 +18,9 @@ TRIAL_FIGURES = (
     "most_wrong.png",
 )
 
-# Probability above which class 1 is predicted, where nothing else is said.
+# Probability above which class 1 is predicted by default.
 THRESHOLD = 0.5
-# Bins of equally many photos.
+# Number of equal-mass bins.
 MASS_BINS = 15
 
 
@@ -40,12 +40,12 @@ class Predictions:
 
     @property
     def predicted(self) -> npt.NDArray[Any]:
-        """The class that each photo is taken for."""
+        """The class predicted for each photo."""
         return (self.probabilities > self.threshold).astype(int)
 
     @property
     def is_right(self) -> npt.NDArray[np.bool_]:
-        """Whether each photo is taken for what it is."""
+        """Whether each photo's prediction is right."""
         return np.asarray(self.predicted == self.labels)
 
     def confusion(self, n_classes: int) -> npt.NDArray[np.int_]:
@@ -56,17 +56,17 @@ class Predictions:
 
     @property
     def brier(self) -> float:
-        """Mean squared distance of probabilities and labels: 0 to 1.
+        """Mean squared difference of probabilities and labels: 0 to 1.
 
         Source: Brier 1950, Mon. Weather Rev. 78.
         """
         return float(np.mean((self.probabilities - self.labels) ** 2))
 
     def equal_mass_bins(self, most: int = MASS_BINS) -> Bins:
-        """Put photos into bins of equally many, from the least probable to the most.
+        """Put photos into equal-mass bins, from the least probable to the most.
 
-        Photos of one probability share a bin, so that their order has no say; then, and where there
-        are fewer photos than bins, bins are uneven or fewer.
+        Photos of equal probability share a bin, so that their order doesn't matter; then, or with
+        fewer photos than bins, bins are uneven or fewer.
 
         Args:
             most: Number of bins, at least 1.
@@ -87,9 +87,9 @@ class Bins:
     """Photos by their probability.
 
     Attributes:
-        photos: Number of photos of each bin, at least 1.
-        means: Mean probability of class 1 of each.
-        shares: Share of each that is class 1.
+        photos: Number of photos in each bin, at least 1.
+        means: Mean probability of class 1 in each.
+        shares: Share of class 1 in each.
     """
 
     photos: npt.NDArray[np.int64]
@@ -98,16 +98,16 @@ class Bins:
 
     @property
     def error(self) -> float:
-        """How far probabilities are from shares, on average over photos: 0 to 1."""
+        """How far mean probabilities are from shares, on average over photos: 0 to 1."""
         return float(np.average(np.abs(self.means - self.shares), weights=self.photos))
 
 
 @dataclass(frozen=True)
 class RiskCurve:
-    """Error among the photos that are answered, by how many are, the surest first.
+    """Error among answered photos by how many are answered, surest first.
 
     Attributes:
-        coverage: Shares of photos that are answered, ascending.
+        coverage: Shares of answered photos, ascending.
         error: Share of wrong answers among those.
     """
 

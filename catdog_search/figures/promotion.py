@@ -1,4 +1,4 @@
-"""Figures of a promotion: what was chosen between, what it is worth, and what it had to pass."""
+"""Figures of a promotion: the candidates, the value of the chosen one, the gates it had to pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from catdog_search.figures.predictions import Predictions, RiskCurve
 from catdog_search.figures.style import MARK, TRAIN, VAL, plain_style
 from catdog_search.markup import as_figure_text
 
-# Characters of a class's, a gate's, a trial's or a kind's name, and of what is told of it.
+# Most characters of a class's, a gate's, a trial's or a kind's name, and of the text beside it.
 _NAME = 40
 _TOLD = 60
 # A gate's mark, its words and its colour, by whether it passed.
@@ -30,7 +30,7 @@ _PASSED: Mapping[bool | None, tuple[str, str, str]] = {
 _CURVES = ((VAL, "-"), (MARK, "--"))
 _SHADE = 0.12
 _BARS = 40
-# Scores over at least this ratio are plotted on a logarithmic axis.
+# Scores that span at least this ratio are plotted on a logarithmic axis.
 _LOG_RATIO = 100
 
 
@@ -40,11 +40,11 @@ class GateRow:
 
     Attributes:
         name: Gate's name.
-        number: What was found; None where nothing was, or where it is no number.
-        limit: What it had to keep to; None where that is no number.
+        number: Measured value; None where there is none, or it isn't a number.
+        limit: Limit for it; None where that isn't a number.
         at_least: Whether the limit is a lower one.
-        passed: Whether it passed; None where that is left open: not looked at, or not asked.
-        told: Number and limit for people, with their unit.
+        passed: Whether it passed; None where that is open: not evaluated, or not required.
+        told: Number and limit for display, with their unit.
     """
 
     name: str
@@ -62,9 +62,9 @@ class FinalistRow:
     Attributes:
         name: Finalist's name.
         values: Val metric of each seed, at least one.
-        noise: Standard error of their mean; None where one seed tells none.
-        chosen: Whether it is the one that goes on.
-        tied: Whether it is within noise of the best, itself included if others are.
+        noise: Standard error of their mean; None for a single seed.
+        chosen: Whether it is the one that was chosen.
+        tied: Whether it is within noise of the best; the best itself counts if others are.
     """
 
     name: str
@@ -76,7 +76,7 @@ class FinalistRow:
 
 @plain_style()
 def gates(rows: Sequence[GateRow], title: str) -> Figure:
-    """Every gate: by how much its number keeps to its limit, and whether it passed."""
+    """Every gate: its number's margin to the limit, and whether it passed."""
     figure = Figure(figsize=(10, 1.3 + 0.42 * max(len(rows), 1)), layout="constrained")
     axes = figure.subplots()
     axes.axvspan(0, 1, color=VAL, alpha=_SHADE, linewidth=0)
@@ -110,7 +110,7 @@ def gates(rows: Sequence[GateRow], title: str) -> Figure:
 
 
 def _to_spare(number: float, limit: float, at_least: bool) -> float:
-    """How much better than its limit a number is: -1 to 1, small differences drawn large."""
+    """How much better than its limit a number is: -1 to 1, with small differences magnified."""
     better = (number - limit) if at_least else (limit - number)
     scale = max(abs(number), abs(limit))
     if not better or math.isnan(better):
@@ -121,7 +121,7 @@ def _to_spare(number: float, limit: float, at_least: bool) -> float:
 
 @plain_style()
 def seeds(finalists: Sequence[FinalistRow], metric: str, title: str) -> Figure:
-    """Each finalist's seeds, their mean and its noise; which was chosen, and between which."""
+    """Each finalist's seeds, their mean and its noise; which was chosen, and which were tied."""
     figure = Figure(figsize=(9, 1.6 + 0.5 * max(len(finalists), 1)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(finalists):
@@ -164,7 +164,7 @@ def reliability_before_after(
     class_name: str,
     title: str,
 ) -> Figure:
-    """Whether probabilities are shares, before and after the temperature; each bin has as many.
+    """Reliability before and after the temperature, over equal-mass bins.
 
     Args:
         labels: (n,), 0 or 1, of at least one photo.
@@ -206,11 +206,11 @@ def risk_coverage(
     chosen: tuple[float, float] | None,
     title: str,
 ) -> Figure:
-    """The error among answered photos by how many are answered, the surest first.
+    """The error among answered photos by how many are answered, surest first.
 
     Args:
-        curves: By what photos they are of, at most two.
-        rate: Largest error that was asked for.
+        curves: Curves by the photos that they are of, at most two.
+        rate: Largest error that was allowed.
         chosen: Coverage of the "not sure" band and its error's upper bound on the calibration
             photos; None where there is no band.
         title: Title.
@@ -234,7 +234,7 @@ def risk_coverage(
             axes.text(*place, "not sure", transform=across, ha="center", va="top", rotation=90)
     else:
         axes.plot([], [], " ", label="no band holds")
-    # The few surest photos may err by chance; what is above would flatten all that matters.
+    # The few surest photos may err by chance; showing such peaks would flatten all that matters.
     axes.set(xlim=(0, 1.005), ylim=(-0.03 * top, 1.4 * top))
     axes.set(xlabel="photos that are answered", ylabel="wrong among answered")
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -252,7 +252,7 @@ def neither(
     threshold: float,
     title: str,
 ) -> Figure:
-    """How unlike train the calibration photos are, and pictures that show neither class.
+    """How unlike train the calibration photos are, and pictures of neither class.
 
     Args:
         known: Finite scores of the calibration photos, (n,), at least one.

@@ -16,11 +16,11 @@ from catdog_search.objective import Direction, best_so_far
 from catdog_search.space import Params, Value
 
 _COLUMNS = 4
-# Characters of a recipe's, a param's or a choice's name.
+# Most characters of a recipe's, a param's or a choice's name.
 _NAME = 40
 # A range of at least this ratio is plotted on a logarithmic axis.
 _LOG_RATIO = 8
-# Below it one label a decade would be too few.
+# Below this ratio one label per decade would be too few.
 _DENSE_RATIO = 30
 
 
@@ -31,7 +31,7 @@ class Point:
     Attributes:
         number: Trial's number, from 0.
         value: Objective's value; None unless COMPLETE.
-        failed: Whether it failed; being pruned is no failure.
+        failed: Whether it failed; being pruned isn't failing.
         varied: Searched params.
         name: Name of its recipe; None where the sampler proposed it.
     """
@@ -47,7 +47,7 @@ class Point:
 def optimization_history(
     points: Sequence[Point], metric: str, direction: Direction, title: str
 ) -> Figure:
-    """The objective of each trial in their order, and the best so far."""
+    """The objective of each trial in order, and the best so far."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     done = [(p.number, p.value) for p in points if p.value is not None]
@@ -118,7 +118,7 @@ def slices(points: Sequence[Point], metric: str, title: str) -> Figure:
 
 
 def _places(values: Sequence[Value], axes: Axes) -> list[float]:
-    """Where values stand on an axis, which is made to suit them."""
+    """Positions of values on an axis, which is set up for them."""
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(values) and numbers:
         least, most = min(numbers), max(numbers)
@@ -134,7 +134,7 @@ def _places(values: Sequence[Value], axes: Axes) -> list[float]:
 
 
 def _make_logarithmic(axes: Axes, ratio: float) -> None:
-    """Scale an axis, with labels as in a study file that don't run into each other."""
+    """Make an axis logarithmic, with labels as in a study file that don't overlap."""
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if ratio < _DENSE_RATIO else (1,)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -1,4 +1,4 @@
-"""Colours of all figures, and matplotlib as it comes."""
+"""Colours of all figures, and matplotlib's default style."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ TRAIN, VAL, MARK = "#7a869a", "#0b66c3", "#c2410c"
 
 @contextlib.contextmanager
 def plain_style() -> Iterator[None]:
-    """Plot and save with matplotlib as it comes.
+    """Plot and save with matplotlib's defaults.
 
-    A `matplotlibrc` of the current folder, or the user's own, has no say, since it could have every
-    text set by TeX; letters that the font lacks become boxes without a word.
+    A `matplotlibrc` in the current folder, or the user's own, is ignored, since it could have every
+    text set by TeX; letters that the font lacks silently become boxes.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         mpl.rcdefaults()

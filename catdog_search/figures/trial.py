@@ -16,7 +16,7 @@ from catdog_search.text import printable
 
 _DARK = "#111827"
 _BINS = 10
-# Characters of a class's name.
+# Most characters of a class's name.
 _NAME = 20
 _GALLERY = 24
 _COLUMNS = 8
@@ -33,7 +33,7 @@ def trial_figures(
     class_names: Sequence[str],
     photos: Photos | None,
 ) -> dict[str, Figure]:
-    """Every figure of a trial that what is given allows, by file name.
+    """Every figure of a trial that the arguments allow, by file name.
 
     Args:
         title: Title of every figure.
@@ -41,7 +41,7 @@ def trial_figures(
         best_epoch: Epoch whose weights were kept, from 0; None where no epoch's were.
         predictions: Predictions on val; None for a trial that didn't finish.
         class_names: Class names, by index.
-        photos: Photos of val; None where they are not at hand.
+        photos: Photos of val; None where they are not available.
     """
     figures = {"learning_curves.png": learning_curves(history, best_epoch, title)}
     if predictions is not None:
@@ -57,7 +57,7 @@ def trial_figures(
 def learning_curves(
     history: Sequence[Mapping[str, float]], best_epoch: int | None, title: str
 ) -> Figure:
-    """Loss and accuracy of train and val and the learning rate by epoch, the kept epoch marked."""
+    """Loss and accuracy on train and val and the learning rate by epoch; marks the kept epoch."""
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     figure.suptitle(as_figure_text(title))
     epochs = range(1, len(history) + 1)
@@ -74,7 +74,7 @@ def learning_curves(
     rates = [metrics_.get("learning_rate", np.nan) for metrics_ in history]
     panels[2].plot(epochs, rates, color=_DARK, marker="o", markersize=3)
     panels[2].set(ylabel="learning rate at the epoch's end")
-    panels[2].set_ylim(bottom=0)  # a constant one is a line, not a ruler of its last digits
+    panels[2].set_ylim(bottom=0)  # or a constant one would be shown by its last digits
     for axes in panels:
         axes.set(xlabel="epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -86,7 +86,7 @@ def learning_curves(
 def confusion_matrix(
     predictions: Predictions, class_names: Sequence[str], title: str, split: str = "val"
 ) -> Figure:
-    """How many photos of each class were taken for which."""
+    """Number of photos by true and predicted class."""
     counts = predictions.confusion(len(class_names))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.4, 4), layout="constrained")
@@ -108,7 +108,7 @@ def confusion_matrix(
 @plain_style()
 def roc_and_precision_recall(predictions: Predictions, positive: str, title: str) -> Figure:
     """How the two kinds of error trade against each other as the threshold moves."""
-    from sklearn import metrics  # takes seconds, which only the worker has
+    from sklearn import metrics  # takes seconds, which only the worker can spare
 
     labels, probabilities = predictions.labels, predictions.probabilities
     figure = Figure(figsize=(8.4, 4), layout="constrained")
@@ -138,7 +138,7 @@ def roc_and_precision_recall(predictions: Predictions, positive: str, title: str
 
 @plain_style()
 def reliability(predictions: Predictions, positive: str, title: str) -> Figure:
-    """Whether photos called class 1 with 80 % are class 1 in 80 % of the cases."""
+    """Whether photos given 80 % for class 1 are class 1 in 80 % of cases."""
     p, y = predictions.probabilities, predictions.labels
     bins = np.minimum((p * _BINS).astype(int), _BINS - 1)
     counts = np.bincount(bins, minlength=_BINS)
@@ -167,7 +167,7 @@ def most_wrong(
     title: str,
     split: str = "val",
 ) -> Figure:
-    """The photos that were taken for the wrong class with the most confidence, the worst first."""
+    """The photos misclassified with the most confidence, worst first."""
     wrongness = np.abs(predictions.probabilities - predictions.labels)
     order = np.argsort(-wrongness, kind="stable")
     order = order[predictions.predicted[order] != predictions.labels[order]][:_GALLERY]
@@ -175,7 +175,7 @@ def most_wrong(
     figure = Figure(figsize=(1.5 * _COLUMNS, 1.5 * _CELL * rows + 0.4))
     what = "most wrong" if len(order) else "none is wrong"
     figure.suptitle(as_figure_text(f"{title}: {split}, {what}"))
-    # One panel for all: a panel for each would take half a second.
+    # One panel for all: a panel per photo would take half a second.
     axes = figure.add_axes((0, 0, 1, 1 - 0.4 / figure.get_figheight()))
     for place, index in enumerate(order):
         row, column = divmod(place, _COLUMNS)

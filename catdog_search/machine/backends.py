@@ -1,4 +1,4 @@
-"""The Keras backends, and which of them is used."""
+"""The Keras backends, and which one is used."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def choose_backend() -> str:
 
 
 def use_backend() -> None:
-    """Settle Keras's backend for this process, before anything imports Keras.
+    """Set Keras's backend for this process, before anything imports Keras.
 
     Raises:
         BackendError: There is none.
     """
     os.environ["KERAS_BACKEND"] = choose_backend()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it calls an absent GPU an error
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it logs an absent GPU as an error
 
 
 def versions(backend: str) -> dict[str, str]:
-    """Of Python, of this package (which may run from a folder, not installed), of what it uses."""
+    """Versions of Python, this package (which may not be installed) and the packages it uses."""
     found = {name: importlib.metadata.version(name) for name in (*_PACKAGES, backend)}
     return {"python": platform.python_version(), **found, "catdog-search": __version__}

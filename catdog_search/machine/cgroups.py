@@ -1,4 +1,4 @@
-"""What Linux says of the cgroups that this process is in, in either version."""
+"""What Linux says about this process's cgroups, in either version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_cgroups() -> list[Path]:
 
 
 def counters(path: Path) -> Mapping[str, int]:
-    """Names and numbers of a cgroup's file; empty where there is none."""
+    """Names and numbers in a cgroup's file; empty where there is none."""
     try:
         pairs = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -34,7 +34,7 @@ def counters(path: Path) -> Mapping[str, int]:
 
 
 def oom_kills() -> int | None:
-    """How many processes of our cgroup the kernel has killed for memory; None where it won't say.
+    """How many processes of our cgroup the OOM killer has killed; None where it isn't known.
 
     Reads `memory.events` (version 2) or `memory.oom_control` (version 1).
     """
@@ -47,7 +47,7 @@ def oom_kills() -> int | None:
 
 
 def number(path: Path) -> int | None:
-    """The number in a cgroup's file; None where there is none, or no limit."""
+    """The number in a cgroup's file; None where there is none or it means no limit."""
     try:
         text = path.read_text().strip()
     except OSError:

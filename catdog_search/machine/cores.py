@@ -1,4 +1,4 @@
-"""The processors that this process may use."""
+"""The CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def count() -> int:
-    """How many there are for it, at least 1: `taskset` and cpusets may leave it fewer."""
+    """How many it may use, at least 1: `taskset` and cpusets may restrict it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

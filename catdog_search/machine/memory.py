@@ -1,4 +1,4 @@
-"""What memory this process may still take: the machine's, its cgroup's, its own limit."""
+"""How much memory this process may still take: by the machine, its cgroup, its own limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from catdog_search.machine.cgroups import counters, number, own_cgroups
 
 
 def free_bytes() -> int:
-    """Bytes that can be had now without swapping, being killed or being refused."""
+    """Bytes that can be allocated now without swapping, being killed or being refused."""
     return min(
         [int(psutil.virtual_memory().available), *_left_by_cgroups(), *_left_by_address_space()]
     )
@@ -31,13 +31,13 @@ def _left_by_cgroups() -> list[int]:
 
 
 def _file_cache(folder: Path) -> int:
-    """What counts as used, but is given up as soon as somebody wants it: files that were read."""
+    """File cache: counts as used, but is released as soon as memory is needed."""
     counted = counters(folder / "memory.stat")
     return counted.get("total_inactive_file", counted.get("inactive_file", 0))
 
 
 def _left_by_address_space() -> list[int]:
-    """As `ulimit -v` says; mapped files count there too."""
+    """What `ulimit -v` leaves; mapped files count there too."""
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     if most == resource.RLIM_INFINITY:
         return []

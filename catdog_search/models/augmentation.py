@@ -1,4 +1,4 @@
-"""Random changes that leave a photo's class alone; active in training only."""
+"""Random changes that preserve a photo's class; active in training only."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _GEOMETRY = frozenset({"flip", "alternating_flip", "rotation", "zoom", "translat
 _COLOUR = frozenset({"brightness", "contrast", "saturation"})
 
 # What was sampled for a batch: `transforms` (batch, 2, 3), `hole` (batch, 2, 2), and `brightness`,
-# `contrast` and `saturation` (batch, 1, 1, 1); those that are not done are absent.
+# `contrast` and `saturation` (batch, 1, 1, 1); kinds that are off are absent.
 Sampled = dict[str, Any]
 
 
 class Augment(keras.layers.Layer):  # type: ignore[misc]
     """One warp and one change of colour for each photo of a batch.
 
-    Each photo draws for itself, evenly between the bounds: mirrored or not, turned by up to
-    `strength` times ±36°, zoomed and shifted by ±20 % of its side, all in one bilinear warp that
+    Each photo is sampled separately, uniformly between the bounds: mirrored or not, rotated by up
+    to `strength` times ±36°, zoomed and shifted by ±20 % of its side, all in one bilinear warp that
     mirrors what lies outside; then brightness by ±30 % of white, contrast by ±30 % and saturation
     by ±50 %; last, a rectangle with sides of up to 40 % is painted grey. In inference the photos
     only become float32.
 
-    `alternating_flip` shows each photo as it is in one epoch and mirrored in the next; which comes
-    first is for its own pixels to say, so no photo is seen twice the same way in a row
+    `alternating_flip` shows each photo as it is in one epoch and mirrored in the next; its own
+    pixels decide which comes first, so no photo is seen the same way twice in a row
     (Jordan 2024, arXiv:2404.00498).
 
     Args:
         strength: Strength, 0 to 1.
-        kinds: Kinds of `families.base.AUGMENTATIONS` that it does; mixup is not its.
+        kinds: Kinds of `families.base.AUGMENTATIONS` that it applies; mixup isn't one of them.
         seed: Seed of its random stream, from 0.
     """
 
@@ -60,12 +60,12 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
             self._epoch = self.add_weight((), "zeros", "int32", trainable=False, name="epoch")
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch it is, for what alternates; a view that is kept counts as one."""
+        """Set the epoch, for what alternates; a kept view counts as one."""
         if self._epoch is not None:
             self._epoch.assign(epoch)
 
     def go_to(self, place: int) -> None:
-        """Go to a place of the random stream, so that what follows doesn't depend on the past."""
+        """Jump to a place in the random stream, so that what follows doesn't depend on the past."""
         seed = ops.convert_to_numpy(self._random.state.value)[0]
         self._random.state.assign([seed, place])
 
@@ -74,7 +74,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return input_shape
 
     def compute_output_spec(self, photos: KerasTensor, training: bool = False) -> KerasTensor:
-        """Unchanged, but for the type."""
+        """Unchanged except for the dtype."""
         del training
         return KerasTensor(photos.shape, "float32")
 
@@ -101,14 +101,14 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return sampled
 
     def _sample(self, kind: str, most: float, batch: Any, *shape: int) -> Any:
-        """Numbers (batch, *shape) in ± strength x most; zeros where `kind` is not done."""
+        """Numbers (batch, *shape) in ± strength x most; zeros where `kind` is off."""
         if kind not in self._kinds:
             return ops.zeros((batch, *shape))
         bound = most * self._strength
         return keras.random.uniform((batch, *shape), -bound, bound, seed=self._random)
 
     def _mirror(self, photos: Any) -> Any:
-        """For each photo of a batch -1, which mirrors it, or 1."""
+        """For each photo of a batch -1 to mirror it, or 1."""
         batch = ops.shape(photos)[0]
         if self._epoch is not None:
             own = ops.sum(ops.cast(photos, "int32"), axis=(1, 2, 3))
@@ -118,7 +118,7 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
         return ops.ones((batch,))
 
     def _transforms(self, photos: Any) -> Any:
-        """Rows (batch, 2, 3) that say for each pixel of the result which column and row it is."""
+        """Affine maps (batch, 2, 3) from a pixel of the result to a column and row of the photo."""
         batch, side = ops.shape(photos)[0], photos.shape[1]
         turned = self._sample("rotation", math.radians(ROTATION_DEGREES), batch)
         scale = 1 / (1 + self._sample("zoom", ZOOM, batch))
@@ -134,9 +134,9 @@ class Augment(keras.layers.Layer):  # type: ignore[misc]
 
 
 def _change(photos: Any, sampled: Sampled) -> Any:
-    """Do to photos what was sampled for them; on TensorFlow XLA makes one loop of it.
+    """Apply to photos what was sampled for them; on TensorFlow XLA fuses it into one loop.
 
-    Unlike TensorFlow's own projective warp it can stand in a model that XLA compiles as a whole.
+    Unlike TensorFlow's own projective warp it works in a model that XLA compiles as a whole.
     """
     if keras.backend.backend() != "tensorflow":
         return _change_in_steps(photos, sampled)
@@ -166,7 +166,7 @@ def _change_in_steps(photos: Any, sampled: Sampled) -> Any:
 
 
 def _warp(photos: Any, transforms: Any, side: int) -> Any:
-    """Look every pixel up where its transform says, between four; what lies outside is mirrored."""
+    """Interpolate every pixel where its transform points; what lies outside is mirrored."""
     at = ops.arange(side, dtype="float32")
     grid = transforms[:, :, :, None, None]  # (batch, 2, 3, 1, 1)
     where = grid[:, :, 0] * at[None, :] + grid[:, :, 1] * at[:, None] + grid[:, :, 2]
@@ -177,7 +177,7 @@ def _warp(photos: Any, transforms: Any, side: int) -> Any:
     part = (where - low)[..., None]
     low = ops.cast(low, "int32")
     high = ops.minimum(low + 1, side - 1)
-    # One list of pixels for the whole batch: one plain lookup a corner, on every backend.
+    # One list of pixels for the whole batch: one plain lookup per corner, on every backend.
     pixels = ops.reshape(photos, (-1, 3))
     first = ops.arange(ops.shape(photos)[0], dtype="int32")[:, None, None] * (side * side)
 
@@ -195,13 +195,13 @@ def _recolour(photos: Any, sampled: Sampled) -> Any:
     photos = grey + sampled["saturation"] * (photos - grey)
     mean = ops.mean(photos, axis=(1, 2, 3), keepdims=True)
     contrast = sampled["contrast"]
-    # One multiplication and one addition a number.
+    # One multiplication and one addition per number.
     shift = mean * (1 - contrast) + sampled["brightness"]
     return ops.clip(contrast * photos + shift, 0, _WHITE)
 
 
 def _erase(photos: Any, hole: Any, side: int) -> Any:
-    """Paint grey what lies in hole (batch, 2, 2): first and last, each of rows and columns."""
+    """Paint the hole (batch, 2, 2) grey: its first and last, each of rows and columns."""
     at = ops.arange(side, dtype="float32")[None, :, None]
     inside = ops.logical_and(at >= hole[:, :1], at < hole[:, 1:])  # (batch, side, 2)
     both = ops.logical_and(inside[:, :, None, 0], inside[:, None, :, 1])
@@ -209,12 +209,12 @@ def _erase(photos: Any, hole: Any, side: int) -> Any:
 
 
 class Shrink(keras.layers.Layer):  # type: ignore[misc]
-    """Halves the side of photos in training for as long as it is told to; never in inference.
+    """Halves the side of photos in training while switched on; never in inference.
 
     Source of the idea: Howard 2018, progressive resizing in the DAWNBench entry of fast.ai.
 
     Attributes:
-        halves: Whether it does. What was compiled before it is changed doesn't see the change.
+        halves: Whether it is on. What was compiled before a change doesn't see it.
     """
 
     def __init__(self) -> None:
@@ -222,7 +222,7 @@ class Shrink(keras.layers.Layer):  # type: ignore[misc]
         self.halves = False
 
     def compute_output_spec(self, photos: KerasTensor, training: bool = False) -> KerasTensor:
-        """Photos of either side."""
+        """Photos of any side."""
         del training
         return KerasTensor((photos.shape[0], None, None, 3), "float32")
 
@@ -231,7 +231,7 @@ class Shrink(keras.layers.Layer):  # type: ignore[misc]
         photos = ops.cast(photos, "float32")
         if not (training and self.halves):
             return photos
-        half = photos.shape[1] // 2  # the side is even, or the study would be refused
+        half = photos.shape[1] // 2  # an odd side would have been refused with the study
         return ops.mean(ops.reshape(photos, (-1, half, 2, half, 2, 3)), axis=(2, 4))
 
 
@@ -245,7 +245,7 @@ class Mixup(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(dtype="float32")
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> Any:
-        """That of the photos."""
+        """The photos' shape."""
         return input_shape[0]
 
     def call(self, inputs: list[Any], training: bool = False) -> Any:

@@ -12,7 +12,7 @@ from catdog_search.families.cnn import CnnParams, Convolution, plan_cnn, whiteni
 from catdog_search.models.normalization import FusedBatchNormalization
 
 # Keras's 0.99 would need hundreds of steps before inference matches training; a thousand photos
-# make 20 an epoch.
+# give 20 per epoch.
 _NORM_MOMENTUM = 0.9
 _INITIALIZERS = {"glorot": "glorot_uniform", "he": "he_normal"}
 # The layer whose kernel is computed from photos.
@@ -32,20 +32,20 @@ def build_cnn(
     Args:
         params: Its shape; `n_blocks` must leave at least one pixel.
         image_size: Side in pixels, at least 2 ** n_blocks.
-        seed: Seed of dropout; on PyTorch a layer without one takes a stream that isn't saved.
-        fused: Whether batch normalization is TensorFlow's one operation, for training alone.
+        seed: Seed of dropout; on PyTorch a layer without one uses a stream that isn't saved.
+        fused: Whether batch normalization is TensorFlow's single operation, for training only.
 
     Returns:
         Uncompiled model: RGB (batch, image_size, image_size, 3), 0 to 255 -> float32 logits
-        (batch, 1). With `progressive` it takes any side. A whitening stem has yet to be given its
-        kernel, see `training.whitening`.
+        (batch, 1). With `progressive` it takes any side. A whitening stem's kernel has yet to be
+        set, see `training.whitening`.
 
     Raises:
         ValueError: image_size is smaller than 2 ** n_blocks.
 
     Source:
         The residual block, with its pooling between the widening convolution and the shortcut, is
-        that of David Page's ResNet-9 (DAWNBench 2018); its shortcut is He et al. 2015,
+        that of David Page's ResNet-9 (DAWNBench 2018); its shortcut is from He et al. 2015,
         arXiv:1512.03385. Separable convolutions: Chollet 2016, arXiv:1610.02357.
     """
     seeds = itertools.count(seed)
@@ -79,7 +79,7 @@ def build_cnn(
             kernel_initializer=_INITIALIZERS[params.initialization],
         )(x)
     x = layers.Dropout(params.dropout, seed=next(seeds))(x)
-    # The loss wants full precision whatever the blocks compute in.
+    # The loss needs full precision whatever the blocks compute in.
     logits = layers.Dense(1, dtype="float32", name="logits")(x)
     return keras.Model(inputs, logits, name="cnn")
 
@@ -89,7 +89,7 @@ class _Convolve:
 
     Args:
         params: Params of the network.
-        batch_normalization: The layer that does it.
+        batch_normalization: Class of its layer.
     """
 
     def __init__(self, params: CnnParams, batch_normalization: type[keras.layers.Layer]) -> None:
@@ -99,10 +99,10 @@ class _Convolve:
     def __call__(
         self, x: KerasTensor, convolution: Convolution, *, from_zero: bool = False
     ) -> KerasTensor:
-        """Append them; with `from_zero` what comes out is nothing but the activation of 0 yet."""
+        """Append them; with `from_zero` the initial output is just the activation of 0."""
         params = self._params
         batch_norm = params.normalization == "batch"
-        # Normalization would subtract a bias again.
+        # Batch normalization would cancel a bias.
         options: dict[str, Any] = {"padding": "same", "use_bias": not batch_norm}
         kernel = _INITIALIZERS[params.initialization]
         kind = layers.Conv2D

@@ -6,11 +6,10 @@ import keras
 
 
 def pin_defaults() -> None:
-    """Undo what a user's `keras.json` or environment says for other programs.
+    """Undo what a user's `keras.json` or environment sets for other programs.
 
-    The networks are written for channels last and single precision, and a cap on epochs that is
-    meant for debugging would pass for a training that is over. A training sets its precision after
-    this.
+    The networks are written for channels last and single precision, and a debugging cap on epochs
+    would pass for a finished training. A training sets its own precision after this.
     """
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")

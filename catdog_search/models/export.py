@@ -1,4 +1,4 @@
-"""The two faces of one network: what is trained, and what leaves the house."""
+"""The two faces of one network: what is trained, and what is exported."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from keras import layers
 from catdog_search.families.base import NetworkParams
 from catdog_search.models.augmentation import Augment, Mixup
 
-# As rooms name it that don't import Keras.
+# Its name in packages that don't import Keras.
 ExportedModel: TypeAlias = keras.Model
 
 _BATCH = 64
-# Photos that are floats at one time.
+# Photos that are converted to floats at a time.
 _AT_ONCE = 16 * _BATCH
 
 
 class TrainingModel(keras.Model):  # type: ignore[misc]
-    """A network behind what its photos go through in training; the network is its last layer."""
+    """A network behind the layers that photos pass in training; the network is the last layer."""
 
     @property
     def body(self) -> keras.Model:
@@ -30,12 +30,12 @@ class TrainingModel(keras.Model):  # type: ignore[misc]
         return self.layers[-1]
 
     def get_weights(self) -> list[Any]:
-        """Of the network: what early stopping keeps must not hold photos that lie on the device."""
+        """The network's: what early stopping keeps must not include photos on the device."""
         weights: list[Any] = self.body.get_weights()
         return weights
 
     def set_weights(self, weights: list[Any]) -> None:
-        """Of the network."""
+        """The network's."""
         self.body.set_weights(weights)
 
 
@@ -52,16 +52,16 @@ def training_model(
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
         image_size: Side of the packed photos.
-        params: Say what is augmented, and how strongly.
+        params: Say how photos are augmented, and how strongly.
         seed: Seed of the augmentation, from 0.
         lookup: Layer: rows (batch,) int32 -> packed photos; None where the model takes photos.
-        first: Layer of a family that takes packed photos before augmentation; None for nothing.
+        first: A family's layer for packed photos before augmentation; None for none.
 
     Returns:
         Uncompiled model: packed uint8 RGB (batch, side, side, 3), or rows of `lookup` ->
         float32 logits (batch, 1). It shares its weights with `body`. With mixup it takes a second
-        input, the share (batch, 1) of each photo that is its own; the rest is its neighbour's in
-        the batch.
+        input, each photo's own share (batch, 1) of the blend; the rest is its neighbour's in the
+        batch.
     """
     if lookup is None:
         inputs = [keras.Input((image_size, image_size, 3), dtype="uint8", name="packed")]
@@ -72,7 +72,7 @@ def training_model(
     if first is not None:
         x = first(x)
     kinds = params.augmentations
-    x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # of no kind: to float alone
+    x = Augment(params.augmentation, kinds - {"mixup"}, seed)(x)  # no kinds: float only
     if "mixup" in kinds:
         inputs.append(keras.Input((1,), name="share"))
         x = Mixup()([x, inputs[1]])
@@ -80,13 +80,13 @@ def training_model(
 
 
 def exported_model(body: keras.Model, image_size: int) -> keras.Model:
-    """`body` as others load it: stock Keras layers alone, from a raw photo to a probability.
+    """`body` as others load it: stock Keras layers only, from a raw photo to a probability.
 
     The resize is that of `data.decode`.
 
     Args:
         body: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1).
-        image_size: The side that it is given.
+        image_size: Side of the photos that it takes.
 
     Returns:
         Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> float32 probability of
@@ -98,15 +98,15 @@ def exported_model(body: keras.Model, image_size: int) -> keras.Model:
 def calibrated_model(
     bodies: Sequence[keras.Model], image_size: int, temperature: float = 1.0
 ) -> keras.Model:
-    """As `exported_model`; of several networks the mean of their probabilities.
+    """As `exported_model`; for several networks, the mean of their probabilities.
 
     Args:
         bodies: Networks: RGB (batch, side, side, 3), 0 to 255 -> logits (batch, 1); at least one.
-        image_size: Side that they are given.
+        image_size: Side of the photos that they take.
         temperature: Number that each one's logits are divided by, above 0.
     """
     inputs = keras.Input((None, None, 3), dtype="uint8", name="photo")
-    x = layers.Rescaling(1.0)(inputs)  # to float first: resizing whole levels would cut them off
+    x = layers.Rescaling(1.0)(inputs)  # to float first: resizing integers would truncate
     x = layers.Resizing(image_size, image_size, interpolation="bilinear", antialias=True)(x)
     only = len(bodies) == 1
     found = []
@@ -123,7 +123,7 @@ def calibrated_model(
 
 
 def _renamed(body: keras.Model, number: int) -> keras.Model:
-    """The same layers: networks of the same recipe have the same name, which Keras refuses."""
+    """The same layers, renamed: Keras refuses equal names, which networks of one recipe have."""
     return keras.Model(body.inputs[0], body.outputs[0], name=f"network_{number}")
 
 
@@ -135,7 +135,7 @@ def body_of(exported: keras.Model) -> keras.Model:
 def logits_of(
     exported: Sequence[keras.Model], photos: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """What networks make of photos before the probability.
+    """Networks' logits for photos.
 
     Args:
         exported: Exported models of one network each, at the photos' size.
@@ -155,7 +155,7 @@ def logits_of(
 
 
 def averaged_weights(exported: Sequence[keras.Model]) -> keras.Model:
-    """One network with the mean of the weights of several, which must have begun alike.
+    """One network with the mean weights of several, which must share their initialisation.
 
     Args:
         exported: Exported models of one network each, of the same architecture; the first one's
@@ -170,11 +170,11 @@ def averaged_weights(exported: Sequence[keras.Model]) -> keras.Model:
 
 
 def answers_to(model: keras.Model, photos: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What an exported model says of photos of one size, whatever that is; compiles nothing.
+    """An exported model's answers to photos of one size, whatever that is; compiles nothing.
 
     Args:
         model: Model: uint8 RGB (batch, height, width, 3) -> (batch, 1).
-        photos: uint8 RGB (n, height, width, 3), so few that they can be taken at one time.
+        photos: uint8 RGB (n, height, width, 3), few enough for one batch.
 
     Returns:
         float32 (n,).

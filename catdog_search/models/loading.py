@@ -1,8 +1,8 @@
-"""Exported models, read back: only what this house writes, and nothing that the file names.
+"""Exported models, read back: only what this project writes, and nothing else a file may name.
 
 Keras's own `safe_mode` keeps Lambda layers out; it lets a file name any other class of Keras,
-among them those that read files and call code, and lets it ask for any amount of memory. So a file
-is first checked, entry by entry, and written anew from what was checked; that is what Keras reads.
+including those that read files and call code, and ask for any amount of memory. So a file is first
+checked, entry by entry, and rewritten from what was checked; that is what Keras reads.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from catdog_search.models import neither
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _ENTRIES = frozenset((_CONFIG, _WEIGHTS, "metadata.json"))
-# That of a ResNet50 has 180 KB.
+# A ResNet50's has 180 KB.
 _MOST_CONFIG_BYTES = 10_000_000
-# Of a layer: no unit, filter, side or pad of ours is more.
+# Limit of a layer's sizes: no number of units or filters, side or padding of ours is larger.
 _MOST = 8192
-# The file, what is read of it, the network, and what building it takes, in sizes of the file.
+# Memory in multiples of the file's size: the file, what is read of it, the network, building it.
 _COPIES = 4
 
-# What `models.export` puts around a network of any family; what is in it, its family says.
+# What `models.export` puts around a network of any family; the family says what is in it.
 _AROUND = Parts(
     layers=frozenset({"Activation", "Average", "InputLayer", "Rescaling", "Resizing"}),
     initializers=frozenset(),
@@ -50,7 +50,7 @@ _OPERATIONS = "keras.src.ops.numpy"
 _TENSOR = "__keras_tensor__"
 # Words that Keras would look up among functions and classes.
 _LOOKED_UP = ("initializer", "regularizer", "constraint")
-# What a damaged file leads zipfile, json, h5py and the checks of the config to.
+# What a damaged file makes zipfile, json, h5py and the checks of the config raise.
 _DAMAGE = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -62,12 +62,12 @@ _DAMAGE = (
     TypeError,
     AttributeError,
 )
-# Numbers that stand for no size: of a random stream, of an object.
+# Numbers that aren't sizes: of a random stream, of an object.
 _NO_SIZES = ("seed", "shared_object_id", "epsilon", "scale", "offset", "axis")
 
 
 class ForeignModelError(ValueError):
-    """A file is no model of this house, or not as it was written."""
+    """A file is not a model written by this project, or was altered."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class _Known:
     """What a file may name.
 
     Attributes:
-        classes: Every class that a model of ours may be made of, by its module.
+        classes: Every class that a model of ours may contain, by its module.
         activations: Every activation's name.
     """
 
@@ -84,7 +84,7 @@ class _Known:
 
     @classmethod
     def of(cls, around: Parts) -> _Known:
-        """The parts of every family's networks, and what is around them."""
+        """The parts of every family's networks, and those around them."""
         parts = [around, *(family.parts for family in FAMILIES.values())]
         ours = {
             "keras.layers": frozenset[str]().union(*(part.layers for part in parts)),
@@ -100,7 +100,7 @@ def load_exported(path: Path, image_size: int) -> keras.Model:
 
     Args:
         path: A .keras file.
-        image_size: The side that it resizes to, as is said beside it.
+        image_size: The side that it resizes to, as recorded beside it.
 
     Raises:
         ForeignModelError: It is anything else.
@@ -112,11 +112,11 @@ def load_exported(path: Path, image_size: int) -> keras.Model:
 
 
 def load_neither(path: Path, image_size: int) -> keras.Model:
-    """Load a score that `neither_model` made, as strictly as the model that it lies beside.
+    """Load a score that `neither_model` made, as strictly as the model beside it.
 
     Args:
         path: A .keras file.
-        image_size: The side that it resizes to, as is said beside the model.
+        image_size: The side that it resizes to, as recorded beside the model.
 
     Raises:
         ForeignModelError: It is anything else.
@@ -138,8 +138,8 @@ def _load(path: Path, image_size: int, around: Parts) -> keras.Model:
         _rewrite(path, own, image_size, around)
         try:
             model = keras.saving.load_model(own, compile=False, safe_mode=True)
-        # Errors of zipfile, h5py, Keras and its backend: a file that was checked and yet fits
-        # nowhere is damaged, whatever it leads to.
+        # Errors of zipfile, h5py, Keras and its backend: a file that passed the checks and yet
+        # can't be loaded is damaged, whatever the error.
         except Exception as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ForeignModelError(first) from error
@@ -148,12 +148,12 @@ def _load(path: Path, image_size: int, around: Parts) -> keras.Model:
 
 
 def photos_at_once(model: keras.Model, image_size: int, most: int) -> int:
-    """Largest batch of photos that a loaded model can judge in the free memory, up to `most`.
+    """Largest batch of photos that a loaded model can handle in the free memory, up to `most`.
 
     Raises:
         ForeignModelError: Not even one.
     """
-    # What a layer takes, what it gives, and what computing it takes.
+    # A layer's input, its output, and what computing it takes.
     a_photo = 3 * 4 * max(_map_sizes(model, image_size))
     fitting = int(free_bytes() // (2 * a_photo))
     if fitting < 1:
@@ -167,12 +167,12 @@ def _map_sizes(model: keras.Model, image_size: int) -> Iterator[int]:
         if isinstance(layer, keras.Model):
             yield from _map_sizes(layer, image_size)
         else:
-            # Where a side isn't fixed, it is that of the photos, or less.
+            # A side that isn't fixed is at most that of the photos.
             yield math.prod(image_size if n is None else n for n in layer.output.shape[1:])
 
 
 def _check_face(model: keras.Model) -> None:
-    """It takes photos of any size, and says one number of each."""
+    """Check that it takes photos of any size, and gives one number for each."""
     faces = [[tensor.shape for tensor in side] for side in (model.inputs, model.outputs)]
     if faces != [[(None, None, None, 3)], [(None, 1)]]:
         raise ForeignModelError(f"takes and gives {faces}, not photos and one number of each")
@@ -203,7 +203,7 @@ def _rewrite(path: Path, own: Path, image_size: int, around: Parts) -> None:
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
-    """Nothing but what we write, and as we write it: not compressed, so no more than is there."""
+    """Only what we write, as we write it: uncompressed, so it can't expand beyond the file."""
     names = sorted(entry.filename for entry in entries)
     if not {_CONFIG, _WEIGHTS} <= set(names) <= _ENTRIES or len(set(names)) < len(names):
         raise ForeignModelError(f"holds {names}, not {sorted(_ENTRIES)}")
@@ -214,7 +214,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
 
 
 def _count_numbers(weights: bytes) -> int:
-    """How many numbers a HDF5 file holds, all of them in itself.
+    """How many numbers an HDF5 file holds, all of them within itself.
 
     Raises:
         ForeignModelError: It points to other files, or promises more than it holds.
@@ -249,11 +249,11 @@ def _numbers_in(item: Any) -> int:
 
 
 def _check_config(config: Any, image_size: int, known: _Known, n_numbers: int) -> None:
-    """Check what a network is made of; what is said of its training is taken out.
+    """Check what a network is made of; what concerns its training is removed.
 
     Raises:
-        ForeignModelError: Not stock layers as ours, a size beyond ours, or more weights than there
-            are.
+        ForeignModelError: Other layers than ours, a size beyond ours, or more weights than the
+            file holds.
     """
     if config["class_name"] != "Functional":
         raise ForeignModelError(f"is a {config['class_name']}, not a Functional")
@@ -311,7 +311,7 @@ def _check_word(key: str, value: Any, known: _Known) -> None:
 
 
 def _count_weights(table: Mapping[str, Any]) -> int:
-    """Those that Keras makes room for when it builds a layer, but for biases."""
+    """Weights that Keras allocates when it builds a layer, except biases."""
     name, config = table["class_name"], table["config"]
     if name not in ("Dense", "BatchNormalization", "Conv2D", "SeparableConv2D"):
         return 0

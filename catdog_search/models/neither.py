@@ -1,9 +1,9 @@
 """How unlike train a photo is, as a model of stock Keras layers: the score behind "neither".
 
-A network keeps little of what its answer doesn't need, so what it says of a photo that shows
-neither class, and the layer before its answer, tell such photos badly; its earlier maps tell them
-well (`benchmarks/neither.py` has the candidates and the numbers). So the score looks at the map of
-every depth: its channels' means and deviations over the photo, and how far they are from train's.
+A network keeps little of what its answer doesn't need, so neither the answer nor the layer before
+it is good at telling photos that show neither class; its earlier maps are
+(`benchmarks/neither.py` has the candidates and the numbers). So the score looks at the map of every
+depth: its channels' means and deviations over the photo, and how far they are from train's.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from sklearn.covariance import ledoit_wolf
 
 from catdog_search.families.base import Parts
 
-# More of them hardly change a covariance, and a deep network takes minutes for them.
+# More photos hardly change a covariance, and a deep network takes minutes for them.
 _MOST_PHOTOS = 6000
 _AT_ONCE = 64
-# What a channel that train never wakes counts as, of the mean one, so that nothing divides by 0.
+# Floor for a channel that train never activates, as a share of the mean; avoids division by 0.
 _FLOOR = 1e-3
 
-# What the score is made of besides the network's own layers.
+# Layers that the score uses besides the network's own.
 PARTS = Parts(
     layers=frozenset(
         {
@@ -38,7 +38,7 @@ PARTS = Parts(
     operations=frozenset({"Std"}),
 )
 
-# The layer that says the score, by which it is told from the model that it lies beside.
+# The layer that gives the score, which distinguishes it from the model beside it.
 END = "unlikeness"
 
 Photos = npt.NDArray[np.uint8]
@@ -52,14 +52,13 @@ def neither_model(exported: keras.Model, photos: Photos) -> keras.Model:
 
     Args:
         exported: A model as `exported_model` makes it, or one that averages several networks, of
-            which the first is looked at. The score shares its layers until it is saved.
+            which the first is used. The score shares its layers until it is saved.
         photos: Train's packed photos, uint8 RGB (n, side, side, 3), at least 2; up to 12,000 of
-            them are looked at, at least 6,000 where there are so many, spread evenly.
+            them are used, at least 6,000 where there are that many, evenly spaced.
 
     Returns:
         Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> float32 score (batch, 1),
-        from 0; 1 is what train has on average, and higher is less like train. It is finite for
-        every photo.
+        from 0; train's average is 1, and higher is less like train. It is finite for every photo.
 
     Source:
         Mahalanobis distance at several depths: Lee et al. 2018, arXiv:1807.03888; shrinkage of its
@@ -70,14 +69,14 @@ def neither_model(exported: keras.Model, photos: Photos) -> keras.Model:
 
 
 def step_of(n: int) -> int:
-    """Of n photos of train every so many-th is looked at."""
+    """Step between the photos of train that are used, of n."""
     return max(1, n // _MOST_PHOTOS)
 
 
 def statistics_model(exported: keras.Model) -> keras.Model:
-    """The part that looks: what each of a model's depths makes of a photo.
+    """The feature part: statistics of a photo's map at each of a model's depths.
 
-    A depth ends where a layer makes the map smaller: that layer reads the depth's map.
+    A depth ends at a layer that makes the map smaller: that layer's input is the depth's map.
 
     Returns:
         Uncompiled model: uint8 RGB (batch, any height, any width, 3) -> a list of float32
@@ -93,14 +92,14 @@ def statistics_model(exported: keras.Model) -> keras.Model:
 
 
 def statistics_of(statistics: keras.Model, photos: Photos) -> list[Vectors]:
-    """What `statistics_model` gives for photos, by depth; a few photos at a time are floats."""
+    """What `statistics_model` gives for photos, by depth; converts a few to floats at a time."""
     batches = (photos[at : at + _AT_ONCE] for at in range(0, len(photos), _AT_ONCE))
     of_batches = [_as_list(statistics.predict_on_batch(np.asarray(batch))) for batch in batches]
     return [np.concatenate(of_depth) for of_depth in zip(*of_batches, strict=True)]
 
 
 def scoring(statistics: keras.Model, of_train: Sequence[Vectors]) -> keras.Model:
-    """The score: the mean over the depths of a photo's squared distance, over train's own.
+    """The score: a photo's squared distance relative to train's own, averaged over the depths.
 
     Args:
         statistics: As `statistics_model` makes it.
@@ -111,11 +110,11 @@ def scoring(statistics: keras.Model, of_train: Sequence[Vectors]) -> keras.Model
     """
     apart = []
     for depth, (x, seen) in enumerate(zip(_as_list(statistics.outputs), of_train, strict=True)):
-        # Divides by what is usual. As a layer it is a normalization; it keeps numbers as weights.
+        # Divides by the usual level: a normalization layer, because it keeps numbers as weights.
         usual = layers.BatchNormalization(
             center=False, scale=False, epsilon=0.0, name=f"usual_{depth}", dtype="float32"
         )
-        # Photos have channels that are huge now and then; unbounded, they set the threshold.
+        # Some photos have huge channels; unbounded, these would set the threshold.
         bounded = layers.Activation("softsign", name=f"bounded_{depth}", dtype="float32")
         whiten = layers.Dense(seen.shape[1], name=f"whitened_{depth}", dtype="float32")
         apart.append(whiten(bounded(usual(x, training=False))))
@@ -132,9 +131,9 @@ def scoring(statistics: keras.Model, of_train: Sequence[Vectors]) -> keras.Model
 
 
 def _whitening(x: npt.NDArray[np.float64]) -> tuple[Any, Any]:
-    """Kernel (d, d) and bias (d,) after which the squared norm is the distance from x's mean.
+    """Kernel (d, d) and bias (d,) that make the squared norm a squared distance from x's mean.
 
-    Squared and divided by its mean over x, so that depths of many channels and of few weigh alike.
+    It is divided by its mean over x, so that depths with many channels and with few weigh the same.
     """
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation += _floor(deviation)
@@ -157,17 +156,17 @@ def _floor(values: npt.NDArray[np.float64]) -> float:
 
 
 def _maps_of(model: keras.Model) -> tuple[KerasTensor, list[KerasTensor]]:
-    """A model's input, and the map of each depth of the network in it."""
+    """A model's input, and the map of each depth of the network within it."""
     graph = _Graph(model)
     return graph.input, list(_maps_in(graph, graph.wanted))
 
 
 def _maps_in(graph: _Graph, given: Sequence[KerasTensor]) -> Iterator[KerasTensor]:
-    """The maps of one model, and of those in it.
+    """The maps of one model, and of the models within it.
 
     Args:
         graph: The model, taken apart.
-        given: What it reads, wherever it stands: as `graph.wanted`, from the photo on.
+        given: The tensors of `graph.wanted`, computed from the photo on.
     """
     yield from given[: len(graph.read)]
     for inner, x in zip(graph.inner, given[len(graph.read) :], strict=True):
@@ -176,17 +175,17 @@ def _maps_in(graph: _Graph, given: Sequence[KerasTensor]) -> Iterator[KerasTenso
 
 
 class _Graph:
-    """A functional model, laid out once more over the same layers to see what each one reads.
+    """A functional model, retraced over the same layers to see what each one reads.
 
-    A layer that is called again, as on a photo's mirror image, and another network that reads the
-    same, as one of several whose answers are averaged, are passed over: the first one says enough.
+    A layer that is called again (on a photo's mirror image) and another network with the same
+    input (one of several whose answers are averaged) are skipped: the first one is enough.
 
     Attributes:
         name: The model's name.
         input: Its input.
-        read: The maps of its depths: those that a layer makes smaller, and the one that it ends
-            with; but for what a model in it ends with, which is that one's.
-        inner: Models in it that have such maps.
+        read: The maps of its depths: those that a layer makes smaller, and the one it ends with;
+            except outputs of inner models, which count as theirs.
+        inner: Models within it that have such maps.
         wanted: `read`, then what each of `inner` reads.
     """
 
@@ -219,7 +218,7 @@ class _Graph:
 
 
 def _shrinks(layer: Any, x: Any) -> bool:
-    """Whether a layer makes a map smaller, or into something that is no map."""
+    """Whether a layer makes a map smaller, or turns it into something that isn't a map."""
     if isinstance(layer, keras.Model) or not isinstance(layer, keras.layers.Layer):
         return False
     if not _is_map(x):

@@ -1,4 +1,4 @@
-"""Batch normalization, by one operation where Keras would take many."""
+"""Batch normalization, as one operation where Keras would use many."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from keras import ops
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """Keras's BatchNormalization, in training by TensorFlow's one operation for it.
+    """Keras's BatchNormalization, in training by TensorFlow's single operation for it.
 
     It has the same weights and gives the same numbers up to rounding, in float32 whatever the
-    precision is. With Keras's own, made of many small operations, a residual network's step takes a
-    quarter longer on processors (`benchmarks/step.py --network residual`). It stands in for it
-    while a network trains on TensorFlow, and is never exported.
+    precision. With Keras's own, made of many small operations, a residual network's step takes a
+    quarter longer on CPUs (`benchmarks/step.py --network residual`). It replaces that while a
+    network trains on TensorFlow, and is never exported.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -30,7 +30,7 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[
             epsilon=self.epsilon,
             is_training=True,
         )
-        # TensorFlow's variance is that of a sample, over n - 1; Keras's is over n.
+        # TensorFlow's is the sample variance, over n - 1; Keras's is over n.
         n = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")
         self._remember(self.moving_mean, mean)
         self._remember(self.moving_variance, variance * (n - 1) / n)

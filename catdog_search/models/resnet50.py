@@ -1,4 +1,4 @@
-"""The family `resnet50`: a backbone with loaded weights, cut where training begins, and a head."""
+"""The family `resnet50`: a backbone with loaded weights, cut where training starts, and a head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catdog_search.errors import DataError
 from catdog_search.families.resnet50 import ResNet50Params, stages_until
 from catdog_search.families.weights import STAGES, stages_in
 
-# What keras.applications subtracts, in RGB; its weights want BGR, see `_take_rgb`.
+# What keras.applications subtracts, in RGB; its weights expect BGR, see `_take_rgb`.
 _MEANS = (123.68, 116.779, 103.939)
 # The last layer of each stage.
 _LAST = {
@@ -31,11 +31,11 @@ _LAST = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """ResNet50 with its weights, to be cut where training begins.
+    """ResNet50 with its weights, to be cut where training starts.
 
     Attributes:
         resnet: Centred RGB (batch, side, side, 3) -> the last map.
-        stages: Those that are there, in order.
+        stages: The stages present, in order.
         loaded: Those of them with loaded weights.
     """
 
@@ -51,11 +51,11 @@ class Backbone:
         """The part before a stage and the part from it on, of the same layers.
 
         Args:
-            first_trained: Its place in `stages`; their number for none.
+            first_trained: Its index in `stages`; their number for none.
 
         Returns:
-            Frozen part (centred RGB -> map) and trained part (map -> last map); None where there
-            is nothing of it.
+            Frozen part (centred RGB -> map) and trained part (map -> last map); None for an empty
+            part.
         """
         if first_trained == 0:
             return None, self.resnet
@@ -65,11 +65,11 @@ class Backbone:
         return keras.Model(self.resnet.input, at), keras.Model(at, self.resnet.output)
 
     def train_from(self, first_trained: int) -> None:
-        """Say which layers are trained.
+        """Set which layers are trained.
 
-        BatchNorm of stages with loaded weights stays as it is and runs in inference mode at every
-        depth, so that small batches can't disturb what it has learned; that of stages that start
-        at random is trained.
+        BatchNorm in stages with loaded weights stays frozen and runs in inference mode at every
+        depth, so that small batches can't disturb what it has learned; in stages that start at
+        random it is trained.
         """
         trained = self.stages[first_trained:]
         for layer in self.resnet.layers:
@@ -83,7 +83,7 @@ def _stage_of(layer: keras.layers.Layer) -> str:
 
 
 def centred(photos: Any) -> Any:
-    """RGB, 0 to 255 -> RGB as the loaded weights take it."""
+    """RGB, 0 to 255 -> RGB as the loaded weights expect it."""
     return layers.Rescaling(1.0, offset=[-mean for mean in _MEANS])(photos)
 
 
@@ -95,7 +95,7 @@ def build_backbone(params: ResNet50Params, weights: str) -> Backbone:
         weights: `imagenet`, `none`, or the path of a file.
 
     Raises:
-        DataError: The weights can't be had: no such file, not of a ResNet50, no network.
+        DataError: The weights can't be obtained: no such file, not of a ResNet50, no network.
 
     Source: He et al. 2015, arXiv:1512.03385.
     """
@@ -129,7 +129,7 @@ def _load(part: keras.Model, weights: str) -> None:
 
 
 def _take_rgb(whole: keras.Model) -> None:
-    """Turn the first kernel round, so that it takes RGB where it has learned BGR: the same sums."""
+    """Flip the first kernel from BGR, on which it was trained, to RGB: the same sums."""
     kernel = whole.get_layer("conv1_conv").kernel
     kernel.assign(keras.ops.flip(kernel.value, axis=2))
 

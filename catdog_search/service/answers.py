@@ -1,4 +1,4 @@
-"""From the bytes of a photo to what is said of it. Runs in threads."""
+"""From the bytes of a photo to its answer. Runs in threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Unusable:
     """A file that can't be answered.
 
     Attributes:
-        name: Its name where it came; None where it had none.
+        name: Its name as sent; None where it had none.
         error: Why.
     """
 
@@ -31,12 +31,12 @@ class Unusable:
 
     @property
     def row(self) -> Json:
-        """As it is sent among answers."""
+        """As sent among answers."""
         return {"name": self.name, "error": str(self.error)}
 
     @property
     def problem(self) -> Problem:
-        """As it is sent where there is nothing else."""
+        """As sent on its own."""
         is_large = self.error.is_too_large
         status = (
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE if is_large else HTTPStatus.UNPROCESSABLE_ENTITY
@@ -49,7 +49,7 @@ class Photos:
 
     Args:
         max_pixels: Pixels of the largest photo that is decoded.
-        reserve: Takes memory while a photo is decoded.
+        reserve: Reserves memory while a photo is decoded.
     """
 
     def __init__(self, max_pixels: int, reserve: Reserve) -> None:
@@ -57,7 +57,7 @@ class Photos:
         self._reserve = reserve
 
     def answer(self, model: OnnxModel, upload: Upload) -> Json | Unusable:
-        """What a model says of a file."""
+        """A model's answer to a file."""
         photo = self._decoded(model, upload)
         if isinstance(photo, Unusable):
             return photo
@@ -65,7 +65,7 @@ class Photos:
         return {"name": upload.name, **answer.plain}
 
     def explain(self, model: OnnxModel, upload: Upload) -> Json | Unusable:
-        """What a model says of a file, and what of the photo that rests on."""
+        """A model's answer to a file, and the parts of the photo that it rests on."""
         photo = self._decoded(model, upload)
         if isinstance(photo, Unusable):
             return photo

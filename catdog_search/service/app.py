@@ -43,7 +43,7 @@ class Service:
         settings: What is allowed.
         champion: The model.
         room: Places, threads and memory.
-        starting: Said in `/ready` as long as there is no model: what is being done about it.
+        starting: What is being done while there is no model, for `/ready`.
     """
 
     def __init__(
@@ -58,9 +58,9 @@ class Service:
         self.metrics.model(champion.current)
 
     async def keep_looking(self) -> None:
-        """Take what is laid into the champion's file, until cancelled."""
+        """Load what is put in the champion's file, until cancelled."""
         while True:
-            # Not one of the room's threads: those answer meanwhile.
+            # Not in one of the room's threads: those go on answering.
             self.metrics.model(await asyncio.to_thread(self._champion.look))
             await asyncio.sleep(self._settings.look_every_s)
 
@@ -149,7 +149,7 @@ class Service:
         return await self._in_time(self._room.run(lambda: read_parts(request, body, most)))
 
     async def _all(self, served: Served, uploads: list[Upload]) -> list[Json | Unusable]:
-        # No more of one request at a time than there are threads: others come in between.
+        # No more photos of one request at a time than threads, so that others get a turn.
         turn = asyncio.Semaphore(self._settings.workers)
 
         async def one(upload: Upload) -> Json | Unusable:
@@ -175,7 +175,7 @@ class Service:
 
 @contextlib.contextmanager
 def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterator[ASGIApp]:
-    """The application, behind its door; its threads end with the context.
+    """The application behind its door; its threads end with the context.
 
     Args:
         settings: What is allowed.
@@ -197,7 +197,7 @@ def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterat
             title="catdog-search",
             version=__version__,
             lifespan=lifespan,
-            openapi_url=None,  # ours says more; and its pages would load scripts from elsewhere
+            openapi_url=None,  # ours says more, and its pages would load third-party scripts
             redirect_slashes=False,
         )
         app.add_exception_handler(Problem, _say_problem)
@@ -206,7 +206,7 @@ def opened(settings: Settings, champion: Champion, starting: str = "") -> Iterat
         app.add_exception_handler(Exception, _say_bug)
         has_token = settings.token is not None
         add_routes(app, service, most=settings.max_photos, has_token=has_token)
-        # The page holds nothing that is anybody's, and asks for the token itself.
+        # The page holds no private data, and asks for the token itself.
         free = (HEALTH, *_add_page(app))
         yield Door(app, service.metrics, settings.token, free)
 
@@ -237,7 +237,7 @@ def _say_bug(request: Request, _error: Exception) -> Response:
 
 
 def _add_page(app: FastAPI) -> list[str]:
-    """Add the page's files, each at its name; returns where they are."""
+    """Add the page's files, each under its name; returns their paths."""
     files = {path.name: path for path in sorted(PAGE.iterdir()) if path.is_file()}
     places = {"/" if name == _INDEX else f"/{name}": path for name, path in files.items()}
     for place, path in places.items():

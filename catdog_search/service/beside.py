@@ -1,7 +1,7 @@
-"""The process beside a service that fetches new champions: started, started again, ended with it.
+"""The process beside a service that fetches new champions: started, restarted, ended with it.
 
-It has a pipe from the service, in which nothing is ever written: however the service ends, kill -9
-included, the pipe does too, and with it the process and all that it has started.
+It has a pipe from the service, to which nothing is ever written: however the service ends, kill -9
+included, the pipe closes, and that ends the process and everything it has started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from catdog_search.children import safe_environment
 _LOG = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 300.0
-# One that lived so long had begun well.
+# A process that lived this long had started well.
 _WELL_S = 60.0
 _NICE = 10
 
@@ -33,7 +33,7 @@ async def beside(arguments: Sequence[str]) -> AsyncIterator[None]:
     """Keep `python -m ARGUMENTS` running.
 
     Args:
-        arguments: Name of a module, and what it is given.
+        arguments: Name of a module, and its arguments.
     """
     task = asyncio.create_task(_keep(arguments))
     try:
@@ -71,20 +71,20 @@ async def _run(arguments: Sequence[str]) -> int:
 
 
 def _end(process: Process) -> None:
-    # What it has started too, where that is still there.
+    # With whatever it has started that still runs.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The process's whole life: a module's, and no longer than the service's.
+    """The process's whole life: run a module, no longer than the service lives.
 
     Args:
         arguments: See `beside`.
     """
-    os.nice(_NICE)  # who asks for an answer comes first
+    os.nice(_NICE)  # requests come first
     threading.Thread(target=_end_with_service, args=(os.dup(0),), daemon=True).start()
-    # Nobody else is to hear of the end first, and to leave behind what it has started.
+    # The module must not see the pipe close first, and end without what it has started.
     os.dup2(os.pipe()[0], 0)
     sys.argv = list(arguments)
     runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)

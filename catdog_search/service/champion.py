@@ -1,4 +1,4 @@
-"""The model that answers: loaded from a file, and replaced by what is laid in that file's place."""
+"""The model that answers: loaded from a file, and replaced when that file is replaced."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Served:
 
     @property
     def named(self) -> dict[str, str | int | None]:
-        """What stands beside each answer: which model gave it."""
+        """What accompanies each answer: which model gave it."""
         facts = self.model.facts
         return {"name": facts.name, "version": facts.version, "digest": self.model.digest}
 
@@ -44,7 +44,7 @@ class Served:
 
 @dataclass(frozen=True)
 class Refused:
-    """A file that stayed out.
+    """A file that was not taken.
 
     Attributes:
         file: Its name.
@@ -60,18 +60,18 @@ class Refused:
 class Champion:
     """The model in a file, always the newest that passed its self-test.
 
-    `look` may run in a thread beside those that answer with `current`: whoever answers takes it
-    once for a request, and keeps it until it is through.
+    `look` may run in a thread beside those that answer with `current`: a request takes it once and
+    keeps it until it is done.
 
     Args:
-        path: The file; whoever replaces it moves a whole one into its place.
+        path: The file; it is replaced by moving a whole one into its place.
         threads: Number of cores that one call of a model may use.
         open_model: Opens a file.
 
     Attributes:
         path: The file.
         current: The model that answers; None before there is one.
-        refused: The last file that stayed out; None where there was none.
+        refused: The last file that was not taken; None where there was none.
     """
 
     def __init__(
@@ -89,22 +89,22 @@ class Champion:
         self._is_gone = False
 
     def look(self) -> Served | Refused | None:
-        """Load what lies in the file if it isn't what lay there before.
+        """Load the file if it has changed.
 
         Returns:
-            The new model, or why the file stays out; None where there is nothing new.
+            The new model, or why the file was not taken; None where there is nothing new.
         """
         found = self._identity()
         if found is None or found == self._seen:
             return None
-        # Taken before it is read: what is laid there meanwhile is seen the next time.
+        # Taken before reading: a file put there in the meantime is seen the next time.
         self._seen = found
         try:
             model = self._open(self.path, self._threads)
             model.self_test()
         except StateError as error:
             return self._refuse(str(error).replace(str(self.path), self.path.name))
-        # One that can't be loaded or asked for any other reason mustn't end the one that answers.
+        # Any other failure to load or ask a new model mustn't end the one that answers.
         except Exception as error:
             _LOG.exception("model %s stays out", self.path.name)
             return self._refuse(f"model {self.path.name}: {type(error).__name__}")

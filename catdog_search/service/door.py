@@ -1,4 +1,4 @@
-"""What every request passes, in and out: its id, the token, headers, the log, the counters."""
+"""What every request passes through: its id, the token, headers, the log, the counters."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LOG = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-ID"
 _OWN_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-# Of requests that none of our routes takes: what they ask for is theirs, and may be a file's name.
+# Route of requests that match none of ours: their path is not logged, it may be a file's name.
 _NO_ROUTE = "none"
-# Everything comes from here, nothing is embedded elsewhere; photos are shown from the page's own
+# Everything comes from this origin, nothing embeds the page; photos are shown from the page's own
 # memory.
 CSP = "; ".join(
     (
@@ -43,7 +43,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="catdog-search"'}
-# Nobody was there any more, as nginx says it; seen in the log and the counters only.
+# The client had gone, in nginx's numbering; seen in the log and the counters only.
 GONE = 499
 
 
@@ -52,9 +52,9 @@ class Door:
 
     Args:
         app: Answers what is let in; puts its route into the scope.
-        metrics: Counts.
-        token: What whoever asks must show; None for nothing.
-        free: Paths that can be asked without.
+        metrics: Counters.
+        token: Token that a client must show; None for none.
+        free: Paths that need no token.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Door:
             return
         try:
             await self._app(passed.scope, receive, outward)
-        # A bug, which was answered as one; the trace shows code and no content.
+        # A bug, already answered as one; the trace shows code and no content.
         except Exception:
             _LOG.exception("%s: a bug", passed.request_id)
 
@@ -104,7 +104,7 @@ class Door:
         if self._token is None or scope["path"] in self._open:
             return True
         scheme, _, shown = Headers(scope=scope).get("authorization", "").partition(" ")
-        # In the same time for every wrong one, whatever it has in common with the right one.
+        # In constant time, whatever a wrong token has in common with the right one.
         is_right = hmac.compare_digest(shown.strip().encode("latin-1"), self._token)
         return is_right and scheme.lower() == "bearer"
 
@@ -114,7 +114,7 @@ _NO_TOKEN = "a token is wanted: send the header 'Authorization: Bearer TOKEN'"  
 
 
 class _Passed:
-    """One request on its way."""
+    """One request on its way through."""
 
     def __init__(self, scope: Scope) -> None:
         given = Headers(scope=scope).get(REQUEST_ID, "")
@@ -123,7 +123,7 @@ class _Passed:
         self.scope: Scope = {
             **scope,
             "request_id": self.request_id,
-            # What can be got can be asked about.
+            # HEAD works wherever GET does.
             "method": "GET" if self._has_no_body else scope["method"],
         }
         self.status = GONE

@@ -1,4 +1,4 @@
-"""What a service counts, for Prometheus. No label takes a value that whoever asks could choose."""
+"""What a service counts, for Prometheus. No label takes a value that a client could choose."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client import (
 
 from catdog_search.service.champion import Refused, Served
 
-# A time beside every counter, which doubles what is sent.
+# These give a creation time for every counter, which doubles what is sent.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -67,19 +67,19 @@ class Metrics:
         self._latency.labels(route).observe(seconds)
 
     def photo(self, answer: str) -> None:
-        """A photo was answered with a class, "not sure" or "neither"; or "unusable"."""
+        """A photo was answered with a class, "not sure" or "neither", or was "unusable"."""
         self._photos.labels(answer).inc()
 
     def model(self, found: Served | Refused | None) -> None:
-        """A look whether there is a new model found this."""
+        """A look for a new model found this."""
         if isinstance(found, Refused):
             self._refused.inc()
         elif found:
             self._swaps.inc()
             self._model.clear()
-            self._photos.clear()  # an answer is one of a model's classes: counted for each model
+            self._photos.clear()  # answers are a model's classes, so they are counted per model
             self._model.labels(*(str(value or "") for value in found.named.values())).set(1)
 
     def text(self) -> bytes:
-        """All of them, in Prometheus's text format."""
+        """All counters, in Prometheus's text format."""
         return generate_latest(self._registry)

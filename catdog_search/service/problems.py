@@ -14,7 +14,7 @@ class Problem(Exception):  # noqa: N818  as RFC 9457 calls it
     """A request can't be answered.
 
     Attributes:
-        status: Status of HTTP.
+        status: HTTP status.
         text: Why, in one line: what came, what is allowed.
         headers: Headers of the response.
     """
@@ -28,12 +28,12 @@ class Problem(Exception):  # noqa: N818  as RFC 9457 calls it
         self.headers = dict(headers or {})
 
     def response(self, request_id: str, **more: object) -> JSONResponse:
-        """What is answered: `error`, `request_id` and what else there is to say."""
+        """The response: `error`, `request_id` and whatever else is given."""
         content = {"error": self.text, "request_id": request_id, **more}
         return JSONResponse(content, self.status, self.headers)
 
 
 def too_busy(text: str, retry_after_s: int) -> Problem:
-    """Another time it may go well."""
+    """A problem that may not occur on another try."""
     headers = {"Retry-After": str(retry_after_s)}
     return Problem(HTTPStatus.TOO_MANY_REQUESTS, f"{text}; try again in {retry_after_s} s", headers)

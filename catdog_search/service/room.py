@@ -1,4 +1,4 @@
-"""Who is let in, and what the threads that answer may take: places, memory, time."""
+"""Which requests are let in, and what the answering threads may use: places, memory, time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from catdog_search.service.settings import Settings
 
 _T = TypeVar("_T")
 
-# Of free memory, what bodies may take together; decoding may take half of it beside that.
+# Share of free memory that all bodies may take; decoding may take half of it on top.
 _BODIES_SHARE = 0.2
-# A body is held as it came and as the files that it holds.
+# A body is held as it came and again as the files in it.
 _COPIES = 2
-# How much a newer request counts for how long one takes.
+# Weight of the newest request in the running average of how long one takes.
 _NEWEST = 0.1
 _LONGEST_WAIT_S = 60
 
@@ -28,7 +28,7 @@ _LONGEST_WAIT_S = 60
 class Room:
     """The places of a service and the threads behind them.
 
-    Used from one event loop; only what `run` is given runs in threads.
+    Used from one event loop; only what is passed to `run` runs in threads.
 
     Args:
         settings: How many places and threads there are.
@@ -42,14 +42,14 @@ class Room:
         self._inside = 0
         self._body_bytes = max(int(_BODIES_SHARE * free_bytes()), _COPIES * settings.max_body_bytes)
         self._pool = ThreadPoolExecutor(settings.workers, "answers")
-        # A map takes a hundred times as long as an answer: maps leave threads for answers.
+        # A map takes a hundred times as long as an answer, so maps leave threads for answers.
         self.maps = asyncio.Semaphore(max(settings.workers // 2, 1))
         self._usual_s = 0.0
 
     @classmethod
     @contextlib.contextmanager
     def opened(cls, settings: Settings) -> Iterator[Room]:
-        """A room in what memory is free; its threads end with the context."""
+        """A room within the memory that is free; its threads end with the context."""
         with Budget.of_free_memory(settings.workers) as budget:
             room = cls(settings, budget)
             try:
@@ -59,12 +59,12 @@ class Room:
 
     @property
     def waiting(self) -> int:
-        """Requests beyond those that can be answered at a time."""
+        """Requests beyond those that can be answered at once."""
         return max(self._inside - self._workers, 0)
 
     @contextlib.contextmanager
     def place(self) -> Iterator[Body]:
-        """Have a place, and room for a body, for as long as a request takes.
+        """Hold a place, and memory for a body, for as long as a request takes.
 
         Raises:
             Problem: All are taken.
@@ -83,15 +83,15 @@ class Room:
             self._usual_s += _NEWEST * (took - self._usual_s)
 
     def busy(self, text: str) -> Problem:
-        """Refuse for now; what waits should be through when it is tried again."""
-        # What a request usually takes includes its waiting, while as many wait.
+        """Refuse for now; waiting requests should be done by the time to retry."""
+        # A request's usual time includes its waiting, as long as about as many wait.
         return too_busy(text, min(max(math.ceil(self._usual_s), 1), _LONGEST_WAIT_S))
 
     def take_bytes(self, n_bytes: int) -> None:
-        """Hold so much more of bodies.
+        """Reserve this much more memory for bodies.
 
         Raises:
-            Problem: It isn't there.
+            Problem: It isn't available.
         """
         if n_bytes > self._body_bytes:
             raise self.busy("the bodies that are being read take all of the memory for them")
@@ -100,14 +100,14 @@ class Room:
     async def run(self, work: Callable[[], _T]) -> _T:
         """What `work` returns, in a thread as soon as one is free.
 
-        One that is cancelled runs on where it had begun, and nobody hears of it; there are never
-        more of those than threads.
+        If cancelled after it has begun, it runs on and its result is dropped; there are never more
+        of those than threads.
         """
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
 
 class Body:
-    """What one request's body takes.
+    """The memory that one request's body takes.
 
     Attributes:
         held: Bytes of memory.
@@ -118,6 +118,6 @@ class Body:
         self.held = 0
 
     def grow(self, n_bytes: int) -> None:
-        """So many bytes have come; see `Room.take_bytes`."""
+        """This many more bytes have come; see `Room.take_bytes`."""
         self._room.take_bytes(_COPIES * n_bytes)
         self.held += _COPIES * n_bytes

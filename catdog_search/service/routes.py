@@ -1,4 +1,4 @@
-"""Where what can be asked, and how the OpenAPI document says it."""
+"""The service's routes, and how the OpenAPI document describes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _Json = dict[str, Any]
 
-# What load balancers ask, who know no token; it says nothing but that the process lives.
+# For load balancers, which have no token; it says only that the process lives.
 HEALTH = "/health"
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -25,7 +25,7 @@ _DESCRIPTION = """\
 Photos are answered with a class, with `not sure`, or with `neither` where they show something else.
 An error says in `error` what came and what is allowed; `request_id` finds it in the service's log.
 """
-# What any photo may be refused with.
+# How any photo may be refused.
 _OF_PHOTOS = {
     400: (
         "The body is empty, or a form that can't be read, or holds no file or too many.",
@@ -43,13 +43,13 @@ _OF_SEVERAL = _OF_PHOTOS | {422: ("None of the files can be used.", shapes.Faile
 
 
 def add_routes(app: FastAPI, service: Service, *, most: int, has_token: bool) -> None:
-    """Add what programs ask, and `/openapi.json`, which says so.
+    """Add the routes for programs, and `/openapi.json`, which describes them.
 
     Args:
         app: Application.
         service: What answers.
-        most: Photos of one request.
-        has_token: Whether a token is wanted.
+        most: Maximum number of photos per request.
+        has_token: Whether a token is required.
     """
 
     def add(path: str, answer: Any, good: Any, *, method: str = "GET", **more: Any) -> None:
@@ -95,7 +95,7 @@ def add_routes(app: FastAPI, service: Service, *, most: int, has_token: bool) ->
 
 
 def _body(name: str, files: _Json) -> _Json:
-    """A body that is one image, or a form; any name would do for its field."""
+    """A body that is one image or a form; its field may have any name."""
     form = {
         "type": "object",
         "properties": {name: files},

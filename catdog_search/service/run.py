@@ -1,4 +1,4 @@
-"""A service's whole life: listen, load, answer, and end when it is told to."""
+"""A service's whole life: listen, load, answer, and end when told to."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from catdog_search.service.beside import beside
 from catdog_search.service.champion import Champion
 from catdog_search.service.settings import Settings
 
-# Seconds in which a request's head has to come.
+# Seconds within which a request's head must arrive.
 _HEAD_S = 10.0
 _BACKLOG = 512
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take an address.
+    """Bind to an address.
 
     Args:
         host: Name or number of an address of this machine.
-        port: Port; 0 for any that is free.
+        port: Port; 0 for any free one.
 
     Raises:
-        RequestError: It can't be had.
+        RequestError: It can't be bound.
     """
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
@@ -62,30 +62,30 @@ def run(
     watcher: Sequence[str] | None = None,
     starting: str = "",
 ) -> None:
-    """Answer until SIGTERM or Ctrl-C; what is being answered then is finished.
+    """Answer until SIGTERM or Ctrl-C; requests being answered then are finished.
 
     Args:
         settings: What is allowed.
         champion: The model.
         listening: See `listen`.
         watcher: What fetches new models, see `beside`; None for nothing.
-        starting: What is being done as long as there is no model.
+        starting: What is being done while there is no model.
     """
     with opened(settings, champion, starting) as app:
         server = server_of(app if watcher is None else _with(app, watcher), settings.timeout_s)
-        # uvicorn stops at a signal, and then raises it for whoever handled it before.
+        # uvicorn stops on a signal, and then raises it again for the previous handler.
         for each in (signal.SIGTERM, signal.SIGINT):
             signal.signal(each, lambda *_: setattr(server, "should_exit", True))
         server.run(sockets=[listening])
 
 
 def server_of(app: ASGIApp, timeout_s: float) -> uvicorn.Server:
-    """What speaks HTTP for an application.
+    """The HTTP server of an application.
 
     Args:
         app: Application.
-        timeout_s: Seconds that reading a request may take, and answering it again: what has begun
-            when it is told to stop is waited for as long.
+        timeout_s: Seconds that reading a request may take, and as many for answering it; on
+            shutdown, running requests are given both.
     """
     config = uvicorn.Config(
         app,
@@ -102,15 +102,15 @@ def server_of(app: ASGIApp, timeout_s: float) -> uvicorn.Server:
 
 
 def say_to_log() -> None:
-    """Log to stderr, one line a request."""
+    """Log to stderr, one line per request."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    # Both would say of each odd request how it is odd; the second with what stands in it.
+    # Both would log what is odd about each odd request, the second one with its content.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def _with(app: ASGIApp, watcher: Sequence[str]) -> ASGIApp:
-    """The application, with a process beside it as long as it lives."""
+    """The application, with a process beside it for as long as it lives."""
 
     async def both(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
@@ -123,7 +123,7 @@ def _with(app: ASGIApp, watcher: Sequence[str]) -> ASGIApp:
 
 
 class _Patient(H11Protocol):
-    """HTTP/1.1 that doesn't wait for ever for a request's head, and refuses in JSON."""
+    """HTTP/1.1 that doesn't wait forever for a request's head, and refuses in JSON."""
 
     _giving_up: asyncio.TimerHandle | None = None
 

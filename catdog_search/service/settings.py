@@ -11,17 +11,17 @@ MB = 1_000_000
 
 @dataclass(frozen=True)
 class Settings:
-    """What whoever starts a service may choose.
+    """What the operator of a service may choose.
 
     Attributes:
-        token: What whoever asks must show; None where anybody may ask.
+        token: Token that a client must show; None where anybody may ask.
         max_body_bytes: Bytes of the largest body that is read.
-        max_pixels: Pixels of the largest photo that is decoded, as its file says.
-        max_photos: Photos of one request.
-        queue: Requests that may wait, beside those whose photos are being answered.
-        timeout_s: Seconds that reading a request may take, and answering it again.
-        workers: Photos that are decoded and answered at a time, each on one core.
-        look_every_s: Seconds between two looks whether there is a new model.
+        max_pixels: Pixels of the largest photo that is decoded, according to its file.
+        max_photos: Maximum number of photos per request.
+        queue: Requests that may wait, besides those whose photos are being answered.
+        timeout_s: Seconds that reading a request may take, and as many for answering it.
+        workers: Photos that are decoded and answered at once, each on one core.
+        look_every_s: Seconds between two looks for a new model.
     """
 
     token: str | None = field(default=None, repr=False)

@@ -107,5 +107,5 @@ _FACTS = {
     for name, field in ModelFacts.model_fields.items()
     if name != "examples"
 }
-# What a model says of itself, but for the photos that it is tried on.
+# What a model says of itself, except for the photos of its self-test.
 Said = create_model("Said", digest=(str, ...), **_FACTS)  # type: ignore[call-overload]

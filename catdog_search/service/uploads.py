@@ -21,7 +21,7 @@ class Upload:
     """One file.
 
     Attributes:
-        name: Its name where it came, to print; None where it had none.
+        name: Its name as sent, made printable; None where it had none.
         content: Its bytes.
     """
 
@@ -30,21 +30,21 @@ class Upload:
 
 
 def is_multipart(request: Request) -> bool:
-    """Whether a request says that it holds several parts."""
+    """Whether a request declares a multipart body."""
     return _content_type(request)[0].startswith(b"multipart/")
 
 
 async def read_body(request: Request, most: int, grow: Callable[[int], None]) -> bytes:
-    """Read a body, and no more of it than is allowed, whatever its header says.
+    """Read a body, but no more of it than is allowed, whatever its header says.
 
     Args:
-        request: Request that wasn't read yet.
-        most: Bytes that are allowed.
-        grow: Is told of all that comes, and may refuse it.
+        request: Request that hasn't been read yet.
+        most: Maximum number of bytes.
+        grow: Called with the size of each piece; may refuse it.
 
     Raises:
         Problem: It is too large, empty, or encoded.
-        ClientDisconnect: Nobody sends any more.
+        ClientDisconnect: The client has gone.
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding != "identity":
@@ -75,12 +75,12 @@ def read_parts(request: Request, body: bytes, most: int) -> list[Upload]:
     """The files of a multipart body.
 
     Args:
-        request: Whose header says where a part ends.
+        request: Request whose header says where a part ends.
         body: The whole body.
-        most: Number of files that is allowed.
+        most: Maximum number of files.
 
     Raises:
-        Problem: It can't be read, holds something else than files, none, or too many.
+        Problem: It can't be read, or holds anything but files, no files, or too many.
     """
     kind, options = _content_type(request)
     boundary = options.get(b"boundary")
@@ -108,7 +108,7 @@ def read_parts(request: Request, body: bytes, most: int) -> list[Upload]:
     try:
         parser.write(body)
         parser.finalize()
-    # FormParserError is one, as are those of the decoders of a part's transfer encoding.
+    # Covers FormParserError and the errors of decoding a part's transfer encoding.
     except ValueError as error:
         raise _unreadable(str(error)) from None
     if not ended:

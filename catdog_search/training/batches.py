@@ -1,4 +1,4 @@
-"""Photos in batches, in an order that the seed and the epoch alone decide, as `fit` takes them."""
+"""Photos in batches for `fit`, in an order that depends on the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy.typing as npt
 
 from catdog_search.training.result import TrainData
 
-# Val in few large batches: it needs no gradients, so they fit. 512 photos of 64 pixels, fewer
-# of larger ones, or the maps of the first layer alone would take more than a training step.
+# Val in few large batches, which fit because it needs no gradients: 512 photos of 64 pixels, fewer
+# of larger ones, or else the first layer's maps alone would take more memory than a training step.
 _VAL_PIXELS = 512 * 64 * 64
 _LEAST_VAL_BATCH = 64
-# TensorFlow prepares so many batches while the device computes. On JAX and PyTorch the host has
-# handed a step over and makes the next batch while an accelerator computes it.
+# TensorFlow prepares this many batches while the device computes. On JAX and PyTorch the host
+# dispatches a step and makes the next batch while an accelerator computes it.
 _AHEAD = 2
 
 
 class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Train, reshuffled every epoch; an epoch that is resumed sees what it would have seen.
+    """Batches of train, reshuffled every epoch; a resumed epoch sees what it would have seen.
 
-    All batches have one size, so that nothing is compiled twice: the last one is filled up with
-    the epoch's first photos.
+    All batches have the same size, so that nothing is compiled twice: the last one is filled up
+    with the epoch's first photos.
 
     Args:
         data: Train and val of the trial.
-        batch_size: Photos a batch, or all there are if they are fewer.
+        batch_size: Photos per batch, or all there are if they are fewer.
         seed: Seed of the order and of mixup, from 0.
         mixup_alpha: Both parameters of the Beta distribution that shares are sampled from, above 0;
             None for no mixup.
-        rows: Whether the model looks the photos up itself: batches hold the numbers of rows.
-        views: Features of train's photos that are given instead, taken in turn by epoch.
+        rows: Whether the model looks the photos up itself: batches then hold row numbers.
+        views: Features of train's photos that are given instead, rotating by epoch.
     """
 
     def __init__(
@@ -81,19 +81,19 @@ class TrainBatches(keras.utils.PyDataset):  # type: ignore[misc]
             return x, y
         random = np.random.default_rng((self._seed, self._epoch, index))
         share = random.beta(self._alpha, self._alpha, (len(rows), 1)).astype(np.float32)
-        share = np.maximum(share, 1 - share)  # so that the photo's own label stays the larger part
+        share = np.maximum(share, 1 - share)  # so that the photo's own label dominates
         return (x, share), share * y + (1 - share) * np.roll(y, 1, axis=0)
 
 
 class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Val in its own order, in batches of about one size.
+    """Val in its own order, in batches of about the same size.
 
     Args:
         data: Train and val of the trial.
         rows: Whether the model looks the photos up itself.
-        shares: Whether the model takes mixup's shares too; val's photos are wholly their own.
+        shares: Whether the model takes mixup's shares too; for val they are all 1.
         photos: Features of val's photos that are given instead.
-        first_row: Row of val's first photo, where the model looks them up; by default behind
+        first_row: Row of val's first photo, where the model looks them up; by default after
             train's photos.
     """
 
@@ -122,7 +122,7 @@ class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
         return math.ceil(len(self._labels) / self._size)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
-        """As those of train."""
+        """As for train."""
         chosen = slice(index * self._size, (index + 1) * self._size)
         x, y = self._photos[chosen], self._labels[chosen]
         return ((x, np.ones_like(y)) if self._shares else x), y
@@ -131,9 +131,9 @@ class ValBatches(keras.utils.PyDataset):  # type: ignore[misc]
 def feed(batches: keras.utils.PyDataset) -> Any:
     """Batches as `fit` and `predict` are given them.
 
-    On TensorFlow as a `tf.data.Dataset` that is not tuned while it runs. What Keras would make of
-    the batches itself is, and at the end of an epoch it waits for the tuner, which sleeps for up
-    to as long as the epoch took: half of the time of a training, or none, at random.
+    On TensorFlow this is a `tf.data.Dataset` without autotuning. The one that Keras would make is
+    autotuned, and at the end of an epoch it waits for the tuner, which sleeps for up to as long as
+    the epoch took: that costs half of a training's time, or none, at random.
     """
     if keras.backend.backend() != "tensorflow":
         return batches
@@ -151,7 +151,7 @@ def feed(batches: keras.utils.PyDataset) -> Any:
 
 
 def _spec(first: Any, last: Any) -> Any:
-    """The shape of a batch's part; its size is open where the last batch is smaller."""
+    """The spec of one part of a batch; the batch size is open where the last batch is smaller."""
     import tensorflow as tf
 
     size = len(first) if len(first) == len(last) else None

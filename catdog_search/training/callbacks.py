@@ -18,9 +18,9 @@ from catdog_search.training.metrics import probabilities_of, scores
 from catdog_search.training.pixels import DevicePixels
 from catdog_search.training.result import OnBatch, Report
 
-# on_batch may cross to another process, so it isn't asked more often than a person can see.
+# on_batch may cross to another process, so it isn't asked more often than a person could notice.
 _ASK_EVERY_S = 0.2
-# What early stopping remembers, beside the weights.
+# What early stopping remembers besides the weights.
 STOPPER = ("wait", "best", "best_epoch", "stopped_epoch")
 _VAL_METRICS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_auc")
 
@@ -33,12 +33,12 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
     Args:
         report: Called with (epoch, metrics) after each epoch; False stops.
         on_batch: Called with (epoch, step, steps) now and then between batches; False stops.
-        monitor: The metric that must be there and finite.
-        photos: Photos of an epoch, for its speed in photos a second.
+        monitor: The metric that must be present and finite.
+        photos: Photos of an epoch, for its speed in photos per second.
         history: Metrics of the epochs before the first one; they are not reported.
 
     Attributes:
-        monitor: The metric that must be there and finite.
+        monitor: The metric that must be present and finite.
         ending: Why training ended.
         history: Metrics of every epoch.
     """
@@ -90,7 +90,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._on_batch is None or now - self._asked < _ASK_EVERY_S:
             return
         self._asked = now
-        # Where it is not known, or somebody's own loop doesn't say.
+        # The step so far where the total is unknown, or a custom loop doesn't give it.
         steps = (self.params or {}).get("steps") or self._step
         if not self._on_batch(self._epoch, self._step, steps):
             self._stop(Ending.INTERRUPTED)
@@ -102,14 +102,14 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
             KeyError: The model doesn't log the monitored metric.
         """
         if self.ending is Ending.INTERRUPTED:
-            return  # part of an epoch is no epoch
+            return  # a partial epoch doesn't count
         metrics = {name: float(value) for name, value in (logs or {}).items()}
         if self.monitor not in metrics:
             raise KeyError(f"monitor {self.monitor!r} is not logged; there are {sorted(metrics)}")
-        # A loop of somebody's own may compile nothing.
+        # A custom loop may not compile the model.
         if (optimizer := getattr(self.model, "optimizer", None)) is not None:
             rate = keras.ops.convert_to_numpy(optimizer.learning_rate)
-            # By its own digits, of which a float32 has fewer: 0.001, not 0.0010000000474974513.
+            # Through its float32 text: 0.001, not 0.0010000000474974513.
             metrics["learning_rate"] = float(str(rate))
         metrics["seconds"] = clock.now() - self._started
         if self._trained:
@@ -127,18 +127,18 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Scores val after every epoch, and keeps what it was taken for.
+    """Scores val after every epoch, and keeps its logits.
 
-    Keras's own validation forgets the logits, so the scores at the end would take another pass. It
-    stands before the callbacks that read val's metrics.
+    Keras's own validation discards the logits, so the final scores would take another pass. Comes
+    before the callbacks that read val's metrics.
 
     Args:
         val: Batches of val, as `predict` is given them.
         labels: Labels of val (n, 1), 0 or 1.
-        reporter: Told that training rests, and asked whether to stop.
+        reporter: Told when the training part of an epoch ends, and asked whether to stop.
         stopper: Knows the best epoch; None where the last one counts.
-        averager: Puts the averaged weights in place while val is looked at; None for no averages.
-        logits_of: Logits (n,) of what the model says.
+        averager: Swaps in the averaged weights while val is scored; None for no averages.
+        logits_of: Turns the model's output into logits (n,).
 
     Attributes:
         logits: Logits of val (n,), float32, by epoch; those of the last two, and of the best
@@ -182,7 +182,7 @@ class ValCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def val_metrics(labels: Any, logits: Any, monitor: str) -> dict[str, float]:
-    """What is logged of val after an epoch: the usual metrics, and the one that is monitored.
+    """What is logged of val after an epoch: the usual metrics and the monitored one.
 
     Args:
         labels: (n, 1).
@@ -199,16 +199,16 @@ def val_metrics(labels: Any, logits: Any, monitor: str) -> dict[str, float]:
 
 
 class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves after every whole epoch; gives early stopping back what it remembered.
+    """Saves after every whole epoch; restores early stopping's memory.
 
-    It stands after the other callbacks, whose state it saves.
+    Comes after the other callbacks, whose state it saves.
 
     Args:
-        save: Keeps a checkpoint.
+        save: Stores a checkpoint.
         key: Key of the training, see `loop.training_key`.
         reporter: Reporter whose history is saved.
         stopper: Early stopping; None where there is none.
-        resumed: Checkpoint that the training goes on from; None at a beginning.
+        resumed: Checkpoint that the training resumes from; None at the start.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._resumed = resumed
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
-        """Early stopping has just forgotten everything: remind it."""
+        """Early stopping has just reset itself: restore its memory."""
         del logs
         if self._stopper is None or self._resumed is None:
             return
@@ -236,7 +236,7 @@ class CheckpointCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._stopper.best_weights = self._resumed.best_weights or None
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Save, unless the training is over for another reason than early stopping."""
+        """Save, unless the training is over for a reason other than early stopping."""
         del epoch, logs
         if self._reporter.ending is not Ending.FINISHED:
             return
@@ -271,7 +271,7 @@ class ProgressiveCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._epochs = epochs
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        """Compile the training step anew where the side changes."""
+        """Recompile the training step where the side changes."""
         del logs
         halves = epoch < self._epochs
         if halves != self._shrink.halves:
@@ -280,7 +280,7 @@ class ProgressiveCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 def training_variables(model: keras.Model) -> list[keras.Variable]:
-    """All that changes while a compiled and built model trains, random streams included."""
+    """Everything that changes while a compiled, built model trains, random streams included."""
     lookups = [layer for layer in model.layers if isinstance(layer, DevicePixels)]
     photos = {id(layer.photos) for layer in lookups}
     return [v for v in (*model.variables, *model.optimizer.variables) if id(v) not in photos]

@@ -1,4 +1,4 @@
-"""A training after its last whole epoch, on disk, so that a power cut costs at most an epoch."""
+"""A training's state after its last whole epoch, so that a power cut costs at most an epoch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from catdog_search.errors import StateError
 
 _HEADER = "header"
-# Errors of opening a file that say nothing of the file.
+# Errors of opening a file that say nothing about the file.
 _OF_THE_PROCESS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class UnusableError(Exception):
-    """A checkpoint that is no use to this training; the text says why."""
+    """A checkpoint that this training can't use; the text says why."""
 
 
 class _Header(BaseModel):
-    """What a checkpoint says beside its arrays; see there."""
+    """What a checkpoint holds besides its arrays; see `Checkpoint`."""
 
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
@@ -37,10 +37,10 @@ class _Header(BaseModel):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training needs to go on.
+    """What a training needs to resume.
 
     Attributes:
-        key: Tells trainings apart; only the same one may go on from here.
+        key: Tells trainings apart; only the same one may resume from here.
         history: Metrics of the epochs so far.
         done: Whether early stopping had ended it.
         stopper: Early stopping's counters.
@@ -57,10 +57,10 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint: whole or not at all, also when the power goes.
+    """Write a checkpoint atomically, even across a power cut.
 
     Raises:
-        StateError: Its folder is gone with the state's, which isn't made anew.
+        StateError: Its folder is gone with the state's, and isn't recreated.
         OSError: It can't be written.
     """
     header = _Header(
@@ -86,8 +86,8 @@ def load(path: Path, key: str) -> Checkpoint | None:
     """The checkpoint at `path`; None where there is none.
 
     Raises:
-        UnusableError: It is of another training, or can't be read.
-        OSError: No file can be opened at this moment.
+        UnusableError: It belongs to another training, or can't be read.
+        OSError: No file can be opened at the moment.
     """
     try:
         header, variables, best_weights = _read(path, key)
@@ -95,7 +95,7 @@ def load(path: Path, key: str) -> Checkpoint | None:
         return None
     except UnusableError:
         raise
-    # Of any kind: what a disk does to a file reaches zip, NumPy's headers and JSON alike.
+    # Of any kind: a damaged file can fail in zip, NumPy's headers or JSON.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_PROCESS:
             raise
@@ -105,7 +105,7 @@ def load(path: Path, key: str) -> Checkpoint | None:
 
 
 def _read(path: Path, key: str) -> tuple[_Header, list[npt.NDArray[Any]], list[npt.NDArray[Any]]]:
-    # Opened here: NumPy leaves a file open that is no zip.
+    # Opened here: NumPy would leave a file open that isn't a zip.
     with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         header = _Header.model_validate_json(file[_HEADER].tobytes())
         if header.key != key:

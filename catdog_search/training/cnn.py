@@ -31,7 +31,7 @@ class CnnTraining:
 
     Args:
         params: Params of the trial, with its image size in pixels.
-        epochs: Epochs at most, at least 1.
+        epochs: Maximum number of epochs, at least 1.
         data: Train and val.
         seed: Seed of weights, dropout, order and augmentation, from 0.
         execution: Execution on the device.
@@ -45,7 +45,7 @@ class CnnTraining:
         self._seed = seed
         self._execution = execution
         self._epochs = epochs
-        # TensorFlow's one operation for batch normalization; JAX compiles Keras's into one.
+        # TensorFlow's single operation for batch normalization; JAX compiles Keras's into one.
         fused = params.normalization == "batch" and keras.backend.backend() == "tensorflow"
         self._body = build_cnn(params, params.image_size, seed, fused=fused)
         self._is_stock = not fused and execution.precision == "float32"
@@ -77,9 +77,9 @@ class CnnTraining:
         return CompiledPhase(model, batches, val, callbacks)
 
     def network(self) -> keras.Model:
-        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned.
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with the trained weights.
 
-        Of stock layers; with `test_time_augmentation` the mean of a photo's and its mirror's.
+        Stock layers only; with `test_time_augmentation` the mean over a photo and its mirror image.
         """
         stock = self._body if self._is_stock else self._rebuilt()
         if self._params.test_time_augmentation == "none":
@@ -89,7 +89,7 @@ class CnnTraining:
         return keras.Model(photo, keras.layers.Average()(both), name="mirrored")
 
     def rest(self) -> None:
-        """All of it: nothing is kept but pixels."""
+        """None: no features are kept, so all of it must be computed."""
 
     def _rebuilt(self) -> keras.Model:
         keras.config.set_dtype_policy("float32")
@@ -104,5 +104,5 @@ def _whiten(layer: keras.layers.Conv2D, photos: Pixels) -> None:
 
 
 def make_plan(task: Task[CnnParams]) -> TrainingPlan:
-    """As `training.plan.Planner` has it."""
+    """See `training.plan.Planner`."""
     return CnnTraining(task.params, task.epochs, task.data, task.seed, task.execution)

@@ -1,4 +1,4 @@
-"""What the backend computes on, what it does when it is full, and how to make it repeat itself."""
+"""The device a backend computes on: what it is, how it runs out of memory, how to share it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from catdog_search.machine import cores
 from catdog_search.training.execution import Device
 
 _SIDE, _REPEATS = 1024, 5
-# A product that takes less than this says how long a call takes; a larger one is timed then.
+# A product faster than this mostly measures the call's overhead; then a larger one is timed.
 _LEAST_SECONDS, _MOST_SIDE = 0.01, 8192
-# What Linux calls instructions that multiply bfloat16.
+# Linux's names for instructions that multiply bfloat16.
 _MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 # Compute capability of the first NVIDIA GPUs with it.
 _HAS_BFLOAT16 = (8, 0)
-# Of an accelerator's memory; every process keeps some of it for itself.
+# Share of an accelerator's memory that is divided up; every process keeps some for itself.
 _SHARED = 0.9
 
 
 def look_at_device(backend: str) -> Device:
-    """What a backend computes on: its first accelerator, else the processors.
+    """What a backend computes on: its first accelerator, or else the CPU.
 
     Args:
         backend: `tensorflow`, `jax` or `torch`; it is imported.
@@ -38,14 +38,14 @@ def look_at_device(backend: str) -> Device:
     ]()
     if found is not None:
         return found
-    # On TensorFlow alone it was measured to gain (docs/results.md).
+    # Only on TensorFlow was a gain measured (docs/results.md).
     return Device(
         f"CPU, {cores.count()} cores", bfloat16=backend == "tensorflow" and has_bfloat16()
     )
 
 
 def has_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the processors multiply bfloat16; not where the system doesn't say."""
+    """Whether the CPU multiplies bfloat16; False where the system doesn't say."""
     if not cpu_info.exists():
         return False
     words = next((w for w in cpu_info.read_text().splitlines() if w.startswith("flags")), "")
@@ -66,7 +66,7 @@ def _tensorflow_device() -> Device | None:
 
 
 def _nvidia_memory() -> int | None:
-    """Bytes of the first NVIDIA GPU, as its driver says; TensorFlow only tells what it uses."""
+    """Bytes of the first NVIDIA GPU by its driver; TensorFlow tells only what it uses itself."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
@@ -98,7 +98,7 @@ def _torch_device() -> Device | None:
 
 
 def product_rate() -> float:
-    """Floating-point operations a second of a large matrix product, in single precision."""
+    """Floating-point operations per second of a large matrix product, in single precision."""
     from keras import ops
 
     # Reading one number makes the host wait for the device.
@@ -106,7 +106,7 @@ def product_rate() -> float:
 
 
 def processor_rate() -> float:
-    """As `product_rate`, on the processors and without a backend."""
+    """As `product_rate`, on the CPU and without a backend."""
     return _rate(lambda a: a @ a, np.asarray)
 
 
@@ -119,7 +119,7 @@ def _rate(multiply: Callable[[Any], object], place: Callable[[Any], Any]) -> flo
 
 
 def _seconds(multiply: Callable[[Any], object], place: Callable[[Any], Any], side: int) -> float:
-    """Of the fastest of some products of a matrix of `side` rows with itself."""
+    """Time of the fastest of several products of a matrix of `side` rows with itself."""
     a = place(np.full((side, side), 0.5, np.float32))
     best = math.inf
     for _ in range(_REPEATS):
@@ -130,7 +130,7 @@ def _seconds(multiply: Callable[[Any], object], place: Callable[[Any], Any], sid
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any backend, or what caused it, says that memory ran out."""
+    """Whether any backend's error, or its cause, says that memory ran out."""
     for seen in causes(error):
         name, text = type(seen).__name__, str(seen)
         if isinstance(seen, MemoryError) or name in ("ResourceExhaustedError", "OutOfMemoryError"):
@@ -143,7 +143,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def share_device(backend: str, workers: int) -> None:
-    """Keep this process to its share of an accelerator's memory.
+    """Limit this process to its share of an accelerator's memory.
 
     Args:
         backend: `tensorflow`, `jax` or `torch`; call this before it computes anything.
@@ -169,7 +169,7 @@ def share_device(backend: str, workers: int) -> None:
 
 
 def set_deterministic(backend: str) -> None:
-    """Make the same training give the same numbers to the bit, on one machine; it costs speed.
+    """Make the same training give bit-identical numbers on one machine, at a cost in speed.
 
     Args:
         backend: `tensorflow`, `jax` or `torch`; call this before it computes anything.
@@ -179,7 +179,7 @@ def set_deterministic(backend: str) -> None:
 
         tf.config.experimental.enable_op_determinism()
     elif backend == "jax":
-        # Its CPU kernels repeat themselves; this is for GPUs, and read when the first one starts.
+        # JAX's CPU kernels are deterministic; this is for GPUs, and read when the first one starts.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
     else:

@@ -1,4 +1,4 @@
-"""How a training runs on its device: where pixels lie, in what precision, how much a call does."""
+"""How a training runs on its device: where pixels are kept, the precision, the steps per call."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from catdog_search.errors import BackendError
 Place = Literal["device", "stream"]
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 
-# Of a device's memory, shared out among the trials on it; the rest is for the networks.
+# Share of a device's memory, divided among the trials on it; the rest is for the networks.
 _PIXEL_SHARE = 0.4
-# A step of a small network takes an accelerator less time than a call takes the host.
+# A small network's step takes an accelerator less time than a call takes the host.
 _STEPS_PER_CALL = 16
 
 
@@ -21,10 +21,10 @@ class Device:
     """What a backend computes on.
 
     Attributes:
-        name: Name for people: `NVIDIA H200` or `CPU, 2 cores`.
-        accelerator: Whether it is more than the processors of this machine.
+        name: Name for display: `NVIDIA H200` or `CPU, 2 cores`.
+        accelerator: Whether it is something other than this machine's CPU.
         memory_bytes: Bytes of its own memory; None where it shares the machine's, or doesn't say.
-        bfloat16: Whether it computes faster in half precision, with the range of float32.
+        bfloat16: Whether it computes faster in bfloat16, half precision with float32's range.
     """
 
     name: str
@@ -55,19 +55,19 @@ class Execution:
     """How a training runs.
 
     Attributes:
-        pixels: Place of the pixels: on the `device`, placed there once, so that a step is given the
-            numbers of rows; or in a `stream` of batches, prepared while the device computes.
-        precision: Keras's dtype policy; weights, loss and what is exported are float32 anyway.
-        steps_per_call: Most steps that one call of the host runs.
+        pixels: Place of the pixels: on the `device`, placed there once, so that a step only gets
+            row numbers; or in a `stream` of batches, prepared while the device computes.
+        precision: Keras's dtype policy; weights, loss and the exported model are always float32.
+        steps_per_call: Maximum number of steps that one call of the host runs.
         xla: Whether XLA compiles the training step.
-        room_bytes: Bytes free for what is placed on the device; None where it isn't bounded.
+        room_bytes: Bytes free for what is placed on the device; None for no limit.
     """
 
     pixels: Place = "stream"
     precision: Precision = "float32"
     steps_per_call: int = 1
     xla: bool = False
-    # Of the device, not of the choice.
+    # A property of the device, not part of the choice.
     room_bytes: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -84,7 +84,7 @@ def check(forced: ForcedExecution, backend: str) -> None:
     """Refuse what a backend can't do.
 
     Raises:
-        BackendError: PyTorch is to run several steps a call or XLA, or JAX is to do without XLA.
+        BackendError: PyTorch with several steps per call or XLA, or JAX without XLA.
     """
     if backend == "torch" and (forced.steps_per_call or 1) > 1:
         raise BackendError("--steps-per-call: Keras runs one step a call on PyTorch; leave it out")
@@ -97,10 +97,10 @@ def check(forced: ForcedExecution, backend: str) -> None:
 def choose(
     forced: ForcedExecution, backend: str, device: Device, pixel_bytes: int, concurrency: int = 1
 ) -> Execution:
-    """How trainings of a study run.
+    """How a study's trainings run.
 
-    On processors the pixels stay where they are, since that is the device's memory already, and
-    one step a call costs next to nothing, since a step takes far longer than the call.
+    On a CPU the pixels stay where they are, since that is the device's memory already, and one
+    step per call costs next to nothing, since a step takes far longer than the call.
 
     Args:
         forced: Settings that the user forces.

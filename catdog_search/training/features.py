@@ -24,21 +24,21 @@ Compute = Callable[[slice], npt.NDArray[Any]]
 # Called with (done, total) photos; False stops.
 OnPhotos = Callable[[int, int], bool]
 
-# Photos that go through the frozen part in a batch; it needs no gradients.
+# Batch size for the frozen part, which needs no gradients.
 CHUNK = 64
 _LARGEST = float(np.finfo(np.float16).max)
 
 
 class StoppedError(Exception):
-    """`on_photos` said stop; what is done is kept."""
+    """`on_photos` said stop; finished chunks are kept."""
 
 
 class FeatureCache:
-    """Arrays on disk by what they were made of: checked, gone on with, bounded, oldest out first.
+    """Arrays on disk, keyed by what they were made of: checked, resumable, bounded, oldest out.
 
-    Two processes that want the same array wait for each other; what one that was killed has done
-    is gone on from, and so is an array that the disk damaged: a checksum of every chunk says which
-    of them are right. Nobody removes an array as long as a process has it mapped or computes it.
+    Two processes that want the same array wait for each other. The work of a killed process is
+    resumed, and a damaged array is repaired: a checksum of every chunk tells which are intact. An
+    array is never removed while a process has it mapped or is computing it.
 
     Args:
         folder: Folder of the arrays.
@@ -54,11 +54,11 @@ class FeatureCache:
         self._say = say
 
     def fits(self, n_bytes: int) -> bool:
-        """Whether so many bytes may be kept together."""
+        """Whether this many bytes may be kept at once."""
         return n_bytes <= self._limit
 
     def has(self, facts: Mapping[str, Any], shape: tuple[int, ...]) -> bool:
-        """Whether an array is there."""
+        """Whether an array exists."""
         return self._path(facts, shape).exists()
 
     def get(
@@ -68,12 +68,12 @@ class FeatureCache:
         compute: Compute,
         on_photos: OnPhotos,
     ) -> Features:
-        """The array that `facts` name; what of it is absent or damaged is computed.
+        """The array that `facts` name; parts that are missing or damaged are computed.
 
         Args:
-            facts: All that it depends on.
+            facts: Everything that it depends on.
             shape: Shape of the array; the first axis is photos.
-            compute: Some rows of it, `CHUNK` of them but for the last ones.
+            compute: Computes some rows of it, `CHUNK` at a time except for the last ones.
             on_photos: Asked between chunks.
 
         Raises:
@@ -83,7 +83,7 @@ class FeatureCache:
         path = self._path(facts, shape)
         try:
             return self._whole(path, shape, compute, on_photos)
-        except FileNotFoundError:  # somebody emptied the cache meanwhile
+        except FileNotFoundError:  # the cache was emptied in the meantime
             return self._whole(path, shape, compute, on_photos)
 
     def _path(self, facts: Mapping[str, Any], shape: tuple[int, ...]) -> Path:
@@ -123,20 +123,20 @@ class FeatureCache:
                 total -= size
 
 
-# What arrays were when this process last checked them, by path.
+# State of each array file when this process last checked it, by path.
 _checked: dict[Path, tuple[int, ...]] = {}
 
 
 def _mark(path: Path) -> tuple[int, ...]:
-    """Changes where somebody writes to a file."""
+    """A mark that changes when a file is written to."""
     stat = path.stat()
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _complete(path: Path, shape: tuple[int, ...], compute: Compute, on_photos: OnPhotos) -> int:
-    """Compute the chunks of an array that aren't there, or aren't as they were written.
+    """Compute the chunks of an array that are missing or damaged.
 
-    What is right is never touched and the file never gets too short, so others may have it mapped.
+    Intact chunks are never touched and the file never shrinks, so others may have it mapped.
 
     Returns:
         Photos that had to be computed.
@@ -169,7 +169,7 @@ def _complete(path: Path, shape: tuple[int, ...], compute: Compute, on_photos: O
 class _Sums:
     """The checksums of an array's chunks, in a file beside it, four bytes each.
 
-    An array without that file is from before there were any, and taken for right.
+    An array without that file predates checksums and is taken to be intact.
 
     Args:
         path: Path of the array, finished or not.
@@ -189,7 +189,7 @@ class _Sums:
         self._file.close()
 
     def are_right(self, number: int, content: bytes, length: int) -> bool:
-        """Whether a chunk, whole or cut off, is what was written."""
+        """Whether a chunk is whole and as it was written."""
         if len(content) < length:
             return False
         if self._believe:
@@ -209,12 +209,12 @@ def _sum(content: bytes) -> bytes:
 
 
 def _arrays(folder: Path) -> list[Path]:
-    """All of them, unfinished ones too."""
+    """All arrays in a folder, unfinished ones included."""
     return [*folder.glob("*.f16"), *folder.glob("*.partial")]
 
 
 def _remove(path: Path) -> bool:
-    """Remove an array that no process has in use; returns whether it is gone."""
+    """Remove an array unless a process uses it; returns whether it is gone."""
     with nobody_holds([path]) as free:
         if free:
             path.unlink(missing_ok=True)
@@ -223,10 +223,10 @@ def _remove(path: Path) -> bool:
 
 
 def size_bytes(folder: Path) -> int:
-    """What the features in a folder take."""
+    """Total size of the features in a folder, in bytes."""
     total = 0
     for path in _arrays(folder):
-        with contextlib.suppress(FileNotFoundError):  # another process may remove it meanwhile
+        with contextlib.suppress(FileNotFoundError):  # another process may remove it
             total += path.stat().st_size
     return total
 
@@ -237,10 +237,10 @@ def n_arrays(folder: Path) -> int:
 
 
 def clear(folder: Path) -> int:
-    """Remove all features in a folder but those in use; returns how many arrays went."""
+    """Remove all features in a folder except those in use; returns how many arrays were removed."""
     return sum(_remove(path) for path in _arrays(folder))
 
 
 def n_bytes(shape: tuple[int, ...]) -> int:
-    """What an array takes in half precision."""
+    """Bytes that an array takes in half precision."""
     return 2 * math.prod(shape)

@@ -1,4 +1,4 @@
-"""How the family `hypermodel` is trained: somebody's network, by our loop or by their own `fit`."""
+"""How the family `hypermodel` is trained: a user's network, by our loop or by its own `fit`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from catdog_search.training.batches import TrainBatches, ValBatches
 from catdog_search.training.callbacks import ReportCallback
 from catdog_search.training.plan import CompiledPhase, Phase, Task, TrainingPlan
 
-# What `fit` takes by default; a hypermodel that wants another has a `fit` of its own.
+# Keras `fit`'s default; a hypermodel that wants another has its own `fit`.
 _BATCH_SIZE = 32
 
 
@@ -26,12 +26,12 @@ class HypermodelTraining:
     """The network of one trial.
 
     Args:
-        task: What it is made from.
-        target: The code.
+        task: Training to plan.
+        target: The user's code.
 
     Raises:
-        UnfitParamsError: The code says that its params can't be, what it builds exceeds a limit,
-            or can't be served.
+        UnfitParamsError: The code rejects its params, or what it builds exceeds a limit or can't
+            be served.
     """
 
     def __init__(self, task: Task[HypermodelParams], target: Target) -> None:
@@ -62,7 +62,7 @@ class HypermodelTraining:
         return [] if minutes is None else [_TimeLimit(self._task.epochs, minutes)]
 
     def _fit(self, epochs: int, callbacks: list[Any]) -> None:
-        """Let their `fit` train; it has the photos as floats, all at once."""
+        """Train by the user's `fit`, which gets all photos at once, as floats."""
         data, face = self._task.data, self._face
         train = data.x_train.astype(np.float32), face.labels(data.y_train)
         val = data.x_val.astype(np.float32), face.labels(data.y_val)
@@ -92,11 +92,11 @@ class HypermodelTraining:
         _say_unknown(self._task, self._hyperparameters)
 
     def network(self) -> keras.Model:
-        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with the trained weights."""
         return networks.network_of(self._model, self._task.params.image_size)
 
     def rest(self) -> None:
-        """All of it: nothing is kept but pixels."""
+        """None: no features are kept, so all of it must be computed."""
 
 
 def _built(task: Task[HypermodelParams], target: Target) -> tuple[keras.Model, Any]:
@@ -123,7 +123,7 @@ def _built(task: Task[HypermodelParams], target: Target) -> tuple[keras.Model, A
 
 
 def _say_unknown(task: Task[HypermodelParams], hyperparameters: Any) -> None:
-    """Say which params came up that nobody knew of when the study began."""
+    """Report params that were not known when the study began."""
     for name, value in hyperparameters.values.items():
         if name not in task.params.values:
             task.say(
@@ -132,7 +132,7 @@ def _say_unknown(task: Task[HypermodelParams], hyperparameters: Any) -> None:
 
 
 class _TrainBatches(TrainBatches):
-    """Photos as floats, labels as the loss takes them."""
+    """Photos as floats, labels as the loss expects them."""
 
     face: networks.Face
 
@@ -150,11 +150,11 @@ class _ValBatches(ValBatches):
 
 
 class _TimeLimit(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends a training that would take longer than it may, by its epochs so far.
+    """Ends a training that would exceed its time limit, judging by its epochs so far.
 
     Args:
-        epochs: Epochs at most.
-        minutes: Minutes at most.
+        epochs: Maximum number of epochs.
+        minutes: Maximum number of minutes.
     """
 
     def __init__(self, epochs: int, minutes: float) -> None:
@@ -164,10 +164,10 @@ class _TimeLimit(keras.callbacks.Callback):  # type: ignore[misc]
         self._ends = [clock.now()]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Estimate what is left; the first epoch is no measure, since it compiles.
+        """Estimate the time left; the first epoch doesn't count, since it compiles.
 
         Raises:
-            UnfitParamsError: It is too much.
+            UnfitParamsError: It is too long.
         """
         del epoch, logs
         self._ends.append(clock.now())
@@ -180,14 +180,14 @@ class _TimeLimit(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class _EnoughError(Exception):
-    """A loop that looks at no `stop_training` is to end."""
+    """Ends a loop that ignores `stop_training`."""
 
 
 class _Together(keras.callbacks.Callback):  # type: ignore[misc]
-    """Our callbacks as one, which share the logs of an epoch whoever calls them.
+    """Our callbacks as one, sharing the logs of an epoch whoever calls them.
 
-    A loop of somebody's own may give each callback logs of its own, not say when it begins, and not
-    look at `stop_training`. Epochs count through all that it trains.
+    A custom loop may give each callback its own logs, not announce its start, and ignore
+    `stop_training`. Epochs are counted across everything that it trains.
 
     Args:
         callbacks: In the order in which they take effect.
@@ -219,7 +219,7 @@ class _Together(keras.callbacks.Callback):  # type: ignore[misc]
         """Keras's `fit` begins, for the first time or again.
 
         Raises:
-            _EnoughError: The training is over, and this would be its next part.
+            _EnoughError: The training is already over.
         """
         if any(isinstance(c, ReportCallback) and c.is_over for c in self._callbacks):
             raise _EnoughError
@@ -265,13 +265,13 @@ class _Together(keras.callbacks.Callback):  # type: ignore[misc]
             each.on_train_end(logs)
 
     def end(self) -> None:
-        """The whole training is over: the weights of the best epoch are back, whoever trained."""
+        """The whole training is over: put the best epoch's weights back, whichever loop trained."""
         if self._began:
             self.on_train_end()
 
 
 def make_plan(task: Task[HypermodelParams]) -> TrainingPlan:
-    """As `training.plan.Planner` has it.
+    """See `training.plan.Planner`.
 
     Raises:
         StateError: The code isn't what the study began with.

@@ -1,4 +1,4 @@
-"""All that a training has to know, resolved once; imports no backend."""
+"""Everything a training needs to know, resolved once; imports no backend."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from catdog_search.training.execution import PLAIN, Execution
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One trial's training, and nothing of the study that doesn't bear on it.
+    """One trial's training, and nothing of the study that doesn't affect it.
 
     Attributes:
-        params: Values for every knob of the trial's family, the image size in pixels among them.
+        params: Values for every knob of the trial's family, including the image size in pixels.
         training: Epochs and early stopping of the study.
         metric: Metric that early stopping watches.
         direction: Direction of the metric, `maximize` or `minimize`.
         weights: Origin of loaded weights: `imagenet`, `none`, or the path of a file.
-        weights_id: Digest of those weights, wherever they lie; None where none are loaded.
+        weights_id: Digest of those weights, whatever their path; None where none are loaded.
         seed: Seed of weights, order, dropout and augmentation, from 0.
-        execution: Execution on the device; it learns the same but for the rounding of numbers.
-        stop_after: Epoch that this part of the training ends with, from 1; None for the last. What
-            is trained until then is as in the whole training, whose checkpoints go on from there.
-        limits: Limits of the study, for networks that only building tells of.
+        execution: Execution on the device; it changes results only by rounding.
+        stop_after: Epoch that this part of the training ends with, from 1; None for the last. Up to
+            there it equals the whole training, which can resume from its checkpoints.
+        limits: Limits of the study, for networks whose size shows only when built.
     """
 
     params: TrialParams
@@ -43,12 +43,12 @@ class TrainingJob:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole training, at most."""
+        """Maximum number of epochs of the whole training."""
         return self.params.most_epochs(self.training.epochs)
 
     @property
     def last(self) -> int:
-        """Epochs of this part of it, at most, those before it included."""
+        """Maximum number of epochs up to the end of this part, earlier ones included."""
         return min(self.epochs, self.stop_after or self.epochs)
 
 
@@ -67,7 +67,7 @@ def job_of(
         params: Values for the knobs of its family; those absent take their defaults.
         seed: Seed of the trial, from 0.
         execution: Execution on the device.
-        weights_id: Digest of the study's weights; None to find out, which reads them.
+        weights_id: Digest of the study's weights; None to read them and compute it.
 
     Raises:
         DataError: The weights can't be read.

@@ -1,4 +1,4 @@
-"""Train one trial: numbers in, a report an epoch, a result out. Keras `fit` is the loop."""
+"""Train one trial: arrays in, a report per epoch, a result out. Keras `fit` is the loop."""
 
 from __future__ import annotations
 
@@ -50,26 +50,26 @@ def train(
     say: Callable[[str], None] = lambda text: None,
     checkpoint: Path | None = None,
 ) -> TrialResult:
-    """Train and score one trial, or go on with it.
+    """Train and score one trial, or resume it.
 
     With a constant learning rate training stops early when the metric hasn't improved for
-    `patience` epochs, and the best epoch's weights are scored and returned. With a falling one
-    the last epoch's are, averaged if `ema` says so: the best of the epochs before would be luck.
+    `patience` epochs, and the best epoch's weights are scored and returned. With a decaying one
+    the last epoch's are, averaged if `ema` says so: a better epoch before it would be luck.
 
     Args:
-        job: Training to run. The order in which threads add numbers is not fixed by its seed,
-            unless `set_deterministic` was called.
+        job: Training to run. Its seed doesn't fix the order in which threads add numbers unless
+            `set_deterministic` was called.
         data: Train and val, at the job's image size.
         report: Called with (epoch, metrics) after every epoch, those of a checkpoint included;
             False stops the training.
         on_batch: Called with (epoch, step, steps) now and then; False stops immediately.
         say: Callback given what a user should know, a line each.
-        checkpoint: File to save to after every epoch, and to go on from. One that is damaged, or
-            not of exactly this training, is dropped.
+        checkpoint: File to save to after every epoch, and to resume from. One that is damaged or
+            not from exactly this training is dropped.
 
     Raises:
         KeyError: The model doesn't log the job's metric.
-        DataError: The backbone's weights can't be had.
+        DataError: The backbone's weights can't be obtained.
         OSError: The checkpoint can't be written.
     """
     key = training_key(job, data)
@@ -100,7 +100,7 @@ def _train(  # noqa: PLR0913, PLR0917  those of `train`
     Raises:
         UnusableError: The checkpoint doesn't fit; nothing was reported.
     """
-    keras.utils.clear_session()  # what the trial before this one left in memory
+    keras.utils.clear_session()  # frees what the previous trial left in memory
     pin_defaults()
     keras.utils.set_random_seed(job.seed)
     keras.config.set_dtype_policy(job.execution.precision)
@@ -159,7 +159,7 @@ class _Fitter:
         reporter: Counts epochs through all phases.
         key: Key of the training's checkpoints, see `training_key`.
         checkpoint: File to save to after every epoch; None for no checkpoints.
-        resumed: Checkpoint to go on from; None at a beginning.
+        resumed: Checkpoint to resume from; None at the start.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class _Fitter:
         return min(phase.end, self._job.last)
 
     def take_up(self, phases: Sequence[Phase]) -> None:
-        """Begin the phase in which the checkpoint was saved, with what it holds.
+        """Begin the phase in which the checkpoint was saved, in its state.
 
         Raises:
             UnusableError: It doesn't fit.
@@ -206,7 +206,7 @@ class _Fitter:
         self._begun = (phase, compiled)
 
     def fit(self, phase: Phase) -> None:
-        """Train the epochs of a phase that are not trained yet."""
+        """Train the remaining epochs of a phase."""
         compiled = self._begun[1] if self._begun and self._begun[0] is phase else phase.begin()
         self._stopper = _early_stopping(self._job) if phase.early_stopping else None
         done = len(self._reporter.history)
@@ -216,16 +216,16 @@ class _Fitter:
             return
         compiled.model.fit(
             feed(compiled.batches),
-            shuffle=False,  # they shuffle themselves; Keras would by another stream
+            shuffle=False,  # they shuffle themselves; Keras would use another random stream
             initial_epoch=done,
             epochs=done if self._resumed and self._resumed.done else self._end_of(phase),
             verbose=0,
             callbacks=callbacks,
         )
-        self._resumed = self._begun = None  # the phases after it begin anew
+        self._resumed = self._begun = None  # later phases begin afresh
 
     def _callbacks(self, compiled: CompiledPhase, *, averaged: bool) -> list[Any]:
-        """In the order in which they take effect at the end of an epoch."""
+        """Callbacks in the order in which they act at the end of an epoch."""
         averager = keras.callbacks.SwapEMAWeights() if averaged else None
         self._scorer = ValCallback(
             feed(compiled.val),
@@ -252,12 +252,12 @@ class _Fitter:
         return callbacks
 
     def best_epoch(self) -> int:
-        """The epoch whose weights the model has."""
+        """The epoch whose weights the model now has."""
         last = len(self._reporter.history) - 1
         return int(self._stopper.best_epoch) if self._stopper else last
 
     def logits(self) -> Any:
-        """Of val with the weights of the best epoch; None where they were not kept."""
+        """Logits of val with the weights of the best epoch; None where they were not kept."""
         return self._scorer.logits.get(self.best_epoch()) if self._scorer else None
 
 
@@ -269,7 +269,7 @@ def _begin_epoch(compiled: CompiledPhase, epoch: int) -> None:
 
 
 def training_key(job: TrainingJob, data: TrainData) -> str:
-    """What a checkpoint must agree in to be this training's."""
+    """A key that covers everything a checkpoint must share with this training."""
     backend = keras.backend.backend()
     facts: dict[str, Any] = {
         "params": job.params.model_dump(),
@@ -277,7 +277,7 @@ def training_key(job: TrainingJob, data: TrainData) -> str:
         "metric": [job.metric, job.direction],
         "seed": job.seed,
         "data": data.digest,
-        # Where nothing names the data.
+        # In case the data have no digest.
         "shapes": [data.x_train.shape, data.x_val.shape, float(data.y_train.sum())],
         "precision": job.execution.precision,
         "versions": [
@@ -293,7 +293,7 @@ def training_key(job: TrainingJob, data: TrainData) -> str:
 
 
 def restore(model: keras.Model, checkpoint: Checkpoint, *, early_stopping: bool) -> None:
-    """Give a model what a checkpoint holds, all of it or nothing.
+    """Restore a model from a checkpoint, completely or not at all.
 
     Raises:
         UnusableError: It doesn't fit.
@@ -342,7 +342,7 @@ def _scored(
     say: Callable[[str], None],
     image_size: int,
 ) -> TrialResult:
-    """Score val, by its logits where they are those of the network that is exported."""
+    """Score val, reusing `logits` where they are those of the exported network."""
     network = plan.network()
     if logits is None:
         logits = val_logits(plan.rest(), network, data, say)

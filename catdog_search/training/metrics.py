@@ -11,7 +11,7 @@ from sklearn import metrics
 from catdog_search.figures.predictions import THRESHOLD
 
 BINS = 15
-# Beyond this a logit is certainty, and its exponential no number.
+# Beyond this a logit means certainty, and its exponential overflows.
 _LARGEST = 500.0
 
 
@@ -28,7 +28,7 @@ def scores(
     Args:
         labels: (n,) or (n, 1), 0 or 1; both classes must occur.
         probabilities: (n,) or (n, 1), of class 1.
-        prefix: Before every name.
+        prefix: Prefix of every name.
         threshold: Probability above which class 1 is predicted.
 
     Returns:
@@ -61,7 +61,7 @@ def probabilities_of(logits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def calibration_error(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:
-    """How far probabilities are from shares, on average over photos: 0 to 1.
+    """How far probabilities are from observed frequencies, on average over photos: 0 to 1.
 
     The expected calibration error over 15 bins of equal width (Guo et al. 2017, arXiv:1706.04599).
 

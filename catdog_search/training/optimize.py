@@ -1,4 +1,4 @@
-"""What a model is compiled with: optimizer, schedule of the learning rate, loss, metrics."""
+"""What a model is compiled with: optimizer, learning-rate schedule, loss, metrics."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from keras import ops
 
 from catdog_search.families.base import NetworkParams
 
-# One-cycle: the rate starts at a 25th of its height and rises for 30 % of the steps
+# One-cycle: the rate starts at 1/25 of its peak and rises for 30 % of the steps
 # (Smith 2018, arXiv:1803.09820).
 _RISE, _START = 0.3, 1 / 25
-# Of the histogram that scores are reckoned from; a half is an edge between two.
+# Bins of the histogram that scores are computed from; 0.5 is an edge between two.
 _BINS = 200
 
 
@@ -31,10 +31,10 @@ def compile_model(
     Args:
         model: RGB -> logits (batch, 1).
         params: Params of the trial.
-        total_steps: Optimizer steps of the whole training; a falling rate reaches its end there.
+        total_steps: Optimizer steps of the whole training; a decaying rate ends there.
         steps_per_call: Steps that one call of the host runs.
-        xla: Whether XLA compiles a step; on JAX it does anyway.
-        slow: Variables whose learning rate is so many times that of the others.
+        xla: Whether XLA compiles a step; on JAX it always does.
+        slow: Variables with their own learning rate, and its ratio to that of the others.
     """
     model.compile(
         optimizer=_optimizer(params, total_steps, *slow),
@@ -48,7 +48,7 @@ def compile_model(
 
 
 class _TwoRates:
-    """Gives some variables a share of an optimizer's learning rate, and of its weight decay."""
+    """Gives some variables a fraction of an optimizer's learning rate and weight decay."""
 
     _slow: frozenset[int] = frozenset()
     _share = 1.0
@@ -60,7 +60,7 @@ class _TwoRates:
     def _backend_update_step(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable], rate: Any
     ) -> None:
-        """The one place that all variables pass on every backend: here in two groups."""
+        """The one method that all variables pass through on every backend; here in two groups."""
         pairs = list(zip(grads, trainable_variables, strict=True))
         for is_slow, share in ((False, 1.0), (True, self._share)):
             group = [pair for pair in pairs if (id(pair[1]) in self._slow) == is_slow]
@@ -69,7 +69,7 @@ class _TwoRates:
                 super()._backend_update_step(some_grads, variables, rate * share)  # type: ignore[misc]
 
     def _apply_weight_decay(self: Any, variables: Sequence[keras.Variable]) -> None:
-        """Keras's own would take the head's rate for every variable."""
+        """Keras's own would use the head's rate for every variable."""
         if self.weight_decay is None:
             return
         for variable in variables:
@@ -90,7 +90,7 @@ class _Sgd(_TwoRates, keras.optimizers.SGD):  # type: ignore[misc]
 def _optimizer(
     params: NetworkParams, total_steps: int, slow: Sequence[keras.Variable], share: float
 ) -> keras.optimizers.Optimizer:
-    # Named, because TensorFlow takes no name that begins with an underscore.
+    # Named, because TensorFlow rejects names that begin with an underscore.
     options: dict[str, Any] = {
         "weight_decay": params.weight_decay or None,
         "name": params.optimizer,
@@ -114,7 +114,7 @@ def _optimizer(
 def learning_rate(
     params: NetworkParams, total_steps: int
 ) -> float | keras.optimizers.schedules.LearningRateSchedule:
-    """The rate of a trial: a number where it is constant, else by step."""
+    """The learning rate of a trial: a number where it is constant, else a schedule by step."""
     if params.schedule == "constant":
         return params.learning_rate
     if params.schedule == "cosine":
@@ -131,7 +131,7 @@ def learning_rate(
 class Scores(keras.metrics.Metric):  # type: ignore[misc]
     """Accuracy, precision, recall and AUC from one histogram of probabilities by class.
 
-    One product of two small matrices a step, where Keras's own four are many small
+    One product of two small matrices per step, where Keras's own four metrics take many small
     operations. AUC is that of the histogram, as Keras's is that of its thresholds; the final score
     is exact.
     """
@@ -143,8 +143,8 @@ class Scores(keras.metrics.Metric):  # type: ignore[misc]
         )
 
     def update_state(self, y_true: Any, logits: Any, sample_weight: Any = None) -> None:
-        """Add a batch; labels (n, 1) in 0 to 1, mixed ones count as the nearer class."""
-        del sample_weight  # there is none in this house
+        """Add a batch; labels (n, 1) from 0 to 1, where mixed ones count as the nearer class."""
+        del sample_weight  # never used in this project
         positive = ops.cast(ops.greater(ops.reshape(y_true, (-1,)), 0.5), "float32")
         probabilities = ops.sigmoid(ops.cast(ops.reshape(logits, (-1,)), "float32"))
         bins = ops.clip(ops.cast(probabilities * _BINS, "int32"), 0, _BINS - 1)
@@ -152,14 +152,14 @@ class Scores(keras.metrics.Metric):  # type: ignore[misc]
         self._counts.assign_add(ops.matmul(by_class, ops.one_hot(bins, _BINS, dtype="float32")))
 
     def result(self) -> dict[str, Any]:
-        """All four; class 1 is what is looked for, from a probability of a half on."""
+        """All four scores; class 1 is positive, predicted from a probability of 0.5 on."""
         negatives, positives = ops.sum(self._counts, axis=1)[0], ops.sum(self._counts, axis=1)[1]
-        # Taken for positive where the threshold is each bin's lower edge.
+        # Counts predicted positive with each bin's lower edge as the threshold.
         above = ops.flip(ops.cumsum(ops.flip(self._counts, axis=1), axis=1), axis=1)
         false_positives, true_positives = above[0, _BINS // 2], above[1, _BINS // 2]
         true_negatives = negatives - false_positives
         none = ops.zeros((2, 1))
-        curve = ops.concatenate([above, none], axis=1)  # from everything taken to nothing
+        curve = ops.concatenate([above, none], axis=1)  # from everything positive to nothing
         widths = curve[0, :-1] - curve[0, 1:]
         area = ops.sum(widths * (curve[1, :-1] + curve[1, 1:]) / 2)
         return {
@@ -175,5 +175,5 @@ class Scores(keras.metrics.Metric):  # type: ignore[misc]
 
 
 def _share(part: Any, whole: Any) -> Any:
-    """0 where there is nothing to have a share of."""
+    """`part` over `whole`; 0 where `whole` is 0."""
     return ops.divide_no_nan(part, whole)

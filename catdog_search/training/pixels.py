@@ -1,4 +1,4 @@
-"""Photos that lie on the device: placed there once, looked up by the number of their row."""
+"""Photos on the device: placed there once, looked up by row number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
     """Rows (batch,) int32 -> photos, or their features, (batch, ...).
 
     Args:
-        photos: Array that is placed on the device (n, ...): uint8 pixels or float16 features.
+        photos: Array to place on the device (n, ...): uint8 pixels or float16 features.
     """
 
     def __init__(self, photos: npt.NDArray[Any]) -> None:
@@ -48,6 +48,6 @@ class DevicePixels(keras.layers.Layer):  # type: ignore[misc]
 def on_device(data: TrainData) -> DevicePixels:
     """The photos of `data` on the device, train's first; one copy for all trials of a process."""
     if data not in _placed:
-        _placed.clear()  # before the new ones need the room
+        _placed.clear()  # frees the memory that the new ones need
         _placed[data] = DevicePixels(np.concatenate([data.x_train, data.x_val]))
     return _placed[data]

@@ -1,4 +1,4 @@
-"""One trial's training as a plan: phases that train, and the network that they leave."""
+"""One trial's training as a plan: phases that train, and the network that results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from catdog_search.training.execution import Execution
 from catdog_search.training.features import OnPhotos
 from catdog_search.training.result import TrainData
 
-# The learning rate, the progress and a request to stop are looked at between calls.
+# Learning rate, progress and requests to stop are handled between calls.
 _CALLS_PER_EPOCH = 8
 
 P = TypeVar("P", bound=TrialParams)
@@ -28,13 +28,13 @@ class CompiledPhase:
     """A compiled model, and the batches that `fit` is given.
 
     Attributes:
-        model: Trained by `fit`.
+        model: Model that `fit` trains.
         batches: Batches of train.
         val: Batches of val.
         callbacks: Callbacks that the plan needs besides those of every training.
-        logits_of: Logits (n,) of what the model says of val.
-        own_fit: A loop of somebody else's that trains it instead of `fit`, given the epochs and our
-            callbacks; such a training keeps no checkpoint. None for `fit`.
+        logits_of: Turns the model's output for val into logits (n,).
+        own_fit: A user's loop that trains it instead of `fit`, given the epochs and our callbacks;
+            such a training keeps no checkpoint. None for `fit`.
     """
 
     model: keras.Model
@@ -47,10 +47,10 @@ class CompiledPhase:
 
 @dataclass(frozen=True)
 class Rest:
-    """What of a network is left to compute for val, whose features are there.
+    """The part of a network that remains to be computed for val, from its kept features.
 
     Attributes:
-        model: Features (batch, …) -> logits (batch, 1), in float32, with what was learned.
+        model: Features (batch, …) -> logits (batch, 1), in float32, with the trained weights.
         val: Batches of val's features.
     """
 
@@ -64,9 +64,9 @@ class Phase:
 
     Attributes:
         end: The epoch after its last one, counted through all phases.
-        begin: Builds and compiles; called when the phase begins, not before.
-        early_stopping: Whether it may stop when val gets no better.
-        averaged: Whether val sees averaged weights.
+        begin: Builds and compiles; called only when the phase begins.
+        early_stopping: Whether it may stop when val stops improving.
+        averaged: Whether val is scored with averaged weights.
     """
 
     end: int
@@ -81,8 +81,8 @@ class TrainingPlan(Protocol):
     Attributes:
         phases: Phases in order, at least one.
         n_weights: Trainable and other weights of the network.
-        as_trained: Whether `network` gives the logits that were seen in training, but for
-            rounding in float32: not after half precision, and not where it looks twice.
+        as_trained: Whether `network` gives the logits seen in training, up to float32 rounding:
+            not after half precision, nor with test-time augmentation.
     """
 
     phases: list[Phase]
@@ -90,11 +90,11 @@ class TrainingPlan(Protocol):
     as_trained: bool
 
     def network(self) -> keras.Model:
-        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with the trained weights."""
         ...
 
     def rest(self) -> Rest | None:
-        """What is left to compute of `network` for val; None where that is all of it."""
+        """The part of `network` that remains to be computed for val; None where that is all."""
         ...
 
 
@@ -104,13 +104,13 @@ class Task(Generic[P]):
 
     Attributes:
         params: Params of the trial, with its image size in pixels.
-        epochs: Epochs at most, at least 1.
+        epochs: Maximum number of epochs, at least 1.
         weights: Weights of the study: `imagenet`, `none`, or the path of a file.
         data: Train and val.
         seed: Seed of weights, dropout, order and augmentation, from 0.
         execution: Execution on the device.
-        limits: Limits of the study, for networks that only building tells of.
-        on_photos: Asked now and then while something is computed before the first epoch.
+        limits: Limits of the study, for networks whose size shows only when built.
+        on_photos: Called now and then while something is computed before the first epoch.
         say: Callback given what a user should know, a line each.
     """
 
@@ -126,7 +126,7 @@ class Task(Generic[P]):
 
 
 class Planner(Protocol):
-    """What the module that a family names as its training has."""
+    """What a family's training module must provide."""
 
     def make_plan(self, task: Task[Any]) -> TrainingPlan:
         """Plan a training; it begins with the plan's first phase."""
@@ -134,10 +134,10 @@ class Planner(Protocol):
 
 
 def steps_per_call(execution: Execution, batches: TrainBatches) -> int:
-    """Steps of one call of the host, such that an epoch has several calls."""
+    """Steps per call of the host, such that an epoch takes several calls."""
     return min(execution.steps_per_call, max(1, len(batches) // _CALLS_PER_EPOCH))
 
 
 def mixup_alpha(params: NetworkParams) -> float | None:
-    """Of the distribution of mixup's shares; None for no mixup."""
+    """Parameter of the distribution of mixup's shares; None for no mixup."""
     return MIXUP_ALPHA * params.augmentation if "mixup" in params.augmentations else None

@@ -1,4 +1,4 @@
-"""How the family `resnet50` is trained: what starts random first, then some stages besides."""
+"""How the family `resnet50` is trained: first what starts at random, then some stages as well."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class _Wanted:
 
     Attributes:
         photos: uint8 (n, side, side, 3).
-        augment: Function that augments them before.
-        facts: All that the features depend on.
+        augment: Layer that augments them first.
+        facts: Everything that the features depend on.
     """
 
     photos: Any
@@ -45,7 +45,7 @@ class _Wanted:
     facts: Mapping[str, Any]
 
     def shape(self, of_one: tuple[int, ...]) -> tuple[int, ...]:
-        """Of the features of all, from those of one."""
+        """Shape of the features of all photos, from that of one."""
         return (len(self.photos), *of_one)
 
 
@@ -73,7 +73,7 @@ class ResNet50Training:
         self._head = build_head(params, self._backbone.resnet.output_shape[-1], seed)
         self.n_weights = int(self._backbone.resnet.count_params() + self._head.count_params())
         self.as_trained = execution.precision == "float32"
-        self._val: tuple[int, Features] | None = None  # with the stage that they come before
+        self._val: tuple[int, Features] | None = None  # with the stage that they feed
         first = len(stages) - len(trained_stages(params, loaded))
         constant = params.schedule == "constant"
         self.phases: list[Phase] = []
@@ -91,7 +91,7 @@ class ResNet50Training:
         return lambda: self._begin(first, params, epochs)
 
     def _begin(self, first: int, params: ResNet50Params, epochs: int) -> CompiledPhase:
-        """Train from a stage on, on the features of the ones before it."""
+        """Train from a stage on, on the features of the stages before it."""
         self._backbone.train_from(first)
         frozen, trained = self._backbone.cut(first)
         keeps = frozen is not None and params.views and self._data.digest
@@ -189,7 +189,7 @@ class ResNet50Training:
         return [*views, val]
 
     def _about(self, wanted: Sequence[_Wanted], shape: tuple[int, ...], total: int) -> str:
-        """What is kept, for a user."""
+        """What is kept, for the user."""
         shown = " x ".join(map(str, shape))
         name = f"{shown} frozen features a photo of {self._params.image_size} px"
         if not self._cache.fits(total):
@@ -205,11 +205,11 @@ class ResNet50Training:
         return f"{name}, {how}, {total / 1e6:.0f} MB: {where}"
 
     def network(self) -> keras.Model:
-        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with what was learned."""
+        """RGB (batch, side, side, 3) -> logits (batch, 1), in float32, with the trained weights."""
         return _network(*self._in_float32, self._params.image_size)
 
     def rest(self) -> Rest | None:
-        """The stages that were trained, and the head, on the features that they were trained on."""
+        """The trained stages and the head, on features of the frozen stages."""
         if self._val is None:
             return None
         first, features = self._val
@@ -219,7 +219,7 @@ class ResNet50Training:
 
     @functools.cached_property
     def _in_float32(self) -> tuple[Backbone, keras.Model]:
-        """Backbone and head with what was learned, after training."""
+        """Backbone and head with the trained weights, after training."""
         if self._head.compute_dtype == "float32":
             return self._backbone, self._head
         keras.config.set_dtype_policy("float32")
@@ -237,7 +237,7 @@ def _network(backbone: Backbone, head: keras.Model, side: int) -> keras.Model:
 
 
 def _upper(shape: tuple[int, ...], trained: keras.Model | None, head: keras.Model) -> keras.Model:
-    """What is trained: features -> logits."""
+    """The trained part: features -> logits."""
     features = keras.Input(shape, name="features")
     x = layers.Rescaling(1.0)(features)  # out of half precision
     x = x if trained is None else layers.GlobalAveragePooling2D()(trained(x))
@@ -246,13 +246,13 @@ def _upper(shape: tuple[int, ...], trained: keras.Model | None, head: keras.Mode
 
 def _computing(model: keras.Model, wanted: _Wanted) -> Callable[[slice], Any]:
     def compute(rows: slice) -> Any:
-        wanted.augment.go_to(rows.start)  # the same view, wherever a kill cut it
+        wanted.augment.go_to(rows.start)  # the same view, even when resumed here
         return keras.ops.convert_to_numpy(model.predict_on_batch(wanted.photos[rows]))
 
     return compute
 
 
 def make_plan(task: Task[ResNet50Params]) -> TrainingPlan:
-    """As `training.plan.Planner` has it."""
+    """See `training.plan.Planner`."""
     cache = FeatureCache(features_folder(), cache_limit_bytes(), task.say)
     return ResNet50Training(task, cache)

@@ -23,7 +23,7 @@ Report = Callable[[int, Metrics], bool]
 OnBatch = Callable[[int | None, int, int], bool]
 
 
-@dataclass(frozen=True, eq=False)  # an array is no key; the object itself can be one
+@dataclass(frozen=True, eq=False)  # arrays aren't hashable; the object itself is
 class TrainData:
     """Two splits in memory.
 
@@ -33,7 +33,7 @@ class TrainData:
         x_val: uint8 RGB (n, side, side, 3).
         y_val: float32 labels (n, 1), 0 or 1.
         class_names: Index 1 is positive.
-        digest: Names photos, labels, split, size and subset; empty where nothing is to be kept.
+        digest: Names photos, labels, split, size and subset; empty where nothing is to be cached.
     """
 
     x_train: Pixels

@@ -1,4 +1,4 @@
-"""Logits of val by the network that is exported, without computing twice what is there."""
+"""Logits of val by the exported network, without recomputing kept features."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from catdog_search.training.metrics import probabilities_of
 from catdog_search.training.plan import Rest
 from catdog_search.training.result import TrainData
 
-# Photos that go through the whole network, to see that features give its answers.
+# Photos that go through the whole network, to check that features give the same answers.
 _SAMPLE = 64
-# How far a probability may be off by features in half precision.
+# How far off a probability from half-precision features may be.
 _TOLERANCE = 0.05
-# Scoring that takes longer than that says so.
+# Scoring that takes longer than this says so.
 _QUIET_S = 3.0
 
 Say = Callable[[str], None]
@@ -46,14 +46,14 @@ def val_logits(rest: Rest | None, network: keras.Model, data: TrainData, say: Sa
 
 
 def _distance(logits: Any, network: keras.Model, data: TrainData) -> float:
-    """How far probabilities are from the network's, at most, on some photos of val."""
+    """Largest distance of probabilities from the network's, on some photos of val."""
     rows = np.unique(np.linspace(0, len(data.y_val) - 1, _SAMPLE).astype(int))
     direct = keras.ops.convert_to_numpy(network.predict_on_batch(data.x_val[rows]))
     return float(np.abs(probabilities_of(direct) - probabilities_of(logits[rows])).max())
 
 
 class _Telling(keras.callbacks.Callback):  # type: ignore[misc]
-    """Says once what is computed and for how long, where that is not over in a moment."""
+    """Says once what is being computed and for how long, unless it is over in a moment."""
 
     def __init__(self, n_photos: int, say: Say) -> None:
         super().__init__()

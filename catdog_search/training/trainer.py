@@ -1,4 +1,4 @@
-"""Training with Keras, as a worker asks for it; Keras is imported by `prepare`, not before."""
+"""Training with Keras for a worker; Keras is imported only by `prepare`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class KerasTrainer:
     """Trains on the first device of a Keras backend.
 
     Args:
-        backend: `tensorflow`, `jax` or `torch`; KERAS_BACKEND says the same.
+        backend: `tensorflow`, `jax` or `torch`; the same as KERAS_BACKEND.
     """
 
     def __init__(self, backend: str) -> None:
@@ -43,7 +43,7 @@ class KerasTrainer:
         return look_at_device(self._backend)
 
     def product_rate(self) -> float:
-        """Floating-point operations a second of a large matrix product."""
+        """Floating-point operations per second of a large matrix product."""
         from catdog_search.training.device import product_rate
 
         return product_rate()

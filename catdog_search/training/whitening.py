@@ -7,23 +7,23 @@ import numpy.typing as npt
 
 from catdog_search.data.decode import Pixels
 
-# About so many photos hold patches enough for a covariance of 12 x 12 numbers.
+# About this many photos hold enough patches for a covariance of 12 x 12 numbers.
 _PHOTOS = 2000
-# Directions that hardly vary hold noise; dividing by their deviation alone would blow it up.
+# Directions that hardly vary hold noise; dividing by their deviation alone would amplify it.
 _FLOOR = 5e-4
 
 
 def whitening_kernel(photos: Pixels, side: int) -> npt.NDArray[np.float32]:
-    """What takes apart the pixels of a patch: each direction of theirs over its deviation.
+    """A kernel that decorrelates a patch's pixels: each principal direction over its deviation.
 
     Args:
-        photos: uint8 RGB (n, rows, columns, 3); 2,000 to 4,000 of them are looked at, spread
-            evenly, since those of a class may lie together.
+        photos: uint8 RGB (n, rows, columns, 3); 2,000 to 4,000 of them are used, evenly spaced,
+            since those of a class may be adjacent.
         side: Side of a patch, in pixels.
 
     Returns:
         A convolution's kernel (side, side, 3, 2 * side * side * 3) for pixels in -1 to 1: the
-        directions, then their negatives, so that no sign is lost behind a ReLU.
+        directions, then their negatives, so that a ReLU after it loses no sign.
 
     Source: Jordan 2024, arXiv:2404.00498, after Page's ResNet-9 (2018).
     """
