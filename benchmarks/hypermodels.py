@@ -85,13 +85,13 @@ def killed(command: list[str], folder: Path) -> str:
         command,
         cwd=Path(__file__).parent,
         env=environment(folder),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
-    assert process.stderr is not None
+    assert process.stdout is not None
     lines = []
-    for line in process.stderr:
+    for line in process.stdout:
         lines.append(line.strip())
         if line.startswith("trial 1 epoch 1"):
             break
