@@ -577,3 +577,29 @@ def test_loop_of_their_own_is_stopped_where_it_should_be(
     assert result.best_epoch == 0
     pruned, _ = trained(asked, data, report=lambda epoch, metrics: epoch < 1)
     assert (pruned.ending, len(pruned.history)) == (Ending.PRUNED, 2)
+
+
+@pytest.mark.usefixtures("here")
+def test_fit_of_their_own_is_given_both_classes_mixed(
+    module: Callable[..., str], data: TrainData
+) -> None:
+    seen: list[tuple[np.ndarray, np.ndarray]] = []
+    name = module(FIT)
+    asked = job(f"{name}:OwnFit", {"units": 2, "weight": 1.0, "batch_size": 8, "epochs": 2})
+    kind = importlib.import_module(name).OwnFit
+    fit = kind.fit
+
+    def watched(self: Any, hp: Any, model: Any, x: Any, y: Any, **kwargs: Any) -> Any:
+        seen.append((np.asarray(x), np.asarray(y)))
+        return fit(self, hp, model, x, y, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "fit", watched)
+        trained(asked, data)
+        trained(asked, data)
+    (x, y), (again, _) = seen[-2:]
+    assert len(set(y[: len(y) // 2].argmax(1))) == 2, "not one class after the other"
+    assert np.array_equal(x, again), "the same seed, the same order"
+    theirs = sorted(zip(x.sum((1, 2, 3)), y.argmax(1), strict=True))
+    ours = sorted(zip(data.x_train.sum((1, 2, 3)), data.y_train[:, 0], strict=True))
+    assert [label for _, label in theirs] == [label for _, label in ours]

@@ -71,7 +71,8 @@ class PlainDisplay:
         if event.epoch is None:
             return f"trial {event.number} features: {event.step} of {event.steps} photos"
         epoch = f"{event.epoch + 1}/{self._epochs[event.number]}"
-        return f"trial {event.number} epoch {epoch}: step {event.step} of {event.steps}"
+        of = f" of {event.steps}" if event.steps else ""
+        return f"trial {event.number} epoch {epoch}: step {event.step}{of}"
 
     def _line(self, event: Event) -> str:
         line = ""
@@ -244,7 +245,7 @@ class LiveDisplay:
         if isinstance(event, TrialEnded):
             self._end(row, event)
         elif isinstance(event, BatchDone):
-            done = event.step / event.steps
+            done = event.step / event.steps if event.steps else 0.0
             epoch = None if event.epoch is None else event.epoch + done
             row.epoch = f"features {done:.0%}" if epoch is None else f"{epoch:.1f}/{of}"
         else:

@@ -32,7 +32,8 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     Args:
         report: Called with (epoch, metrics) after each epoch; False stops.
-        on_batch: Called with (epoch, step, steps) now and then between batches; False stops.
+        on_batch: Called with (epoch, step, steps) now and then between batches, steps being 0
+            where their number is unknown; False stops.
         monitor: The metric that must be present and finite.
         photos: Photos of an epoch, for its speed in photos per second.
         history: Metrics of the epochs before the first one; they are not reported.
@@ -90,8 +91,7 @@ class ReportCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._on_batch is None or now - self._asked < _ASK_EVERY_S:
             return
         self._asked = now
-        # The step so far where the total is unknown, or a custom loop doesn't give it.
-        steps = (self.params or {}).get("steps") or self._step
+        steps = (self.params or {}).get("steps") or 0  # a custom loop doesn't tell how many
         if not self._on_batch(self._epoch, self._step, steps):
             self._stop(Ending.INTERRUPTED)
 
