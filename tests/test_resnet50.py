@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving import legacy_h5_format
 from tiny_training import go_on, train
 
 from catdog_search.errors import DataError
 from catdog_search.families.resnet50 import ResNet50Params, cost_of_resnet50, trained_stages
-from catdog_search.families.weights import require_weights, stages_in
+from catdog_search.families.weights import STAGES, require_weights, stages_in
 from catdog_search.models.resnet50 import build_backbone, build_head
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
@@ -196,6 +199,25 @@ def test_weights_of_imagenet_are_asked_for_where_keras_fetches_them(
     (tmp_path / "models" / str(refused.value.__cause__)).touch()
     require_weights("imagenet")
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("name", ["r.h5", "resnet50", "a b.hdf5"])
+def test_weights_file_may_have_any_name(tmp_path: Path, weights: Path, name: str) -> None:
+    shutil.copyfile(weights, tmp_path / name)
+    first, last = keras_prefix(), build_backbone(resnet(), str(tmp_path / name)).resnet
+    first.load_weights(weights)
+    for layer in ("conv2_block1_0_conv", "conv4_block6_3_conv"):
+        assert np.array_equal(first.get_layer(layer).kernel, last.get_layer(layer).kernel)
+
+
+def test_weights_as_keras_applications_publishes_them_are_taken(tmp_path: Path) -> None:
+    whole = keras_prefix("conv5_block3_out")
+    path = tmp_path / "resnet50_notop.weights.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, whole)
+    assert stages_in(str(path)) == STAGES
+    loaded = build_backbone(resnet(), str(path)).resnet.get_layer("conv4_block6_3_conv")
+    assert np.array_equal(loaded.kernel, whole.get_layer("conv4_block6_3_conv").kernel)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:

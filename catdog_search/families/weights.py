@@ -1,7 +1,7 @@
 """Weights that a backbone starts from: a file's content, its identity, whether it is available.
 
 A study's weights are `imagenet`, which `keras.applications` fetches, `none`, or the path of a Keras
-weights file.
+weights file, of today's format or of the one that `keras.applications` still publishes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from catdog_search.errors import DataError
@@ -17,6 +18,10 @@ from catdog_search.errors import DataError
 STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
 # Number of convolutions up to the end of each stage: tells where a weights file ends.
 _CONVOLUTIONS = {1: "conv1", 11: "conv2", 24: "conv3", 43: "conv4", 53: "conv5"}
+# Names of a convolution: in today's format by its kind and number, before by its own.
+_CONVOLUTION = re.compile(r"conv2d(_\d+)?|conv\d\w*_conv")
+# The attribute that files of the former format have.
+_OLD_FORMAT = "layer_names"
 # Where `keras.applications` fetches the weights without the top, by the name it caches them under.
 _IMAGENET_URL = (
     "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
@@ -84,6 +89,14 @@ def require_weights(weights: str) -> None:
         ) from None
 
 
+def suffix_of(path: str) -> str:
+    """What the name of a weights file must end in for Keras, which tells the format by it alone."""
+    import h5py
+
+    with h5py.File(Path(path).expanduser()) as file:
+        return ".h5" if _OLD_FORMAT in file.attrs else ".weights.h5"
+
+
 @functools.lru_cache
 def _stages_in_file(path: str) -> tuple[str, ...]:
     import h5py
@@ -92,12 +105,13 @@ def _stages_in_file(path: str) -> tuple[str, ...]:
         raise DataError(f"weights {path}: no such file; allowed: imagenet, none, a weights file")
     try:
         with h5py.File(Path(path).expanduser()) as file:
-            names: list[str] = []
-            file.visit(names.append)
+            names: list[str] = list(file) if _OLD_FORMAT in file.attrs else []
+            if not names:
+                file.visit(names.append)
     except OSError as error:
         raise DataError(f"weights {path}: can't be read as a Keras weights file: {error}") from None
     layers = [name.rsplit("/", 1)[-1] for name in names]
-    count = sum(layer == "conv2d" or layer.startswith("conv2d_") for layer in layers)
+    count = sum(_CONVOLUTION.fullmatch(layer) is not None for layer in layers)
     if count not in _CONVOLUTIONS:
         raise DataError(
             f"weights {path}: {count} convolutions; those of a ResNet50 that ends after a stage "

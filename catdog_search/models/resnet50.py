@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from keras import layers
 
 from catdog_search.errors import DataError
 from catdog_search.families.resnet50 import ResNet50Params, stages_until
-from catdog_search.families.weights import STAGES, stages_in
+from catdog_search.families.weights import STAGES, stages_in, suffix_of
 
 # What keras.applications subtracts, in RGB; its weights expect BGR, see `_take_rgb`.
 _MEANS = (123.68, 116.779, 103.939)
@@ -120,9 +121,11 @@ def build_backbone(params: ResNet50Params, weights: str) -> Backbone:
 
 def _load(part: keras.Model, weights: str) -> None:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
             warnings.simplefilter("error", UserWarning)  # Keras only warns of layers it left out
-            part.load_weights(Path(weights).expanduser())
+            named = Path(folder) / f"resnet50{suffix_of(weights)}"
+            named.symlink_to(Path(weights).expanduser().absolute())
+            part.load_weights(named)
     except (OSError, ValueError, KeyError, UserWarning) as error:
         first = str(error).strip().splitlines()[0]
         raise DataError(f"weights {weights}: are not those of a ResNet50: {first}") from None
