@@ -95,7 +95,7 @@ def test_help_of_every_command_ends_with_examples_that_parse(command: str) -> No
         (["serve", "--queue", "-1"], "it must be a whole number of at least 0"),
         (["serve", "--timeout", "4000"], "it must be a number above 0, at most 3600"),
         (["show", "quick", "--study", "other"], "quick and --study other: give one of them"),
-        (["show"], "Missing option '--study': give a study, NAME"),
+        (["show"], "Missing study: give NAME, as an argument or as --study"),
     ],
 )
 def test_wrong_option_is_refused_in_plain_words(arguments: list[str], says: str) -> None:
@@ -161,8 +161,8 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["check", "--json"], 2, "give a study, NAME or FILE, or --params"),
         (["data", "audit", "nowhere"], 1, "error: nowhere: no such folder or zip"),
         (["data", "download", "--url", "http://h/x"], 2, "--url and --sha256 go together"),
-        (["show", "--study", "quick"], 1, "error: no study 'quick' in "),
-        (["promote", "--study", "quick"], 1, "error: no study 'quick' in "),
+        (["show", "--study", "quick"], 1, "error: no study 'quick': no state in "),
+        (["promote", "--study", "quick"], 1, "error: no study 'quick': no state in "),
         (["models", "catdog"], 1, "error: no registered model 'catdog' in "),
         (["models", "--version", "1"], 2, "--version wants the NAME of a model"),
         (["models", "catdog", "--version", "0"], 2, "'--version'"),

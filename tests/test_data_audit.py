@@ -225,7 +225,7 @@ def test_run_says_in_one_line_what_the_audit_finds(
     assert "104 of 108 files are usable" in line
     assert "left out: empty 1, not an image 2, truncated 1" in line
     assert "noticed: grey 1" in line
-    assert "under both labels: 1 groups, such as Cat/" in line
+    assert "groups under both labels: 1, such as Cat/" in line
     assert "labels: by folders: Cat 53, Dog 54" in done.output
 
 

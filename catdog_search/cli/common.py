@@ -122,7 +122,8 @@ def study_option(says: str, *, metavar: str = "NAME", required: bool = True) -> 
             chosen = study or named
             if chosen is None and required:
                 raise click.UsageError(
-                    f"Missing option '--study': give a study, {metavar.replace('|', ' or ')}."
+                    f"Missing study: give {metavar.replace('|', ' or ')}, "
+                    "as an argument or as --study."
                 )
             return command(*args, study=chosen, **rest)
 

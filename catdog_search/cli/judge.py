@@ -154,9 +154,11 @@ def _bar(entry: Entry) -> Bar:
 
 def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
     blank = ("",) * (len(_HEAD) - 5)
+    several = len({entry.study for entry in found.entries}) > 1
+    of = f"{found.floors_of}: " if several else ""
     return [
         (
-            f"{f.name}: {f.answer}" if f.answer else f.name,
+            f"{of}{f.name}: {f.answer}" if f.answer else f"{of}{f.name}",
             *("",) * 3,
             f"{f.accuracy:.3f}",
             *blank,

@@ -81,7 +81,7 @@ def rename_study(name: str, new: str, state: str | None) -> None:
     rename(where, name, new)
     if name_of(name) in existing_studies(where):
         rename(where, name_of(name), name_of(new))
-    say(f"study {name} is called {new} now")
+    say(f"study {name} was renamed to {new}")
 
 
 @study.command("delete")

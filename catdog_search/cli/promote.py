@@ -63,7 +63,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Show every gate without training, looking at test or moving anything.",
 )
-@click.option("--yes", is_flag=True, help="Don't ask before training.")
+@click.option(
+    "--yes", is_flag=True, help="Don't ask before training; without a terminal nothing is asked."
+)
 @execution_options
 @json_option
 @state_option
@@ -142,7 +144,8 @@ def _plan(plan: Plan) -> str:
     first = f", after {plan.left} that an earlier call left waiting" if plan.left else ""
     return (
         f"finalists: {plan.missing} of {n * plan.wanted} trainings to go ({each}){first}; {took}; "
-        f"{plan.calibration} photos of train are set aside for calibration"
+        f"{plan.calibration} of {plan.train} photos of train are set aside for calibration; "
+        "then come calibration and checks"
     )
 
 

@@ -80,7 +80,7 @@ def in_short(manifest: Manifest) -> str:
     usable, _, *rest = _said(found)
     both = found["duplicates"]["both_labels"]
     if both:
-        rest.append(f"under both labels: {len(both)} groups, such as {' and '.join(both[0][:2])}")
+        rest.append(f"groups under both labels: {len(both)}, such as {' and '.join(both[0][:2])}")
     return f"audit: {'; '.join((*shrinkage(manifest, _MOST), usable, *rest))}"
 
 
@@ -92,8 +92,8 @@ def _said(found: Mapping[str, Any]) -> tuple[str, ...]:
         f"classes {' and '.join(found['class_names'])}",
         f"left out: {_counted(found['left_out'])}",
         f"noticed: {_counted(found['noticed'])}",
-        f"duplicates: {shared} photos in {groups} groups, "
-        f"{duplicates['byte_identical']} equal byte for byte; a group stays in one split"
+        f"duplicates: {shared} photos in {groups} group{'s' * (groups > 1)} that look alike, "
+        f"exact copies of another: {duplicates['byte_identical']}; a group stays in one split"
         if groups
         else "duplicates: none",
     )

@@ -310,12 +310,27 @@ def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
     Raises:
         DataError: Nothing is there, or it doesn't hold exactly two classes.
     """
-    location = Path(path).expanduser()
+    location = _existing(path)
     if location.is_dir():
         return FolderSource(location.resolve(), choice)
-    if location.is_file():
-        return ZipSource(location.resolve(), choice)
+    return ZipSource(location.resolve(), choice)
+
+
+def _existing(path: str) -> Path:
+    location = Path(path).expanduser()
+    if location.is_dir() or location.is_file():
+        return location
     raise DataError(f"{printable(path)}: no such folder or zip of photos")
+
+
+def require_named(config: DataConfig, given: str | None) -> None:
+    """Refuse a wrong path of a study's photos before anything slower is looked at.
+
+    Raises:
+        DataError: Nothing is there.
+    """
+    if has_photos(config, given):
+        _existing(_named(config, given))
 
 
 def has_photos(config: DataConfig, given: str | None) -> bool:
@@ -325,6 +340,10 @@ def has_photos(config: DataConfig, given: str | None) -> bool:
     """
     named = os.environ.get("CATDOG_DATA") or config.path
     return bool(given or (named and config.source != "synthetic"))
+
+
+def _named(config: DataConfig, given: str | None) -> str:
+    return given or os.environ.get("CATDOG_DATA") or str(config.path)
 
 
 def choose_source(config: DataConfig, given: str | None) -> Source:
@@ -343,7 +362,7 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
     """
     choice = Choice(config.labels, config.classes, config.keep_splits)
     if has_photos(config, given):
-        return open_source(given or os.environ.get("CATDOG_DATA") or str(config.path), choice)
+        return open_source(_named(config, given), choice)
     if config.source == "photos":
         raise DataError(
             'the study file says source = "photos", and there are none: name a folder or zip with '

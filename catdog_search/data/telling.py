@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 # Photos between two progress lines.
 _EVERY = 2048
+# Photos of a class in val below which a user is told.
+_FEW = 10
 
 
 def counting(what: str, say: Say, where: str = "") -> Callable[[int, int], None]:
@@ -87,4 +89,7 @@ def about(manifest: Manifest, subset: int | None) -> Iterator[str]:
         yield f"subset: {subset} photos of train"
     yield from (f"note: {line}" for line in manifest.notes)
     yield from (f"balance: {line}" for line in manifest.imbalances())
+    least, name = min((n, name) for name, n in manifest.counts()["val"].items())
+    if least < _FEW:
+        yield f"few photos: val holds {least} of {name}, so its scores are mostly chance"
     yield from causes.lines(manifest.left_out, "the study's run lists them in data/left_out.json")

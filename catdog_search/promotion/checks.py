@@ -133,7 +133,11 @@ class FileChecks:
 
 
 def of_the_file(
-    candidate: Candidate, facts: ModelFacts, source: Source, asked: PromotionConfig
+    candidate: Candidate,
+    facts: ModelFacts,
+    source: Source,
+    asked: PromotionConfig,
+    say: Callable[[str], None],
 ) -> FileChecks:
     """Save a model, load it as others do, and ask it of raw photos.
 
@@ -142,16 +146,20 @@ def of_the_file(
         facts: Facts that it states about itself.
         source: Files of the photos that it was fitted on.
         asked: Study's `[promotion]`.
+        say: Callback for what is done next, a line each.
 
     Raises:
         DataError: A photo can no longer be read.
     """
     keys = candidate.answers.keys.tolist()
+    say(f"asking it about {len(keys)} raw photos")
     answers, kept = _answers_to_raw(candidate, source, keys)
     packed = candidate.answers.probabilities > candidate.threshold
     different = int(((answers > candidate.threshold) != packed).sum())
     shown = [photo for _, photo in kept]
+    say("saving it, and loading it in a process without this package")
     found = list(_loaded_afresh(candidate, shown, answers[[row for row, _ in kept]], asked))
+    say("converting it to ONNX, and comparing both on photos of many shapes")
     onnx, gate = _as_onnx(candidate, facts, shown)
     return FileChecks([*found, gates.of_resize(different, len(keys)), gate], onnx)
 

@@ -86,8 +86,15 @@ class Plan:
     @property
     def calibration(self) -> int:
         """Number of photos of train that are set aside."""
-        photos = self.prepared.dataset.manifest.photos
-        return sum(photo.split == CALIBRATION for photo in photos)
+        return self._counted(CALIBRATION)
+
+    @property
+    def train(self) -> int:
+        """Number of photos of train, including those."""
+        return self._counted("train") + self.calibration
+
+    def _counted(self, split: str) -> int:
+        return sum(photo.split == split for photo in self.prepared.dataset.manifest.photos)
 
 
 def name_of(study: str) -> str:

@@ -236,7 +236,6 @@ class _Promoting:
     ) -> Promotion:
         self._hooks.say("calibrating, and learning what is neither")
         candidate = fit(networks, dataset, self._config.promotion)
-        self._hooks.say("saving it as Keras and as ONNX, and asking both as others will")
         source = checks.reopened(self._prepared)
         scene = record.Scene(
             config=self._config,
@@ -248,7 +247,9 @@ class _Promoting:
             prepared=self._prepared,
             store=self._store,
         )
-        checked = checks.of_the_file(candidate, scene.said, source, self._config.promotion)
+        checked = checks.of_the_file(
+            candidate, scene.said, source, self._config.promotion, self._hooks.say
+        )
         before = checked.gates
         if dry_run:
             open_ = gates.not_looked_at(self._config.promotion, floors)

@@ -86,12 +86,14 @@ class Comparison:
 
     Attributes:
         entries: Entries in the order of the studies, recipes first.
-        floors: Floors of the first study's dataset.
+        floors: Floors of one study's dataset, the first one's.
+        floors_of: Name of that study.
         notes: Notes on what is missing, and why, a line each.
     """
 
     entries: list[Entry]
     floors: list[Floor]
+    floors_of: str
     notes: list[str]
 
 
@@ -116,8 +118,8 @@ def compare(state: StateFolder, names: Sequence[str]) -> Comparison:
     packed = any_packed(read[0].dataset_digest)
     if packed is None:
         notes.append("no linear probe: the photos are not in the cache any more")
-        return Comparison(entries, majority(read[0].class_counts), notes)
-    return Comparison(entries, floors_of(packed), notes)
+        return Comparison(entries, majority(read[0].class_counts), names[0], notes)
+    return Comparison(entries, floors_of(packed), names[0], notes)
 
 
 class _Runs:

@@ -10,7 +10,13 @@ from dataclasses import dataclass, replace
 
 from catdog_search.data import telling
 from catdog_search.data.dataset import Dataset, as_it_was
-from catdog_search.data.sources import SYNTHETIC_NOTICE, Source, choose_source, has_photos
+from catdog_search.data.sources import (
+    SYNTHETIC_NOTICE,
+    Source,
+    choose_source,
+    has_photos,
+    require_named,
+)
 from catdog_search.errors import RequestError
 from catdog_search.families import registry
 from catdog_search.machine.backends import choose_backend
@@ -111,6 +117,7 @@ def prepare(request: Request, say: Say) -> Prepared:
     config, where, text = _study(request, say)
     forced = _forced(config, request.forced)
     _require_recipes(config, request.seeds)
+    require_named(config.data, request.data)
     config = _with_weights(config, request.weights)
     require_sampler(config.sampler)
     state = request.state

@@ -177,12 +177,10 @@ def load_study(state: StateFolder, name: str) -> optuna.Study:
     state.require_whole(state.optuna_db)
     storage = _existing(state) if state.optuna_db.exists() else None
     names = _names(storage) if storage else []
-    if storage is None or name not in names:
-        there = (
-            did_you_mean(name, names, "recorded")
-            if names
-            else f"it holds no study{state.elsewhere}"
-        )
+    if storage is None:
+        raise StateError(f"no study {name!r}: {state.nothing}")
+    if name not in names:
+        there = did_you_mean(name, names, "recorded") if names else "it holds no study"
         raise StateError(f"no study {name!r} in {state.root}; {there}")
     return optuna.load_study(study_name=name, storage=storage)
 
