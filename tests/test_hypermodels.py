@@ -168,17 +168,27 @@ def test_every_kind_of_name_builds(module: Callable[..., str], named: str) -> No
     assert model.count_params() == 16 * 16 * 3 + 1
 
 
+@pytest.mark.parametrize("name", ["own", "own.build", "own/x.py:build", ":build", "own:"])
+def test_name_of_another_form_is_refused_before_anything_is_run(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypermodel, "run_python", None)
+    with pytest.raises(RequestError, match=r"must be written pkg\.module:NAME"):
+        hypermodel.find(name)
+
+
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [
-        ("", "own.build", "is not like pkg.module:NAME"),
         ("", "nowhere_at_all:build", "no module 'nowhere_at_all' in"),
         ("", "own:build", "own has no build"),
+        ("def build(hp): pass", "own:bild", r"own has no bild \(.*\); did you mean 'build'\?"),
+        ("", "own.py:build", r"no module 'own.py' in .*; did you mean 'own:build'\?"),
         ("import nowhere_at_all", "own:build", "its import failed: ModuleNotFoundError"),
         ("raise SystemExit", "own:build", "its import failed: SystemExit"),
         ("1 / 0", "own:build", "its import failed: ZeroDivisionError: division by zero"),
         ("build = 3", "own:build", "is a int; it must be a HyperModel"),
-        ("class build: pass", "own:build", "is a class, and no HyperModel"),
+        ("class build: pass", "own:build", "is a class, but not a HyperModel"),
         ("def build(hp, more): pass", "own:build", "takes other arguments than hp"),
         ("def build(): return 3", "own:build", "makes a int"),
         ("def build(): 1 / 0", "own:build", "making it failed: ZeroDivisionError"),

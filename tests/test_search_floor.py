@@ -45,9 +45,13 @@ def test_floor_that_nobody_knows_is_none(metric: str | None, counts: dict[str, i
     assert always(metric, counts) is None
 
 
-def test_answer_is_chosen_by_what_was_seen_before() -> None:
-    floor = always("val_accuracy", {"cat": 4, "dog": 6}, {"cat": 60, "dog": 40})
-    assert str(floor) == "always 'cat' scores 0.4000"
+@pytest.mark.parametrize("metric", ["val_accuracy", "val_balanced_accuracy", "val_auc"])
+def test_no_answer_to_every_photo_beats_the_floor(metric: str) -> None:
+    floor = always(metric, {"cat": 4, "dog": 6})
+    labels = np.repeat([0.0, 1.0], [4, 6])
+    assert floor is not None
+    best = max(scores(labels, np.full(10, p, np.float32))[metric] for p in (0.1, 0.9))
+    assert floor.value == pytest.approx(best)
 
 
 def test_name_of_a_class_is_printed_on_one_line() -> None:

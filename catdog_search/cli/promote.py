@@ -25,6 +25,7 @@ from catdog_search.cli.common import (
 from catdog_search.cli.run import INTERRUPTED, display_of
 
 if TYPE_CHECKING:
+    from catdog_search.places import StateFolder
     from catdog_search.promotion.finalists import Plan
     from catdog_search.promotion.gates import Gate
     from catdog_search.promotion.promote import Promotion
@@ -126,7 +127,7 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     if as_json:
         say_json(_promotion_as_json(done))
     else:
-        _say_promotion(done, model, dry_run=dry_run)
+        _say_promotion(done, model, request.state, dry_run=dry_run)
     if done.interrupted:
         click.get_current_context().exit(INTERRUPTED)
     if done.failed and not dry_run:
@@ -186,7 +187,7 @@ def _promotion_as_json(done: Promotion) -> dict[str, Any]:
 _MARKS = {"passed": "passed", "failed": "FAILED", "open": "not looked at", "off": "not asked"}
 
 
-def _say_promotion(done: Promotion, model: str, *, dry_run: bool) -> None:
+def _say_promotion(done: Promotion, model: str, state: StateFolder, *, dry_run: bool) -> None:
     if done.interrupted:
         say("stopped; promote again to go on")
         return
@@ -205,8 +206,14 @@ def _say_promotion(done: Promotion, model: str, *, dry_run: bool) -> None:
         f"trial {trials} of {done.facts['choice']['trained_in']} {how}: version "
         f"{registered.version} of {model!r} is champion{was}"
     )
+    from catdog_search.cli.run import own_command, state_flag
+
     say(f"tracking URI: {done.tracking_uri}")
     say(registered.uri)
+    command, flag = own_command(), state_flag(state)
+    say(f"card:    {command} models {model} --version {registered.version}{flag}")
+    say(f"ask:     {command} predict {model} PHOTO…{flag}")
+    say(f"serve:   {command} serve {model}{flag}")
 
 
 def _gate_cells(gate: Gate) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
         say(f"  {say_params(view.best.params)}")
     if (study := view.name.removesuffix(DRAWN)) != view.name:
         say(f"these were drawn pictures; on photos: run --study {study} --data PATH")
-    command, flag = _own_command(), _state_flag(state)
+    command, flag = own_command(), state_flag(state)
     say(f"look:    {command} show --study {view.name}{flag}")
     if view.best:
         say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
@@ -231,10 +231,10 @@ def browse_hint(state: StateFolder, view: StudyView) -> str:
     from catdog_search.tracking.ui import page_of
 
     page = page_of(Store.of(state), view.name, view.uid) if view.uid else None
-    return f"{_own_command()} ui{_state_flag(state)}" + (f", then {page}" if page else "")
+    return f"{own_command()} ui{state_flag(state)}" + (f", then {page}" if page else "")
 
 
-def _own_command() -> str:
+def own_command() -> str:
     """How to call this program from here: by name if that is on the PATH."""
     import shutil
 
@@ -244,7 +244,8 @@ def _own_command() -> str:
     return shlex.quote(called)
 
 
-def _state_flag(state: StateFolder) -> str:
+def state_flag(state: StateFolder) -> str:
+    """The option that names a state, where it isn't the usual one; empty or after a space."""
     from catdog_search.places import StateFolder
 
     return "" if state == StateFolder.at(None) else f" --state {shlex.quote(str(state.root))}"

@@ -24,6 +24,7 @@ from catdog_search.data.manifest import Photo, short_hash
 from catdog_search.data.packing import DecodedPhotos
 from catdog_search.data.sources import Source
 from catdog_search.errors import DataError, StateError
+from catdog_search.evaluation.calibration import scores_of_model
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
@@ -33,7 +34,6 @@ from catdog_search.tracking.ledger import Ledger, Look, Looks
 from catdog_search.tracking.looked_at import Loaded, LoggedModels
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.store import Store
-from catdog_search.training.metrics import scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -350,7 +350,7 @@ def _scored(
         split=scene.split,
         not_found=shown.not_found,
         n=len(labels),
-        scores=scores(y, probabilities, prefix="", threshold=loaded.facts.threshold),
+        scores=scores_of_model(y, probabilities, loaded.facts.threshold),
         interval=wilson(int(np.trace(matrix)), len(labels)),
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,

@@ -25,21 +25,20 @@ class Always:
         return f"{self.answer} scores {self.value:.4f}"
 
 
-def always(
-    metric: str | None, counts: Mapping[str, int], seen: Mapping[str, int] | None = None
-) -> Always | None:
-    """The score of always giving the most frequent class; None where it isn't known.
+def always(metric: str | None, counts: Mapping[str, int]) -> Always | None:
+    """The best score that one answer to every photo reaches; None where it isn't known.
+
+    The answer is chosen by the scored photos themselves: where classes are balanced in train and
+    not in val, another answer would make a model that learned nothing look better than it.
 
     Args:
         metric: Metric to score by, as a study names it.
         counts: Number of scored photos, by class name.
-        seen: Number of photos by which the answer is chosen, by class name; None for the same ones.
     """
-    seen = seen or counts
     n = sum(counts.values())
     if not n or metric is None:
         return None
-    frequent = max(seen, key=lambda name: seen[name])
+    frequent = max(counts, key=lambda name: counts[name])
     said = f"always {printable(frequent)!r}"
     match metric:
         case "val_accuracy":
@@ -49,7 +48,7 @@ def always(
         case "val_auc":
             return Always(said, 0.5)
         case "val_loss":
-            shares = {name: each / sum(seen.values()) for name, each in seen.items()}
+            shares = {name: each / n for name, each in counts.items()}
             loss = -sum(each * math.log(shares[name]) for name, each in counts.items() if each)
             return Always(f"always {shares[frequent]:.1%} {printable(frequent)!r}", loss / n)
     return None

@@ -47,7 +47,7 @@ def floors_of(packed: Dataset, split: Split = "val") -> list[Floor]:
 
 
 def majority(counts: Mapping[Any, Mapping[str, int]], split: Split = "val") -> list[Floor]:
-    """The floor of always answering the more frequent class of train.
+    """The floor of always answering the more frequent class.
 
     Empty where the photos weren't counted.
 
@@ -57,7 +57,7 @@ def majority(counts: Mapping[Any, Mapping[str, int]], split: Split = "val") -> l
     """
     if not counts:
         return []
-    found = always("val_accuracy", counts[split], counts["train"])
+    found = always("val_accuracy", counts[split])
     n = sum(counts[split].values())
     return [] if found is None else [Floor("majority class", found.value, n, found.answer)]
 

@@ -7,6 +7,7 @@ its own process (`kerastuner.discover`); this module holds the result, and what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ from catdog_search.families.base import Domain, Family, Parts, TrialParams
 from catdog_search.space import Params, Space, Value
 
 NAME = "hypermodel"
+# What the code is called.
+SPELLED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FINDER = "catdog_search.kerastuner.discover"
 # Dozens of networks are built, and the first one waits for Keras to load.
 _LONGEST_S = 1800.0
@@ -102,13 +105,15 @@ def find(name: str) -> Hypermodel:
     Raises:
         RequestError: It can't be imported, built or served.
     """
+    if not SPELLED.fullmatch(name):
+        raise RequestError("must be written pkg.module:NAME")
     try:
         printed = run_python(["-m", _FINDER, name], _LONGEST_S)
     except ChildError as error:
-        raise RequestError(f"{name}: the process that builds it died: {error}") from None
+        raise RequestError(f"the process that builds it died: {error}") from None
     said = json.loads(printed.splitlines()[-1])
     if "error" in said:
-        raise RequestError(f"{name}: {said['error']}")
+        raise RequestError(said["error"])
     return read(said)
 
 

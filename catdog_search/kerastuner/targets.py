@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ from typing import Any
 
 from catdog_search.errors import RequestError
 from catdog_search.kerastuner.package import keras_tuner
+from catdog_search.space import nearest
 from catdog_search.text import named_line
 
-_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _ALLOWED = "it must be a HyperModel, its class, a function that makes one, or a function build(hp)"
 _DIGITS = 16
 
@@ -55,8 +54,6 @@ def load(name: str) -> Target:
     Raises:
         RequestError: There is no such object, it can't be imported, or it isn't a hypermodel.
     """
-    if not _NAME.fullmatch(name):
-        raise RequestError("is not like pkg.module:NAME")
     module_name, _, attribute = name.partition(":")
     keras_tuner()  # before the path grows
     here = str(Path.cwd())
@@ -66,7 +63,11 @@ def load(name: str) -> Target:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
-            raise RequestError(f"no module {error.name!r} in {here} or installed") from None
+            meant = nearest(module_name, [path.stem for path in Path(here).glob("*.py")])
+            raise RequestError(
+                f"no module {error.name!r} in {here} or installed"
+                + (f"; did you mean '{meant}:{attribute}'?" if meant else "")
+            ) from None
         raise RequestError(f"its import failed: {named_line(error)}") from error
     except (Exception, SystemExit) as error:  # anybody's code may raise anything
         raise RequestError(f"its import failed: {named_line(error)}") from error
@@ -74,7 +75,11 @@ def load(name: str) -> Target:
     for part in attribute.split("."):
         if not hasattr(found, part):
             where = getattr(module, "__file__", None) or "built in"
-            raise RequestError(f"{module_name} has no {attribute} ({where})")
+            meant = nearest(part, [other for other in vars(found) if other[:1] != "_"])
+            raise RequestError(
+                f"{module_name} has no {attribute} ({where})"
+                + (f"; did you mean {meant!r}?" if meant else "")
+            )
         found = getattr(found, part)
     return Target(name, _digest(module_name, module), _as_hypermodel(found))
 
@@ -94,7 +99,7 @@ def _as_hypermodel(found: Any) -> Any:
         raise RequestError(f"is a {type(found).__name__}; {_ALLOWED}")
     if inspect.isclass(found):
         if not issubclass(found, kind):
-            raise RequestError(f"is a class, and no HyperModel; {_ALLOWED}")
+            raise RequestError(f"is a class, but not a HyperModel; {_ALLOWED}")
         if _required(found):
             raise RequestError(
                 "is a class that needs arguments; name an instance, or a function that makes one"

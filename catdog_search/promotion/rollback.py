@@ -100,8 +100,8 @@ def _target(model: Model, to: int | None) -> int:
     previous = model.record.previous
     if previous is None:
         raise StateError(
-            f"registered model {model.name!r} has no version before its {words.CHAMPION}, as far "
-            "as the record of moves goes; --to names one"
+            f"registered model {model.name!r} has no version before its {words.CHAMPION} on "
+            "record; " + ("--to names one" if len(model.versions) > 1 else "it has but one version")
         )
     if previous not in {version.number for version in model.versions}:
         raise StateError(

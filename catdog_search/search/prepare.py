@@ -131,8 +131,14 @@ def prepare(request: Request, say: Say) -> Prepared:
             f"no photos were given, so this runs on drawn pictures, as a study of its own: "
             f"{config.name}; with --data PATH it is {said}"
         )
-    for note in config.found.notes if config.found else ():
-        say(f"note: {note}")
+    if config.found:
+        epochs, patience = config.training.epochs, config.training.patience
+        say(
+            f"note: a trial has at most {epochs} epochs, and ends after {patience} without "
+            "improvement; [training] of a study file sets others"
+        )
+        for note in config.found.notes:
+            say(f"note: {note}")
     config = _with_data_choices(config, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")

@@ -275,12 +275,13 @@ def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
         raise StudyFileError(
             f"{file} hypermodel: is missing or no text; it must be pkg.module:NAME"
         )
+    where = file if file.endswith(named) else f"{file} hypermodel: {named}"
     try:
         code = hypermodel.find(named)
     except RequestError as error:
-        raise StudyFileError(f"{file} hypermodel: {error}") from None
+        raise StudyFileError(f"{where}: {error}") from None
     if not code.space.dimensions:
-        raise StudyFileError(f"{file} hypermodel: {named} asks nothing of hp; nothing to search")
+        raise StudyFileError(f"{where}: asks nothing of hp; nothing to search")
     return code
 
 

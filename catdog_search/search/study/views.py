@@ -153,7 +153,7 @@ class StudyView:
     def floor(self) -> Always | None:
         """The baseline of its scores: one answer for every photo; None where it isn't known."""
         counts = self.class_counts
-        return always(self.metric, counts["val"], counts["train"]) if counts else None
+        return always(self.metric, counts["val"]) if counts else None
 
     def ranked(self) -> list[TrialRow]:
         """COMPLETE trials, best first; equal ones by number.
