@@ -208,12 +208,12 @@ def _say_promotion(done: Promotion, model: str, state: StateFolder, *, dry_run: 
     )
     from catdog_search.cli.run import own_command, state_flag
 
-    say(f"tracking URI: {done.tracking_uri}")
-    say(registered.uri)
     command, flag = own_command(), state_flag(state)
     say(f"card:    {command} models {model} --version {registered.version}{flag}")
     say(f"ask:     {command} predict {model} PHOTO…{flag}")
     say(f"serve:   {command} serve {model}{flag}")
+    say(f"tracking URI: {done.tracking_uri}")
+    say(registered.uri)
 
 
 def _gate_cells(gate: Gate) -> tuple[str, ...]:
