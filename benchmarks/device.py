@@ -44,11 +44,6 @@ _RESNET_SIZE, _RESNET_BATCH = 96, 32
 Measure = Callable[[], tuple[float, float]]
 
 
-def rate() -> float:
-    """Operations a second of large matrix products, now."""
-    return product_rate()
-
-
 def of_network(
     params: dict[str, Any], data: TrainData, image_size: int, execution: Execution
 ) -> tuple[float, float]:
@@ -144,11 +139,11 @@ def measure_in_turns(kinds: dict[str, Measure], n: int) -> tuple[list[dict[str, 
     rates: list[float] = []
     for _ in range(n):
         for name, measure in kinds.items():
-            rates.append(rate())
+            rates.append(product_rate())
             photos_per_second, operations = measure()
             speeds[name].append(photos_per_second)
             print(f"{name}: {photos_per_second:.1f} photos/s", file=sys.stderr, flush=True)
-            shares[name].append(photos_per_second * operations / max(rates[-1], rate()))
+            shares[name].append(photos_per_second * operations / max(rates[-1], product_rate()))
     rows = [
         {
             "what": name,

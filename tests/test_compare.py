@@ -112,3 +112,4 @@ def test_floors_are_those_of_val(shared_cache: Path) -> None:
     assert floor.n == len(x)
     assert floor.accuracy in (pytest.approx(share), pytest.approx(1 - share))
     assert probe(packed).n == floor.n
+    assert probe(packed).accuracy > min(share, 1 - share)

@@ -1,12 +1,10 @@
-"""Somebody's code for KerasTuner: imported, explored, narrowed by a study, trained and exported."""
+"""Somebody's code for KerasTuner: imported, explored, narrowed by a study and exported."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from kerastuner_code import FIT, LOOP, TABLE, explored, writer_of
 
 from catdog_search.cli import main
-from catdog_search.errors import RequestError, StateError, StudyFileError, UnfitParamsError
+from catdog_search.errors import RequestError, StudyFileError
 from catdog_search.families import hypermodel
 from catdog_search.families.hypermodel import Hypermodel
-from catdog_search.outcomes import Ending
 from catdog_search.places import StateFolder
 from catdog_search.search.prepare import Request, prepare
 from catdog_search.search.study.settings import differences, may_change
@@ -27,56 +25,6 @@ from catdog_search.space import Choice, Range, Space
 from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
 from catdog_search.training.execution import ForcedExecution
-from catdog_search.training.job import TrainingJob, job_of
-from catdog_search.training.result import TrainData, TrialResult
-
-HEAD = """
-import keras
-import keras_tuner as kt
-from keras import layers
-
-
-def compiled(x, inputs, loss="binary_crossentropy", units=1, activation="sigmoid"):
-    model = keras.Model(inputs, layers.Dense(units, activation=activation)(x))
-    model.compile("adam", loss)
-    return model
-
-
-def flat(side=16):
-    inputs = keras.Input((side, side, 3))
-    return inputs, layers.Flatten()(layers.Rescaling(1 / 255)(inputs))
-"""
-FIT = """
-class OwnFit(kt.HyperModel):
-    def build(self, hp):
-        inputs, x = flat()
-        x = layers.Dense(hp.Int("units", 2, 4))(x)
-        return compiled(x, inputs, "categorical_crossentropy", 2, "softmax")
-
-    def fit(self, hp, model, x, y, **kwargs):
-        if hp.Boolean("normalize"):
-            x = layers.Normalization()(x)
-        weights = {0: 1.0, 1: hp.Float("weight", 1, 2)}
-        return model.fit(
-            x, y, batch_size=hp.Choice("batch_size", [8, 16]), class_weight=weights,
-            epochs=hp.Int("epochs", 2, 3), **kwargs)
-"""
-LOOP = """
-class Loop(kt.HyperModel):
-    def build(self, hp):
-        inputs, x = flat()
-        return keras.Model(inputs, layers.Dense(1)(layers.Dropout(hp.Float("rate", 0, 0.5))(x)))
-
-    def fit(self, hp, model, x, y, validation_data, callbacks=(), **kwargs):
-        optimizer = keras.optimizers.Adam(hp.Float("rate of learning", 1e-4, 1e-2, sampling="log"))
-        optimizer.build(model.trainable_variables)
-        for callback in callbacks:
-            callback.set_model(model)
-        for epoch in range(20):
-            for callback in callbacks:
-                callback.on_epoch_end(epoch, logs={"my_metric": float(epoch)})
-        return 19.0
-"""
 
 CODE = Hypermodel(
     name="own:build",
@@ -97,42 +45,18 @@ CODE = Hypermodel(
     weights=(10, 20),
     notes=("build raises ValueError: too deep for {}",),
 )
-TABLE = {
-    "name": "own",
-    "purpose": "p",
-    "family": "hypermodel",
-    "hypermodel": "own:build",
-    "metric": "val_accuracy",
-    "direction": "maximize",
-    "trials": 2,
-}
 
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Writes a module into the current folder; returns its name."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-
-    def write(text: str, name: str = "own") -> str:
-        (tmp_path / f"{name}.py").write_text(HEAD + textwrap.dedent(text))
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        importlib.invalidate_caches()
-        return name
-
-    return write
+    return writer_of(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run: the code has shown `CODE`."""
     monkeypatch.setattr(hypermodel, "find", lambda name: CODE)
-
-
-def explored(name: str) -> Hypermodel:
-    from catdog_search.kerastuner.exploring import discover
-
-    return discover(name)
 
 
 BUILD = """
@@ -483,133 +407,3 @@ def test_execution_of_a_hypermodel_is_its_own(tmp_path: Path) -> None:
     assert f"note: {CODE.notes[0]}" in said
     with pytest.raises(RequestError, match="--pixels device: a hypermodel says that itself"):
         prepare(dataclasses.replace(request, forced=ForcedExecution(pixels="device")), said.append)
-
-
-def job(own: str, params: dict[str, Any], **more: Any) -> TrainingJob:
-    code = explored(own)
-    study = studies.parse(
-        {**TABLE, "hypermodel": own, "training": {"epochs": 3}, **more}, "own.toml"
-    )
-    assert study.found == code
-    return job_of(study, params, seed=1)
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code runs in this process, which has Keras already."""
-    monkeypatch.setattr(hypermodel, "find", explored)
-
-
-def trained(job: TrainingJob, data: TrainData, **options: Any) -> tuple[TrialResult, list[str]]:
-    from catdog_search.training.loop import train
-
-    said: list[str] = []
-    report = options.pop("report", lambda epoch, metrics: True)
-    return train(job, data, report, say=said.append, **options), said
-
-
-SMALL = """
-def build(hp):
-    inputs, x = flat()
-    x = layers.Dropout(0.3)(layers.Dense(hp.Int("units", 2, 64), "relu")(x))
-    if hp.get("units") == 3:
-        hp.Int("surprise", 5, 9)
-    if hp.get("units") == 4:
-        raise kt.errors.FailedTrialError("not four")
-    return compiled(x, inputs, "sparse_categorical_crossentropy", 2, "softmax")
-"""
-
-
-@pytest.mark.usefixtures("here")
-def test_training_goes_on_from_its_checkpoint(
-    module: Callable[..., str], data: TrainData, tmp_path: Path
-) -> None:
-    asked = job(f"{module(SMALL)}:build", {"units": 8})
-    whole, _ = trained(asked, data)
-    assert whole.ending is Ending.FINISHED
-    assert whole.val_probabilities.shape == data.y_val[:, 0].shape
-    place = tmp_path / "checkpoint.npz"
-    cut, _ = trained(asked, data, checkpoint=place, report=lambda epoch, metrics: epoch < 1)
-    assert cut.ending is Ending.PRUNED
-    rest, said = trained(asked, data, checkpoint=place)
-    assert "resumes after epoch 1" in said[-1]
-    losses = [[row["loss"] for row in each.history] for each in (whole, rest)]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    assert whole.model.predict(data.x_val, verbose=0).shape == data.y_val.shape
-
-
-@pytest.mark.usefixtures("here")
-def test_trial_says_what_comes_up_late_and_learns_what_cant_be(
-    module: Callable[..., str], data: TrainData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = f"{module(SMALL)}:build"
-    asked = job(own, {"units": 3})
-    _, said = trained(asked, data)
-    assert said == ["surprise is asked for the first time; it is 5, its default, and not searched"]
-    with pytest.raises(UnfitParamsError, match="FailedTrialError: not four") as unfit:
-        trained(job(own, {"units": 4}), data)
-    assert not unfit.value.is_too_large
-    with pytest.raises(UnfitParamsError, match="too large: 49") as unfit:
-        trained(job(own, {"units": 64}, limits={"max_parameters": 10_000}), data)
-    assert unfit.value.is_too_large
-    with pytest.raises(UnfitParamsError, match=r"too large: about 0\.. minutes, at most 1e-05"):
-        trained(job(own, {"units": 8}, limits={"max_trial_minutes": 1e-5}), data)
-    params = asked.params.model_copy(update={"source": "1" * 16})
-    with pytest.raises(StateError, match="the source of own:build changed"):
-        trained(dataclasses.replace(asked, params=params), data)
-
-
-@pytest.mark.usefixtures("here")
-def test_fit_of_their_own_trains_and_is_scored_by_ours(
-    module: Callable[..., str], data: TrainData, tmp_path: Path
-) -> None:
-    params = {"units": 2, "normalize": True, "weight": 1.5, "batch_size": 8, "epochs": 2}
-    asked = job(f"{module(FIT)}:OwnFit", params)
-    place = tmp_path / "checkpoint.npz"
-    result, _ = trained(asked, data, checkpoint=place)
-    assert result.ending is Ending.FINISHED
-    assert len(result.history) == 2
-    assert result.best_epoch in (0, 1)
-    assert not place.exists()
-    assert 0 <= result.scores["val_accuracy"] <= 1
-    pruned, _ = trained(asked, data, report=lambda epoch, metrics: False)
-    assert (pruned.ending, len(pruned.history)) == (Ending.PRUNED, 1)
-
-
-@pytest.mark.usefixtures("here")
-def test_loop_of_their_own_is_stopped_where_it_should_be(
-    module: Callable[..., str], data: TrainData
-) -> None:
-    asked = job(f"{module(LOOP)}:Loop", {"rate": 0.1, "rate of learning": 1e-3})
-    result, _ = trained(asked, data)
-    assert result.ending is Ending.FINISHED
-    assert len(result.history) == 4  # it learns nothing: patience is 3
-    assert result.best_epoch == 0
-    pruned, _ = trained(asked, data, report=lambda epoch, metrics: epoch < 1)
-    assert (pruned.ending, len(pruned.history)) == (Ending.PRUNED, 2)
-
-
-@pytest.mark.usefixtures("here")
-def test_fit_of_their_own_is_given_both_classes_mixed(
-    module: Callable[..., str], data: TrainData
-) -> None:
-    seen: list[tuple[np.ndarray, np.ndarray]] = []
-    name = module(FIT)
-    asked = job(f"{name}:OwnFit", {"units": 2, "weight": 1.0, "batch_size": 8, "epochs": 2})
-    kind = importlib.import_module(name).OwnFit
-    fit = kind.fit
-
-    def watched(self: Any, hp: Any, model: Any, x: Any, y: Any, **kwargs: Any) -> Any:
-        seen.append((np.asarray(x), np.asarray(y)))
-        return fit(self, hp, model, x, y, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kind, "fit", watched)
-        trained(asked, data)
-        trained(asked, data)
-    (x, y), (again, _) = seen[-2:]
-    assert len(set(y[: len(y) // 2].argmax(1))) == 2, "not one class after the other"
-    assert np.array_equal(x, again), "the same seed, the same order"
-    theirs = sorted(zip(x.sum((1, 2, 3)), y.argmax(1), strict=True))
-    ours = sorted(zip(data.x_train.sum((1, 2, 3)), data.y_train[:, 0], strict=True))
-    assert [label for _, label in theirs] == [label for _, label in ours]

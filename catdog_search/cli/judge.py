@@ -158,7 +158,7 @@ def _floor_rows(found: Comparison) -> list[tuple[str, ...]]:
     of = f"{found.floors_of}: " if several else ""
     return [
         (
-            f"{of}{f.name}: {f.answer}" if f.answer else f"{of}{f.name}",
+            f"{of}{f.name}" + (f": {f.answer}" if f.answer else ""),
             *("",) * 3,
             f"{f.accuracy:.3f}",
             *blank,

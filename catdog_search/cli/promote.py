@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from catdog_search.cli.common import (
     study_option,
     writer,
 )
-from catdog_search.cli.run import INTERRUPTED, display_of
+from catdog_search.cli.run import INTERRUPTED, display_of, own_command, state_flag
 
 if TYPE_CHECKING:
     from catdog_search.places import StateFolder
@@ -206,12 +207,10 @@ def _say_promotion(done: Promotion, model: str, state: StateFolder, *, dry_run: 
         f"trial {trials} of {done.facts['choice']['trained_in']} {how}: version "
         f"{registered.version} of {model!r} is champion{was}"
     )
-    from catdog_search.cli.run import own_command, state_flag
-
-    command, flag = own_command(), state_flag(state)
-    say(f"card:    {command} models {model} --version {registered.version}{flag}")
-    say(f"ask:     {command} predict {model} PHOTO…{flag}")
-    say(f"serve:   {command} serve {model}{flag}")
+    command, name, flag = own_command(), shlex.quote(model), state_flag(state)
+    say(f"card:    {command} models {name} --version {registered.version}{flag}")
+    say(f"ask:     {command} predict {name} PHOTO…{flag}")
+    say(f"serve:   {command} serve {name}{flag}")
     say(f"tracking URI: {done.tracking_uri}")
     say(registered.uri)
 

@@ -198,8 +198,7 @@ def scores_of_model(
         threshold: Probability above which class 1 is predicted.
     """
     named = scores(labels, probabilities, prefix="", threshold=threshold)
-    flat = np.ravel(labels).astype(int), np.ravel(probabilities)
-    return {**named, "calibration_error": equal_mass_error(*flat)}
+    return {**named, "calibration_error": equal_mass_error(labels, probabilities)}
 
 
 def error_by_chance(

@@ -343,14 +343,13 @@ def _scored(
     photos = Photos(shown.decoded.pixels, [photo.key for photo in shown.photos])
     names, where = loaded.facts.class_names, f"{len(labels)} photos"
     matrix = seen_as.confusion(len(names))
-    y = labels.astype(np.float32)
     return Evaluation(
         uri=loaded.uri,
         run_id=loaded.run_id,
         split=scene.split,
         not_found=shown.not_found,
         n=len(labels),
-        scores=scores_of_model(y, probabilities, loaded.facts.threshold),
+        scores=scores_of_model(labels, probabilities, loaded.facts.threshold),
         interval=wilson(int(np.trace(matrix)), len(labels)),
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,

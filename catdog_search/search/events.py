@@ -38,6 +38,7 @@ class BatchDone:
     """Worker to coordinator, now and then: `step` of `steps` in `epoch`, which counts from 0.
 
     While features are computed, before the first epoch, `epoch` is None and steps count photos.
+    `steps` is 0 where a custom loop doesn't tell how many there are.
     """
 
     number: int
