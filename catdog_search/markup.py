@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from catdog_search.text import printable
@@ -27,6 +28,11 @@ def as_figure_text(text: str, most: int = 100) -> str:
 def as_markdown(text: str) -> str:
     """Lines that Markdown shows literally."""
     return "\n".join(map(_line, text.split("\n")))
+
+
+def without_escapes(markdown: str) -> str:
+    """Our own Markdown for a terminal: the inverse of `as_markdown`, with headings and tables."""
+    return html.unescape(re.sub(r"\\([\\`*_\[\]|~#])", r"\1", markdown))
 
 
 def _line(text: str) -> str:

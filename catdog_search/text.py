@@ -109,6 +109,11 @@ def named_line(error: BaseException) -> str:
     return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
 
 
+def with_article(noun: str) -> str:
+    """A noun with its article: `an int`, `a module`."""
+    return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
 def first_line(error: Exception) -> str:
     """The first line of an error's message, printable; its type where it has none."""
     return printable((str(error).strip() or type(error).__name__).splitlines()[0])

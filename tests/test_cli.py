@@ -156,7 +156,11 @@ def test_help_takes_less_than_two_and_a_half_times_a_bare_click() -> None:
         (["run", "--study", "no.toml"], 1, "error: no.toml: no such study file"),
         (["run", "--study", "quick", "--data", "nowhere"], 1, "error: nowhere: no such folder"),
         (["check", "quik"], 1, "did you mean 'quick'?"),
-        (["check", "--params", "cn"], 2, "'cn'; did you mean 'cnn'? (allowed: any, cnn, resnet50)"),
+        (
+            ["check", "--params", "cn"],
+            2,
+            "'cn'; did you mean 'cnn'? (allowed: any, cnn, hypermodel, resnet50)",
+        ),
         (["check", "quick", "--params", "cnn"], 2, "give a study, NAME or FILE, or --params"),
         (["check", "--json"], 2, "give a study, NAME or FILE, or --params"),
         (["data", "audit", "nowhere"], 1, "error: nowhere: no such folder or zip"),

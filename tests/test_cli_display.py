@@ -158,6 +158,24 @@ def test_live_display_estimates_before_the_first_trial_is_over() -> None:
     assert "plain" in text
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (120, 40), (80, 12), (40, 5)])
+def test_live_display_fits_the_screen_and_shows_the_latest(width: int, height: int) -> None:
+    console = Console(width=width, height=height, force_terminal=True, file=io.StringIO())
+    display = LiveDisplay(CONFIG, console)
+    for event in EVENTS[:3]:
+        display(event)
+    for number in range(30):
+        display(TrialStarted(number, {"dropout": 0.1, "a_long_name": number}, None, 1, 10))
+    drawn = [
+        "".join(piece.text for piece in line) for line in console.render_lines(display.render())
+    ]
+    fits = len(drawn) < height
+    assert fits or height == 5  # which has no room for one trial
+    assert sum("RUNNING" in line for line in drawn) <= 15
+    assert any(line.strip("│ ").startswith("29 ") for line in drawn)
+    assert any("of 3 trials" in line for line in drawn)
+
+
 def test_live_display_replaces_an_attempt_that_died() -> None:
     again = TrialStarted(1, {"dropout": 0.25}, "plain", 3, 10)
     text = drawn_after([*EVENTS[:4], again])

@@ -86,8 +86,10 @@ def curve(train: list[float], val: list[float]) -> list[dict[str, float]]:
     [
         ([0.6, 0.8, 0.99], [0.6, 0.78, 0.77], 2, "overfits: train is 22.0 points above val"),
         ([0.6, 0.7, 0.8], [0.6, 0.7, 0.8], 2, "underfits: val gained 10.0 points an epoch in"),
-        ([0.8, 0.9, 0.9], [0.8, 0.7, 0.9], 2, "fits: train and val 0.0 points apart"),  # a dip
-        ([0.7, 0.8, 0.8], [0.7, 0.8, 0.79], 1, "fits: train and val 0.0 points apart"),
+        ([0.8, 0.9, 0.9], [0.8, 0.7, 0.9], 2, "fits: val is level with train"),  # a dip
+        ([0.7, 0.8, 0.8], [0.7, 0.8, 0.79], 1, "fits: val is level with train"),
+        ([0.7, 0.8], [0.7, 0.79], 1, "fits: val is 1.0 points below train"),
+        ([0.7, 0.8], [0.7, 0.82], 1, "fits: val is 2.0 points above train"),
         ([0.7, math.nan, 0.8], [0.7, 0.8, 0.79], 1, "diverged"),
         ([], [], None, "no curves"),
     ],

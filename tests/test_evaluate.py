@@ -366,6 +366,19 @@ def test_evaluate_counts_calibration_and_needs_the_cache_or_the_data(
     assert "its study didn't keep which photos it had" in refused
 
 
+def test_evaluate_of_photos_by_a_model_of_drawn_pictures_warns(
+    fresh: StateFolder, trained: tuple[StateFolder, Path, Path]
+) -> None:
+    best = views.load_view(fresh, "tiny").best
+    assert best is not None
+    where = ["--data", str(trained[2]), "--state", str(fresh.root)]
+    assert "drawn pictures" not in call("evaluate", "catdog", *where).output
+    Store.of(fresh).client().set_tag(best.run_id, vocabulary.DATA_KIND, SyntheticSource.kind)
+    warning = "this model learned from drawn pictures; what it says of photos means nothing"
+    assert f"\nnote: {warning}\n" in call("evaluate", "catdog", *where).output
+    assert as_json("catdog", *where)["warning"] == warning
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [

@@ -111,11 +111,21 @@ def test_name_of_another_form_is_refused_before_anything_is_run(
         ("import nowhere_at_all", "own:build", "its import failed: ModuleNotFoundError"),
         ("raise SystemExit", "own:build", "its import failed: SystemExit"),
         ("1 / 0", "own:build", "its import failed: ZeroDivisionError: division by zero"),
-        ("build = 3", "own:build", "is a int; it must be a HyperModel"),
+        ("build = 3", "own:build", "is an int; it must be a HyperModel"),
         ("class build: pass", "own:build", "is a class, but not a HyperModel"),
         ("def build(hp, more): pass", "own:build", "takes other arguments than hp"),
-        ("def build(): return 3", "own:build", "makes a int"),
-        ("def build(): 1 / 0", "own:build", "making it failed: ZeroDivisionError"),
+        ("def build(): return 3", "own:build", "makes an int"),
+        (
+            "def build(): 1 / 0",
+            "own:build",
+            r"making it failed: ZeroDivisionError.*\(own\.py, line",
+        ),
+        (
+            "def build(hp):\n  int('x')",
+            "own:build",
+            r"its build failed: ValueError.*\(own\.py, line",
+        ),
+        ("def build(hp:", "own:build", r"its import failed: SyntaxError.*\(own\.py, line"),
         ("build = kt.applications.HyperXception", "own:build", "making it failed: ValueError"),
         (
             "class build(kt.HyperModel):\n    def __init__(self, n): pass",
@@ -226,7 +236,7 @@ def test_size_of_photos_is_the_models_or_a_params(module: Callable[..., str]) ->
         ),
         (
             "class Own(keras.Model):\n        def call(self, x): return x\n    return Own()",
-            "is a Own with a call of its own",
+            "is an Own with a call of its own",
         ),
     ],
 )

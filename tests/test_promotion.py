@@ -651,7 +651,8 @@ def test_other_classes_are_refused_before_anything_is_trained(
     other = write_study(tmp_path, "other", epochs=1)
     classes = ["--classes", "cat=ant,dog=bee"]
     run = ["--study", str(other), "--state", str(state.root), "--data", str(squares), *classes]
-    call("run", *run, "--trials", "1")
+    hint = call("run", *run, "--trials", "1").output.splitlines()[-1]
+    assert "promote --study other --model other --state" in hint
     said = call(*arguments(other, state), code=1).output.splitlines()[-1]
     assert "champion version 1 of 'catdog' tells cat from dog, study 'other' ant from bee" in said
     assert existing_studies(state) == ["light", "light.finalists", "other"]

@@ -25,6 +25,7 @@ from catdog_search.data.manifest import CALIBRATION
 from catdog_search.errors import DataError, RequestError, StateError
 from catdog_search.places import StateFolder
 from catdog_search.promotion import finalists
+from catdog_search.promotion.expected import expected_s
 from catdog_search.promotion.finalists import Plan, best_of, name_of, plan, trained
 from catdog_search.search.coordinator import Options, Report
 from catdog_search.search.prepare import Prepared
@@ -294,6 +295,7 @@ from pathlib import Path
 from catdog_search.data.dataset import Dataset
 from catdog_search.places import StateFolder
 from catdog_search.promotion import finalists
+from catdog_search.promotion.expected import expected_s
 from test_promotion_finalists import plan_of
 
 if __name__ == "__main__":
@@ -350,6 +352,25 @@ def test_finalists_that_all_fail_are_told_and_one_that_does_is_left_out(
     assert two.missing == 1
     train(two)
     assert [each.name for each in trained(two)] == [two.finalists[1].name]
+
+
+def test_features_that_the_first_trial_computed_are_expected_once(searched: StateFolder) -> None:
+    config = studies.load("transfer")
+    some = load_view(searched, "tiny").ranked()[0]
+    params = config.space.complete(config.recipes["plain-head"])
+    rows = [
+        dataclasses.replace(some, number=number, seconds=seconds, params=params)
+        for number, seconds in enumerate((1200.0, 30.0, 40.0, 50.0))
+    ]
+    # The best trial is the one that computed the features, on two seeds; the others of its kind
+    # took 40 s.
+    assert expected_s(config, rows, [rows[0], rows[0], rows[3]], []) == 1160 + 40 + 40 + 50
+    assert expected_s(config, rows, [rows[0], rows[3]], [rows[1]]) == 40 + 50
+    assert expected_s(config, rows[:1], [rows[0]], []) == 1200
+    assert expected_s(config, rows, [rows[0], None], []) is None
+    cnn = studies.parse(TABLE, "tiny.toml")
+    slow = [dataclasses.replace(some, number=n, seconds=s) for n, s in ((0, 90.0), (1, 30.0))]
+    assert expected_s(cnn, slow, [slow[0]], []) == 90
 
 
 def test_study_of_finalists_is_not_promoted_itself() -> None:

@@ -309,7 +309,7 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     }
     report = run(state, pictures, 40, table=table)
     assert report.end == "exhausted"
-    say_report(report, 40, state)
+    say_report(report, 40, state, ("cat", "dog"))
     assert (
         "study tiny is finished: nothing is left to try after 18 trials\n"
         in capsys.readouterr().out

@@ -18,7 +18,7 @@ from catdog_search import cli
 from catdog_search.cli.display import LiveDisplay
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import CatdogError, DataError, StateError, StudyFileError
-from catdog_search.markup import as_figure_text, as_markdown
+from catdog_search.markup import as_figure_text, as_markdown, without_escapes
 from catdog_search.places import StateFolder
 from catdog_search.search.events import Event, Notice, StudyOpened, TrialStarted
 from catdog_search.search.study.reconcile import reconcile
@@ -135,6 +135,7 @@ def test_model_name_with_an_alias_in_it_is_refused(state: StateFolder) -> None:
 def test_markdown_shows_text_as_it_is() -> None:
     assert as_markdown("a*b_c [x](y) <b>|`") == r"a\*b\_c \[x\](y) &lt;b&gt;\|\`"
     assert as_markdown("two\nlines\x1b") == "two\nlines\\\\x1b"
+    assert without_escapes(f"# {as_markdown('a*b_c [x](y) <b>|`')}") == "# a*b_c [x](y) <b>|`"
 
 
 def test_figure_text_is_cut_before_it_is_escaped() -> None:

@@ -25,6 +25,7 @@ from catdog_search.text import N_CLASSES, name_key, printable
 
 _LONGEST_NAME = 255
 _MOST_EXAMPLES = 64
+DRAWN_WARNING = "this model learned from drawn pictures; what it says of photos means nothing"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _Text = Annotated[str, Field(max_length=1000)]
@@ -151,9 +152,7 @@ class ModelFacts(_Facts):
     @property
     def warning(self) -> str | None:
         """A warning for anyone who relies on its answers; None for none."""
-        if not self.is_drawn:
-            return None
-        return "this model learned from drawn pictures; what it says of photos means nothing"
+        return DRAWN_WARNING if self.is_drawn else None
 
     @classmethod
     def from_json(cls, text: str) -> ModelFacts:

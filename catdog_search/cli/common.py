@@ -20,6 +20,8 @@ from catdog_search.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# The registered model, unless another name is given.
+MODEL = "catdog"
 # Longer than the help of any command.
 _NO_LIMIT = 10_000
 

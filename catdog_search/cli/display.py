@@ -34,6 +34,7 @@ from catdog_search.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.table import Table
     from rich.text import Text
 
 _ROWS = 15
@@ -201,7 +202,7 @@ class LiveDisplay:
             get_renderable=self.render,
             console=self._console,
             refresh_per_second=4,
-            # Otherwise a table taller than the screen would scroll away.
+            # On the smallest of screens; elsewhere `render` sees to it.
             vertical_overflow="crop",
         )
         with PULSE.held(), _without_echo(), live:
@@ -261,14 +262,22 @@ class LiveDisplay:
         self._finished += not event.ending.is_resumable
 
     def render(self) -> RenderableType:
-        """The table as it stands."""
+        """The table as it stands, with as many of the latest trials as the screen has room for."""
+        most = self._console.height - 1  # for the cursor
+        for n_rows in range(_ROWS, 1, -1):
+            table = self._table(n_rows)
+            if len(self._console.render_lines(table, pad=False)) <= most:
+                return table
+        return self._table(1)
+
+    def _table(self, n_rows: int) -> Table:
         from rich.table import Table
 
         caption = _literal(*self._summary())
         table = Table(title=_literal(f"study {self._config.name}"), caption=caption)
         for name in ("trial", "state", "what differs", "epoch", self._config.metric, "time"):
             table.add_column(name, overflow="fold")
-        for row in self._rows[-_ROWS:]:
+        for row in self._rows[-n_rows:]:
             seconds = time.monotonic() - row.started if row.seconds is None else row.seconds
             best = self._best is not None and row.number == self._best.number
             cells = (str(row.number), row.state, row.params, row.epoch, row.value)

@@ -317,6 +317,8 @@ def _say_evaluation(done: Evaluation) -> None:
 
     of = f" of {done.split}" if done.split else ""
     say(f"model {done.uri} (run {done.run_id}) on {counted(done.n, 'photo')}{of}")
+    if done.warning:
+        say(f"note: {done.warning}")
     if done.not_found:
         say(f"not found: {counted(done.not_found, 'photo')} of {done.split}")
     if done.seen is None:

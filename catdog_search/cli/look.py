@@ -42,10 +42,8 @@ def _family(_ctx: click.Context, _parameter: click.Parameter, value: str | None)
     from catdog_search.families import registry
     from catdog_search.space import did_you_mean
 
-    # Those whose params are known without running a user's code.
-    listed = [name for name in registry.names() if not registry.is_found(name)]
-    if value is not None and value not in listed:
-        raise click.BadParameter(f"{value!r}; {did_you_mean(value, listed)}")
+    if value is not None and value not in registry.names():
+        raise click.BadParameter(f"{value!r}; {did_you_mean(value, registry.names())}")
     return value
 
 
@@ -86,7 +84,7 @@ def _n_trials(trials: int | None) -> str:
     metavar="FAMILY",
     callback=_family,
     help="List all that a study file of a family may say, with its range, choices and default: "
-    "cnn, resnet50 or any.",
+    "cnn, resnet50, hypermodel or any.",
 )
 @click.option(
     "--photos",

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from catdog_search.cli.common import say, say_entries
 from catdog_search.families import registry
 
+# What is known of params that only a user's code knows.
+FOUND = "those that its code asks of hp; `catdog-search check FILE` runs it and lists them"
+
 if TYPE_CHECKING:
     from catdog_search.space import Knob, Space
     from catdog_search.study.keys import Key
@@ -28,7 +31,10 @@ def say_all(family: str) -> None:
     """Print everything that a study file of a family may contain."""
     from catdog_search.study.keys import keys
 
-    say(f"params of the family {family}, for [space] and recipes (none is required):")
+    if registry.is_found(family):
+        say(f"params of the family {family}: {FOUND}")
+    else:
+        say(f"params of the family {family}, for [space] and recipes (none is required):")
     knobs = registry.knobs(family)
     say_entries((name, _entry(family, name, knob)) for name, knob in knobs.items())
     say("keys of a study file, beside [space], which is required, and [recipes.NAME]:")

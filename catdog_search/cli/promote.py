@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    MODEL,
     Whole,
     ask,
     ends_with_a_word,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 @click.command()
 @study_option("Study whose champion to find.", metavar="NAME|FILE")
 @click.option(
-    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
+    "--model", default=MODEL, show_default=True, help="Name in the registry.", metavar="NAME"
 )
 @click.option(
     "--data", metavar="PATH", help="Where the study's photos are now [default: where they were]."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    MODEL,
     Whole,
     ask,
     json_option,
@@ -19,6 +20,7 @@ from catdog_search.cli.common import (
     say_table,
     state_option,
 )
+from catdog_search.markup import without_escapes
 from catdog_search.text import printable
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ def _say_version(model: ModelRows, card: str | None, as_json: bool) -> None:
         say(_unfinished(model.unfinished))
     if card is not None:
         say("")
-        say_lines(card)
+        say_lines(without_escapes(card))
 
 
 def _moves(model: ModelRows, row: VersionRow) -> Iterator[str]:
@@ -172,7 +174,7 @@ def _move_as_json(move: Move) -> dict[str, Any]:
 
 @click.command()
 @click.option(
-    "--model", default="catdog", show_default=True, help="Name in the registry.", metavar="NAME"
+    "--model", default=MODEL, show_default=True, help="Name in the registry.", metavar="NAME"
 )
 @click.option(
     "--to",

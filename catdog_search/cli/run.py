@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from catdog_search.cli.common import (
+    MODEL,
     Number,
     Whole,
     duplicates_option,
@@ -144,7 +145,8 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     if as_json:
         say_json(_run_as_json(report))
     else:
-        say_report(report, prepared.wanted, prepared.state)
+        class_names = prepared.dataset.manifest.class_names
+        say_report(report, prepared.wanted, prepared.state, class_names)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
     if report.view.best is None and report.end in ("done", "exhausted"):
@@ -184,7 +186,9 @@ def _run_as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def say_report(report: Report, wanted: int, state: StateFolder) -> None:
+def say_report(
+    report: Report, wanted: int, state: StateFolder, class_names: tuple[str, ...]
+) -> None:
     """Print how a call ended, the best trial, and possible next steps."""
     from catdog_search.cli.words import counted, duration, say_params
     from catdog_search.study.config import DRAWN
@@ -213,7 +217,21 @@ def say_report(report: Report, wanted: int, state: StateFolder) -> None:
         say(f"draw:    {command} show --study {view.name} --figures figures{flag}")
     say(f"browse:  {browse_hint(state, view)}")
     if view.best:
-        say(f"promote: {command} promote --study {view.name}{flag}")
+        named = _name_of_model(state, view.name, class_names)
+        say(f"promote: {command} promote --study {view.name}{named}{flag}")
+
+
+def _name_of_model(state: StateFolder, study: str, class_names: tuple[str, ...]) -> str:
+    """The option of `promote` that names another model; empty where the usual one can take it."""
+    from catdog_search.errors import CatdogError
+    from catdog_search.promotion.versions import champion_of_others
+    from catdog_search.tracking.store import Store
+
+    try:
+        is_taken = champion_of_others(Store.of(state), MODEL, class_names) is not None
+    except CatdogError:
+        return ""  # `promote` says it
+    return f" --model {study}" if is_taken else ""
 
 
 def _done(done: int, wanted: int) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from catdog_search.children import ChildError, run_python
-from catdog_search.cli.common import PULSE, Number, Whole, say, state_option
+from catdog_search.cli.common import MODEL, PULSE, Number, Whole, say, state_option
 from catdog_search.errors import StateError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _WATCHER = "catdog_search.exporting.watch"
 
 
 @click.command()
-@click.argument("model", default="catdog", metavar="[MODEL|FILE.onnx]")
+@click.argument("model", default=MODEL, metavar="[MODEL|FILE.onnx]")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
     "--port",

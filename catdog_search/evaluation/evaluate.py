@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from catdog_search import places
+from catdog_search.answering.facts import DRAWN_WARNING
 from catdog_search.data import dataset, packing
 from catdog_search.data.manifest import Photo, short_hash
 from catdog_search.data.packing import DecodedPhotos
-from catdog_search.data.sources import Source
+from catdog_search.data.sources import Source, SyntheticSource
 from catdog_search.errors import DataError, StateError
 from catdog_search.evaluation.calibration import scores_of_model
 from catdog_search.figures.predictions import Photos, Predictions
@@ -33,6 +34,7 @@ from catdog_search.text import as_classes, name_key, printable
 from catdog_search.tracking.ledger import Ledger, Look, Looks
 from catdog_search.tracking.looked_at import Loaded, LoggedModels
 from catdog_search.tracking.promotions import PromotionRun
+from catdog_search.tracking.registry import Registry
 from catdog_search.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Evaluation:
         kept: Whether the answers are those that the model's promotion kept, so that the model was
             shown nothing.
         left_out: Files that could not be used, as (file, reason).
+        warning: Warning for anyone who relies on this; None for none.
         figures: Figures by file name.
     """
 
@@ -99,6 +102,7 @@ class Evaluation:
     look: Look | None
     kept: bool
     left_out: tuple[tuple[str, str], ...]
+    warning: str | None
     figures: Mapping[str, Figure]
 
 
@@ -148,7 +152,9 @@ def evaluate(
     if taken is not None and splits is not None and taken >= len(splits.get("train", ())):
         taken = None
     parts = None if where is None else tuple(where.get(short, "new") for short in shorts)
-    scene = _Scene(name, loaded, shown, split, parts, taken)
+    is_drawn = Registry(store).data_kind(loaded.run_id) == SyntheticSource.kind
+    warning = DRAWN_WARNING if is_drawn and source and source.kind != SyntheticSource.kind else None
+    scene = _Scene(name, loaded, shown, split, parts, taken, warning)
     if split == "test" and not force and (kept := _kept(store, loaded, shorts)) is not None:
         return _scored(scene, kept, Ledger(state, store).looks(shorts), None, kept=True)
     options = [*(["--split", split] if split else []), *(["--force"] if force else [])]
@@ -187,6 +193,7 @@ class _Scene:
         split: Split that was chosen; None for all photos.
         parts: What each photo is to the model, see `Evaluation.seen`; None where unknown.
         trained_on: See `Evaluation.trained_on`.
+        warning: See `Evaluation.warning`.
     """
 
     name: str
@@ -195,6 +202,7 @@ class _Scene:
     split: str | None
     parts: tuple[str, ...] | None
     trained_on: int | None
+    warning: str | None
 
 
 @dataclass(frozen=True)
@@ -360,6 +368,7 @@ def _scored(
         look=look,
         kept=kept,
         left_out=shown.decoded.left_out,
+        warning=scene.warning,
         figures={
             "confusion_matrix.png": confusion_matrix(seen_as, names, name, where),
             "most_wrong.png": most_wrong(seen_as, photos, names, name, where),

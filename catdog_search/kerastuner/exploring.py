@@ -25,7 +25,6 @@ from catdog_search.kerastuner.networks import call_fit, face_of, input_side, req
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_theirs
 from catdog_search.kerastuner.targets import Target
-from catdog_search.text import named_line
 
 _MOST_BUILDS = 60
 # Number of random builds, and how many in a row without anything new end them.
@@ -193,8 +192,8 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
     except Exception as error:  # anybody's code may raise anything
         asked = seen.take(hyperparameters)
         if first and not targets.is_failed_trial(error):
-            raise RequestError(f"its build failed: {named_line(error)}") from error
-        seen.failed.setdefault(named_line(error), dict(values))
+            raise RequestError(f"its build failed: {targets.told(error)}") from error
+        seen.failed.setdefault(targets.told(error), dict(values))
         return asked
     try:
         side = settle(model, _ANY_SIDE)
@@ -230,7 +229,7 @@ def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen) 
     except _ReachedError:
         return
     except Exception as error:
-        text = f"what its fit asks can't be known before it runs: {named_line(error)}"
+        text = f"what its fit asks can't be known before it runs: {targets.told(error)}"
         if text not in seen.notes:
             seen.notes.append(text)
         return

@@ -16,6 +16,7 @@ from keras import layers
 from catdog_search.errors import RequestError
 from catdog_search.families.base import CHANNELS, LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.families.hypermodel import HYPERMODEL
+from catdog_search.text import with_article
 
 Photos = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float32]
@@ -128,8 +129,8 @@ def _require_functional(model: keras.Model) -> None:
     functional = type(keras.Model(pixels, pixels))
     if not isinstance(model, functional) or type(model).call is not functional.call:
         raise RequestError(
-            f"its network is a {type(model).__name__} with a call of its own; only Sequential and "
-            "functional models can be exported"
+            f"its network is {with_article(type(model).__name__)} with a call of its own; only "
+            "Sequential and functional models can be exported"
         )
 
 
@@ -211,8 +212,8 @@ def require_stock(model: keras.Model) -> None:
             own = getattr(layers, kind, None) is not type(operation)
             if own or not (_is_gone(kind) or kind in {*HYPERMODEL.parts.layers, "Softmax"}):
                 raise RequestError(
-                    f"its layer {operation.name} is a {kind}, which can't be exported; stock "
-                    "layers can, but for Lambda, Resizing and the like"
+                    f"its layer {operation.name} is {with_article(kind)}, which can't be exported; "
+                    "stock layers can, but for Lambda, Resizing and the like"
                 )
             activation = getattr(operation, "activation", None)
             if activation is not None and keras.activations.serialize(activation) not in (

@@ -11,18 +11,22 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import catdog_search
 from catdog_search.errors import RequestError
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.space import nearest
-from catdog_search.text import named_line
+from catdog_search.text import named_line, with_article
 
 _ALLOWED = "it must be a HyperModel, its class, a function that makes one, or a function build(hp)"
 _DIGITS = 16
+_OURS = Path(catdog_search.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ def load(name: str) -> Target:
                 f"no module {error.name!r} in {here} or installed"
                 + (f"; did you mean '{meant}:{attribute}'?" if meant else "")
             ) from None
-        raise RequestError(f"its import failed: {named_line(error)}") from error
+        raise RequestError(f"its import failed: {told(error)}") from error
     except (Exception, SystemExit) as error:  # anybody's code may raise anything
-        raise RequestError(f"its import failed: {named_line(error)}") from error
+        raise RequestError(f"its import failed: {told(error)}") from error
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -96,7 +100,7 @@ def _as_hypermodel(found: Any) -> Any:
     if isinstance(found, kind):
         return found
     if not callable(found):
-        raise RequestError(f"is a {type(found).__name__}; {_ALLOWED}")
+        raise RequestError(f"is {with_article(type(found).__name__)}; {_ALLOWED}")
     if inspect.isclass(found):
         if not issubclass(found, kind):
             raise RequestError(f"is a class, but not a HyperModel; {_ALLOWED}")
@@ -109,13 +113,13 @@ def _as_hypermodel(found: Any) -> Any:
     try:
         made = found()
     except Exception as error:  # anybody's code may raise anything
-        raise RequestError(f"making it failed: {named_line(error)}") from error
+        raise RequestError(f"making it failed: {told(error)}") from error
     return made if isinstance(made, kind) else _of_function(made)
 
 
 def _of_function(build: Any) -> Any:
     if not callable(build) or inspect.isclass(build):
-        raise RequestError(f"makes a {type(build).__name__}; {_ALLOWED}")
+        raise RequestError(f"makes {with_article(type(build).__name__)}; {_ALLOWED}")
     if not _takes_hp(build):
         raise RequestError(f"takes other arguments than hp; {_ALLOWED}")
     hypermodel = keras_tuner().HyperModel(name=getattr(build, "__name__", None))
@@ -158,6 +162,23 @@ def asking(values: Mapping[str, Any]) -> Any:
     hyperparameters = keras_tuner().HyperParameters()
     hyperparameters.values = dict(values)
     return hyperparameters
+
+
+def told(error: BaseException) -> str:
+    """An error of a user's code in one line, with the line of that code that led to it."""
+    line = named_line(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_installed(frame.filename)]
+    # A SyntaxError names its place itself.
+    if not own or isinstance(error, SyntaxError) or is_failed_trial(error):
+        return line
+    return f"{line} ({Path(own[-1].filename).name}, line {own[-1].lineno})"
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file belongs to Python, to us, or to a package, rather than to a project."""
+    homes = [_OURS, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
+    return file.startswith("<") or any(Path(file).is_relative_to(home) for home in homes)
 
 
 def is_failed_trial(error: BaseException) -> bool:

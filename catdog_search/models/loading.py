@@ -24,6 +24,7 @@ from catdog_search.families.base import Parts
 from catdog_search.families.registry import FAMILIES
 from catdog_search.machine.memory import free_bytes
 from catdog_search.models import neither
+from catdog_search.text import with_article
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _ENTRIES = frozenset((_CONFIG, _WEIGHTS, "metadata.json"))
@@ -256,7 +257,7 @@ def _check_config(config: Any, image_size: int, known: _Known, n_numbers: int) -
             file holds.
     """
     if config["class_name"] != "Functional":
-        raise ForeignModelError(f"is a {config['class_name']}, not a Functional")
+        raise ForeignModelError(f"is {with_article(str(config['class_name']))}, not a Functional")
     n_weights = 0
     for table in _tables(config):
         if "class_name" in table and table["class_name"] != _TENSOR:

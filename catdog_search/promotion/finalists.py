@@ -18,6 +18,7 @@ from catdog_search.data.manifest import CALIBRATION
 from catdog_search.errors import RequestError, StateError
 from catdog_search.families import registry
 from catdog_search.places import StateFolder
+from catdog_search.promotion.expected import cost_of, expected_s
 from catdog_search.search.coordinator import Report, run_study
 from catdog_search.search.events import Listener
 from catdog_search.search.prepare import Prepared
@@ -172,9 +173,8 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
     missing = [pair for pair in wanted if pair not in over]
     left = begun - over - set(missing)
     n_trials = len(there) + len(set(missing) - begun)
-    seconds = {_digest_of(row): row.seconds for row in reversed(view.ranked())}
-    took = [seconds.get(_digest_in(each or "")) for each, _ in (*missing, *left)]
-    known_s = [each for each in took if each is not None]
+    ranked = {_digest_of(row): row for row in reversed(view.ranked())}
+    to_go = [ranked.get(_digest_in(each or "")) for each, _ in (*missing, *left)]
     options = dataclasses.replace(
         prepared.options,
         trials=n_trials,
@@ -191,7 +191,7 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
         wanted=asked.seeds,
         missing=len(missing),
         left=len(left),
-        seconds=sum(known_s) if len(known_s) == len(took) else None,
+        seconds=expected_s(config, view.ranked(), to_go, there),
     )
 
 
@@ -226,14 +226,14 @@ def _finalist(
 ) -> Finalist:
     own = [row for row in rows if row.recipe == name and row.value is not None]
     params = config.trial_params(trial.params)
-    family = registry.family_of(params)
-    cost = family.cost(params, config.weights) if family.cost else None
+    cost = cost_of(config, params)
+    begins_alike = registry.family_of(params).loads_weights and config.weights != "none"
     return Finalist(
         name=name,
         trial=trial,
         seeds=tuple(sorted(own, key=lambda row: row.replicate)),
         operations=cost.multiply_adds + cost.forward_only + cost.once if cost else 0,
-        begins_alike=family.loads_weights and config.weights != "none",
+        begins_alike=begins_alike,
     )
 
 

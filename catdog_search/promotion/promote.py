@@ -28,6 +28,7 @@ from catdog_search.promotion.finalists import Plan
 from catdog_search.promotion.gates import Gate
 from catdog_search.promotion.recorded import config_of, prepare_as_it_was
 from catdog_search.promotion.rivals import DRAWN, Rivals, kind_of, kind_of_version
+from catdog_search.promotion.versions import champion_of_others, registered
 from catdog_search.search.coordinator import Report
 from catdog_search.search.prepare import Request
 from catdog_search.search.study.record import require_tracked
@@ -190,16 +191,11 @@ class _Promoting:
 
     def _require_same_classes(self, dataset: Dataset) -> None:
         """Refuse to replace a champion that has other classes."""
-        model = self._registered()
-        if model is None or model.record.champion is None:
-            return
-        theirs = Registry(self._store).said(self._model, model.record.champion).class_names
         ours = dataset.manifest.class_names
-        if theirs and theirs != ours:
+        if theirs := champion_of_others(self._store, self._model, ours):
             raise StateError(
-                f"champion version {model.record.champion} of {self._model!r} tells "
-                f"{' from '.join(theirs)}, study {self._config.name!r} {' from '.join(ours)}; give "
-                "its model another name: --model NAME"
+                f"{theirs}, study {self._config.name!r} {' from '.join(ours)}; give its model "
+                "another name: --model NAME"
             )
 
     def _warn_of_drawn(self, dataset: Dataset, *, dry_run: bool) -> None:
@@ -221,9 +217,7 @@ class _Promoting:
 
     def _registered(self) -> Model | None:
         """The registered model; None where there is none yet."""
-        if self._store.is_absent():
-            return None
-        return next((m for m in Registry(self._store).models() if m.name == self._model), None)
+        return registered(self._store, self._model)
 
     def _go_on(
         self,

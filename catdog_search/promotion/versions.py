@@ -166,6 +166,37 @@ def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
     return registry, registry.model(name)
 
 
+def registered(store: Store, name: str) -> Model | None:
+    """A registered model; None where there is none of this name. Creates nothing.
+
+    Raises:
+        StateError: The registry can't be read.
+    """
+    if store.is_absent():
+        return None
+    return next((model for model in Registry(store).models() if model.name == name), None)
+
+
+def champion_of_others(store: Store, name: str, ours: tuple[str, ...]) -> str | None:
+    """What a model's champion tells apart, for people, if that is other classes than ours.
+
+    Args:
+        store: Store of the registry.
+        name: Name of the registered model.
+        ours: Our class names, by index.
+
+    Raises:
+        StateError: The registry can't be read.
+    """
+    model = registered(store, name)
+    if model is None or model.record.champion is None:
+        return None
+    theirs = Registry(store).said(name, model.record.champion).class_names
+    if not theirs or theirs == ours:
+        return None
+    return f"champion version {model.record.champion} of {name!r} tells {' from '.join(theirs)}"
+
+
 def require_version(model: Model, number: int) -> None:
     """Refuse a number that no version of a model has.
 

@@ -232,4 +232,11 @@ def verdict(trained: Sequence[tuple[Curve, int | None]]) -> str:
     if gains and max(gains) > _GAINING:
         gain = 100 * max(gains)
         said.append(f"underfits: val gained {gain:.1f} points an epoch in the last {_LAST_EPOCHS}")
-    return "; ".join(said) or f"fits: train and val {100 * abs(gaps[0]):.1f} points apart"
+    return "; ".join(said) or f"fits: val is {_beside_train(max(gaps, key=abs))}"
+
+
+def _beside_train(gap: float) -> str:
+    points = f"{100 * abs(gap):.1f}"
+    if points == "0.0":
+        return "level with train"
+    return f"{points} points {'below' if gap > 0 else 'above'} train"
