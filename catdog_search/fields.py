@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import types
 import typing
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import annotated_types
@@ -45,16 +45,20 @@ def _knob(info: FieldInfo) -> Knob:
 
 def allowed_values(info: FieldInfo) -> str:
     """The allowed values of a field, for display: `a whole number in [1, 7]`."""
-    annotation = info.annotation
+    annotation = _stated(info.annotation)
     if typing.get_origin(annotation) is Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
-    if typing.get_origin(annotation) is Mapping:
-        return "a table"
     kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-    arms = [a for a in (typing.get_args(annotation) or (annotation,)) if a is not type(None)]
-    kind = kinds.get(arms[0], "a table")
+    kind = kinds.get(annotation, "a table")
     bounds = _bounds(info)
     return f"{kind} in {bounds}" if bounds else f"{kind}" if kind != "a text" else _text(info)
+
+
+def _stated(annotation: Any) -> Any:
+    """The type of a value that a file states; None stands for one that it leaves out."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        (annotation,) = (arm for arm in typing.get_args(annotation) if arm is not type(None))
+    return annotation
 
 
 def _text(info: FieldInfo) -> str:

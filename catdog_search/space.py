@@ -317,7 +317,10 @@ class Space:
                     lines.append(f"{name}: is missing; the space says {dimension.describe()}")
             elif not dimension.contains(params[name]):
                 came = repr(params[name])
-                lines.append(f"{name}: {came} is not in the space ({dimension.describe()})")
+                lines.append(
+                    f"{name}: {came} is not in the space ({dimension.describe()}); widen that, or "
+                    "leave the recipe out, whose trials stay"
+                )
         return lines
 
     def contains(self, params: Mapping[str, Value]) -> bool:

@@ -15,7 +15,7 @@ class PooledParams(NetworkParams):
     pool: int = Field(4, ge=1, le=64, description="side of a patch, in pixels")
 
 
-def _problems(domain: Domain) -> Iterator[str]:
+def _undivided(domain: Domain) -> Iterator[str]:
     for side in domain.image_sizes:
         for pool in domain.values("pool"):
             if side % int(pool):
@@ -30,7 +30,7 @@ def _cost(params: PooledParams, weights: str) -> Cost:
 POOLED = Family(
     name="pooled",
     params=PooledParams,
-    problems=_problems,
+    rules=(_undivided,),
     cost=_cost,
     training="pooled_training",
     parts=Parts(

@@ -12,7 +12,8 @@ import pytest
 
 from catdog_search.errors import StudyFileError
 from catdog_search.study import studies
-from catdog_search.study.config import StudyConfig
+from catdog_search.study.config import NOT_IN_A_FILE, StudyConfig
+from catdog_search.study.keys import keys
 
 SHIPPED = sorted((Path(__file__).parents[1] / "studies").glob("*.toml"))
 
@@ -87,7 +88,7 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         (base(recipes={"": {}}), "f.toml [recipes.]: its name must have 1 to "),
         (
             base(recipes={"plain": {"dropout": 0.2}}, published={"plian": {"val_accuracy": 0.9}}),
-            "f.toml [published.plian]: did you mean 'plain'?",
+            "f.toml [published.plian]: is no recipe of it; did you mean 'plain'?",
         ),
         (
             base(space={"image_size": {"low": 32, "high": 64}}),
@@ -229,6 +230,51 @@ def test_parse_tells_all_mistakes_of_a_file_at_once() -> None:
         "[published.c]",
         "[sampler] name",
     ]
+
+
+@pytest.mark.parametrize(
+    ("space", "recipe", "says"),
+    [
+        # Rules that don't ask for what is wrong still hold.
+        (
+            {"n_blocks": {"low": 6, "high": 7}, "augmentation_kinds": "spin"},
+            {"n_blocks": 6},
+            "[space] n_blocks: 7 blocks need an image_size of at least 128; it is 32",
+        ),
+        (
+            {"n_blocks": 1, "filters": "many", "head": "flatten", "progressive": 0.5},
+            {},
+            "[space] progressive: trains on photos of half the side, and head can be flatten",
+        ),
+        # A recipe has its own mistakes, even of params whose space can't be read.
+        (
+            {"n_blocks": {"low": 3, "high": 2}},
+            {"n_blocks": 9},
+            "[recipes.r] n_blocks: 9 is not allowed; it must be a whole number in [1, 7]",
+        ),
+        ({"n_blocks": {"low": 3, "high": 2}}, {"nope": 1}, "[recipes.r] nope: unknown"),
+    ],
+)
+def test_parse_tells_what_else_is_wrong_beside_an_unreadable_space(
+    space: dict[str, Any], recipe: dict[str, Any], says: str
+) -> None:
+    told = mistakes_of(base(space=space, recipes={"r": recipe}))
+    assert any(line.startswith(says) for line in told), told
+    assert len(told) == 2
+
+
+def test_parse_of_keys_that_no_file_has_lists_only_those_that_it_may_have() -> None:
+    for name in NOT_IN_A_FILE:
+        (line,) = mistakes_of(base(**{name: {}}))
+        assert line.startswith(f"{name}: unknown; ")
+        assert name not in line.partition("allowed: ")[2].split(", ")
+        assert name not in {key.name for key in keys()}
+
+
+def test_allowed_values_are_those_of_a_key_that_may_be_left_out() -> None:
+    allowed = {key.name: key.allowed for key in keys()}
+    assert allowed["[data] source"] == "one of photos, synthetic"
+    assert "a table" not in {allowed["[data] subset"], allowed["[data] path"]}
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, StringConstraints
 
 from catdog_search.fields import Table
-from catdog_search.space import Params, Space, Value
+from catdog_search.space import Dimension, Params, Space, Value
 
 # Sides of photos, in pixels.
 SMALLEST_IMAGE, LARGEST_IMAGE = 8, 1024
@@ -162,6 +162,10 @@ class Cost:
         return 2 * (self.multiply_adds * _FORWARD_AND_BACKWARD + self.forward_only) * photos
 
 
+class UnreadError(Exception):
+    """A rule asks for what a study file says wrongly."""
+
+
 @dataclass(frozen=True)
 class Domain:
     """What the trials of a study can be, for rules across params.
@@ -169,18 +173,40 @@ class Domain:
     Attributes:
         space: Search space of the study.
         defaults: Values by knob, for those that the space leaves out.
-        image_sizes: Sides in pixels.
+        sides: Sides of photos in pixels.
+        unread: Knobs that the study file specifies wrongly; whoever asks for them gets an
+            `UnreadError`.
     """
 
     space: Space
     defaults: Mapping[str, Value]
-    image_sizes: tuple[int, ...]
+    sides: tuple[int, ...]
+    unread: Set[str] = frozenset()
+
+    @property
+    def image_sizes(self) -> tuple[int, ...]:
+        """Sides of photos in pixels."""
+        self._require_read("image_size")
+        return self.sides
+
+    def dimension(self, name: str) -> Dimension | None:
+        """How the space searches a knob; None where it leaves the knob out."""
+        self._require_read(name)
+        return self.space.dimensions.get(name)
 
     def values(self, name: str) -> tuple[Value, ...]:
         """The values that a knob can take, in order; empty where they can't be enumerated."""
-        if (dimension := self.space.dimensions.get(name)) is not None:
+        if (dimension := self.dimension(name)) is not None:
             return dimension.values or ()
         return (self.defaults[name],) if name in self.defaults else ()
+
+    def _require_read(self, name: str) -> None:
+        if name in self.unread:
+            raise UnreadError(name)
+
+
+# Finds knobs that don't go together: lines, each beginning with its place in the study file.
+Rule = Callable[[Domain], Iterator[str]]
 
 
 @dataclass(frozen=True)
@@ -216,8 +242,7 @@ class Family(Generic[P]):
     Attributes:
         name: Name in study files.
         params: Its params, each with its bounds and its meaning.
-        problems: Finds knobs that don't go together: lines, each beginning with its place in the
-            study file.
+        rules: What its knobs must keep together.
         cost: Cost of a trial by its params and the study's weights; builds nothing. None where
             only building would tell.
         training: Name of the module that trains it, a `training.plan.Planner`; heavy to import.
@@ -228,7 +253,7 @@ class Family(Generic[P]):
 
     name: str
     params: type[P]
-    problems: Callable[[Domain], Iterator[str]]
+    rules: tuple[Rule, ...]
     cost: Callable[[P, str], Cost] | None
     training: str
     parts: Parts

@@ -180,11 +180,6 @@ def _cost(params: CnnParams, weights: str) -> Cost:
     return cost_of_cnn(params, params.image_size)
 
 
-def _problems(domain: Domain) -> Iterator[str]:
-    yield from _too_deep(domain)
-    yield from _not_progressive(domain)
-
-
 def _too_deep(domain: Domain) -> Iterator[str]:
     """Each block halves the side, so the deepest one must still see a pixel."""
     most, least = _most_blocks(domain), min(domain.image_sizes)
@@ -197,7 +192,8 @@ def _too_deep(domain: Domain) -> Iterator[str]:
 
 def _not_progressive(domain: Domain) -> Iterator[str]:
     """A network that trains on two sizes must take both."""
-    if "progressive" not in domain.space.searched and not any(domain.values("progressive")):
+    progressive = domain.dimension("progressive")
+    if progressive is None or progressive.values == (0.0,):
         return
     at = "[space] progressive: trains on photos of half the side"
     if "flatten" in domain.values("head"):
@@ -218,7 +214,7 @@ def _most_blocks(domain: Domain) -> int:
 CNN = Family(
     name="cnn",
     params=CnnParams,
-    problems=_problems,
+    rules=(_too_deep, _not_progressive),
     cost=_cost,
     training="catdog_search.training.cnn",
     parts=Parts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from catdog_search.children import ChildError, run_python
 from catdog_search.errors import RequestError
-from catdog_search.families.base import Domain, Family, Parts, TrialParams
+from catdog_search.families.base import Family, Parts, TrialParams
 from catdog_search.space import Params, Space, Value
 
 NAME = "hypermodel"
@@ -136,16 +136,10 @@ def tell(model: Hypermodel) -> dict[str, Any]:
     return {**vars(model), "space": model.space.as_dict(), "spelled": spelled}
 
 
-def _problems(domain: Domain) -> Iterator[str]:
-    """None: the code itself knows what goes together."""
-    del domain
-    yield from ()
-
-
 HYPERMODEL = Family(
     name=NAME,
     params=HypermodelParams,
-    problems=_problems,
+    rules=(),  # the code itself knows what goes together
     cost=None,
     training="catdog_search.training.hypermodel",
     parts=Parts(

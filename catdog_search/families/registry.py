@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from catdog_search.families.base import Domain, Family, TrialParams
+from catdog_search.families.base import Domain, Family, Rule, TrialParams, UnreadError
 from catdog_search.families.cnn import CNN
 from catdog_search.families.hypermodel import HYPERMODEL
 from catdog_search.families.resnet50 import RESNET50
@@ -88,14 +89,21 @@ def family_of(trial: TrialParams) -> Family[Any]:
 
 def problems(family: str, domain: Domain) -> Iterator[str]:
     """Conflicts between a study's params, a line each, beginning with the place in its file."""
+    for rule in _rules(family, domain):
+        with contextlib.suppress(UnreadError):  # what is wrong there is told already
+            yield from rule(domain)
+
+
+def _rules(family: str, domain: Domain) -> Iterator[Rule]:
+    """The rules of the families possible in a study's space."""
     if family == ANY_FAMILY:
-        yield from _foreign(domain)
-    for row in _possible(family, domain):
-        yield from row.problems(domain)
+        yield _foreign
+    with contextlib.suppress(UnreadError):
+        yield from (rule for row in _possible(family, domain) for rule in row.rules)
 
 
 def _possible(family: str, domain: Domain) -> list[Family[Any]]:
-    """The families possible in a study's space; the others' rules don't apply."""
+    """The families possible in a study's space; what the others ask doesn't apply."""
     rows = _members(family)
     return [row for row in rows if family != ANY_FAMILY or row.name in _networks(domain)]
 
@@ -114,7 +122,7 @@ def _foreign(domain: Domain) -> Iterator[str]:
 
 def _networks(domain: Domain) -> set[str]:
     """Names of the families that a trial can have."""
-    said = domain.space.dimensions.get(NETWORK)
+    said = domain.dimension(NETWORK)
     now_and_then = {default()} if said and said.when else set()
     return {*map(str, domain.values(NETWORK)), *now_and_then}
 

@@ -152,21 +152,24 @@ def _cost(params: ResNet50Params, weights: str) -> Cost:
     return cost_of_resnet50(params, stages_in(weights))
 
 
-def _problems(domain: Domain) -> Iterator[str]:
+def _too_small(domain: Domain) -> Iterator[str]:
     least = min(domain.image_sizes)
     if least < _LEAST_SIDE:
         yield f"image_size: {least}; a ResNet50 needs at least {_LEAST_SIDE}"
+
+
+def _mixed(domain: Domain) -> Iterator[str]:
+    """Kept features are of single photos."""
     if "mixup" in "+".join(map(str, domain.values("augmentation_kinds"))).split("+"):
         yield (
             "[space] augmentation_kinds: mixup mixes photos, and a ResNet50 may be fed "
             "their kept features; leave it out"
         )
-    yield from _too_short(domain)
 
 
 def _too_short(domain: Domain) -> Iterator[str]:
     """No more stages can be trained than exist."""
-    end = domain.space.dimensions.get("backbone_end")
+    end = domain.dimension("backbone_end")
     if end is None or not any("conv4" in str(value) for value in end.values or ()):
         return
     if len(STAGES) in end.when.get("trainable_stages", domain.values("trainable_stages")):
@@ -180,7 +183,7 @@ def _too_short(domain: Domain) -> Iterator[str]:
 RESNET50 = Family(
     name="resnet50",
     params=ResNet50Params,
-    problems=_problems,
+    rules=(_too_small, _mixed, _too_short),
     cost=_cost,
     training="catdog_search.training.resnet50",
     parts=Parts(

@@ -14,7 +14,7 @@ from catdog_search.families.base import LARGEST_IMAGE
 from catdog_search.fields import allowed_values
 from catdog_search.objective import DIRECTION_OF
 from catdog_search.space import did_you_mean, nearest
-from catdog_search.study.config import StudyConfig
+from catdog_search.study.config import NOT_IN_A_FILE, StudyConfig
 
 # Stand-ins for required keys that are missing or wrong, so that the rest can be checked.
 _STAND_INS = {
@@ -70,7 +70,7 @@ def _keys(error: Mapping[str, Any]) -> Iterable[str]:
     owner: Any = StudyConfig
     for table in error["loc"][:-1]:
         owner = _field(owner, str(table)).annotation
-    return tuple(owner.model_fields)
+    return tuple(name for name in owner.model_fields if name not in NOT_IN_A_FILE)
 
 
 def _sound(table: Mapping[str, Any], errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _without(table: Mapping[str, Any], wrong: Set[tuple[str, ...]]) -> dict[str,
 def _one_line(error: Mapping[str, Any], file: str) -> str:
     *tables, key = (str(part) for part in error["loc"])
     owner: Any = StudyConfig
-    if key == "found":  # not a key that a file may have
+    if key in NOT_IN_A_FILE:
         error = {**error, "type": "extra_forbidden"}
     for table in tables:
         owner = _field(owner, table).annotation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -31,6 +31,10 @@ def absolute_labels(labels: str) -> str:
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # Suffix of the name of a study that fell back to drawn pictures.
 DRAWN = "-drawn"
+
+
+# Fields of a study that no file states.
+NOT_IN_A_FILE = ("found",)
 
 
 class DataConfig(Table):
@@ -378,7 +382,7 @@ class StudyConfig(Table):
     space: Space
     recipes: Mapping[str, Params] = Field(default_factory=dict)
     published: Mapping[str, PublishedConfig] = Field(default_factory=dict)
-    # What running `hypermodel` has shown; never in a file.
+    # What running `hypermodel` has shown.
     found: Hypermodel | None = None
 
     def fingerprint(self) -> dict[str, Any]:
@@ -446,7 +450,11 @@ class StudyConfig(Table):
         """What a study file like this one may search, by name."""
         return knobs_of(self.found) if self.found else registry.knobs(self.family)
 
-    def domain(self) -> Domain:
-        """The domain of its trials' params."""
+    def domain(self, unread: Set[str] = frozenset()) -> Domain:
+        """The domain of its trials' params.
+
+        Args:
+            unread: Those that its file specifies wrongly.
+        """
         defaults = {name: knob.default for name, knob in self.knobs().items()}
-        return Domain(self.space, defaults, tuple(self.image_sizes()))
+        return Domain(self.space, defaults, tuple(self.image_sizes()), unread)

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from catdog_search.fields import Table, allowed_values
-from catdog_search.study.config import StudyConfig
+from catdog_search.study.config import NOT_IN_A_FILE, StudyConfig
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Key:
 
 def keys() -> Iterator[Key]:
     """All keys that a study file may have, outside its space and recipes."""
-    yield from _keys_of(StudyConfig, "", without=("space", "recipes"))
+    yield from _keys_of(StudyConfig, "", without=("space", "recipes", *NOT_IN_A_FILE))
 
 
 def _keys_of(table: type[Table], prefix: str, without: Sequence[str] = ()) -> Iterator[Key]:

@@ -15,7 +15,7 @@ from catdog_search.errors import Mistakes, RequestError, StudyFileError
 from catdog_search.families import hypermodel, registry
 from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.families.hypermodel import Hypermodel
-from catdog_search.space import Choice, Fixed, Params, Space, did_you_mean
+from catdog_search.space import Choice, Fixed, Knob, Params, Space, did_you_mean
 from catdog_search.study.checking import check_study
 from catdog_search.study.config import DRAWN, ORACLES, StudyConfig
 from catdog_search.study.narrowing import narrowed, preferred
@@ -197,14 +197,17 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     if code is not None:
         code = replace(code, space=space)
         table = {**table, "image_size": _image_size(code, table, file)}
-    recipes = _parse_recipes(table, space, unread, code, file, mistakes)
+    knobs = {} if family is None else registry.knobs(family)
+    recipes = _parse_recipes(table, space, unread, code, knobs, file, mistakes)
     stated = {**table, "family": family or registry.default()}
     config, wrong = check_study({**stated, "space": space, "recipes": recipes}, file, mistakes)
     config = config.model_copy(update={"found": code})
     named = table.get("recipes")
     for name in config.published:
         if isinstance(named, dict) and name not in named:
-            mistakes.found.append(f"{file} [published.{name}]: {did_you_mean(name, named)}")
+            mistakes.found.append(
+                f"{file} [published.{name}]: is no recipe of it; {did_you_mean(name, named)}"
+            )
     if family is not None:
         _check_together(config, unread, wrong, file, mistakes)
     mistakes.require_none()
@@ -218,12 +221,11 @@ def _check_together(
 
     Dimensions that are `unread` and keys that are `wrong` are left out.
     """
-    has_size = "image_size" not in wrong
-    if has_size and "image_size" not in unread:
+    unknown = unread | (wrong & {"image_size"})
+    if "image_size" not in unknown:
         mistakes.found += _image_size_problems(config, file)
-    if has_size and not unread:
-        problems = registry.problems(config.family, config.domain())
-        mistakes.found += [f"{file} {problem}" for problem in problems]
+    problems = registry.problems(config.family, config.domain(unknown))
+    mistakes.found += [f"{file} {problem}" for problem in problems]
     mistakes.found += _sampler_problems(config, file)
     mistakes.found += _hyperband_problems(config, file)
     if config.found is not None:
@@ -314,6 +316,7 @@ def _parse_recipes(
     space: Space,
     unread: Set[str],
     code: Hypermodel | None,
+    knobs: Mapping[str, Knob],
     file: str,
     mistakes: Mistakes,
 ) -> dict[str, Params]:
@@ -325,15 +328,24 @@ def _parse_recipes(
         if not isinstance(params, dict):
             mistakes.found.append(f"{where}: {params!r} is not a table of params")
             continue
-        if not space.dimensions:
+        if not space.dimensions and not (unread and knobs):
             continue  # nothing is known of what it may say
         if code is not None:
             params = preferred(code, space, params)  # noqa: PLW2901  what it leaves out
-        if problems := space.problems(params, unread):
-            mistakes.found += [f"{where} {problem}" for problem in problems]
-        else:
+        problems = [*_never_allowed(params, unread, knobs), *space.problems(params, unread)]
+        mistakes.found += [f"{where} {problem}" for problem in problems]
+        if not problems:
             recipes[name] = space.canonical(params)
     return recipes
+
+
+def _never_allowed(
+    params: Mapping[str, Any], unread: Set[str], knobs: Mapping[str, Knob]
+) -> Iterator[str]:
+    """Values of a recipe that no space may have, of params whose space can't be read."""
+    for name, value in params.items():
+        if name in unread and name in knobs and not knobs[name].accepts(value):
+            yield f"{name}: {value!r} is not allowed; it must be {knobs[name].allowed}"
 
 
 def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:

@@ -31,7 +31,7 @@ _FIXED = {
     "direction": "trials are ranked by it",
     "family": "another family has other params",
     "image_size": "larger photos make better scores by themselves; search it in [space]",
-    "training": "a longer training makes better scores by itself",
+    "training": "how long trials may train changes their scores by itself",
     "weights": "other weights make other scores by themselves",
     "seed": "the seeds of trials follow from it",
     "hypermodel": "other code searches and trains otherwise",
@@ -83,7 +83,7 @@ def require_same(
         raise StateError(
             f"study {config.name!r} in {state.root} has trials that could not be compared with "
             f"those to come: {said}. Give the changed study another name, use another --state, or "
-            f"remove this one: catdog-search study delete {config.name}"
+            f"remove this one: {state.command(f'study delete {config.name}')}"
         )
     return _updated(then, now, found)
 
