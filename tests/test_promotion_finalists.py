@@ -29,6 +29,7 @@ from catdog_search.promotion.expected import expected_s
 from catdog_search.promotion.finalists import Plan, best_of, name_of, plan, trained
 from catdog_search.search.coordinator import Options, Report
 from catdog_search.search.prepare import Prepared
+from catdog_search.search.study import schema
 from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import load_view
 from catdog_search.space import params_key
@@ -161,6 +162,20 @@ def test_plan_has_no_more_finalists_than_there_are(
         trials=[dataclasses.replace(r, seconds=None) for r in load_view(searched, "tiny").trials],
     )
     assert plan(lost, prepared(searched, pictures)).seconds is None
+
+
+def test_trials_outside_of_the_space_are_no_finalists(own: StateFolder, pictures: Dataset) -> None:
+    first, *others = load_view(own, "tiny").ranked()
+    study = load_study(own, "tiny")
+    study.set_user_attr(schema.OUTSIDE, {str(first.number): {"filters": 16}})
+    planned = plan_of(own, pictures)
+    assert [f.trial.number for f in planned.finalists] == [row.number for row in others]
+    assert planned.outside == (first.number,)
+    study.set_user_attr(
+        schema.OUTSIDE, {str(row.number): {"filters": 16} for row in (first, *others)}
+    )
+    with pytest.raises(StateError, match="are all outside of the space as it is now"):
+        plan_of(own, pictures)
 
 
 def test_train_that_is_too_small_is_told_before_anything_is_trained(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any
 
 import optuna
 import pytest
-from tiny_study import TABLE, assert_stores_agree, run
+from tiny_study import TABLE, assert_stores_agree, call, run
 
+from catdog_search.cli.words import say_params
 from catdog_search.data.dataset import Dataset
 from catdog_search.errors import StateError
 from catdog_search.places import StateFolder
@@ -16,8 +18,11 @@ from catdog_search.search.events import Notice
 from catdog_search.search.study import changes, copies
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import existing_studies, load_study
+from catdog_search.search.study.views import load_view
 from catdog_search.space import Range, Space
 from catdog_search.study import studies
+from catdog_search.tracking.store import Store
+from catdog_search.tracking.vocabulary import OUTSIDE
 
 
 def space(**more: Any) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def test_trials_of_a_narrowed_space_stay_and_are_named(
     config = studies.parse({**TABLE, **narrow}, "f.toml")
     trials = load_study(state, "tiny").get_trials()
     left = changes.outside(trials, config)
-    assert left == [
+    assert list(left) == [
         t.number
         for t in trials
         if t.user_attrs["params"]["filters"] != 4 or t.user_attrs["params"]["dropout"] > 0.1
@@ -92,6 +97,47 @@ def test_trials_of_a_narrowed_space_stay_and_are_named(
     run(state, pictures, 8, table=narrow, listener=notices.append)
     told = [n.text for n in notices if isinstance(n, Notice) and "outside of the space" in n.text]
     assert told == [f"trials outside of the space as it is now: {', '.join(map(str, left))}"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        space(filters=4),
+        space(filters={"choices": [4]}),
+        # Left out, a param has its default, which is 0.5.
+        {**space(dropout=None), "recipes": {}},
+        {**space(dropout={"low": 0.0, "high": 0.5, "when": {"n_blocks": 1}}), "recipes": {}},
+    ],
+    ids=["fixed", "narrowed", "left out", "under a condition"],
+)
+def test_trials_outside_of_the_space_are_marked_until_it_has_them_again(
+    change: dict[str, Any], pictures: Dataset, state: StateFolder
+) -> None:
+    run(state, pictures, 5)
+    before = {row.number: row for row in load_view(state, "tiny").trials}
+    runs = {row.run_id: row for row in run(state, pictures, 6, table=change).view.trials}
+    out = [row for row in runs.values() if row.outside]
+    assert out
+    (name,) = {name for row in out for name in row.outside}
+    for row in out:
+        assert row.varied[name] == row.outside[name] == before[row.number].params[name]
+        assert f"{name}={say_params({name: row.outside[name]}).partition('=')[2]}" in _shown(
+            state, row.number
+        )
+    assert "(outside the space now)" in call("show", "tiny", "--state", str(state.root)).output
+    client = Store.of(state).client()
+    tags = {run_id: client.get_run(run_id).data.tags.get(OUTSIDE) for run_id in runs if run_id}
+    said = {run_id: text and json.loads(text) for run_id, text in tags.items()}
+    assert said == {row.run_id: dict(row.outside) or None for row in runs.values()}
+    # As it was: nothing is outside any more.
+    run(state, pictures, 7)
+    assert not any(row.outside for row in load_view(state, "tiny").trials)
+    assert all(OUTSIDE not in client.get_run(run_id).data.tags for run_id in runs if run_id)
+
+
+def _shown(state: StateFolder, number: int) -> str:
+    shown = call("show", "tiny", "--trial", str(number), "--state", str(state.root)).output
+    return next(line for line in shown.splitlines() if line.startswith("outside the space"))
 
 
 def test_sampler_models_old_and_new_trials_of_a_grown_range_together(

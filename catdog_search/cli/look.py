@@ -294,6 +294,8 @@ def _say_trial(view: StudyView, row: TrialRow) -> None:
     if why := _why(view, row):
         say(f"why: {why}")
     say(f"params: {say_params(row.used)}")
+    if row.outside:
+        say(f"outside the space, which has changed since: {say_params(row.outside)}")
     if row.best_epoch is not None:
         say(f"weights kept: those of epoch {row.best_epoch}{_in_training(view, row)}")
     for name, score in row.scores.items():
@@ -349,7 +351,9 @@ def _show_row(row: TrialRow) -> tuple[str, ...]:
         str(row.epochs),
         duration(row.seconds or 0),
         "kept" if row.model_id else "",
-        say_params(row.varied) + (f" (recipe {row.recipe})" if row.recipe else ""),
+        say_params(row.varied)
+        + (f" (recipe {row.recipe})" if row.recipe else "")
+        + (" (outside the space now)" if row.outside else ""),
     )
 
 

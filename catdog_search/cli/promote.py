@@ -146,9 +146,17 @@ def _plan(plan: Plan) -> str:
     each = f"{counted(n, 'finalist')} x {counted(plan.wanted, 'seed')}"
     first = f", after {plan.left} that an earlier call left waiting" if plan.left else ""
     return (
-        f"finalists: {plan.missing} of {n * plan.wanted} trainings to go ({each}){first}; {took}; "
+        f"{_left_out(plan)}finalists: {plan.missing} of {n * plan.wanted} trainings to go "
+        f"({each}){first}; {took}; "
         f"{plan.calibration} of {plan.train} photos of train are set aside for calibration; "
         "then come calibration and checks"
+    )
+
+
+def _left_out(plan: Plan) -> str:
+    numbers = ", ".join(map(str, plan.outside))
+    return (
+        f"left out, being outside of the space as it is now: trial {numbers}; " if numbers else ""
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Plan:
         missing: Number of trainings that are not over yet.
         left: Number of trainings that an earlier call with other counts left waiting; they come
             before the missing ones.
+        outside: Numbers of better trials that are left out, since the space, which has changed
+            since, no longer has their params.
         seconds: Expected duration of what is missing or left, from how long trials of the same
             params took, in s; None where that isn't known.
     """
@@ -77,6 +80,7 @@ class Plan:
     wanted: int
     missing: int
     left: int
+    outside: tuple[int, ...]
     seconds: float | None
 
     @property
@@ -141,8 +145,8 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
         prepared: Arguments that it would be continued with.
 
     Raises:
-        StateError: It has no COMPLETE trial, or its finalists were trained with different photos
-            set aside.
+        StateError: It has no COMPLETE trial in its space, or its finalists were trained with
+            different photos set aside.
         DataError: Train has too few photos to set some aside.
     """
     config, state = prepared.config, prepared.state
@@ -151,11 +155,15 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
     dataset = _dataset(prepared, prepared.dataset)
     _require_same_aside(state, name, dataset)
     there, before = _so_far(state, name)
+    ranked = best_of(view, len(view.trials))
+    inside = [row for row in ranked if not row.outside][: asked.finalists]
+    if not inside:
+        raise StateError(
+            f"study {config.name!r}: its COMPLETE trials are all outside of the space as it is "
+            "now; widen that again, or promote the best as it is: --finalists 1 --seeds 1"
+        )
     known = {_digest_in(row.recipe): row.recipe for row in there if row.recipe}
-    recipes = {
-        known.get(_digest_of(row)) or _recipe_name(row): row
-        for row in best_of(view, asked.finalists)
-    }
+    recipes = {known.get(_digest_of(row)) or _recipe_name(row): row for row in inside}
     derived = config.model_copy(
         update={
             "name": name,
@@ -173,8 +181,8 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
     missing = [pair for pair in wanted if pair not in over]
     left = begun - over - set(missing)
     n_trials = len(there) + len(set(missing) - begun)
-    ranked = {_digest_of(row): row for row in reversed(view.ranked())}
-    to_go = [ranked.get(_digest_in(each or "")) for each, _ in (*missing, *left)]
+    by_digest = {_digest_of(row): row for row in reversed(view.ranked())}
+    to_go = [by_digest.get(_digest_in(each or "")) for each, _ in (*missing, *left)]
     options = dataclasses.replace(
         prepared.options,
         trials=n_trials,
@@ -191,6 +199,11 @@ def plan(view: StudyView, prepared: Prepared) -> Plan:
         wanted=asked.seeds,
         missing=len(missing),
         left=len(left),
+        outside=tuple(
+            row.number
+            for row in itertools.takewhile(lambda r: r != inside[-1], ranked)
+            if row.outside
+        ),
         seconds=expected_s(config, view.ranked(), to_go, there),
     )
 

@@ -140,6 +140,7 @@ class TrialRun:
         state: Trial's state in Optuna, as the run says; None where it doesn't.
         objective: Objective's last value; None where there is none.
         rank: Trial's rank, as text of 4 digits or more, from 1; None where it has none.
+        outside: Its params that the space no longer has, as text; None for none.
         artifacts: Location of its artifacts, as MLflow keeps it.
     """
 
@@ -149,6 +150,7 @@ class TrialRun:
     state: str | None
     objective: float | None
     rank: str | None
+    outside: str | None
     artifacts: str
 
     @classmethod
@@ -162,5 +164,6 @@ class TrialRun:
             state=tags.get(words.TRIAL_STATE),
             objective=run.data.metrics.get(words.OBJECTIVE),
             rank=tags.get(words.RANK),
+            outside=tags.get(words.OUTSIDE),
             artifacts=str(run.info.artifact_uri),
         )

@@ -401,19 +401,25 @@ class StudyRuns:
         tags = {**ids, words.NOTE: note}
         self._log(self.parent_id, {}, tags)
 
-    def rank(self, ranks: Mapping[str, int]) -> None:
-        """Tag children with their rank, from 1, and untag those that have lost theirs.
+    def mark(self, ranks: Mapping[str, int], outside: Mapping[str, str]) -> None:
+        """Tag children with what changes after their end, and untag those that have lost it.
 
         Args:
             ranks: Ranks by run id, from 1.
+            outside: By run id, params that the space no longer has, for people.
         """
+        # Padded, because the user interface sorts tags as text.
+        padded = {run_id: f"{rank:04d}" for run_id, rank in ranks.items()}
         for run in self.trials():
-            # Padded, because the user interface sorts tags as text.
-            now = f"{ranks[run.run_id]:04d}" if run.run_id in ranks else None
-            if now is not None and now != run.rank:
-                self._log(run.run_id, {}, {words.RANK: now})
-            elif now is None and run.rank is not None:
-                self._client.delete_tag(run.run_id, words.RANK)
+            for tag, before, marks in (
+                (words.RANK, run.rank, padded),
+                (words.OUTSIDE, run.outside, outside),
+            ):
+                now = marks.get(run.run_id)
+                if now is not None and now != before:
+                    self._log(run.run_id, {}, {tag: now})
+                elif now is None and before is not None:
+                    self._client.delete_tag(run.run_id, tag)
 
     def log_study(self, figures: Mapping[str, Figure], table: Mapping[str, list[Any]]) -> None:
         """Keep the study's figures and its table of trials on the parent."""

@@ -83,9 +83,25 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     return recorder.found
 
 
-def outside(trials: list[FrozenTrial], config: StudyConfig) -> list[int]:
-    """Numbers of the trials whose params are outside the space."""
-    return [t.number for t in trials if not _is_inside(_params(t, config), config.space)]
+def outside(trials: list[FrozenTrial], config: StudyConfig) -> dict[int, Params]:
+    """The params of trials that the space doesn't have, by the trial's number.
+
+    Those that [space] leaves out, or has under other conditions only, must have their defaults.
+    """
+    begun = [trial for trial in trials if schema.PARAMS in trial.user_attrs]
+    found = {trial.number: _outside(trial, config) for trial in begun}
+    return {number: params for number, params in found.items() if params}
+
+
+def _outside(trial: FrozenTrial, config: StudyConfig) -> Params:
+    space, has = config.space, _params(trial, config)
+    active = {name: value for name, value in has.items() if space.is_active(name, has)}
+    out = {n: value for n, value in active.items() if not space.dimensions[n].contains(value)}
+    if out:
+        return out
+    was = config.trial_params(trial.user_attrs[schema.PARAMS]).told()
+    now = config.trial_params(active).told()
+    return {name: value for name, value in was.items() if now.get(name, value) != value}
 
 
 def _params(trial: FrozenTrial, config: StudyConfig) -> Params:
@@ -93,14 +109,6 @@ def _params(trial: FrozenTrial, config: StudyConfig) -> Params:
     own: Params = trial.user_attrs.get(schema.PARAMS, trial.params)
     known = {**config.trial_params(own).model_dump(), **own}
     return {name: known[name] for name in config.space.dimensions if name in known}
-
-
-def _is_inside(params: Params, space: Space) -> bool:
-    return all(
-        dimension.contains(params[name])
-        for name, dimension in space.dimensions.items()
-        if name in params and space.is_active(name, params)
-    )
 
 
 def moved(study: optuna.Study, storage: RDBStorage, config: StudyConfig) -> optuna.Study:
@@ -142,8 +150,7 @@ def moved(study: optuna.Study, storage: RDBStorage, config: StudyConfig) -> optu
 
 
 def _require_finished(trials: list[FrozenTrial], config: StudyConfig) -> None:
-    begun = [t for t in trials if not t.state.is_finished() and schema.PARAMS in t.user_attrs]
-    if left := outside(begun, config):
+    if left := outside([t for t in trials if not t.state.is_finished()], config):
         numbers = ", ".join(map(str, left))
         raise StateError(
             f"study {config.name!r}: trial {numbers} isn't finished and lies outside of the space "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ class StudyRecord:
         card = StudyCard(
             params=self._params(),
             purpose=config.purpose,
-            searched=config.space.searched,
+            searched=self._searched(),
             commit=_commit(),
             data=self._data,
             environment=environment,
@@ -117,6 +118,11 @@ class StudyRecord:
         dataset = self._photos.at(self._dataset.image_size)
         for split in ("train", "val"):
             self._runs.log_contact_sheet(split, audit.contact_sheet(dataset, split))
+
+    def _searched(self) -> list[str]:
+        """Params that differ between trials, those of a former space included."""
+        outside = self._study.user_attrs.get(schema.OUTSIDE, {}).values()
+        return list(dict.fromkeys((*self._config.space.searched, *itertools.chain(*outside))))
 
     def _params(self) -> dict[str, Any]:
         config = self._config

@@ -37,5 +37,6 @@ RUNS = "runs"  # ids of recreated runs, by trial number as text
 FINGERPRINT = "fingerprint"
 PHOTOS = "photos"  # the photos that it began with, for people
 UID = "study_uid"
+OUTSIDE = "outside"  # by trial number as text: its params that the space no longer has
 # Photos in a different split from the one their content gives, see `Manifest.moved`.
 SPLITS = "splits"

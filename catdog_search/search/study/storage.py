@@ -20,7 +20,7 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.places import StateFolder, make_database
 from catdog_search.retry import Retry
 from catdog_search.search.study import changes
-from catdog_search.search.study.schema import FINGERPRINT, PHOTOS, SPLITS, UID, WEIGHTS
+from catdog_search.search.study.schema import FINGERPRINT, OUTSIDE, PHOTOS, SPLITS, UID, WEIGHTS
 from catdog_search.search.study.settings import about_photos, made_with, require_same, settings_of
 from catdog_search.space import did_you_mean
 from catdog_search.study.config import StudyConfig
@@ -253,6 +253,8 @@ def open_study(
             say(line)
         if now["space"] != before["space"]:
             study = changes.moved(study, storage, config)
+            left = changes.outside(study.get_trials(deepcopy=False), config)
+            study.set_user_attr(OUTSIDE, {str(number): params for number, params in left.items()})
         study.set_user_attr(FINGERPRINT, json.dumps(now))
     if SPLITS not in study.user_attrs:
         study.set_user_attr(SPLITS, dataset.manifest.moved())

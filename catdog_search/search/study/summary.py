@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
@@ -17,7 +18,10 @@ def summarize(study: optuna.Study, runs: StudyRuns) -> None:
     """Bring the study's run and the ranks of its trials' runs up to date."""
     seen = Insight(study)
     view = seen.view
-    runs.rank({row.run_id: rank for rank, row in enumerate(view.ranked(), 1) if row.run_id})
+    runs.mark(
+        {row.run_id: rank for rank, row in enumerate(view.ranked(), 1) if row.run_id},
+        {row.run_id: json.dumps(row.outside) for row in view.trials if row.run_id and row.outside},
+    )
     runs.log_study(study_figures(seen), trials_table(view))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
@@ -42,7 +43,8 @@ class TrialRow:
         params: All active params, fixed ones included, as the space spells them; empty before it
             started.
         used: The same params with the values used, those left to the study filled in.
-        varied: Searched params among those.
+        varied: Searched params among those, and those outside.
+        outside: Its params that the space, which has changed since, no longer has.
         recipe: Name of its recipe; None where the sampler proposed it.
         replicate: Which of the recipe's seeds it has, from 0.
         run_id: Id of its MLflow run; None before it started.
@@ -68,6 +70,7 @@ class TrialRow:
     params: Params
     used: Params
     varied: Params
+    outside: Params
     recipe: str | None
     replicate: int
     run_id: str | None
@@ -191,13 +194,13 @@ def load_view(state: StateFolder, name: str) -> StudyView:
 def view_of(study: optuna.Study) -> StudyView:
     """The view of an open study."""
     attrs = study.user_attrs
-    dropped, runs = set(attrs.get(schema.DROPPED, ())), attrs.get(schema.RUNS, {})
+    marks = _Marks.of(attrs)
     made = _made_with(attrs.get(schema.FINGERPRINT))
     return StudyView(
         name=study.study_name,
         uid=attrs.get(schema.UID),
         direction=_DIRECTIONS[study.direction],
-        trials=[_row(trial, made, dropped, runs) for trial in study.get_trials(deepcopy=False)],
+        trials=[_row(trial, made, marks) for trial in study.get_trials(deepcopy=False)],
         parent_run_id=attrs.get(schema.PARENT_RUN_ID),
         tracking_uri=_without_secrets(attrs.get(schema.TRACKING_URI)),
         dataset_digest=attrs.get(schema.DIGEST),
@@ -283,9 +286,34 @@ def _made_with(fingerprint: str | None) -> _Made:
     )
 
 
-def _row(trial: FrozenTrial, made: _Made, dropped: set[int], runs: Mapping[str, str]) -> TrialRow:
+@dataclass(frozen=True)
+class _Marks:
+    """What a study remembers of finished trials, which can't be changed.
+
+    Attributes:
+        dropped: Numbers of those whose model is no longer kept.
+        runs: Ids of recreated runs, by number as text.
+        outside: Params that the space no longer has, by number as text.
+    """
+
+    dropped: Set[int]
+    runs: Mapping[str, str]
+    outside: Mapping[str, Params]
+
+    @classmethod
+    def of(cls, attrs: Mapping[str, Any]) -> _Marks:
+        """Those in a study's attributes."""
+        return cls(
+            dropped=set(attrs.get(schema.DROPPED, ())),
+            runs=attrs.get(schema.RUNS, {}),
+            outside=attrs.get(schema.OUTSIDE, {}),
+        )
+
+
+def _row(trial: FrozenTrial, made: _Made, marks: _Marks) -> TrialRow:
     attrs, space = trial.user_attrs, made.space
     params = space.canonical(attrs.get(schema.PARAMS, {}))
+    outside = marks.outside.get(str(trial.number), {})
     curve = trial.intermediate_values
     best_epoch = attrs.get(schema.BEST_EPOCH)
     return TrialRow(
@@ -296,12 +324,13 @@ def _row(trial: FrozenTrial, made: _Made, dropped: set[int], runs: Mapping[str, 
         seconds=_seconds(trial) if trial.state.is_finished() else None,
         params=params,
         used=as_used(params, made.stated),
-        varied=as_used(space.of_sampler(trial.params), made.stated),
+        varied=as_used({**space.of_sampler(trial.params), **outside}, made.stated),
+        outside=outside,
         recipe=attrs.get(schema.RECIPE),
         replicate=attrs.get(schema.REPLICATE, 0),
-        run_id=runs.get(str(trial.number), attrs.get(schema.RUN_ID)),
-        kept=attrs.get(schema.KEPT, False) and trial.number not in dropped,
-        model_id=None if trial.number in dropped else attrs.get(schema.MODEL_ID),
+        run_id=marks.runs.get(str(trial.number), attrs.get(schema.RUN_ID)),
+        kept=attrs.get(schema.KEPT, False) and trial.number not in marks.dropped,
+        model_id=None if trial.number in marks.dropped else attrs.get(schema.MODEL_ID),
         ending=Ending.read(attrs[schema.ENDING]) if schema.ENDING in attrs else None,
         error=attrs.get(schema.ERROR),
         scores=attrs.get(schema.SCORES, {}),
