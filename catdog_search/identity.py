@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
+from catdog_search import sqlite as databases
 from catdog_search.errors import StateError
 from catdog_search.text import printable
 
@@ -212,9 +213,14 @@ def require_home(root: Path) -> None:
     they are.
 
     Raises:
-        StateError: It was moved or copied, or its relocation was interrupted; the message names
-            the cure.
+        StateError: It was moved or copied, or its relocation was interrupted, or it holds the
+            copies of another state's databases; the message names the cure.
     """
+    if _holds_copies(root):
+        raise StateError(
+            f"{printable(str(root))}: holds copies of the databases of a state, which is the "
+            f"folder above: --state {shlex.quote(str(root.parent))}"
+        )
     if away := displaced(root):
         raise StateError(_say(root, away))
     if not is_state(root):
@@ -288,6 +294,11 @@ def is_state(root: Path) -> bool:
     return any(_may_exist(root / name) for name in (MLFLOW_DB, OPTUNA_DB))
 
 
+def _holds_copies(root: Path) -> bool:
+    """Whether a folder is where a state keeps the copies of its databases."""
+    return databases.kept_copy(root.parent / OPTUNA_DB).parent == root and is_state(root.parent)
+
+
 def nearby(root: Path) -> list[Path]:
     """States with studies around a folder, nearest first: in folders above, beside and below.
 
@@ -295,7 +306,7 @@ def nearby(root: Path) -> list[Path]:
     """
     found: list[Path] = []
     for place in _around(root):
-        holds_studies = os.path.isfile(place / OPTUNA_DB)
+        holds_studies = os.path.isfile(place / OPTUNA_DB) and not _holds_copies(place)
         if holds_studies and not any(_is_same_folder(place, other) for other in (root, *found)):
             found.append(place)
     return found[:_MOST_NAMED]

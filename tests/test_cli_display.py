@@ -62,7 +62,7 @@ def test_plain_display_says_a_line_an_event() -> None:
         for event in EVENTS:
             display(event)
     assert lines == [
-        "1 of 3 trials finished; best so far 0.7000 (trial 0)",
+        "1 of 3 trials finished; best so far 0.7000 (trial 0); the worker is starting",
         "worker ready: tensorflow on CPU, 2 cores",
         "plan: 2 trials to go; 0.001 to 3 million weights (median 2); a step takes up to 0.1 GB, "
         "the worker may take 4; pixels streamed, float32, 1 step a call, no XLA; about 30 s a "

@@ -60,7 +60,7 @@ def test_study_goes_on_with_its_choices_and_splits_and_shows_the_floor(
     assert "duplicates: exact, as the study began" in second.output
     refused = call(*run, "--trials", 3, "--duplicates", "near")
     assert refused.exit_code == 1
-    assert 'data was {"duplicates": "exact"}, now absent' in refused.output
+    assert 'data.duplicates was "exact", now "near"' in refused.output
 
     assert "floor: always 'Cat' scores 0.5000" in call("show", "--study", "tiny").output
     one = call("show", "--study", "tiny", "--trial", 0).output

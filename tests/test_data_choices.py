@@ -100,7 +100,7 @@ def test_study_made_without_choices_refuses_them_by_name(
     pictures: Dataset, state: StateFolder
 ) -> None:
     open_with(DataConfig(), pictures, state)
-    with pytest.raises(StateError, match=r'data was absent, now \{"labels": "names"\}'):
+    with pytest.raises(StateError, match=r'data\.labels was not set, now "names"'):
         open_with(DataConfig(labels="names"), pictures, state)
 
 
@@ -126,5 +126,5 @@ def test_study_remembers_its_choices_and_refuses_others(
     opened(DataConfig(duplicates="exact"))
     assert remembered_data(state, "tiny") == {"duplicates": "exact"}
     opened(DataConfig().chosen({"duplicates": None}, remembered_data(state, "tiny")))
-    with pytest.raises(StateError, match=r'data was \{"duplicates": "exact"\}, now absent'):
+    with pytest.raises(StateError, match=r'data\.duplicates was "exact", now "near"'):
         opened(DataConfig())

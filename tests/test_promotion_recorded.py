@@ -216,7 +216,8 @@ def test_other_photos_are_refused(
     state, _ = of_photos
     for path in sorted((photo_folder / "Cat").iterdir())[:3]:
         path.unlink()
-    with pytest.raises(StateError, match=r"photos were .*, now ") as caught:
+    gone = r"photos were 100 photos of .*, now 97 photos of .*, of those used \d new and \d gone \("
+    with pytest.raises(StateError, match=gone) as caught:
         prepared(state)
     assert "\n" not in str(caught.value)
 

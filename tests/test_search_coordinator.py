@@ -121,7 +121,7 @@ def test_changed_photos_are_refused(
 def test_changed_subset_is_refused(state: StateFolder, pictures: Dataset) -> None:
     part = dataclasses.replace(pictures, subset=20)
     assert run(state, part, 1).view.finished == 1
-    with pytest.raises(StateError, match="subset was 20, now absent"):
+    with pytest.raises(StateError, match="subset was 20, now not set"):
         run(state, pictures, 2)
 
 

@@ -10,7 +10,14 @@ import pytest
 from fake_training import FakeTrainer
 from tiny_study import TABLE
 
-from catdog_search.errors import BackendError, CatdogError, DataError, RequestError, StudyFileError
+from catdog_search.errors import (
+    BackendError,
+    CatdogError,
+    DataError,
+    RequestError,
+    StateError,
+    StudyFileError,
+)
 from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import run_study
 from catdog_search.search.prepare import Prepared, Request, prepare
@@ -19,6 +26,15 @@ from catdog_search.study.config import StudyConfig
 from catdog_search.training.execution import ForcedExecution
 
 DRAWN = {"source": "synthetic", "synthetic_n": 100}
+FILED = """name = "filed"
+purpose = "A study with a file."
+image_size = 8
+metric = "val_accuracy"
+direction = "maximize"
+trials = 1
+training = { epochs = 2 }
+space = { filters = { choices = [4, 8] }, n_blocks = 1, dense_units = 0 }
+"""
 
 
 def tiny(**more: Any) -> StudyConfig:
@@ -65,6 +81,30 @@ def test_study_goes_on_with_the_choices_that_it_began_with(state: StateFolder) -
     assert prepared.config.data.duplicates == "exact"
     assert "duplicates: exact, as the study began" in said
     run(prepared)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('duplicates = "off"', 'data.duplicates was "near", now "off"'),
+        ('duplicates = "exact"', 'data.duplicates was "near", now "exact"'),
+    ],
+)
+def test_choice_of_photos_that_has_changed_in_the_file_is_refused(
+    state: StateFolder, tmp_path: Path, line: str, told: str
+) -> None:
+    path = tmp_path / "filed.toml"
+
+    def go_on(data: str, **options: Any) -> None:
+        path.write_text(f'{FILED}[data]\nsource = "synthetic"\nsynthetic_n = 60\n{data}\n')
+        run(prepare(Request(str(path), state, **options), lambda line: None))
+
+    go_on("")
+    with pytest.raises(StateError, match="other choices make other splits") as caught:
+        go_on(line)
+    assert told in str(caught.value)
+    # An option of the first call counts more than what the file has said all along.
+    go_on("", trials=2)
 
 
 def test_photos_are_made_again_as_they_were_prepared(state: StateFolder) -> None:

@@ -56,10 +56,10 @@ def test_load_study_names_the_near_one(tmp_path: Path) -> None:
         ({"a": 1}, {"a": 1}, []),
         ({"a": 1}, {"a": 2}, ["a was 1, now 2"]),
         ({"space": {"x": {"low": 1}}}, {"space": {"x": {"low": 2}}}, ["space.x.low was 1, now 2"]),
-        ({"space": {"x": 1}}, {"space": {}}, ["space.x was 1, now absent"]),
-        ({"space": {}}, {"space": {"x": 1}}, ["space.x was absent, now 1"]),
+        ({"space": {"x": 1}}, {"space": {}}, ["space.x was 1, now not set"]),
+        ({"space": {}}, {"space": {"x": 1}}, ["space.x was not set, now 1"]),
         ({"recipes": {}}, {"recipes": {"r": {"x": 1}}}, []),
-        ({"recipes": {"r": {"x": 1}}}, {"recipes": {}}, ['recipes.r was {"x": 1}, now absent']),
+        ({"recipes": {"r": {"x": 1}}}, {"recipes": {}}, ['recipes.r was {"x": 1}, now not set']),
         (
             {"recipes": {"r": {"x": 1}}},
             {"recipes": {"r": {"x": 2}}},

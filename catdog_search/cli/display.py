@@ -81,6 +81,7 @@ class PlainDisplay:
             case StudyOpened(finished=finished, wanted=wanted, best=best):
                 self._wanted = wanted - finished
                 line = f"{finished} of {counted(wanted, 'trial')} finished{_so_far(best)}"
+                line += "; the worker is starting" if finished < wanted else ""
             case Ready(backend=backend, device=device):
                 line = f"worker ready: {backend} on {device.name}"
             case Planned():

@@ -100,10 +100,10 @@ def promote(  # noqa: PLR0913, PLR0917  one for each option
     from catdog_search.promotion.promote import promote as find_champion
     from catdog_search.search.prepare import Request
 
+    write = writer(as_json)
     use_backend()
     # It warns about every retraced function; a promotion has many small ones.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    write = writer(as_json)
     request = Request(
         study=study,
         state=StateFolder.at(state),

@@ -145,8 +145,9 @@ def run(  # noqa: PLR0913, PLR0917  one for each option
     if as_json:
         say_json(_run_as_json(report))
     else:
+        named = f"--hypermodel {hypermodel}" if hypermodel else f"--study {shlex.quote(str(study))}"
         class_names = prepared.dataset.manifest.class_names
-        say_report(report, prepared.wanted, prepared.state, class_names)
+        say_report(report, prepared.wanted, prepared.state, class_names, named)
     if report.end == "interrupt":
         click.get_current_context().exit(INTERRUPTED)
     if report.view.best is None and report.end in ("done", "exhausted"):
@@ -187,9 +188,21 @@ def _run_as_json(report: Report) -> dict[str, Any]:
 
 
 def say_report(
-    report: Report, wanted: int, state: StateFolder, class_names: tuple[str, ...]
+    report: Report,
+    wanted: int,
+    state: StateFolder,
+    class_names: tuple[str, ...],
+    again: str = "",
 ) -> None:
-    """Print how a call ended, the best trial, and possible next steps."""
+    """Print how a call ended, the best trial, and possible next steps.
+
+    Args:
+        report: How it ended.
+        wanted: Number of finished trials that it wanted.
+        state: State folder that keeps the study.
+        class_names: Class names of its photos.
+        again: How the call named what it ran, for a command line; empty for the study's name.
+    """
     from catdog_search.cli.words import counted, duration, say_params
     from catdog_search.study.config import DRAWN
 
@@ -209,9 +222,10 @@ def say_report(
         floor = f"; {view.floor}" if view.floor else ""
         say(f"best: trial {view.best.number}, {view.best.value:.4f} on val{floor}")
         say(f"  {say_params(view.best.params)}")
-    if (study := view.name.removesuffix(DRAWN)) != view.name:
-        say(f"these were drawn pictures; on photos: run --study {study} --data PATH")
     command, flag = own_command(), state_flag(state)
+    if (study := view.name.removesuffix(DRAWN)) != view.name:
+        of = again or f"--study {study}"
+        say(f"these were drawn pictures; on photos: {command} run {of} --data PATH{flag}")
     say(f"look:    {command} show --study {view.name}{flag}")
     if view.best:
         say(f"draw:    {command} show --study {view.name} --figures figures{flag}")

@@ -316,11 +316,12 @@ def open_source(path: str, choice: Choice = AUTOMATIC) -> Source:
     return ZipSource(location.resolve(), choice)
 
 
-def _existing(path: str) -> Path:
+def _existing(path: str, said_by: str = "") -> Path:
     location = Path(path).expanduser()
     if location.is_dir() or location.is_file():
         return location
-    raise DataError(f"{printable(path)}: no such folder or zip of photos")
+    here = "" if location.is_absolute() else f" in {printable(str(Path.cwd()))}"
+    raise DataError(f"{said_by}{printable(path)}: no such folder or zip of photos{here}")
 
 
 def require_named(config: DataConfig, given: str | None) -> None:
@@ -330,7 +331,10 @@ def require_named(config: DataConfig, given: str | None) -> None:
         DataError: Nothing is there.
     """
     if has_photos(config, given):
-        _existing(_named(config, given))
+        said_by = "" if given else "[data] path: "
+        if not given and os.environ.get("CATDOG_DATA"):
+            said_by = "CATDOG_DATA: "
+        _existing(_named(config, given), said_by)
 
 
 def has_photos(config: DataConfig, given: str | None) -> bool:

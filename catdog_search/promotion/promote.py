@@ -149,6 +149,7 @@ class _Promoting:
         )
         self._view = load_view(self._state, self._config.name)
         (self._best,) = again.best_of(self._view, 1)
+        hooks.say(f"promoting the best of {self._config.name} as {model!r}: its photos are read")
         self._prepared = prepare_as_it_was(self._config, self._view, request, hooks.say)
         self._config = self._prepared.config
         self._store = Store.of(self._state)

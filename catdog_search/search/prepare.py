@@ -23,7 +23,11 @@ from catdog_search.machine.backends import choose_backend
 from catdog_search.places import StateFolder
 from catdog_search.search.coordinator import Options
 from catdog_search.search.proposal.sampler import require_sampler
-from catdog_search.search.study.storage import remembered_data, remembered_splits
+from catdog_search.search.study.storage import (
+    remembered_data,
+    remembered_splits,
+    stated_data,
+)
 from catdog_search.study import studies
 from catdog_search.study.config import DataConfig, Duplicates, StudyConfig
 from catdog_search.text import in_a_line
@@ -139,7 +143,7 @@ def prepare(request: Request, say: Say) -> Prepared:
         )
         for note in config.found.notes:
             say(f"note: {note}")
-    config = _with_data_choices(config, request, say)
+    config = _with_data_choices(config, text, request, say)
     source = choose_source(config.data, request.data)
     say(f"data: {SYNTHETIC_NOTICE}" if source.kind == "synthetic" else f"data: {source.location}")
     state.create()  # a folder that can't be created is refused here too
@@ -230,14 +234,22 @@ def _wanted(config: StudyConfig, request: Request) -> int:
     return request.trials or config.trials + more * len(config.recipes)
 
 
-def _with_data_choices(config: StudyConfig, request: Request, say: Say) -> StudyConfig:
-    """The study with its choices of photos: those given, else those that it remembers."""
-    asked = {name: getattr(request, name) for name in DataConfig.REMEMBERED}
-    data = config.data.chosen(asked, remembered_data(request.state, config.name))
-    for name, given in asked.items():
+def _with_data_choices(config: StudyConfig, text: str, request: Request, say: Say) -> StudyConfig:
+    """The study with its choices of photos: those given, else those that it remembers.
+
+    What has changed in its file counts as given, so that it isn't passed over silently.
+    """
+    given = {name: getattr(request, name) for name in DataConfig.REMEMBERED}
+    before = stated_data(request.state, config.name) if text else None
+    if before is not None:
+        now = studies.data_stated(text)
+        changed = [n for n in given if given[n] is None and now.get(n) != before.get(n)]
+        given |= {name: getattr(config.data, name) for name in changed}
+    data = config.data.chosen(given, remembered_data(request.state, config.name))
+    for name in given:
         value = getattr(data, name)
-        if given is None and value != getattr(config.data, name):
-            say(f"{name}: {value}, as the study began")
+        if given[name] is None and value != getattr(config.data, name):
+            say(f"{name}: {'not set' if value is None else value}, as the study began")
     return config.model_copy(update={"data": data})
 
 

@@ -17,7 +17,7 @@ from catdog_search.families.base import SMALLEST_IMAGE
 from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.space import Choice, Fixed, Knob, Params, Space, did_you_mean
 from catdog_search.study.checking import check_study
-from catdog_search.study.config import DRAWN, ORACLES, StudyConfig
+from catdog_search.study.config import DRAWN, ORACLES, DataConfig, StudyConfig
 from catdog_search.study.narrowing import narrowed, preferred
 from catdog_search.study.space_file import parse_space
 from catdog_search.text import printable
@@ -173,6 +173,12 @@ def outline(path: Path) -> tuple[int, str]:
     else:
         config = load(str(path))
     return config.trials, config.purpose
+
+
+def data_stated(text: str) -> dict[str, Any]:
+    """The choices of photos that the text of a study file states, as it spells them."""
+    table = tomllib.loads(text).get("data", {})
+    return {name: table[name] for name in DataConfig.REMEMBERED if name in table}
 
 
 def _as_table(text: str, file: str) -> dict[str, Any]:

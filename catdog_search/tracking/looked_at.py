@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from catdog_search.text import name_key
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
+from catdog_search.tracking.recorded import hashes_of
 from catdog_search.tracking.store import Store, nothing_in, told
 
 if TYPE_CHECKING:
@@ -421,23 +421,10 @@ def split_hashes(client: MlflowClient, run_id: str) -> Mapping[str, list[str]] |
     """The photos that the study of a run knows, as `Manifest.hashes`; None where it didn't say."""
     import mlflow
 
-    folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
     try:
         parent = _study_of(client, run_id)
-        files = client.list_artifacts(parent, folder) if parent else []
+        return hashes_of(client, parent) if parent else None
     except mlflow.exceptions.MlflowException as error:
         if not is_absent(error):
             raise
         return None  # the run, or that of its study, was deleted for good
-    if words.SPLITS_FILE not in {file.path for file in files}:
-        return None
-    with tempfile.TemporaryDirectory() as temporary:
-        path = client.download_artifacts(parent, words.SPLITS_FILE, temporary)
-        hashes = json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(hashes, dict) or not all(map(_is_list_of_texts, hashes.values())):
-        raise StateError(f"run {parent}: its {words.SPLITS_FILE} doesn't say which photos it had")
-    return hashes
-
-
-def _is_list_of_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)

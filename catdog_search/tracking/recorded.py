@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from catdog_search.errors import StateError
 from catdog_search.figures.predictions import Predictions
 from catdog_search.outside import is_absent
 from catdog_search.tracking import vocabulary as words
@@ -73,6 +76,10 @@ class RunReader:
         tags = {} if run is None else run.data.tags
         return tags.get(words.DATA_KIND), tags.get(words.DATA_LOCATION)
 
+    def hashes(self, parent_id: str) -> Mapping[str, list[str]] | None:
+        """The photos that a study knows, by split, as `Dataset.hashes`; None if it doesn't say."""
+        return None if self._run(parent_id) is None else hashes_of(self._client, parent_id)
+
     def _run(self, run_id: str) -> Run | None:
         import mlflow
 
@@ -82,6 +89,29 @@ class RunReader:
             if not is_absent(error):
                 raise
             return None
+
+
+def hashes_of(client: MlflowClient, parent_id: str) -> Mapping[str, list[str]] | None:
+    """The photos that a study knows, by split, according to its own run; None if it doesn't say.
+
+    Raises:
+        StateError: It says something else there.
+    """
+    folder = words.SPLITS_FILE.split("/", maxsplit=1)[0]
+    if words.SPLITS_FILE not in {file.path for file in client.list_artifacts(parent_id, folder)}:
+        return None
+    with tempfile.TemporaryDirectory() as temporary:
+        path = client.download_artifacts(parent_id, words.SPLITS_FILE, temporary)
+        hashes = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(hashes, dict) or not all(map(_is_list_of_texts, hashes.values())):
+        raise StateError(
+            f"run {parent_id}: its {words.SPLITS_FILE} doesn't say which photos it had"
+        )
+    return hashes
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def recorded(client: MlflowClient, run_id: str) -> Recorded:

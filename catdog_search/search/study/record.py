@@ -29,6 +29,7 @@ from catdog_search.search.study import schema, views
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.views import view_of
 from catdog_search.search.workers.messages import Outcome
+from catdog_search.study import studies
 from catdog_search.study.config import StudyConfig
 from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.cards import DataCard, Environment, StudyCard, TrialCard
@@ -89,6 +90,8 @@ class StudyRecord:
         study.set_user_attr(schema.CLASS_COUNTS, counts)
         if config.loads_weights:
             study.set_user_attr(schema.WEIGHTS, origin_of(config.weights))
+        if self._study_file:
+            study.set_user_attr(schema.DATA_STATED, studies.data_stated(self._study_file))
         published = {k: v.model_dump(exclude_none=True) for k, v in config.published.items()}
         study.set_user_attr(schema.PUBLISHED, published)
 

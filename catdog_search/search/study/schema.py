@@ -35,6 +35,7 @@ DEVICE = "device"  # name of the device that the last call trained on
 DROPPED = "dropped"  # numbers of the trials whose model and figures are no longer kept
 RUNS = "runs"  # ids of recreated runs, by trial number as text
 FINGERPRINT = "fingerprint"
+DATA_STATED = "data_stated"  # choices of photos as its file states them
 PHOTOS = "photos"  # the photos that it began with, for people
 UID = "study_uid"
 OUTSIDE = "outside"  # by trial number as text: its params that the space no longer has

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 
 from catdog_search.data.dataset import Dataset
-from catdog_search.errors import StateError
+from catdog_search.errors import CatdogError, StateError
 from catdog_search.families.weights import weights_id
 from catdog_search.places import StateFolder
-from catdog_search.search.study.schema import FINGERPRINT, PHOTOS
+from catdog_search.search.study.schema import FINGERPRINT, PARENT_RUN_ID, PHOTOS
 from catdog_search.space import Space, Value
-from catdog_search.study.config import LABELS, StudyConfig
+from catdog_search.study.config import LABELS, DataConfig, StudyConfig
+from catdog_search.tracking.recorded import RunReader
+from catdog_search.tracking.store import Store
 
 # Numbers that differ by less than this count as the same.
 _ROUNDING = 1e-9
@@ -77,15 +79,22 @@ def require_same(
     """
     now = as_read_back(settings_of(config, dataset))
     then = _with_moved_labels(made_with(study), now)
-    found = list(differences(then, now))
+    found = list(differences(_with_defaults(then), _with_defaults(now)))
     if refused := [each for each in found if not may_change(each, then, now)]:
-        said = "; ".join(_refusal(each, study, dataset) for each in refused)
+        said = "; ".join(_refusal(each, study, dataset, state) for each in refused)
         raise StateError(
             f"study {config.name!r} in {state.root} has trials that could not be compared with "
             f"those to come: {said}. Give the changed study another name, use another --state, or "
             f"remove this one: {state.command(f'study delete {config.name}')}"
         )
     return _updated(then, now, found)
+
+
+def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the choices of photos that weren't stated, so that each is compared."""
+    fields = DataConfig.model_fields
+    defaults = {name: fields[name].default for name in DataConfig.REMEMBERED}
+    return {**settings, "data": {**defaults, **settings.get("data", {})}}
 
 
 def is_as_made(study: optuna.Study, config: StudyConfig) -> bool:
@@ -188,18 +197,32 @@ def about_photos(dataset: Dataset) -> str:
     manifest, n = dataset.manifest, len(dataset.manifest.used())
     if manifest.kind == "synthetic":
         return f"{n:,} drawn pictures"
-    return f"{n:,} photos of {Path(manifest.location).name}"
+    return f"{n:,} photos of {manifest.location}"
 
 
-def _refusal(found: Difference, study: optuna.Study, dataset: Dataset) -> str:
+def _refusal(found: Difference, study: optuna.Study, dataset: Dataset, state: StateFolder) -> str:
     first = found.key.partition(".")[0]
     said = str(found)
     if first == "dataset_digest":
         was, now = study.user_attrs.get(PHOTOS, "other photos"), about_photos(dataset)
         digests = f"digest {found.before[:8]}, now {found.after[:8]}"
-        said = f"photos were {was}, now {now} ({digests})"
+        said = f"photos were {was}, now {now}{_new_and_gone(study, dataset, state)} ({digests})"
     why = _FIXED.get(first)
     return f"{said} ({why})" if why else said
+
+
+def _new_and_gone(study: optuna.Study, dataset: Dataset, state: StateFolder) -> str:
+    """How many photos are others than a study has; empty where that isn't known, or all are."""
+    try:
+        known = RunReader(Store.of(state)).hashes(study.user_attrs.get(PARENT_RUN_ID, ""))
+    except CatdogError:
+        return ""
+    then, now = (set(itertools.chain(*by.values())) for by in (known or {}, dataset.hashes()))
+    if then == now:
+        return ", the same ones with other labels or splits"
+    if then.isdisjoint(now):
+        return ""
+    return f", of those used {len(now - then):,} new and {len(then - now):,} gone"
 
 
 def as_read_back(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -218,4 +241,4 @@ def _is_same(before: object, after: object) -> bool:
 
 
 def _say(value: object) -> str:
-    return "absent" if value is None else json.dumps(value, ensure_ascii=False)
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)

@@ -20,7 +20,15 @@ from catdog_search.errors import CatdogError, StateError
 from catdog_search.places import StateFolder, make_database
 from catdog_search.retry import Retry
 from catdog_search.search.study import changes
-from catdog_search.search.study.schema import FINGERPRINT, OUTSIDE, PHOTOS, SPLITS, UID, WEIGHTS
+from catdog_search.search.study.schema import (
+    DATA_STATED,
+    FINGERPRINT,
+    OUTSIDE,
+    PHOTOS,
+    SPLITS,
+    UID,
+    WEIGHTS,
+)
 from catdog_search.search.study.settings import about_photos, made_with, require_same, settings_of
 from catdog_search.space import did_you_mean
 from catdog_search.study.config import StudyConfig
@@ -189,6 +197,12 @@ def remembered_data(state: StateFolder, name: str) -> dict[str, Any] | None:
     """The choices of `[data]` that a study was made with; None where there is no such study."""
     made, _ = _remembered(state, name)
     return None if made is None else dict(made.get("data", {}))
+
+
+def stated_data(state: StateFolder, name: str) -> dict[str, Any] | None:
+    """The choices of photos that a study's file stated last; None where that isn't known."""
+    found: dict[str, Any] | None = _remembered(state, name)[1].get(DATA_STATED)
+    return found
 
 
 def remembered_splits(state: StateFolder, name: str) -> tuple[str, dict[str, list[str]]] | None:
