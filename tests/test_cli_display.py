@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from catdog_search.cli.common import say_wrapped
 from catdog_search.cli.display import LiveDisplay, PlainDisplay
 from catdog_search.cli.words import duration, say_params
 from catdog_search.outcomes import Ending
@@ -204,3 +205,17 @@ def test_duration_is_for_people(seconds_: float, text: str) -> None:
 )
 def test_params_are_printed_as_they_are_spelled(value: Any, text: str) -> None:
     assert say_params({"x": value}) == text
+
+
+def test_long_line_is_wrapped_on_a_terminal_and_whole_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    line = " ".join(f"word-{number}" for number in range(30))
+    say_wrapped(line)
+    assert capsys.readouterr().out == f"{line}\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say_wrapped(line)
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 60
+    assert " ".join(part.strip() for part in shown) == line

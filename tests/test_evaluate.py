@@ -396,6 +396,26 @@ def test_evaluate_says_which_model_is_missing(
     assert words in done.output
 
 
+@pytest.mark.parametrize("lost", ["files", "rows"])
+def test_model_that_is_gone_is_told_with_what_mends_it(fresh: StateFolder, lost: str) -> None:
+    best = views.load_view(fresh, "tiny").best
+    assert best is not None
+    if lost == "files":
+        shutil.rmtree(fresh.artifacts / "tiny" / "models")
+    else:
+        with contextlib.closing(sqlite3.connect(fresh.mlflow_db)) as connection, connection:
+            connection.execute("delete from logged_models")
+    model, where = f"run:{best.run_id}", ["--state", str(fresh.root)]
+    for command in (
+        ["evaluate", model, "--split", "val"],
+        ["predict", model, "x.jpg"],
+        ["model", "export", model, "--to", str(fresh.root / "m.onnx")],
+    ):
+        said = call(*command, *where, code=1).output.splitlines()[-1]
+        assert said.startswith(f"error: model {model}: can't be loaded: ")
+        assert f"`catdog-search doctor --state {fresh.root}`" in said
+
+
 def test_evaluate_knows_classes_by_name_however_they_sort(
     trained: tuple[StateFolder, Path, Path], tmp_path: Path
 ) -> None:

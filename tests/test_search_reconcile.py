@@ -75,7 +75,7 @@ def lose_everything(state: StateFolder, view: StudyView) -> str:
 def lose_the_study(state: StateFolder, view: StudyView) -> str:
     with closing(sqlite3.connect(state.mlflow_db)) as connection, connection:
         connection.execute("update tags set value = 'other' where key = 'study_uid'")
-    return "2 trials in Optuna, and no run in"
+    return "2 trials in Optuna, and no run of the study in"
 
 
 def leave_checkpoint(state: StateFolder, view: StudyView) -> str:
@@ -299,7 +299,7 @@ def test_model_that_another_store_may_have_is_not_forgotten(
     shutil.rmtree(home.artifacts)
     home.artifacts.mkdir()
     said = doctor(home, "--repair", code=1)
-    assert "mended  study tiny: 2 trials in Optuna, and no run in" in said
+    assert "mended  study tiny: 2 trials in Optuna, and no run of the study in" in said
     assert f"mend: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
     assert views.load_view(home, "tiny").trials[number].model_id == model_id
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tiny_study import call
+from tiny_study import SPACE_FILE, call
 
 from catdog_search import identity
 from catdog_search.places import StateFolder
@@ -95,3 +95,38 @@ def test_state_without_studies_and_the_folder_itself_are_not_nearby(tmp_path: Pa
         (tmp_path / name / file).touch()
     found = identity.nearby(tmp_path / "mlruns")
     assert [path for path in found if path.is_relative_to(tmp_path)] == []
+
+
+def test_copies_of_a_states_databases_are_no_state(project: Path) -> None:
+    state = project / identity.DEFAULT_NAME
+    copies = state / "copies"
+    copies.mkdir()
+    (copies / identity.OPTUNA_DB).write_bytes((state / identity.OPTUNA_DB).read_bytes())
+    assert copies not in identity.nearby(state / "artifacts")
+    for command in (["study", "list"], ["show", "tiny"], ["run", "quick"]):
+        said = call(*command, "--state", str(copies), code=1).output
+        assert f"which is the folder above: --state {shlex.quote(str(state))}" in said
+    assert [path.name for path in copies.iterdir()] == [identity.OPTUNA_DB]
+
+
+@pytest.mark.parametrize(
+    ("data", "environment", "says"),
+    [
+        (
+            'path = "nope.zip"',
+            "",
+            "error: [data] path: nope.zip: no such folder or zip of photos in ",
+        ),
+        ("", "nope", "error: CATDOG_DATA: nope: no such folder or zip of photos in "),
+    ],
+)
+def test_photos_that_are_not_there_are_told_with_who_named_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, environment: str, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CATDOG_DATA", environment)
+    head = 'name = "t"\npurpose = "p"\nimage_size = 16\nmetric = "val_accuracy"\n'
+    tables = f"direction = 'maximize'\ntrials = 1\n{SPACE_FILE}\n[data]\n{data}\n"
+    (tmp_path / "t.toml").write_text(head + tables)
+    said = call("run", "t.toml", code=1).output
+    assert said.splitlines()[-1] == f"{says}{tmp_path}"

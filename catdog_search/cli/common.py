@@ -373,6 +373,22 @@ def say_table(rows: list[tuple[str, ...]]) -> None:
 _WIDTH, _LEAST_WIDTH = 100, 30
 
 
+def say_wrapped(line: str) -> None:
+    """Print a line, wrapped at words to the terminal's width; whole where there is no terminal."""
+    if not sys.stdout.isatty():
+        say(line)
+        return
+    width = shutil.get_terminal_size((_WIDTH, 0)).columns
+    for part in textwrap.wrap(
+        printable(line),
+        max(width, _LEAST_WIDTH),
+        break_on_hyphens=False,
+        break_long_words=False,
+        subsequent_indent="    ",
+    ):
+        say(part)
+
+
 def say_entries(rows: Iterable[tuple[str, str]]) -> None:
     """Print names with a text beside each, wrapped to the terminal's width."""
     rows = [(printable(name), printable(text)) for name, text in rows]

@@ -16,6 +16,7 @@ from catdog_search.cli.common import (
     say,
     say_json,
     say_table,
+    say_wrapped,
     state_option,
     study_option,
 )
@@ -143,8 +144,8 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
         known = estimate and dataclasses.asdict(estimate)
         say_json({**facts, **listed, "estimate": known, **notes})
         return
-    say(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
-    say(
+    say_wrapped(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
+    say_wrapped(
         f"{counted(config.trials, 'trial')} of at most "
         f"{counted(config.training.epochs, 'epoch')} at "
         f"{config.image_size} px; {config.direction} {config.metric}; "
@@ -152,9 +153,9 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
     )
     params.say_params_of(config.space, config.family, config.knobs())
     for name, chosen in config.recipes.items():
-        say(f"recipe {name}: {say_params(chosen)}")
+        say_wrapped(f"recipe {name}: {say_params(chosen)}")
     continuous = f" times the continuous {', '.join(size.continuous)}" if size.continuous else ""
-    say(f"size: {counted(size.combinations, 'combination')}{continuous}")
+    say_wrapped(f"size: {counted(size.combinations, 'combination')}{continuous}")
     if config.found is not None:
         _say_found(config.found)
     if estimate is not None:
@@ -163,10 +164,10 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
 
 def _say_found(code: Hypermodel) -> None:
     fewest, most = code.weights
-    say(f"hypermodel {code.name}: source {code.source}")
-    say(f"weights: {fewest} to {most} in the networks that were built to look")
+    say_wrapped(f"hypermodel {code.name}: source {code.source}")
+    say_wrapped(f"weights: {fewest} to {most} in the networks that were built to look")
     for note in code.notes:
-        say(f"note: {note}")
+        say_wrapped(f"note: {note}")
 
 
 def _estimate(config: StudyConfig, photos: int) -> StudyEstimate | None:
@@ -184,17 +185,17 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
     from catdog_search.cli.words import say_time
 
     fewest, median, most = estimate.parameters
-    say(f"weights: {fewest} to {most}, median {median}")
-    say(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
+    say_wrapped(f"weights: {fewest} to {most}, median {median}")
+    say_wrapped(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
     if estimate.seconds is not None:
-        say(
+        say_wrapped(
             f"time: {say_time(estimate, config.trials)} on this machine's processors, for {photos} "
             "photos of train, less what is stopped early"
         )
         if estimate.seconds * config.trials + estimate.once_seconds > _LONG_S:
-            say("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
+            say_wrapped("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
     if estimate.too_large:
-        say(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
+        say_wrapped(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
 
 
 @click.command()

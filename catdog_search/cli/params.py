@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from catdog_search.cli.common import say, say_entries
+from catdog_search.cli.common import say_entries, say_wrapped
 from catdog_search.families import registry
 
 # What is known of params that only a user's code knows.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def say_params_of(space: Space, family: str, knobs: Mapping[str, Knob]) -> None:
     """Print what a study does with each param of its family, and what it could do."""
-    say("params (none is required: one that [space] leaves out has its default):")
+    say_wrapped("params (none is required: one that [space] leaves out has its default):")
     found = {
         name: f"{values}, if {when}" if when else values for name, values, when in space.describe()
     }
@@ -32,12 +32,12 @@ def say_all(family: str) -> None:
     from catdog_search.study.keys import keys
 
     if registry.is_found(family):
-        say(f"params of the family {family}: {FOUND}")
+        say_wrapped(f"params of the family {family}: {FOUND}")
     else:
-        say(f"params of the family {family}, for [space] and recipes (none is required):")
+        say_wrapped(f"params of the family {family}, for [space] and recipes (none is required):")
     knobs = registry.knobs(family)
     say_entries((name, _entry(family, name, knob)) for name, knob in knobs.items())
-    say("keys of a study file, beside [space], which is required, and [recipes.NAME]:")
+    say_wrapped("keys of a study file, beside [space], which is required, and [recipes.NAME]:")
     say_entries((key.name, _key(key)) for key in keys())
 
 

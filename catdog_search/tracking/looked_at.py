@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
 from catdog_search.tracking.recorded import hashes_of
-from catdog_search.tracking.store import Store, nothing_in, told
+from catdog_search.tracking.store import Store, doctor_of, nothing_in, told
 
 if TYPE_CHECKING:
     import keras
@@ -109,7 +110,7 @@ def load_model(client: MlflowClient, name: str) -> Loaded:
         fetched = fetch(client, name, Path(folder))
         path, side = fetched.model, fetched.facts.image_size
         loading = keras_loading()
-        with told(f"model {name}: can't be loaded"):
+        with _loading(client, name):
             model = loading.load_exported(path, side)
             batch_size = loading.photos_at_once(model, side, _MOST_AT_ONCE)
     return Loaded(
@@ -176,6 +177,21 @@ class Fetched:
         return self.find(ONNX_FILE)
 
 
+@contextlib.contextmanager
+def _loading(client: MlflowClient, name: str) -> Iterator[None]:
+    """Report errors of a model in one line, and what mends it where it is gone."""
+    try:
+        with told(f"model {name}: can't be loaded"):
+            yield
+    except StateError as error:
+        cause = error.__cause__
+        no_files = isinstance(cause, FileNotFoundError | NotADirectoryError)
+        if cause is not None and (no_files or is_absent(cause)):
+            cure = doctor_of(client.tracking_uri)
+            raise StateError(f"{error}; it is gone: {cure} says what else is") from cause
+        raise
+
+
 def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
     """Find a model; of its files, only its MLmodel is read.
 
@@ -191,14 +207,14 @@ def fetch(client: MlflowClient, name: str, folder: Path) -> Fetched:
 
     uri = _uri(client, name)
     _require_registered(client, name)
-    with told(f"model {name}: can't be loaded"):
+    with _loading(client, name):
         files = _Files(get_artifact_repository(uri), folder)
         origin = _origin(client, files.repository, uri)
         facts = _said_of(files.path(_SAYS, _MOST_SAID_BYTES)).model_copy(update=origin)
 
     @functools.cache
     def find(file: str) -> Path | None:
-        with told(f"model {name}: can't be loaded"):
+        with _loading(client, name):
             return files.find(file)
 
     return Fetched(name, uri, origin["run_id"], origin["model_id"], facts, find)

@@ -376,6 +376,14 @@ def told(what: str) -> Iterator[None]:
         raise StateError(f"{what}: {first_line(error)}") from error
 
 
+def doctor_of(uri: str) -> str:
+    """The command that says what a store has lost, and mends what can be mended."""
+    file = sqlite_file(uri)
+    if file is None or file.name != MLFLOW_DB:
+        return "`catdog-search doctor`"
+    return StateFolder(file.parent).command("doctor")
+
+
 def nothing_in(uri: str) -> str:
     """End of a message that says where nothing was found: the place, and the states nearby."""
     file = sqlite_file(uri)

@@ -93,7 +93,7 @@ class _Comparison:
             if self._trials or self._study.user_attrs.get(schema.PARENT_RUN_ID):
                 n = len(self._trials)
                 yield self._finding(
-                    f"{n} trial{'' if n == 1 else 's'} in Optuna, and no run in "
+                    f"{n} trial{'' if n == 1 else 's'} in Optuna, and no run of the study in "
                     f"{self._store.shown}",
                     "make the runs anew from what Optuna knows",
                     partial(self._recreate_all, uid),
