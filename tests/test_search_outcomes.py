@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable
@@ -317,6 +318,24 @@ def test_no_point_is_tried_twice_and_an_exhausted_space_ends_the_study(
     points = [str(sorted(row.params.items())) for row in report.view.trials]
     assert len(points) == len(set(points)) == 18
     assert report.view.counts == {"COMPLETE": 18}
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [("--study 'my own.toml'", "--study 'my own.toml'"), ("", "--study tiny")],
+)
+def test_study_on_drawn_pictures_says_how_to_run_it_on_photos(
+    state: StateFolder,
+    pictures: Dataset,
+    capsys: pytest.CaptureFixture[str],
+    asked: str,
+    named: str,
+) -> None:
+    report = run(state, pictures, 1)
+    drawn = dataclasses.replace(report.view, name="tiny-drawn")
+    say_report(dataclasses.replace(report, view=drawn), 1, state, ("cat", "dog"), asked)
+    said = capsys.readouterr().out
+    assert f"on photos: catdog-search run {named} --data PATH --state {state.root}\n" in said
 
 
 def test_replicates_are_the_same_params_on_other_seeds(
