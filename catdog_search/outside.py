@@ -173,7 +173,8 @@ _SPELLED = (
 )
 _SAYS = {
     "Could not determine home directory": Outside(
-        "no home folder is known for this user; set HOME, or write paths without a ~"
+        "no home folder is known for this user, or for one that a path begins with (~name); set "
+        "HOME or CATDOG_CACHE, and write paths without a ~"
     ),
     "can't start new thread": _PROCESS[errno.EAGAIN],
     "No usable temporary directory": Outside(

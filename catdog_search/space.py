@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Literal, Protocol
 
+from catdog_search.text import shown
+
 Value = bool | int | float | str
 Params = dict[str, Value]
 
@@ -316,7 +318,7 @@ class Space:
                 if is_known and not isinstance(dimension, Fixed):
                     lines.append(f"{name}: is missing; the space says {dimension.describe()}")
             elif not dimension.contains(params[name]):
-                came = repr(params[name])
+                came = shown(params[name])
                 lines.append(
                     f"{name}: {came} is not in the space ({dimension.describe()}); widen that, or "
                     "leave the recipe out, whose trials stay"

@@ -15,6 +15,8 @@ from pathlib import Path
 # Suffixes of what sqlite keeps for a file, which must never be paired with another file.
 _BESIDE = ("", "-wal", "-shm", "-journal")
 _WAIT_S = 20
+# Databases by their copies for reading.
+_copied_from: dict[Path, Path] = {}
 
 
 def kept_copy(path: Path) -> Path:
@@ -88,10 +90,16 @@ def copy_to_read(path: Path) -> Path:
     """
     folder = Path(tempfile.mkdtemp(prefix="catdog-search-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _copied_from[folder / path.name] = path
     for suffix in ("", "-wal"):
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(path.with_name(path.name + suffix), folder / (path.name + suffix))
     return folder / path.name
+
+
+def original(path: Path) -> Path:
+    """The database that a path stands for: what `copy_to_read` has copied, or the path itself."""
+    return _copied_from.get(path, path)
 
 
 def restore(path: Path) -> Path | None:

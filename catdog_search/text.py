@@ -11,6 +11,7 @@ from collections.abc import Iterable
 # Number of classes of a dataset, a model and a choice of classes, defined only here. Everything
 # else takes as many as there are names.
 N_CLASSES = 2
+_LONGEST_SHOWN = 200
 
 # Control characters, lone surrogates (bytes that aren't text), line and paragraph separators.
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
@@ -112,6 +113,12 @@ def named_line(error: BaseException) -> str:
 def with_article(noun: str) -> str:
     """A noun with its article: `an int`, `a module`."""
     return f"{'an' if noun[:1].lower() in tuple('aeiou') else 'a'} {noun}"
+
+
+def shown(value: object) -> str:
+    """A value of somebody's file as Python spells it, cut if it is long."""
+    said = repr(value)
+    return said if len(said) <= _LONGEST_SHOWN else f"{said[:_LONGEST_SHOWN]}…"
 
 
 def first_line(error: Exception) -> str:

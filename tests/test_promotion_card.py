@@ -153,7 +153,10 @@ def test_card_has_every_section_and_its_numbers() -> None:
     assert "On test as found: 88.0% answered, 1.20% of those wrongly (0.50% to 3.00%)." in sure
     assert "| noise | 0.990 | 97% |" in found["What is neither"]
     assert "Above 3.25 a photo is taken for neither class" in found["What is neither"]
-    assert "| cat | 140 | 10 |\n| dog | 14 | 136 |" in found["Confusion and hardest photos"]
+    assert (
+        "| true cat | 140 | 10 |\n| true dog | 14 | 136 |" in found["Confusion and hardest photos"]
+    )
+    assert "The photo of test that it is most wrong about:" in found["Confusion and hardest photos"]
     assert "- cat.7.jpg: cat, taken for dog with 0.999" in found["Confusion and hardest photos"]
     assert "| calibration | 149 | 151 |" in found["Data"]
     assert "none, it began at random" in found["Training"]

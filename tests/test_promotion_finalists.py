@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from warm_workers import blank_figures, warm_workers
 
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import CALIBRATION
-from catdog_search.errors import DataError, RequestError, StateError
+from catdog_search.errors import DataError, RequestError, StateError, StudyFileError
 from catdog_search.places import StateFolder
 from catdog_search.promotion import finalists
 from catdog_search.promotion.expected import expected_s
@@ -34,6 +35,7 @@ from catdog_search.search.study.storage import load_study
 from catdog_search.search.study.views import load_view
 from catdog_search.space import params_key
 from catdog_search.study import studies
+from catdog_search.study.config import NAME
 from catdog_search.tracking.looked_at import LoggedModels
 from catdog_search.tracking.store import Store
 from catdog_search.training.result import TrainData
@@ -96,8 +98,10 @@ def test_name_is_one_that_a_study_can_have_and_its_own(length: int) -> None:
     names = {name_of("a" * length), name_of("a" * (length - 1) + "b"), name_of("b" * length)}
     assert len(names) == 3
     for name in names:
-        studies.parse({**TABLE, "name": name}, "f.toml")
-        assert name.endswith(".finalists")
+        assert re.fullmatch(NAME, name)
+        # Nobody else's study can have it.
+        with pytest.raises(StudyFileError, match=r"not ending in \.finalists"):
+            studies.parse({**TABLE, "name": name}, "f.toml")
         with pytest.raises(RequestError, match="holds finalists; promote '"):
             finalists.require_no_finalists(name)
     finalists.require_no_finalists("a" * length)

@@ -96,7 +96,7 @@ def test_trials_of_a_narrowed_space_stay_and_are_named(
     notices: list[Any] = []
     run(state, pictures, 8, table=narrow, listener=notices.append)
     told = [n.text for n in notices if isinstance(n, Notice) and "outside of the space" in n.text]
-    assert told == [f"trials outside of the space as it is now: {', '.join(map(str, left))}"]
+    assert told == [f"outside of the space as it is now: trials {', '.join(map(str, left))}"]
 
 
 @pytest.mark.parametrize(

@@ -413,12 +413,14 @@ def test_fingerprint_changes_with_what_trials_are_compared_by(change: dict[str, 
         {"timeout": 5},
         {"purpose": "other"},
         {"limits": {"max_memory_gb": 3}},
-        {"seeds": 2},
+        {"keep_models": 9},
         {"promotion": {"finalists": 1, "min_accuracy": 0.9}},
     ],
 )
 def test_fingerprint_allows_more_trials_and_time(change: dict[str, Any]) -> None:
     assert fingerprint(**change) == fingerprint()
+    recipes = {"recipes": {"r": {"dropout": 0.1}}}
+    assert fingerprint(**recipes, seeds=2) == fingerprint(**recipes)
 
 
 def test_mixed_schedules_are_fine_without_a_pruner() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 import traceback
+from pathlib import Path
 from typing import Any
 
 import click
@@ -36,6 +38,7 @@ class _Main(WholeLines):
 
     def invoke(self, ctx: click.Context) -> Any:
         _let_streams_take_any_text()
+        _give_libraries_a_home()
         try:
             with PULSE.beating():
                 return super().invoke(ctx)
@@ -53,7 +56,8 @@ class _Main(WholeLines):
         except CatdogError as error:
             _say_known(error, debug=bool(ctx.meta.get("debug")))
         except Exception as error:
-            _say_unexpected(error, debug=bool(ctx.meta.get("debug")))
+            state = ctx.meta.get("state")
+            _say_unexpected(error, state, debug=bool(ctx.meta.get("debug")))
         return ctx.exit(1)
 
 
@@ -64,17 +68,18 @@ def _say_known(error: CatdogError, *, debug: bool) -> None:
         say(f"error: {line}", err=True)
 
 
-def _say_unexpected(error: Exception, *, debug: bool) -> None:
+def _say_unexpected(error: Exception, state: str | None, *, debug: bool) -> None:
     from catdog_search.outside import outside_reason
+    from catdog_search.places import StateFolder
 
     trace = traceback.format_exc()
     if debug:
         say_lines(trace, err=True)
-    if reason := outside_reason(error):
+    if reason := outside_reason(error, StateFolder.at(state).root):
         say(f"error: {reason}", err=True)
         return
     bug = f"{type(error).__name__}: {in_a_line(str(error))}"
-    looks = "`catdog-search doctor` looks whether the state is damaged"
+    looks = "`catdog-search doctor` tells whether the state is damaged"
     say(f"bug: {bug}; {looks}; {_saved_trace(trace)}", err=True)
 
 
@@ -83,6 +88,15 @@ def _let_streams_take_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _give_libraries_a_home() -> None:
+    """Where this user has no home folder, let libraries keep their files in the cache if named."""
+    try:
+        Path.home()
+    except RuntimeError:  # no HOME, and a user not in /etc/passwd, as in a container
+        if cache := os.environ.get("CATDOG_CACHE"):
+            os.environ["HOME"] = str(Path(cache).absolute())
 
 
 def _details(error: CatdogError) -> str:

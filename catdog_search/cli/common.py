@@ -154,11 +154,17 @@ def ends_with_a_word(command: F) -> F:
     return cast(F, ended)
 
 
+def _note_state(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    ctx.meta["state"] = value  # for errors that don't say which disk is full
+    return value
+
+
 def state_option(command: F) -> F:
     """Add `--state`, and `--debug`, to a command."""
     return click.option(
         "--state",
         metavar="DIR",
+        callback=_note_state,
         help="Folder of the databases and artifacts [CATDOG_STATE; default: ./mlruns].",
     )(debug_option(command))
 

@@ -216,5 +216,5 @@ def download(folder: Path, url: str | None, sha256: str | None) -> None:
             write(f"{done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f}, {percent} %" if total else ""))
 
     target = folder / fetch.file_name(address)
-    fetch.download(address, sha256 or fetch.SHA256, target, progress)
+    fetch.download(address, fetch.SHA256 if sha256 is None else sha256, target, progress)
     write(f"{target}: complete, checksum right; use it with --data {shlex.quote(str(target))}")

@@ -349,9 +349,9 @@ def _say_evaluation(done: Evaluation) -> None:
     others = ("balanced_accuracy", "precision", "recall", "f1", "auc", "loss", "calibration_error")
     for name in others:
         say(f"{name}: {done.scores[name]:.4f}")
-    rows: list[tuple[str, ...]] = [("is \\ taken for", *done.class_names)]
+    rows: list[tuple[str, ...]] = [("", *(f"predicted {name}" for name in done.class_names))]
     rows += [
-        (name, *map(str, counts))
+        (f"true {name}", *map(str, counts))
         for name, counts in zip(done.class_names, done.confusion, strict=True)
     ]
     say_table(rows)

@@ -68,7 +68,10 @@ def _download(address: Address, sha256: str, target: Path, progress: Progress | 
         return target
     partial = target.with_name(f"{target.name}.partial")
     try:
-        _fetch(address, partial, progress)
+        was_whole = _fetch(address, partial, progress)
+        if was_whole and _digest_of(partial) != sha256:
+            partial.unlink()  # left by an earlier call, of another or a longer file
+            _fetch(address, partial, progress)
     except urllib.error.URLError as error:
         raise DataError(f"{address.url}: {error.reason}; run it again to go on") from None
     except OSError as error:
@@ -108,7 +111,8 @@ def _address(url: str) -> Address:
         raise DataError(f"--url: {error}") from None
 
 
-def _fetch(address: Address, partial: Path, progress: Progress | None) -> None:
+def _fetch(address: Address, partial: Path, progress: Progress | None) -> bool:
+    """Fetch what is missing of a file; returns whether the server says that nothing is."""
     url = address.url
     done = partial.stat().st_size if partial.exists() else 0
     headers = {"Range": f"bytes={done}-"} if done else {}
@@ -120,7 +124,7 @@ def _fetch(address: Address, partial: Path, progress: Progress | None) -> None:
         with error:
             # Nothing is left to fetch: an earlier call was stopped before its check.
             if done and error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return
+                return True
             raise DataError(f"{url}: {error.code} {error.reason}") from None
     with answer:
         resumed = answer.status == HTTPStatus.PARTIAL_CONTENT
@@ -135,10 +139,15 @@ def _fetch(address: Address, partial: Path, progress: Progress | None) -> None:
                     progress(done, total)
     if total is not None and done != total:
         raise DataError(f"{url}: ended after {done} of {total} bytes; run it again to go on")
+    return False
+
+
+def _digest_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(path: Path, sha256: str, otherwise: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = _digest_of(path)
     if found != sha256:
         raise DataError(f"{path}: {otherwise} (sha256 {found}, not {sha256})")

@@ -22,7 +22,6 @@ from catdog_search.figures.predictions import MASS_BINS, THRESHOLD, Predictions,
 from catdog_search.intervals import clopper_pearson_upper, wilson
 from catdog_search.space import did_you_mean
 from catdog_search.text import name_key, printable
-from catdog_search.training.metrics import scores
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -185,20 +184,6 @@ def equal_mass_error(
         bins: Number of bins; see `Predictions.equal_mass_bins` for ties and for fewer photos.
     """
     return Predictions(labels, probabilities).equal_mass_bins(bins).error
-
-
-def scores_of_model(
-    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], threshold: float
-) -> dict[str, float]:
-    """Scores of a finished model: those of a trial, but with the equal-mass calibration error.
-
-    Args:
-        labels: (n,), 0 or 1; both must occur.
-        probabilities: (n,) of class 1.
-        threshold: Probability above which class 1 is predicted.
-    """
-    named = scores(labels, probabilities, prefix="", threshold=threshold)
-    return {**named, "calibration_error": equal_mass_error(labels, probabilities)}
 
 
 def error_by_chance(

@@ -25,7 +25,6 @@ from catdog_search.data.manifest import Photo, short_hash
 from catdog_search.data.packing import DecodedPhotos
 from catdog_search.data.sources import Source, SyntheticSource
 from catdog_search.errors import DataError, StateError
-from catdog_search.evaluation.calibration import scores_of_model
 from catdog_search.figures.predictions import Photos, Predictions
 from catdog_search.figures.trial import confusion_matrix, most_wrong
 from catdog_search.intervals import wilson
@@ -36,6 +35,7 @@ from catdog_search.tracking.looked_at import Loaded, LoggedModels
 from catdog_search.tracking.promotions import PromotionRun
 from catdog_search.tracking.registry import Registry
 from catdog_search.tracking.store import Store
+from catdog_search.training.metrics import scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -357,7 +357,7 @@ def _scored(
         split=scene.split,
         not_found=shown.not_found,
         n=len(labels),
-        scores=scores_of_model(labels, probabilities, loaded.facts.threshold),
+        scores=scores(labels, probabilities, prefix="", threshold=loaded.facts.threshold),
         interval=wilson(int(np.trace(matrix)), len(labels)),
         confusion=tuple(map(tuple, matrix.tolist())),
         class_names=names,

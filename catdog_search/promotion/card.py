@@ -218,14 +218,15 @@ def _mistakes(facts: Mapping[str, Any]) -> Iterator[str]:
     if test is None:
         yield "Test was not looked at."
         return
-    rows: list[tuple[object, ...]] = [("is \\ taken for", *names)]
-    rows += [(name, *row) for name, row in zip(names, test["confusion"], strict=True)]
+    rows: list[tuple[object, ...]] = [("", *(f"predicted {name}" for name in names))]
+    rows += [(f"true {name}", *row) for name, row in zip(names, test["confusion"], strict=True)]
     yield from _table(rows)
     yield ""
     if not test["hardest"]:
         yield "It is wrong about no photo of test."
         return
-    yield f"The {len(test['hardest'])} photos of test that it is most wrong about:"
+    n = len(test["hardest"])
+    yield f"The {'photo' if n == 1 else f'{n} photos'} of test that it is most wrong about:"
     yield ""
     for each in test["hardest"]:
         yield (

@@ -27,9 +27,8 @@ from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import existing_studies, load_study, remembered_splits
 from catdog_search.search.study.views import StudyView, TrialRow, load_view, view_of
 from catdog_search.space import Params, params_key
-from catdog_search.study.config import PrunerConfig, SamplerConfig, StudyConfig
+from catdog_search.study.config import FINALISTS, PrunerConfig, SamplerConfig, StudyConfig
 
-_SUFFIX = ".finalists"
 _LONGEST_NAME = 64
 _DIGITS = 8
 
@@ -104,10 +103,10 @@ class Plan:
 
 def name_of(study: str) -> str:
     """Name of the study that trains a study's finalists."""
-    if len(study) + len(_SUFFIX) <= _LONGEST_NAME:
-        return study + _SUFFIX
+    if len(study) + len(FINALISTS) <= _LONGEST_NAME:
+        return study + FINALISTS
     digest = hashlib.sha256(study.encode()).hexdigest()[:_DIGITS]
-    return f"{study[: _LONGEST_NAME - len(_SUFFIX) - _DIGITS - 1]}-{digest}{_SUFFIX}"
+    return f"{study[: _LONGEST_NAME - len(FINALISTS) - _DIGITS - 1]}-{digest}{FINALISTS}"
 
 
 def require_no_finalists(study: str) -> None:
@@ -116,8 +115,8 @@ def require_no_finalists(study: str) -> None:
     Raises:
         RequestError: It is one.
     """
-    if study.endswith(_SUFFIX):
-        of = study.removesuffix(_SUFFIX)
+    if study.endswith(FINALISTS):
+        of = study.removesuffix(FINALISTS)
         raise RequestError(f"study {study!r} holds finalists; promote {of!r}, whose they are")
 
 

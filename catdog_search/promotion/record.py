@@ -18,7 +18,7 @@ from catdog_search.answering.facts import ModelFacts
 from catdog_search.data import audit
 from catdog_search.data.dataset import Dataset
 from catdog_search.data.manifest import CALIBRATION, short_hash
-from catdog_search.evaluation.calibration import covered, least_answered, scores_of_model
+from catdog_search.evaluation.calibration import covered, least_answered
 from catdog_search.evaluation.neither import found_of
 from catdog_search.exporting.onnx_file import OnnxFile
 from catdog_search.intervals import wilson
@@ -38,6 +38,7 @@ from catdog_search.tracking.models import Pair
 from catdog_search.tracking.promotions import Answers, PromotionRun
 from catdog_search.tracking.registry import now
 from catdog_search.tracking.store import Store
+from catdog_search.training.metrics import scores
 
 # Facts that a model can't yet know about itself when it is logged, or that only its ONNX carries.
 _OF_THE_REGISTRY = {"examples", "model_id", "name", "registered_at", "run_id", "test", "version"}
@@ -243,7 +244,7 @@ class Scene:
             "right": right,
             "accuracy": right / len(labels),
             "interval": list(wilson(right, len(labels))),
-            "scores": scores_of_model(labels, p, candidate.threshold),
+            "scores": scores(labels, p, prefix="", threshold=candidate.threshold),
             "confusion": seen.confusion(len(names)).tolist(),
             "hardest": [
                 {

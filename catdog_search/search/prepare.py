@@ -187,11 +187,10 @@ def _study(request: Request, say: Say) -> tuple[StudyConfig, str, str]:
 
 def _require_recipes(config: StudyConfig, asked: int | None) -> None:
     """Refuse several seeds where there is no recipe to train on them."""
-    seeds = asked or config.seeds
-    if seeds > 1 and not config.recipes:
-        named = f"--seeds {seeds}" if asked else f"seeds = {seeds} in its file"
+    if asked is not None and asked > 1 and not config.recipes:
         raise RequestError(
-            f"{named}: trains each recipe on {seeds} seeds, and study {config.name} has none"
+            f"--seeds {asked}: trains each recipe on {asked} seeds, and study {config.name} has "
+            "none"
         )
 
 

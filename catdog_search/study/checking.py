@@ -15,6 +15,7 @@ from catdog_search.fields import allowed_values
 from catdog_search.objective import DIRECTION_OF
 from catdog_search.space import did_you_mean, nearest
 from catdog_search.study.config import NOT_IN_A_FILE, StudyConfig
+from catdog_search.text import shown
 
 # Stand-ins for required keys that are missing or wrong, so that the rest can be checked.
 _STAND_INS = {
@@ -101,7 +102,7 @@ def _one_line(error: Mapping[str, Any], file: str) -> str:
     allowed = allowed_values(_field(owner, key))
     if error["type"] == "missing":
         return f"{where} {key}: is missing; it must be {allowed}"
-    return f"{where} {key}: {error['input']!r} is not allowed; it must be {allowed}"
+    return f"{where} {key}: {shown(error['input'])} is not allowed; it must be {allowed}"
 
 
 def _field(owner: Any, name: str) -> FieldInfo:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from catdog_search.families import registry
 from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE, Domain, Family, TrialParams
@@ -29,6 +30,25 @@ def absolute_labels(labels: str) -> str:
 
 # Allowed names of a study, which its experiment and its folders share.
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+# What follows a study's name in that of the study of its finalists.
+FINALISTS = ".finalists"
+_OF_NAMES = (
+    "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit; not Default, "
+    f"which is MLflow's own, and not ending in {FINALISTS}"
+)
+
+
+def require_free_name(name: str) -> str:
+    """A study's name, unless it is one that stands for something else.
+
+    Raises:
+        ValueError: It is; the message says what a name may be.
+    """
+    if not re.fullmatch(NAME, name) or name.lower() == "default" or name.endswith(FINALISTS):
+        raise ValueError(_OF_NAMES)
+    return name
+
+
 # Suffix of the name of a study that fell back to drawn pictures.
 DRAWN = "-drawn"
 
@@ -339,9 +359,8 @@ class StudyConfig(Table):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    name: str = Field(
-        pattern=NAME,
-        description="letters, digits, '.', '_' and '-', at most 64; names the study and experiment",
+    name: Annotated[str, AfterValidator(require_free_name)] = Field(
+        description=f"{_OF_NAMES}; names the study and experiment",
     )
     purpose: str = Field(min_length=1, max_length=2000, description="what the study is to find out")
     family: str = Field(

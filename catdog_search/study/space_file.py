@@ -20,6 +20,7 @@ from catdog_search.space import (
     is_same,
     unknown_key,
 )
+from catdog_search.text import shown
 
 # A step of fewer units in the last place is too fine.
 _FINEST = 1024
@@ -215,7 +216,7 @@ def _number(value: object, knob: Knob, at: str) -> int | float:
 
 def _allowed(value: object, knob: Knob, at: str) -> Value:
     if not knob.accepts(value):
-        raise StudyFileError(f"{at}: {value!r} is not allowed; it must be {knob.allowed}")
+        raise StudyFileError(f"{at}: {shown(value)} is not allowed; it must be {knob.allowed}")
     if knob.kind == "float":
         return float(value) + 0.0  # type: ignore[arg-type]  # -0.0 is 0.0
     return value  # type: ignore[return-value]

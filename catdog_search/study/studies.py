@@ -20,7 +20,7 @@ from catdog_search.study.checking import check_study
 from catdog_search.study.config import DRAWN, ORACLES, DataConfig, StudyConfig
 from catdog_search.study.narrowing import narrowed, preferred
 from catdog_search.study.space_file import parse_space
-from catdog_search.text import printable
+from catdog_search.text import printable, shown
 
 # Every image size is packed before the first trial, so there can't be many.
 _MOST_SIZES = 16
@@ -188,6 +188,8 @@ def _as_table(text: str, file: str) -> dict[str, Any]:
         raise StudyFileError(f"{file}: is not TOML: {error}") from None
     except RecursionError:
         raise StudyFileError(f"{file}: is nested too deeply; a study has two levels") from None
+    except ValueError as error:  # a number with thousands of digits
+        raise StudyFileError(f"{file}: holds a number that can't be read: {error}") from None
 
 
 def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
@@ -208,12 +210,15 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     stated = {**table, "family": family or registry.default()}
     config, wrong = check_study({**stated, "space": space, "recipes": recipes}, file, mistakes)
     config = config.model_copy(update={"found": code})
-    named = table.get("recipes")
+    named = table.get("recipes", {})
     for name in config.published:
         if isinstance(named, dict) and name not in named:
-            mistakes.found.append(
-                f"{file} [published.{name}]: is no recipe of it; {did_you_mean(name, named)}"
-            )
+            known = did_you_mean(name, named) if named else "it has none"
+            mistakes.found.append(f"{file} [published.{name}]: is no recipe of it; {known}")
+    if config.seeds > 1 and named == {} and "seeds" not in wrong:
+        mistakes.found.append(
+            f"{file} seeds: {config.seeds} is the number of seeds of each recipe, and it has none"
+        )
     if family is not None:
         _check_together(config, unread, wrong, file, mistakes)
     mistakes.require_none()
@@ -313,7 +318,7 @@ def _subtable(
     value = table.get(key, {})
     if isinstance(value, dict):
         return value
-    mistakes.found.append(f"{file} {key}: {value!r} is not a table; write [{key}]")
+    mistakes.found.append(f"{file} {key}: {shown(value)} is not a table; write [{key}]")
     return None
 
 
@@ -351,7 +356,7 @@ def _never_allowed(
     """Values of a recipe that no space may have, of params whose space can't be read."""
     for name, value in params.items():
         if name in unread and name in knobs and not knobs[name].accepts(value):
-            yield f"{name}: {value!r} is not allowed; it must be {knobs[name].allowed}"
+            yield f"{name}: {shown(value)} is not allowed; it must be {knobs[name].allowed}"
 
 
 def _image_size_problems(config: StudyConfig, file: str) -> Iterator[str]:

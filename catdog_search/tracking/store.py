@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import unquote
 
+from catdog_search import sqlite
 from catdog_search.errors import StateError
 from catdog_search.identity import ARTIFACTS, MLFLOW_DB
 from catdog_search.places import StateFolder, make_database, require_folder
@@ -376,21 +377,26 @@ def told(what: str) -> Iterator[None]:
         raise StateError(f"{what}: {first_line(error)}") from error
 
 
-def doctor_of(uri: str) -> str:
-    """The command that says what a store has lost, and mends what can be mended."""
+def _state_of(uri: str) -> StateFolder | None:
+    """The state folder whose own store a URI names; None for another store."""
     file = sqlite_file(uri)
     if file is None or file.name != MLFLOW_DB:
-        return "`catdog-search doctor`"
-    return StateFolder(file.parent).command("doctor")
+        return None
+    return StateFolder(sqlite.original(file).parent)
+
+
+def doctor_of(uri: str) -> str:
+    """The command that says what a store has lost, and mends what can be mended."""
+    state = _state_of(uri)
+    return state.command("doctor") if state else "`catdog-search doctor`"
 
 
 def nothing_in(uri: str) -> str:
     """End of a message that says where nothing was found: the place, and the states nearby."""
-    file = sqlite_file(uri)
-    if file is None or file.name != MLFLOW_DB:
+    state = _state_of(uri)
+    if state is None:
         return f"in {redact(uri)}"
-    state = StateFolder(file.parent)
-    if state.optuna_db.exists() and not file.exists():
+    if state.optuna_db.exists() and not state.mlflow_db.exists():
         cure = state.command("doctor --repair")
         return f"in {state.root}, whose {MLFLOW_DB} isn't there; {cure} makes it anew"
     return f"in {state.root}{state.elsewhere}"

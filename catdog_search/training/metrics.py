@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
-from catdog_search.figures.predictions import THRESHOLD
+from catdog_search.figures.predictions import THRESHOLD, Predictions
 
-BINS = 15
 # Beyond this a logit means certainty, and its exponential overflows.
 _LARGEST = 500.0
 
 
 def scores(
-    labels: npt.NDArray[np.float32],
-    probabilities: npt.NDArray[np.float32],
+    labels: npt.NDArray[Any],
+    probabilities: npt.NDArray[Any],
     prefix: str = "val_",
     threshold: float = THRESHOLD,
 ) -> dict[str, float]:
@@ -33,7 +32,8 @@ def scores(
 
     Returns:
         accuracy, balanced_accuracy (mean recall of the classes), loss (mean log loss), precision,
-        recall, f1, auc and calibration_error, each with `prefix`.
+        recall, f1, auc and calibration_error (equal-mass, as `Predictions` bins), each with
+        `prefix`.
     """
     y = np.ravel(labels).astype(int)
     p = np.ravel(probabilities).astype(np.float64)
@@ -49,7 +49,7 @@ def scores(
         "recall": recall,
         "f1": f1,
         "auc": metrics.roc_auc_score(y, p),
-        "calibration_error": calibration_error(y, p),
+        "calibration_error": Predictions(y, p).equal_mass_bins().error,
     }
     return {prefix + name: float(value) for name, value in named.items()}
 
@@ -58,17 +58,3 @@ def probabilities_of(logits: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Float32 probabilities of class 1 (n,) from logits of any shape."""
     wide = np.clip(np.ravel(logits).astype(np.float64), -_LARGEST, _LARGEST)
     return np.asarray(1 / (1 + np.exp(-wide)), np.float32)
-
-
-def calibration_error(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> float:
-    """How far probabilities are from observed frequencies, on average over photos: 0 to 1.
-
-    The expected calibration error over 15 bins of equal width (Guo et al. 2017, arXiv:1706.04599).
-
-    Args:
-        labels: (n,) 0 or 1.
-        probabilities: (n,) of class 1.
-    """
-    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(bins, weights=probabilities - labels, minlength=BINS)
-    return float(np.abs(gaps).sum() / len(labels))

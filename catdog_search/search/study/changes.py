@@ -235,4 +235,5 @@ def told(
         return
     yield f"changed since the study began: {said}; its trials so far stay and count"
     if left := outside(trials, config):
-        yield f"trials outside of the space as it is now: {', '.join(map(str, left))}"
+        numbers = ", ".join(map(str, left))
+        yield f"outside of the space as it is now: trial{'' if len(left) == 1 else 's'} {numbers}"

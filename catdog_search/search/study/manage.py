@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from catdog_search.search.study.changes import give_names
 from catdog_search.search.study.settings import made_with
 from catdog_search.search.study.storage import existing_studies, load_study, open_storage
 from catdog_search.search.study.views import view_of
-from catdog_search.study.config import NAME
+from catdog_search.study.config import require_free_name
 from catdog_search.tracking.located import Located, locate
 from catdog_search.tracking.renaming import discard_experiment, rename_experiment
 from catdog_search.tracking.store import Store
@@ -85,11 +84,10 @@ def rename(state: StateFolder, name: str, new: str) -> None:
         StateError: There is no such study, or the new name is taken or invalid.
     """
     load_study(state, name)
-    if not re.fullmatch(NAME, new):
-        raise StateError(
-            f"{new!r} can't be a study's name; it has 1 to 64 letters, digits, dots, hyphens and "
-            "underscores, and begins with a letter or digit"
-        )
+    try:
+        require_free_name(new)
+    except ValueError as error:
+        raise StateError(f"{new!r} can't be a study's name, which must be: {error}") from None
     if new in existing_studies(state):
         raise StateError(f"there is a study {new!r} in {state.root} already")
     with only_coordinator(state, name), only_coordinator(state, new):
