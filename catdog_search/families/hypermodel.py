@@ -152,12 +152,14 @@ HYPERMODEL = Family(
         layers=frozenset(
             {
                 *("Activation", "Add", "AlphaDropout", "Average", "AveragePooling2D"),
-                *("BatchNormalization", "Concatenate", "Conv2D", "Conv2DTranspose", "Cropping2D"),
+                *("BatchNormalization", "CenterCrop", "Concatenate", "Conv2D", "Conv2DTranspose"),
+                "Cropping2D",
                 *("Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten"),
                 *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "GroupNormalization", "Identity"),
                 *("LayerNormalization", "LeakyReLU", "MaxPooling2D", "Maximum", "Minimum"),
                 *("Multiply", "Normalization", "PReLU", "Permute", "ReLU", "Rescaling", "Reshape"),
-                *("SeparableConv2D", "SpatialDropout2D", "Subtract", "UnitNormalization"),
+                *("SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract"),
+                "UnitNormalization",
                 *("UpSampling2D", "ZeroPadding2D"),
             }
         ),
@@ -169,6 +171,15 @@ HYPERMODEL = Family(
                 *("sigmoid", "silu", "softmax", "softplus", "softsign", "tanh"),
             }
         ),
-        operations=frozenset({"Add", "Divide", "Multiply", "Subtract", "TrueDivide"}),
+        operations=frozenset(
+            {
+                *("Absolute", "Add", "Clip", "Concatenate", "Divide", "GetItem", "Max", "Maximum"),
+                *("Mean", "Min", "Minimum", "Multiply", "Negative", "Power", "Sqrt", "Square"),
+                *("Stack", "Subtract", "Tanh", "TrueDivide"),
+                *("Celu", "Elu", "Gelu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"),
+                *("LogSigmoid", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax"),
+                *("Softplus", "Softsign"),
+            }
+        ),
     ),
 )

@@ -15,19 +15,13 @@ from keras import layers
 
 from catdog_search.errors import RequestError
 from catdog_search.families.base import CHANNELS, LARGEST_IMAGE, SMALLEST_IMAGE
-from catdog_search.families.hypermodel import HYPERMODEL
+from catdog_search.kerastuner import stock
 from catdog_search.text import with_article
 
 Photos = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float32]
 Split = tuple[Photos, npt.NDArray[Any]]
 
-# Layers that do nothing outside training.
-_ONLY_IN_TRAINING = (
-    *("GaussianDropout", "GaussianNoise", "AutoContrast", "CutMix", "MixUp", "RandAugment"),
-    *("AugMix", "ActivityRegularization"),
-)
-_RANDOM = re.compile(r"Random[A-Z]\w*")
 # Layers that pass values on unchanged at inference.
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
 _SMALLEST = 1e-7  # smallest probability, as Keras's losses clip it
@@ -172,17 +166,15 @@ def _form(loss: Any, units: int) -> Form:
 
 
 def _activation(model: keras.Model) -> Activation:
-    layer = _last_layer(model)
-    if isinstance(layer, layers.Softmax):
-        return "softmax"
-    said = getattr(layer, "activation", None)
-    name = "linear" if said is None else keras.activations.serialize(said)
+    last = _last_layer(model)
+    name = stock.activation_of(last)
     known: dict[Any, Activation] = {each: each for each in get_args(Activation)}
-    if isinstance(layer, layers.Dense | layers.Activation) and name in known:
+    if stock.ends_a_network(last) and name in known:
         return known[name]
+    kind = type(last).__name__
     raise RequestError(
-        f"its network ends with {type(layer).__name__} {name}; it must end with Dense or "
-        "Activation, of sigmoid, softmax or none"
+        f"its network ends with {kind if name is None else f'{kind} {name}'}; it must end with "
+        "Dense or Activation, of sigmoid, softmax or none"
     )
 
 
@@ -207,21 +199,7 @@ def require_stock(model: keras.Model) -> None:
         RequestError: It has custom or unknown layers or operations.
     """
     for operation in _operations(model):
-        kind = type(operation).__name__
-        if isinstance(operation, layers.Layer):
-            own = getattr(layers, kind, None) is not type(operation)
-            if own or not (_is_gone(kind) or kind in {*HYPERMODEL.parts.layers, "Softmax"}):
-                raise RequestError(
-                    f"its layer {operation.name} is {with_article(kind)}, which can't be exported; "
-                    "stock layers can, but for Lambda, Resizing and the like"
-                )
-            activation = getattr(operation, "activation", None)
-            if activation is not None and keras.activations.serialize(activation) not in (
-                HYPERMODEL.parts.activations
-            ):
-                raise RequestError(f"its layer {operation.name} has an activation of its own")
-        elif kind not in HYPERMODEL.parts.operations:
-            raise RequestError(f"its network computes {kind} outside of layers; use a layer")
+        stock.require(operation)
 
 
 def _operations(model: keras.Model) -> Iterator[Any]:
@@ -231,10 +209,6 @@ def _operations(model: keras.Model) -> Iterator[Any]:
             yield from _operations(operation)
         elif not isinstance(operation, layers.InputLayer):
             yield operation
-
-
-def _is_gone(kind: str) -> bool:
-    return kind in _ONLY_IN_TRAINING or _RANDOM.fullmatch(kind) is not None
 
 
 def network_of(model: keras.Model, image_size: int) -> keras.Model:
@@ -250,46 +224,12 @@ def network_of(model: keras.Model, image_size: int) -> keras.Model:
     """
     face = face_of(model)
     pixels = keras.Input((image_size, image_size, CHANNELS), name="pixels")
-    copied = _copied(model, _last_layer(model), image_size)
-    copied.set_weights(model.get_weights())
-    x = copied(pixels)
+    x = stock.copied(model, _last_layer(model), image_size)(pixels)
     if face.units > 1:
         difference = layers.Dense(1, use_bias=False, dtype="float32", name="logit")
         x = difference(x)
         difference.set_weights([np.array([[-1.0], [1.0]], np.float32)])
     return keras.Model(pixels, x, name="hypermodel")
-
-
-def _copied(model: keras.Model, last: Any, image_size: int | None = None) -> keras.Model:
-    """The same layers with fresh weights; the last one outputs logits."""
-
-    def copy(layer: Any) -> Any:
-        return _copied(layer, last) if isinstance(layer, keras.Model) else _copy(layer, last)
-
-    if not isinstance(model, keras.Sequential):
-        return keras.models.clone_model(model, clone_function=copy)
-    shape = model.inputs[0].shape[1:]
-    if image_size is not None:
-        shape = (image_size, image_size, CHANNELS)
-    x = first = keras.Input(shape, name=f"{model.name}_input")
-    for layer in model.layers:
-        x = copy(layer)(x)
-    return keras.Model(first, x, name=model.name)
-
-
-def _copy(layer: Any, last: Any) -> Any:
-    kind = type(layer).__name__
-    if _is_gone(kind) or (kind == "Softmax" and layer is last):
-        return layers.Activation("linear", name=layer.name)
-    config = {**layer.get_config(), "dtype": "float32"}
-    for key in config:
-        if key.endswith(("regularizer", "constraint")):
-            config[key] = None
-        elif key.endswith("initializer"):
-            config[key] = "zeros"  # its weights are set afterwards
-    if layer is last:
-        config["activation"] = "linear"
-    return type(layer).from_config(config)
 
 
 def call_fit(
