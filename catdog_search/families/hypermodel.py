@@ -176,7 +176,7 @@ HYPERMODEL = Family(
                 *("Absolute", "Add", "Clip", "Concatenate", "Divide", "GetItem", "Max", "Maximum"),
                 *("Mean", "Min", "Minimum", "Multiply", "Negative", "Power", "Sqrt", "Square"),
                 *("Stack", "Subtract", "Tanh", "TrueDivide"),
-                *("Celu", "Elu", "Gelu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"),
+                *("Elu", "Gelu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"),
                 *("LogSigmoid", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax"),
                 *("Softplus", "Softsign"),
             }

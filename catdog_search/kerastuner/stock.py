@@ -26,6 +26,8 @@ _RANDOM = re.compile(r"Random(?!Crop\b)[A-Z]\w*")
 _ACTIVATION_LAYERS = (layers.ELU, layers.LeakyReLU, layers.ReLU, layers.Softmax)
 # Modules of the operations that may be used outside of layers.
 _OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.activations.activations")
+# By name; ONNX has no operation for celu's.
+_ACTIVATIONS = HYPERMODEL.parts.activations - {"celu"}
 # Enough to tell activations from each other, in rows of two for softmax.
 _PROBES = np.linspace(-9, 9, 62, dtype=np.float32).reshape(-1, 2)
 
@@ -49,11 +51,24 @@ def require(operation: Any) -> None:
             f"its layer {operation.name} is {with_article(kind)}, which can't be exported; "
             "stock layers can, but for Lambda, Resizing and the like"
         )
+    if isinstance(operation, layers.CenterCrop) and _enlarges(operation):
+        raise RequestError(
+            f"its layer {operation.name} crops to more than its input has, which enlarges it and "
+            "can't be exported"
+        )
     if not _is_gone(kind) and activation_of(operation) is None:
         raise RequestError(
             f"its layer {operation.name} has an activation of its own; stock ones can be exported, "
             f"by name or as {', '.join(each.__name__ for each in _ACTIVATION_LAYERS)}"
         )
+
+
+def _enlarges(crop: Any) -> bool:
+    wanted = crop.height, crop.width
+    given = [node.input_tensors[0].shape[1:3] for node in crop._inbound_nodes]
+    return any(
+        n is None or n < most for side in given for n, most in zip(side, wanted, strict=True)
+    )
 
 
 def _is_stock(layer: Any) -> bool:
@@ -96,7 +111,7 @@ def activation_of(operation: Any) -> str | None:
 def _name_of(activation: Any) -> str | None:
     """The stock activation that computes the same: Keras's own names go by the function's name."""
     named = str(getattr(activation, "__name__", ""))
-    known = sorted(HYPERMODEL.parts.activations, key=lambda name: (name != named, name))
+    known = sorted(_ACTIVATIONS, key=lambda name: (name != named, name))
     if named in known and keras.activations.get(named) is activation:
         return named
     try:
@@ -142,7 +157,9 @@ class _Copier:
         if not isinstance(model, keras.Sequential):
             # As compiled, it would be compiled again, with a loss that Keras may not know.
             plain = keras.Model(model.input, model.output, name=model.name)
-            return keras.models.clone_model(plain, clone_function=self._copy)
+            return keras.models.clone_model(
+                plain, clone_function=self._copy, call_function=_with_arrays
+            )
         shape = model.inputs[0].shape[1:]
         if image_size is not None:
             shape = (image_size, image_size, CHANNELS)
@@ -162,21 +179,38 @@ class _Copier:
             return layers.Activation("linear", name=name)
         if not isinstance(operation, layers.Layer):
             return type(operation).from_config(operation.get_config())
+        if isinstance(operation, layers.Normalization):
+            return _as_rescaling(operation)
         own = type(operation).from_config({**_config(operation, is_last), "name": name})
         self._pairs.append((operation, own))
         return own
 
     def give_weights(self) -> None:
-        """Give the copies the weights, and what some derive from them."""
+        """Give the copies the weights."""
         for layer, own in self._pairs:
             own.set_weights(layer.get_weights())
-            settle_state(own)
 
 
-def settle_state(layer: Any) -> None:
-    """Derive again what a layer computes once from its weights, as Normalization does."""
-    if isinstance(layer, layers.Normalization):
-        layer.finalize_state()
+def _with_arrays(operation: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call a copy with arrays for constants: tensors would become inputs of an ONNX network."""
+
+    def plain(value: Any) -> Any:
+        is_constant = keras.ops.is_tensor(value) and not isinstance(value, keras.KerasTensor)
+        return keras.ops.convert_to_numpy(value) if is_constant else value
+
+    args, kwargs = keras.tree.map_structure(plain, (args, kwargs))
+    return operation(*args, **kwargs)
+
+
+def _as_rescaling(layer: Any) -> Any:
+    """A Normalization as it is now: its moments are no weights, and an ONNX network's inputs."""
+    mean, variance = (
+        np.asarray(keras.ops.convert_to_numpy(each), np.float64)
+        for each in (layer.mean, layer.variance)
+    )
+    deviation = np.maximum(np.sqrt(variance), keras.backend.epsilon())
+    scale, offset = (deviation, mean) if layer.invert else (1 / deviation, -mean / deviation)
+    return layers.Rescaling(scale.tolist(), offset.tolist(), name=layer.name, dtype="float32")
 
 
 def _config(layer: Any, is_last: bool) -> dict[str, Any]:
