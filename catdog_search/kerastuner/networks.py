@@ -15,8 +15,10 @@ from keras import layers
 
 from catdog_search.errors import RequestError
 from catdog_search.families.base import CHANNELS, LARGEST_IMAGE, SMALLEST_IMAGE
-from catdog_search.kerastuner import stock
-from catdog_search.text import with_article
+from catdog_search.families.hypermodel import Labels
+from catdog_search.kerastuner import stock, targets
+from catdog_search.kerastuner.losses import form_of, in_form, loss_of, takes_logits
+from catdog_search.text import named_line, with_article
 
 Photos = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float32]
@@ -32,7 +34,6 @@ _REPEATED = re.compile(
 _OPTIONAL = ("epochs", "verbose", "validation_data")
 
 Activation = Literal["sigmoid", "softmax", "linear"]
-Form = Literal["column", "one-hot", "integers"]
 
 
 @dataclass(frozen=True)
@@ -42,21 +43,16 @@ class Face:
     Attributes:
         units: Number of outputs per photo: 1 or 2.
         activation: Activation of the outputs; linear ones are logits.
-        form: Form of the labels that its loss takes.
+        form: Labels of the labels that its loss takes.
     """
 
     units: int
     activation: Activation
-    form: Form
+    form: Labels
 
     def labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Labels 0 or 1, of any shape, in this form."""
-        flat = np.ravel(y)
-        if self.form == "integers":
-            return flat.astype(np.int32)
-        if self.form == "one-hot":
-            return np.stack([1 - flat, flat], axis=1).astype(np.float32)
-        return flat.astype(np.float32)[:, None]
+        return in_form(y, self.form)
 
     def logits(self, said: npt.NDArray[Any]) -> Numbers:
         """Logits of class 1 (n,) from its outputs (n, units)."""
@@ -79,19 +75,39 @@ def settle(model: Any, side: int) -> int | None:
         The side that it takes; None for any.
 
     Raises:
-        RequestError: It isn't a network, or takes something else.
+        RequestError: It isn't a network, takes something else, or can't be built.
     """
     if not isinstance(model, keras.Model):
         raise RequestError(f"its build returns a {type(model).__name__}, and no Keras model")
     if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, side, side, CHANNELS))
-        return None
+        fixed = _nested_side(model)
+        try:
+            model.build((None, fixed or side, fixed or side, CHANNELS))
+        except Exception as error:  # of Keras, a backend or a layer of the user's
+            raise RequestError(
+                f"its network can't be built for photos of {fixed or side} px: {named_line(error)}"
+            ) from error
+        return fixed
     _require_functional(model)
     return input_side(model)
 
 
-def face_of(model: keras.Model) -> Face:
+def _nested_side(model: keras.Sequential) -> int | None:
+    """The side that the first network within takes, behind layers that keep the size."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            return input_side(layer)
+        if not stock.keeps_size(layer):
+            return None
+    return None
+
+
+def face_of(model: keras.Model, form: Labels | None = None) -> Face:
     """Form of a network's output, and of the labels that its compiled loss takes.
+
+    Args:
+        model: The network.
+        form: Labels of the labels where it isn't compiled, if that is known.
 
     Raises:
         RequestError: It doesn't classify two classes in one of these ways.
@@ -107,13 +123,20 @@ def face_of(model: keras.Model) -> Face:
             f"its network answers with {units} units of {activation}; two classes take one of "
             "sigmoid, two of softmax, or logits"
         )
-    loss = _loss_of(model)
-    if loss is not None and activation == "linear" and not getattr(loss, "from_logits", False):
+    return Face(units, activation, _form(model, units, activation, form))
+
+
+def _form(model: keras.Model, units: int, activation: Activation, found: Labels | None) -> Labels:
+    loss = loss_of(model)
+    of_logits = activation == "linear"
+    if loss is None:
+        return found or ("column" if units == 1 else "one-hot")
+    if of_logits and not takes_logits(loss, units):
         raise RequestError(
             "its last layer has no activation, and its loss takes no logits; give it sigmoid, "
             "softmax, or a loss with from_logits=True"
         )
-    return Face(units, activation, _form(loss, units))
+    return form_of(loss, units, of_logits=of_logits)
 
 
 def _require_functional(model: keras.Model) -> None:
@@ -145,24 +168,6 @@ def input_side(model: keras.Model) -> int | None:
             f"{LARGEST_IMAGE} px"
         )
     return None if shape[1] is None else int(shape[1])
-
-
-def _loss_of(model: keras.Model) -> Any:
-    """The one loss that it was compiled with; None if it wasn't compiled."""
-    loss = getattr(model, "loss", None)
-    while isinstance(loss, dict | list | tuple):
-        if len(loss) != 1:
-            raise RequestError(f"it is compiled with {len(loss)} losses; it must be one")
-        [loss] = loss.values() if isinstance(loss, dict) else loss
-    return loss
-
-
-def _form(loss: Any, units: int) -> Form:
-    named = loss if isinstance(loss, str) else getattr(loss, "name", None)
-    name = str(named or getattr(loss, "__name__", type(loss).__name__)).lower()
-    if "sparse" in name and units > 1:
-        return "integers"
-    return "column" if units == 1 else "one-hot"
 
 
 def _activation(model: keras.Model) -> Activation:
@@ -251,7 +256,7 @@ def call_fit(
     given: dict[str, Any] = {"validation_data": val, "epochs": epochs, "verbose": 0}
     while True:
         with contextlib.suppress(_RepeatedError):
-            with _naming_what_is_repeated(given):
+            with _naming_what_is_repeated(given), targets.no_exit("fit"):
                 hypermodel.fit(hyperparameters, model, *train, callbacks=list(callbacks), **given)
             return
 

@@ -20,6 +20,8 @@ _ONLY_IN_TRAINING = (
     *("GaussianDropout", "GaussianNoise", "AutoContrast", "CutMix", "MixUp", "RandAugment"),
     *("AugMix", "ActivityRegularization"),
 )
+# Layers that may come before a network that fixes the size of the photos.
+_SAME_SIZE = ("Activation", "BatchNormalization", "Dropout", "Identity", "Normalization")
 # RandomCrop isn't among them: outside training it resizes.
 _RANDOM = re.compile(r"Random(?!Crop\b)[A-Z]\w*")
 # Layers without weights that may be the activation of another.
@@ -77,6 +79,12 @@ def _is_stock(layer: Any) -> bool:
 
 def _is_gone(kind: str) -> bool:
     return kind in _ONLY_IN_TRAINING or _RANDOM.fullmatch(kind) is not None
+
+
+def keeps_size(layer: Any) -> bool:
+    """Whether photos leave a layer as large as they came."""
+    kind = type(layer).__name__
+    return _is_gone(kind) or kind in (*_SAME_SIZE, "Rescaling")
 
 
 def ends_a_network(operation: Any) -> bool:
