@@ -43,7 +43,7 @@ class HypermodelParams(TrialParams):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `labels` where there are none: checkpoints know their trial by what is written."""
+        """Without `labels` where there are none: checkpoints name trials by what is written."""
         written: dict[str, Any] = write(self)
         return {k: v for k, v in written.items() if k != "labels" or v is not None}
 
