@@ -85,16 +85,21 @@ def test_params_that_only_others_reveal_are_found(
     assert not code.notes
 
 
-def test_bound_of_networks_is_told(module: Callable[..., str]) -> None:
+def test_bound_of_networks_is_told(
+    module: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from catdog_search.kerastuner import exploring
+
+    monkeypatch.setattr(exploring, "_MOST_BUILDS", 3)
     own = module("""
     def build(hp):
         inputs, x = flat()
-        for i in range(80):
+        for i in range(6):
             hp.Boolean(f"p{i}")
         return compiled(x, inputs)
     """)
     [note] = explored(f"{own}:build").notes
-    assert note.startswith("looked at 60 networks, the most that are")
+    assert note.startswith("looked at 3 networks, the most that are")
     assert "say so" in note
 
 
@@ -170,6 +175,19 @@ def test_loss_that_only_its_fit_compiles_says_what_labels_it_takes(
         "PLACE", "return keras.Model(inputs, layers.Dense(2)(x))"
     )
     assert explored(f"{module(text)}:Own").labels == "integers"
+
+
+def test_fit_that_takes_a_dataset_for_photos_is_refused(module: Callable[..., str]) -> None:
+    own = module("""
+    class Own(kt.HyperModel):
+        def build(self, hp):
+            inputs, x = flat()
+            return compiled(x, inputs)
+        def fit(self, hp, model, train_ds, validation_data=None, **kwargs):
+            return model.fit(train_ds, validation_data=validation_data, **kwargs)
+    """)
+    with pytest.raises(RequestError, match="hands photos to model.fit without labels"):
+        explored(f"{own}:Own")
 
 
 LOSSES = """

@@ -59,6 +59,7 @@ class _Seen:
         weights: Numbers of weights of the networks.
         notes: What can't be known, for people.
         failed: Values with which building failed, by the text of the error.
+        unfit: Values whose network can't be served, by the text of the error.
         labels: Form of the labels that its `fit` takes, where build compiles no loss.
         side: Side of the photos for networks that take any.
         may_grow: Whether the first network may choose a larger side.
@@ -69,6 +70,7 @@ class _Seen:
     weights: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unfit: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: Labels | None = None
     side: int = _SIDES[0]
     may_grow: bool = True
@@ -105,7 +107,10 @@ def discover(name: str, side: int | None = None) -> Hypermodel:
     seen = _Seen(side=side or _SIDES[0], may_grow=side is None)
     _explore(target, seen)
     if not seen.weights:
-        raise RequestError(f"its build raises whatever it is given: {next(iter(seen.failed))}")
+        why = next(iter({**seen.failed, **seen.unfit}))
+        raise RequestError(f"its build raises whatever it is given: {why}")
+    for text, values in seen.unfit.items():
+        seen.notes.append(f"{text}; so for {json.dumps(values)}, which trials learn to avoid")
     for text, values in seen.failed.items():
         seen.notes.append(f"build raises {text} for {json.dumps(values)}")
     if target.has_own_fit:
@@ -256,9 +261,7 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
     except Exception as error:  # of Keras or a layer of the user's
         if first:
             raise RequestError(_told(error)) from error
-        seen.notes.append(
-            f"{_told(error)}; so for {json.dumps(values)}, which trials learn to avoid"
-        )
+        seen.unfit.setdefault(_told(error), dict(values))
     return _Look(values, dict(hyperparameters.values), seen.take(hyperparameters))
 
 

@@ -76,7 +76,7 @@ class _StandIn:
 
         Raises:
             _EnoughError: It was called often enough.
-            RequestError: The loss takes no labels of ours.
+            RequestError: The loss takes no labels of ours, or there are none.
         """
         self.calls += 1
         if self.calls > _MOST_FITS:
@@ -84,6 +84,11 @@ class _StandIn:
         if loss_of(self._model) is not None:
             self.labels = face_of(self._model).form
         given = {**dict(zip(_PLACES, args, strict=False)), **options}
+        if isinstance(given.get("x"), np.ndarray) and given.get("y") is None:
+            raise RequestError(
+                "its fit hands photos to model.fit without labels; it is called as "
+                "fit(hp, model, x, y, callbacks=..., validation_data=...)"
+            )
         first, end = given.get("initial_epoch") or 0, given.get("epochs") or 1
         history = keras.callbacks.History()
         history.set_model(self._model)
