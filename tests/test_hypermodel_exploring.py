@@ -186,7 +186,7 @@ def test_fit_that_takes_a_dataset_for_photos_is_refused(module: Callable[..., st
         def fit(self, hp, model, train_ds, validation_data=None, **kwargs):
             return model.fit(train_ds, validation_data=validation_data, **kwargs)
     """)
-    with pytest.raises(RequestError, match="hands photos to model.fit without labels"):
+    with pytest.raises(RequestError, match=r"hands photos to model\.fit without labels"):
         explored(f"{own}:Own")
 
 

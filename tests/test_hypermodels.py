@@ -337,6 +337,14 @@ def test_study_searches_what_the_code_does_unless_it_says_otherwise() -> None:
 
 
 @pytest.mark.usefixtures("found")
+def test_hyperband_of_kerastuner_goes_without_a_pruner() -> None:
+    sampler = {"name": "kt-hyperband"}
+    assert config(sampler=sampler).pruner.name == "none"
+    assert config(sampler=sampler, pruner={"name": "none"}).pruner.name == "none"
+    assert config(sampler={"name": "kt-grid"}).pruner.name == "median"
+
+
+@pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(
     ("more", "says"),
     [
