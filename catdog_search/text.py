@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
@@ -17,6 +18,13 @@ _LONGEST_SHOWN = 200
 _UNPRINTABLE = frozenset(("Cc", "Cs", "Zl", "Zp"))
 # Marks that change the direction of the text around them.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PLACE = re.compile(r'File ".*", line \d+')
+# What comes before the message of an error that is raised within a traced function or a layer.
+_BEFORE = re.compile(
+    r"in user code:|Graph execution error:|Detected at node|Exception encountered when calling"
+    rf"|<stack traces|Traceback \(most recent|[~^* ]+$|{_PLACE.pattern}"
+)
 # Python reads bytes of file names that aren't UTF-8 as U+DC80 to U+DCFF.
 _FIRST_BYTE, _LAST_BYTE, _BYTE_OFFSET = 0xDC80, 0xDCFF, 0xDC00
 
@@ -106,8 +114,20 @@ def one_spelling(classes: str) -> str:
 
 def named_line(error: BaseException) -> str:
     """An error in one line, after the name of its type: `ValueError: too short`."""
-    text, kind = str(error).strip(), type(error).__name__
-    return f"{kind}: {text.splitlines()[0][:300]}" if text else kind
+    text, kind = _telling_line(str(error)), type(error).__name__
+    if not text:
+        return kind
+    return f"{kind}: {text.removeprefix(f'{kind}: ')[:300]}"
+
+
+def _telling_line(text: str) -> str:
+    """The first line that says what is wrong, without what Keras and TensorFlow put before it."""
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines()]
+    # The line of code below each place is no message.
+    code = {n + 1 for n, line in enumerate(lines) if _PLACE.match(line)}
+    said = (line for n, line in enumerate(lines) if line and n not in code)
+    whole = next((line for line in lines if line), "")
+    return next((line for line in said if not _BEFORE.match(line)), whole)
 
 
 def with_article(noun: str) -> str:

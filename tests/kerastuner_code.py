@@ -85,7 +85,7 @@ def writer_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., st
     return write
 
 
-def explored(name: str) -> Hypermodel:
+def explored(name: str, side: int | None = None) -> Hypermodel:
     from catdog_search.kerastuner.exploring import discover
 
-    return discover(name)
+    return discover(name, side)

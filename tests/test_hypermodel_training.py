@@ -154,3 +154,32 @@ def test_fit_of_their_own_is_given_both_classes_mixed(
     theirs = sorted(zip(x.sum((1, 2, 3)), y.argmax(1), strict=True))
     ours = sorted(zip(data.x_train.sum((1, 2, 3)), data.y_train[:, 0], strict=True))
     assert [label for _, label in theirs] == [label for _, label in ours]
+
+
+OPEN = """
+class Open(kt.HyperModel):
+    def build(self, hp):
+        self.scale = layers.Normalization()
+        model = keras.Sequential([
+            keras.Input((16, 16, 3)), self.scale, layers.Flatten(),
+            layers.Dense(hp.Int("units", 2, 4)), layers.Dense(2)])
+        return model
+
+    def fit(self, hp, model, x, y, **kwargs):
+        self.scale.adapt(x)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, name="xent")
+        model.compile(keras.optimizers.Adam(hp.Float("rate", 1e-4, 1e-2)), loss)
+        return model.fit(x, y, **kwargs)
+"""
+
+
+@pytest.mark.usefixtures("here")
+def test_what_only_a_fit_compiles_and_adapts_is_trained_and_kept(
+    module: Callable[..., str], data: TrainData
+) -> None:
+    asked = job(f"{module(OPEN)}:Open", {"units": 2, "rate": 1e-3})
+    assert asked.params.labels == "integers"
+    result, _ = trained(asked, data)
+    assert result.ending is Ending.FINISHED
+    said = np.ravel(result.model.predict(data.x_val, verbose=0))
+    assert said == pytest.approx(result.val_probabilities, abs=1e-4)

@@ -56,7 +56,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run: the code has shown `CODE`."""
-    monkeypatch.setattr(hypermodel, "find", lambda name: CODE)
+    monkeypatch.setattr(hypermodel, "find", lambda name, side: CODE)
 
 
 BUILD = """
@@ -337,6 +337,14 @@ def test_study_searches_what_the_code_does_unless_it_says_otherwise() -> None:
 
 
 @pytest.mark.usefixtures("found")
+def test_hyperband_of_kerastuner_goes_without_a_pruner() -> None:
+    sampler = {"name": "kt-hyperband"}
+    assert config(sampler=sampler).pruner.name == "none"
+    assert config(sampler=sampler, pruner={"name": "none"}).pruner.name == "none"
+    assert config(sampler={"name": "kt-grid"}).pruner.name == "median"
+
+
+@pytest.mark.usefixtures("found")
 @pytest.mark.parametrize(
     ("more", "says"),
     [
@@ -361,14 +369,16 @@ def test_study_that_says_what_the_code_cant_is_refused(more: dict[str, Any], say
 def test_study_of_another_size_than_the_code_takes_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hypermodel, "find", lambda name: dataclasses.replace(CODE, image_size=32))
+    monkeypatch.setattr(
+        hypermodel, "find", lambda name, side: dataclasses.replace(CODE, image_size=32)
+    )
     assert config().image_size == 32
     with pytest.raises(StudyFileError, match="image_size: 64, but own:build takes photos of 32 px"):
         config(image_size=64)
 
 
 def test_list_of_studies_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def find(name: str) -> Hypermodel:
+    def find(name: str, side: int | None) -> Hypermodel:
         raise AssertionError(name)
 
     monkeypatch.setattr(hypermodel, "find", find)

@@ -145,6 +145,36 @@ def test_five_hundred_spaces_come_back_as_they_were(theirs: Any, seed: int) -> N
     assert there.space.contains(params)
 
 
+def overlapping(hp: Any, most: int) -> None:
+    """The same name under conditions that overlap, whose second declaration may differ."""
+    hp.Int("u", 4, 8)
+    with hp.conditional_scope("u", [4, 5]):
+        hp.Int("v", 1, 8)
+    with hp.conditional_scope("u", [5, 6]):
+        hp.Int("v", 1, most)
+
+
+def test_same_declaration_under_overlapping_conditions_is_one() -> None:
+    hp = keras_tuner.HyperParameters()
+    overlapping(hp, 8)
+    there = of_theirs(hp)
+    assert there.space.dimensions["v"] == Range(1, 8, when={"u": (4, 5, 6)})
+    assert there.to_theirs({"u": 6, "v": 3}) == {"u": 6, "v": 3}
+    hp.Int("w", 1, 8)
+    with hp.conditional_scope("u", [4]):
+        hp.Int("w", 1, 8)
+    assert of_theirs(hp).space.dimensions["w"] == Range(1, 8)
+
+
+def test_choice_that_names_a_value_twice_has_it_once() -> None:
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("c", [4, 8, 8])
+    there = of_theirs(hp)
+    assert there.space.dimensions["c"] == Choice((4, 8))
+    assert there.notes == ("hyperparameter c names a value twice, which counts once",)
+    assert there.to_ours({"c": 8}) == {"c": 8}
+
+
 def refusal(make: Callable[[Any], object]) -> str:
     hp = keras_tuner.HyperParameters()
     make(hp)
@@ -163,7 +193,7 @@ def twice(hp: Any) -> None:
     ("make", "said"),
     [
         (twice, "hyperparameter units: is declared twice, and both may be active at once"),
-        (lambda hp: hp.Choice("c", [1, 1, 2]), "hyperparameter c: [1, 1, 2] names a value twice"),
+        (lambda hp: overlapping(hp, 9), "hyperparameter v: is declared twice, and both may be"),
         (lambda hp: hp.Float("f", 0.0, float("inf")), "hyperparameter f: inf is not a number"),
         (lambda hp: hp.Int("i", 0, 4, step=-1), "hyperparameter i: its step -1 is not above 0"),
     ],

@@ -141,6 +141,18 @@ TAMPERED: dict[str, Callable[[Config], None]] = {
         "Conv2D", "activation", {"class_name": "__lambda__", "config": {"value": ["", None, None]}}
     ),
     "an unknown activation": setting("Activation", "activation", "catdog_search>Augment"),
+    "a layer of elsewhere for an activation": setting(
+        "Conv2D", "activation", {"module": "os", "class_name": "ReLU", "config": {}}
+    ),
+    "a layer with weights for an activation": setting(
+        "Conv2D", "activation", {"module": "keras.layers", "class_name": "PReLU", "config": {}}
+    ),
+    "a constant of text": setting(
+        "Conv2D", "x", {"class_name": "__numpy__", "config": {"value": ["a"], "dtype": "float32"}}
+    ),
+    "a constant of objects": setting(
+        "Conv2D", "x", {"class_name": "__tensor__", "config": {"value": [1], "dtype": "object"}}
+    ),
     "an initializer by name": setting("Conv2D", "kernel_initializer", "catdog_search>Augment"),
     "a billion units": setting("Dense", "units", 10**9),
     "more weights than there are": setting("Dense", "units", 4000),

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from catdog_search.children import ChildError, run_python
 from catdog_search.errors import RequestError
@@ -27,6 +27,9 @@ _FINDER = "catdog_search.kerastuner.discover"
 _LONGEST_S = 1800.0
 
 
+Labels = Literal["column", "one-hot", "integers"]
+
+
 class HypermodelParams(TrialParams):
     """Params of the family `hypermodel`: those of the code, in its words and in ours."""
 
@@ -34,6 +37,15 @@ class HypermodelParams(TrialParams):
     source: str = Field(description="digest of its module's source")
     values: Mapping[str, Value] = Field(description="values by KerasTuner's names")
     own: Mapping[str, Value] = Field(description="the same by our names")
+    labels: Labels | None = Field(
+        None, description="form of the labels that its fit takes, where no loss is compiled"
+    )
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `labels` where there are none: checkpoints name trials by what is written."""
+        written: dict[str, Any] = write(self)
+        return {k: v for k, v in written.items() if k != "labels" or v is not None}
 
     def told(self) -> Mapping[str, Value]:
         """As in `TrialParams`; the code's values win where a name is also one of ours."""
@@ -57,6 +69,7 @@ class Hypermodel:
         side: Dimension that gives the side; None where none does.
         weights: Fewest and most weights of the networks that were built.
         notes: What can't be known before it runs, for display.
+        labels: Form of the labels that its `fit` takes, where build compiles no loss.
     """
 
     name: str
@@ -69,6 +82,7 @@ class Hypermodel:
     side: str | None
     weights: tuple[int, int]
     notes: tuple[str, ...]
+    labels: Labels | None = None
 
     def trial(self, params: Params, image_size: int) -> HypermodelParams:
         """The params of a trial.
@@ -86,6 +100,7 @@ class Hypermodel:
             source=self.source,
             values=values,
             own=known,
+            labels=self.labels,
         )
 
     @property
@@ -96,11 +111,12 @@ class Hypermodel:
         return () if self.image_size is None else (self.image_size,)
 
 
-def find(name: str) -> Hypermodel:
+def find(name: str, side: int | None = None) -> Hypermodel:
     """Run a user's code in its own process to see what it searches.
 
     Args:
         name: The code, as `pkg.module:NAME`.
+        side: Side in pixels of the photos for networks that take any; None to find one that fits.
 
     Raises:
         RequestError: It can't be imported, built or served.
@@ -108,7 +124,9 @@ def find(name: str) -> Hypermodel:
     if not SPELLED.fullmatch(name):
         raise RequestError("must be written pkg.module:NAME")
     try:
-        printed = run_python(["-m", _FINDER, name], _LONGEST_S)
+        printed = run_python(
+            ["-m", _FINDER, name, *([] if side is None else [str(side)])], _LONGEST_S
+        )
     except ChildError as error:
         raise RequestError(f"the process that builds it died: {error}") from None
     said = json.loads(printed.splitlines()[-1])
@@ -146,12 +164,14 @@ HYPERMODEL = Family(
         layers=frozenset(
             {
                 *("Activation", "Add", "AlphaDropout", "Average", "AveragePooling2D"),
-                *("BatchNormalization", "Concatenate", "Conv2D", "Conv2DTranspose", "Cropping2D"),
+                *("BatchNormalization", "CenterCrop", "Concatenate", "Conv2D", "Conv2DTranspose"),
+                "Cropping2D",
                 *("Dense", "DepthwiseConv2D", "Dropout", "ELU", "Flatten"),
                 *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "GroupNormalization", "Identity"),
                 *("LayerNormalization", "LeakyReLU", "MaxPooling2D", "Maximum", "Minimum"),
                 *("Multiply", "Normalization", "PReLU", "Permute", "ReLU", "Rescaling", "Reshape"),
-                *("SeparableConv2D", "SpatialDropout2D", "Subtract", "UnitNormalization"),
+                *("SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract"),
+                "UnitNormalization",
                 *("UpSampling2D", "ZeroPadding2D"),
             }
         ),
@@ -163,6 +183,15 @@ HYPERMODEL = Family(
                 *("sigmoid", "silu", "softmax", "softplus", "softsign", "tanh"),
             }
         ),
-        operations=frozenset({"Add", "Divide", "Multiply", "Subtract", "TrueDivide"}),
+        operations=frozenset(
+            {
+                *("Absolute", "Add", "Clip", "Concatenate", "Divide", "GetItem", "Max", "Maximum"),
+                *("Mean", "Min", "Minimum", "Multiply", "Negative", "Power", "Sqrt", "Square"),
+                *("Stack", "Subtract", "Tanh", "TrueDivide"),
+                *("Elu", "Gelu", "HardSigmoid", "HardSilu", "HardTanh", "LeakyRelu"),
+                *("LogSigmoid", "ReLU", "Relu", "Relu6", "Selu", "Sigmoid", "Silu", "Softmax"),
+                *("Softplus", "Softsign"),
+            }
+        ),
     ),
 )

@@ -22,9 +22,14 @@ def main(arguments: Sequence[str]) -> None:
             use_backend()  # before anything imports Keras
             from catdog_search.kerastuner.exploring import discover
 
-            said = family.tell(discover(arguments[0]))
+            name, *side = arguments
+            said = family.tell(discover(name, *map(int, side)))
         except CatdogError as error:
             said = {"error": str(error)}
+        except Exception as error:  # anybody's code may leave anything behind
+            from catdog_search.kerastuner.targets import told
+
+            said = {"error": f"looking at it failed: {told(error)}"}
     with os.fdopen(printed, "w") as out:
         out.write(json.dumps(said) + "\n")
 

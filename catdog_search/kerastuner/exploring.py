@@ -1,8 +1,8 @@
 """Find what a user's code searches by building networks and noting what it asks of `hp`.
 
-First with the defaults; then with every choice of every param and both ends of whole numbers, the
-other params at their defaults, to see what is asked only then; then with some random values. The
-same code asks for the same params, so a study finds the same space again.
+First with the defaults; then with every choice of every param and both ends of whole numbers,
+beside the values that led to that param, to see what is asked only then; then with some random
+values. The same code asks for the same params, so a study finds the same space again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import copy
 import gc
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import numpy as np
 
 from catdog_search.errors import RequestError
-from catdog_search.families.hypermodel import Hypermodel
+from catdog_search.families.hypermodel import Hypermodel, Labels
 from catdog_search.kerastuner import targets
-from catdog_search.kerastuner.networks import call_fit, face_of, input_side, require_stock, settle
+from catdog_search.kerastuner.fitting import look_at_fit
+from catdog_search.kerastuner.networks import face_of, require_stock, settle
 from catdog_search.kerastuner.package import keras_tuner
 from catdog_search.kerastuner.spaces import Translation, of_theirs
 from catdog_search.kerastuner.targets import Target
@@ -29,28 +30,23 @@ from catdog_search.kerastuner.targets import Target
 _MOST_BUILDS = 60
 # Number of random builds, and how many in a row without anything new end them.
 _DRAWN, _NOTHING_NEW = 12, 4
-# Number and side of the photos for what a `fit` does before it trains.
-_PHOTOS = 8
-_ANY_SIDE = 64
+# Sides in pixels to try for networks that take any.
+_SIDES = (64, 96, 128, 160, 224)
 
 
-class _ReachedError(Exception):
-    """The user's `fit` has reached the point where Keras would train."""
-
-
-class _Listener(keras.callbacks.Callback):  # type: ignore[misc]
-    """Counts the epochs that a `fit` reports.
+@dataclass(frozen=True)
+class _Look:
+    """What one network has shown.
 
     Attributes:
-        epochs: Number of epochs so far.
+        values: Values that it was built with; others were defaults.
+        asked: All values that it asked for.
+        new: Hyperparameters that nothing asked for before.
     """
 
-    epochs = 0
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Count."""
-        del epoch, logs
-        self.epochs += 1
+    values: dict[str, Any]
+    asked: dict[str, Any]
+    new: list[dict[str, Any]]
 
 
 @dataclass
@@ -63,6 +59,10 @@ class _Seen:
         weights: Numbers of weights of the networks.
         notes: What can't be known, for people.
         failed: Values with which building failed, by the text of the error.
+        unfit: Values whose network can't be served, by the text of the error.
+        labels: Form of the labels that its `fit` takes, where build compiles no loss.
+        side: Side of the photos for networks that take any.
+        may_grow: Whether the first network may choose a larger side.
     """
 
     configs: list[dict[str, Any]] = field(default_factory=list)
@@ -70,9 +70,13 @@ class _Seen:
     weights: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unfit: dict[str, dict[str, Any]] = field(default_factory=dict)
+    labels: Labels | None = None
+    side: int = _SIDES[0]
+    may_grow: bool = True
 
-    def take(self, hyperparameters: Any) -> bool:
-        """Note what was asked; returns whether any of it is new."""
+    def take(self, hyperparameters: Any) -> list[dict[str, Any]]:
+        """Note what was asked; returns what of it is new."""
         before = len(self.configs)
         known = [(c["config"]["name"], c["config"]["conditions"]) for c in self.configs]
         for config in hyperparameters.get_config()["space"]:
@@ -80,7 +84,7 @@ class _Seen:
             if key not in known:
                 known.append(key)
                 self.configs.append(config)
-        return len(self.configs) > before
+        return self.configs[before:]
 
     def hyperparameters(self) -> Any:
         kind = keras_tuner().HyperParameters
@@ -88,33 +92,33 @@ class _Seen:
         return kind.from_config({"space": copy.deepcopy(self.configs), "values": {}})
 
 
-def discover(name: str) -> Hypermodel:
+def discover(name: str, side: int | None = None) -> Hypermodel:
     """Find what a hypermodel searches.
 
     Args:
         name: Its name, as `pkg.module:NAME`.
+        side: Side in pixels of the photos for networks that take any; None for the first of a few
+            that fits.
 
     Raises:
         RequestError: It can't be imported, built, translated or served; the message says why.
     """
     target = targets.load(name)
-    seen = _Seen()
-    _look(target, {}, seen, first=True)
-    left = iter(range(_MOST_BUILDS))
-    for values in _one_by_one(seen):
-        if next(left, None) is None:
-            seen.notes.append(f"looked at {_MOST_BUILDS} networks; others may ask for more")
-            break
-        _look(target, values, seen)
-    _look_at_some(target, seen)
+    seen = _Seen(side=side or _SIDES[0], may_grow=side is None)
+    _explore(target, seen)
     if not seen.weights:
-        raise RequestError(f"its build raises whatever it is given: {next(iter(seen.failed))}")
+        why = next(iter({**seen.failed, **seen.unfit}))
+        raise RequestError(f"its build raises whatever it is given: {why}")
+    for text, values in seen.unfit.items():
+        seen.notes.append(f"{text}; so for {json.dumps(values)}, which trials learn to avoid")
     for text, values in seen.failed.items():
         seen.notes.append(f"build raises {text} for {json.dumps(values)}")
     if target.has_own_fit:
         seen.notes.append("it trains by a fit of its own: a trial that is cut off begins anew")
     translation = of_theirs(seen.hyperparameters())
-    image_size, side = _sides(seen, translation)
+    image_size, of_param = _sides(seen, translation)
+    if image_size is None and of_param is None and seen.may_grow and seen.side != _SIDES[0]:
+        image_size = seen.side
     return Hypermodel(
         name=name,
         source=target.source,
@@ -123,24 +127,82 @@ def discover(name: str) -> Hypermodel:
         spelled=translation.spelled,
         defaults=_defaults(seen.hyperparameters(), translation),
         image_size=image_size,
-        side=side,
+        side=of_param,
         weights=(min(seen.weights), max(seen.weights)),
-        notes=tuple(seen.notes),
+        notes=(*seen.notes, *translation.notes),
+        labels=seen.labels,
     )
 
 
-def _one_by_one(seen: _Seen) -> Iterator[dict[str, Any]]:
-    """Values to build with, one param at a time, including params that only appear on the way."""
-    done: set[tuple[str, str]] = set()
-    at = 0
-    while at < len(seen.configs):
-        config = seen.configs[at]
-        at += 1
+class _Plan:
+    """Which values to build with next.
+
+    What a value reveals is tried beside the values that revealed it, breadth first; so are the
+    params that have revealed others before, since the same name may lead elsewhere there.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._later: deque[dict[str, Any]] = deque()
+        self._planned: set[frozenset[tuple[str, str]]] = set()
+        self._revealing: dict[str, dict[str, Any]] = {}
+
+    def next(self) -> dict[str, Any] | None:
+        """Values to build with; None when there is nothing left to try."""
+        queue = self._waiting or self._later
+        return queue.popleft() if queue else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was tried."""
+        return not self._waiting and not self._later
+
+    def learn(self, look: _Look, changed: Mapping[str, dict[str, Any]]) -> None:
+        """Plan what a network that asked for something new suggests.
+
+        Args:
+            look: What it has shown.
+            changed: The hyperparameters of its values, by name.
+        """
+        if not look.new:
+            return
+        for config in look.new:
+            self._vary(config, look, self._waiting)
+        if (last := next(reversed(look.values), "")) in changed:
+            self._revealing[last] = changed[last]
+        for name, config in self._revealing.items():
+            if name not in look.values and name in look.asked:
+                self._vary(config, look, self._later)
+
+    def _vary(self, config: dict[str, Any], look: _Look, queue: deque[dict[str, Any]]) -> None:
+        name, met = config["config"]["name"], _met(config["config"]["conditions"])
         for value in _tried(config):
-            key = (config["config"]["name"], repr(value))
-            if key not in done:
-                done.add(key)
-                yield {**_met(config["config"]["conditions"]), config["config"]["name"]: value}
+            values = {**look.values, **met, name: value}
+            key = frozenset((each, repr(given)) for each, given in values.items())
+            if key not in self._planned and look.asked.get(name) != value:
+                self._planned.add(key)
+                queue.append(values)
+
+
+def _explore(target: Target, seen: _Seen) -> None:
+    plan = _Plan()
+    plan.learn(_look(target, {}, seen, first=True), {})
+    draws = _draws(seen)
+    built, nothing_new = 0, 0
+    while nothing_new < _NOTHING_NEW:
+        values = plan.next() if built < _MOST_BUILDS else None
+        is_drawn = values is None
+        if values is None and (values := next(draws, None)) is None:
+            break
+        look = _look(target, values, seen)
+        plan.learn(look, {c["config"]["name"]: c for c in seen.configs})
+        built += not is_drawn
+        nothing_new = nothing_new + 1 if is_drawn and not look.new else 0
+    if not plan.is_empty:
+        seen.notes.append(
+            f"looked at {built} networks, the most that are; params that only others ask for "
+            "keep their defaults, and trials in which one comes up say so"
+        )
 
 
 def _met(conditions: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -162,23 +224,22 @@ def _tried(config: dict[str, Any]) -> list[Any]:
     return []  # what is asked next seldom depends on a float
 
 
-def _look_at_some(target: Target, seen: _Seen) -> None:
+def _draws(seen: _Seen) -> Iterator[dict[str, Any]]:
+    """The last value of everything at once, then random values."""
+    yield {c["config"]["name"]: tried[-1] for c in seen.configs if (tried := _tried(c))}
     rng = random.Random(0)  # noqa: S311  no secret
-    nothing_new = 0
     for _ in range(_DRAWN):
-        if nothing_new == _NOTHING_NEW:
-            return
         values: dict[str, Any] = {}
         drawn = seen.hyperparameters()
         for each in drawn.space:
             drawn.values = values
             if drawn.is_active(each):
                 values[each.name] = each.random_sample(rng.randrange(2**31))
-        nothing_new = 0 if _look(target, values, seen) else nothing_new + 1
+        yield values
 
 
-def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = False) -> bool:
-    """Build one network; returns whether it asked for something new.
+def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = False) -> _Look:
+    """Build one network; returns what it asked for.
 
     Raises:
         RequestError: The first one can't be built or served.
@@ -188,56 +249,87 @@ def _look(target: Target, values: dict[str, Any], seen: _Seen, *, first: bool = 
     keras.utils.set_random_seed(0)
     hyperparameters = targets.asking(values)
     try:
-        model = target.hypermodel.build(hyperparameters)
+        with targets.no_exit("build"):
+            model = target.hypermodel.build(hyperparameters)
     except Exception as error:  # anybody's code may raise anything
-        asked = seen.take(hyperparameters)
         if first and not targets.is_failed_trial(error):
-            raise RequestError(f"its build failed: {targets.told(error)}") from error
-        seen.failed.setdefault(targets.told(error), dict(values))
-        return asked
+            raise RequestError(f"its build failed: {_told(error)}") from error
+        seen.failed.setdefault(_told(error), dict(values))
+        return _Look(values, dict(hyperparameters.values), seen.take(hyperparameters))
     try:
-        side = settle(model, _ANY_SIDE)
-        face_of(model)
-        require_stock(model)
-        seen.sides.append((side, dict(hyperparameters.values)))
-        if target.has_own_fit:
-            _look_at_fit(target, model, hyperparameters, seen)
-        elif getattr(model, "optimizer", None) is None:
-            raise RequestError("its network is not compiled, and it has no fit of its own")
-        seen.weights.append(int(model.count_params()))
-    except RequestError as error:
+        _serve(target, model, hyperparameters, seen, first=first)
+    except Exception as error:  # of Keras or a layer of the user's
         if first:
-            raise
-        seen.notes.append(f"{error}; so for {json.dumps(values)}, which trials learn to avoid")
-    return seen.take(hyperparameters)
+            raise RequestError(_told(error)) from error
+        seen.unfit.setdefault(_told(error), dict(values))
+    return _Look(values, dict(hyperparameters.values), seen.take(hyperparameters))
 
 
-def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen) -> None:
-    """Run the user's `fit` until Keras would train, to see what it asks."""
-    listener = _Listener()
+def _told(error: BaseException) -> str:
+    return str(error) if isinstance(error, RequestError) else targets.told(error)
 
-    def reached(*args: Any, **options: Any) -> Any:
-        del args, options
-        raise _ReachedError
 
-    model.fit = reached
-    side = input_side(model) or _ANY_SIDE
-    x = np.zeros((_PHOTOS, side, side, 3), np.float32)
-    y = face_of(model).labels(np.arange(_PHOTOS) % 2)
-    try:
-        call_fit(target.hypermodel, hyperparameters, model, (x, y), (x, y), 1, [listener])
-    except _ReachedError:
-        return
-    except Exception as error:
-        text = f"what its fit asks can't be known before it runs: {targets.told(error)}"
+def _serve(target: Target, model: Any, hyperparameters: Any, seen: _Seen, *, first: bool) -> None:
+    """Look at what was built.
+
+    Raises:
+        RequestError: It can't be served.
+    """
+    model, side = _settled(target, model, hyperparameters, seen, first=first)
+    face_of(model)
+    require_stock(model)
+    seen.sides.append((side, dict(hyperparameters.values)))
+    if target.has_own_fit:
+        _look_at_fit(target, model, hyperparameters, seen, side or seen.side)
+    elif getattr(model, "optimizer", None) is None:
+        raise RequestError("its network is not compiled, and it has no fit of its own")
+    seen.weights.append(int(model.count_params()))
+
+
+def _look_at_fit(target: Target, model: Any, hyperparameters: Any, seen: _Seen, side: int) -> None:
+    look = look_at_fit(target, model, hyperparameters, side, seen.labels)
+    seen.labels = seen.labels or look.labels
+    if look.failed:
+        text = f"what its fit asks can't be known before it runs: {look.failed}"
         if text not in seen.notes:
             seen.notes.append(text)
-        return
-    if not listener.epochs:
-        raise RequestError(
-            "its fit trains without telling its callbacks of any epoch; hand callbacks on to "
-            "model.fit, or call their set_model and on_epoch_end"
-        )
+
+
+def _settled(
+    target: Target, model: Any, hyperparameters: Any, seen: _Seen, *, first: bool
+) -> tuple[Any, int | None]:
+    """The network, built, and the side that it takes; None for any.
+
+    Raises:
+        RequestError: It can't be built at the side of the others.
+    """
+    try:
+        return model, settle(model, seen.side)
+    except RequestError as error:
+        larger = _larger(target, model, hyperparameters, seen.side)
+        if larger is None:
+            raise
+        seen_at, other, found = larger
+        if not first or not seen.may_grow:
+            raise RequestError(f"{error}; image_size = {seen_at} would do") from error
+        seen.notes.append(f"{error}; so they are {seen_at} px, unless a study file sets image_size")
+        seen.side = seen_at
+        return other, found
+
+
+def _larger(
+    target: Target, model: Any, hyperparameters: Any, side: int
+) -> tuple[int, Any, int | None] | None:
+    """The next side at which a network can be built, with the network; None if there is none."""
+    if not isinstance(model, keras.Sequential):
+        return None
+    for larger in (each for each in _SIDES if each > side):
+        try:
+            other, _ = targets.build(target, hyperparameters.values)
+            return larger, other, settle(other, larger)
+        except Exception:  # noqa: S112  its error is the one at hand
+            continue
+    return None
 
 
 def _sides(seen: _Seen, translation: Translation) -> tuple[int | None, str | None]:

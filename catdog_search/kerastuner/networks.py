@@ -15,19 +15,15 @@ from keras import layers
 
 from catdog_search.errors import RequestError
 from catdog_search.families.base import CHANNELS, LARGEST_IMAGE, SMALLEST_IMAGE
-from catdog_search.families.hypermodel import HYPERMODEL
-from catdog_search.text import with_article
+from catdog_search.families.hypermodel import Labels
+from catdog_search.kerastuner import stock, targets
+from catdog_search.kerastuner.losses import form_of, in_form, loss_of, takes_logits
+from catdog_search.text import named_line, with_article
 
 Photos = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float32]
 Split = tuple[Photos, npt.NDArray[Any]]
 
-# Layers that do nothing outside training.
-_ONLY_IN_TRAINING = (
-    *("GaussianDropout", "GaussianNoise", "AutoContrast", "CutMix", "MixUp", "RandAugment"),
-    *("AugMix", "ActivityRegularization"),
-)
-_RANDOM = re.compile(r"Random[A-Z]\w*")
 # Layers that pass values on unchanged at inference.
 _PASSING = ("Dropout", "Flatten", "Identity", "Reshape")
 _SMALLEST = 1e-7  # smallest probability, as Keras's losses clip it
@@ -38,7 +34,6 @@ _REPEATED = re.compile(
 _OPTIONAL = ("epochs", "verbose", "validation_data")
 
 Activation = Literal["sigmoid", "softmax", "linear"]
-Form = Literal["column", "one-hot", "integers"]
 
 
 @dataclass(frozen=True)
@@ -48,21 +43,16 @@ class Face:
     Attributes:
         units: Number of outputs per photo: 1 or 2.
         activation: Activation of the outputs; linear ones are logits.
-        form: Form of the labels that its loss takes.
+        form: Labels of the labels that its loss takes.
     """
 
     units: int
     activation: Activation
-    form: Form
+    form: Labels
 
     def labels(self, y: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Labels 0 or 1, of any shape, in this form."""
-        flat = np.ravel(y)
-        if self.form == "integers":
-            return flat.astype(np.int32)
-        if self.form == "one-hot":
-            return np.stack([1 - flat, flat], axis=1).astype(np.float32)
-        return flat.astype(np.float32)[:, None]
+        return in_form(y, self.form)
 
     def logits(self, said: npt.NDArray[Any]) -> Numbers:
         """Logits of class 1 (n,) from its outputs (n, units)."""
@@ -85,19 +75,39 @@ def settle(model: Any, side: int) -> int | None:
         The side that it takes; None for any.
 
     Raises:
-        RequestError: It isn't a network, or takes something else.
+        RequestError: It isn't a network, takes something else, or can't be built.
     """
     if not isinstance(model, keras.Model):
         raise RequestError(f"its build returns a {type(model).__name__}, and no Keras model")
     if isinstance(model, keras.Sequential) and not model.built:
-        model.build((None, side, side, CHANNELS))
-        return None
+        fixed = _nested_side(model)
+        try:
+            model.build((None, fixed or side, fixed or side, CHANNELS))
+        except Exception as error:  # of Keras, a backend or a layer of the user's
+            raise RequestError(
+                f"its network can't be built for photos of {fixed or side} px: {named_line(error)}"
+            ) from error
+        return fixed
     _require_functional(model)
     return input_side(model)
 
 
-def face_of(model: keras.Model) -> Face:
+def _nested_side(model: keras.Sequential) -> int | None:
+    """The side that the first network within takes, behind layers that keep the size."""
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            return input_side(layer)
+        if not stock.keeps_size(layer):
+            return None
+    return None
+
+
+def face_of(model: keras.Model, form: Labels | None = None) -> Face:
     """Form of a network's output, and of the labels that its compiled loss takes.
+
+    Args:
+        model: The network.
+        form: Labels of the labels where it isn't compiled, if that is known.
 
     Raises:
         RequestError: It doesn't classify two classes in one of these ways.
@@ -113,13 +123,20 @@ def face_of(model: keras.Model) -> Face:
             f"its network answers with {units} units of {activation}; two classes take one of "
             "sigmoid, two of softmax, or logits"
         )
-    loss = _loss_of(model)
-    if loss is not None and activation == "linear" and not getattr(loss, "from_logits", False):
+    return Face(units, activation, _form(model, units, activation, form))
+
+
+def _form(model: keras.Model, units: int, activation: Activation, found: Labels | None) -> Labels:
+    loss = loss_of(model)
+    of_logits = activation == "linear"
+    if loss is None:
+        return found or ("column" if units == 1 else "one-hot")
+    if of_logits and not takes_logits(loss, units):
         raise RequestError(
             "its last layer has no activation, and its loss takes no logits; give it sigmoid, "
             "softmax, or a loss with from_logits=True"
         )
-    return Face(units, activation, _form(loss, units))
+    return form_of(loss, units, of_logits=of_logits)
 
 
 def _require_functional(model: keras.Model) -> None:
@@ -153,36 +170,16 @@ def input_side(model: keras.Model) -> int | None:
     return None if shape[1] is None else int(shape[1])
 
 
-def _loss_of(model: keras.Model) -> Any:
-    """The one loss that it was compiled with; None if it wasn't compiled."""
-    loss = getattr(model, "loss", None)
-    while isinstance(loss, dict | list | tuple):
-        if len(loss) != 1:
-            raise RequestError(f"it is compiled with {len(loss)} losses; it must be one")
-        [loss] = loss.values() if isinstance(loss, dict) else loss
-    return loss
-
-
-def _form(loss: Any, units: int) -> Form:
-    named = loss if isinstance(loss, str) else getattr(loss, "name", None)
-    name = str(named or getattr(loss, "__name__", type(loss).__name__)).lower()
-    if "sparse" in name and units > 1:
-        return "integers"
-    return "column" if units == 1 else "one-hot"
-
-
 def _activation(model: keras.Model) -> Activation:
-    layer = _last_layer(model)
-    if isinstance(layer, layers.Softmax):
-        return "softmax"
-    said = getattr(layer, "activation", None)
-    name = "linear" if said is None else keras.activations.serialize(said)
+    last = _last_layer(model)
+    name = stock.activation_of(last)
     known: dict[Any, Activation] = {each: each for each in get_args(Activation)}
-    if isinstance(layer, layers.Dense | layers.Activation) and name in known:
+    if stock.ends_a_network(last) and name in known:
         return known[name]
+    kind = type(last).__name__
     raise RequestError(
-        f"its network ends with {type(layer).__name__} {name}; it must end with Dense or "
-        "Activation, of sigmoid, softmax or none"
+        f"its network ends with {kind if name is None else f'{kind} {name}'}; it must end with "
+        "Dense or Activation, of sigmoid, softmax or none"
     )
 
 
@@ -207,21 +204,7 @@ def require_stock(model: keras.Model) -> None:
         RequestError: It has custom or unknown layers or operations.
     """
     for operation in _operations(model):
-        kind = type(operation).__name__
-        if isinstance(operation, layers.Layer):
-            own = getattr(layers, kind, None) is not type(operation)
-            if own or not (_is_gone(kind) or kind in {*HYPERMODEL.parts.layers, "Softmax"}):
-                raise RequestError(
-                    f"its layer {operation.name} is {with_article(kind)}, which can't be exported; "
-                    "stock layers can, but for Lambda, Resizing and the like"
-                )
-            activation = getattr(operation, "activation", None)
-            if activation is not None and keras.activations.serialize(activation) not in (
-                HYPERMODEL.parts.activations
-            ):
-                raise RequestError(f"its layer {operation.name} has an activation of its own")
-        elif kind not in HYPERMODEL.parts.operations:
-            raise RequestError(f"its network computes {kind} outside of layers; use a layer")
+        stock.require(operation)
 
 
 def _operations(model: keras.Model) -> Iterator[Any]:
@@ -231,10 +214,6 @@ def _operations(model: keras.Model) -> Iterator[Any]:
             yield from _operations(operation)
         elif not isinstance(operation, layers.InputLayer):
             yield operation
-
-
-def _is_gone(kind: str) -> bool:
-    return kind in _ONLY_IN_TRAINING or _RANDOM.fullmatch(kind) is not None
 
 
 def network_of(model: keras.Model, image_size: int) -> keras.Model:
@@ -250,46 +229,12 @@ def network_of(model: keras.Model, image_size: int) -> keras.Model:
     """
     face = face_of(model)
     pixels = keras.Input((image_size, image_size, CHANNELS), name="pixels")
-    copied = _copied(model, _last_layer(model), image_size)
-    copied.set_weights(model.get_weights())
-    x = copied(pixels)
+    x = stock.copied(model, _last_layer(model), image_size)(pixels)
     if face.units > 1:
         difference = layers.Dense(1, use_bias=False, dtype="float32", name="logit")
         x = difference(x)
         difference.set_weights([np.array([[-1.0], [1.0]], np.float32)])
     return keras.Model(pixels, x, name="hypermodel")
-
-
-def _copied(model: keras.Model, last: Any, image_size: int | None = None) -> keras.Model:
-    """The same layers with fresh weights; the last one outputs logits."""
-
-    def copy(layer: Any) -> Any:
-        return _copied(layer, last) if isinstance(layer, keras.Model) else _copy(layer, last)
-
-    if not isinstance(model, keras.Sequential):
-        return keras.models.clone_model(model, clone_function=copy)
-    shape = model.inputs[0].shape[1:]
-    if image_size is not None:
-        shape = (image_size, image_size, CHANNELS)
-    x = first = keras.Input(shape, name=f"{model.name}_input")
-    for layer in model.layers:
-        x = copy(layer)(x)
-    return keras.Model(first, x, name=model.name)
-
-
-def _copy(layer: Any, last: Any) -> Any:
-    kind = type(layer).__name__
-    if _is_gone(kind) or (kind == "Softmax" and layer is last):
-        return layers.Activation("linear", name=layer.name)
-    config = {**layer.get_config(), "dtype": "float32"}
-    for key in config:
-        if key.endswith(("regularizer", "constraint")):
-            config[key] = None
-        elif key.endswith("initializer"):
-            config[key] = "zeros"  # its weights are set afterwards
-    if layer is last:
-        config["activation"] = "linear"
-    return type(layer).from_config(config)
 
 
 def call_fit(
@@ -311,7 +256,7 @@ def call_fit(
     given: dict[str, Any] = {"validation_data": val, "epochs": epochs, "verbose": 0}
     while True:
         with contextlib.suppress(_RepeatedError):
-            with _naming_what_is_repeated(given):
+            with _naming_what_is_repeated(given), targets.no_exit("fit"):
                 hypermodel.fit(hyperparameters, model, *train, callbacks=list(callbacks), **given)
             return
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -35,12 +35,14 @@ class Translation:
         theirs: The space as a `keras_tuner.HyperParameters`, without values.
         names: KerasTuner's names of our dimensions, by our names.
         spelled: KerasTuner's spelling of countable values, by our names and our spelling.
+        notes: What differs from KerasTuner's, for people.
     """
 
     space: Space
     theirs: Any
     names: Mapping[str, str]
     spelled: Mapping[str, Mapping[Value, Value]] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def to_theirs(self, params: Mapping[str, Value]) -> Params:
         """The active params of our space as KerasTuner's values, by its names."""
@@ -100,7 +102,8 @@ def of_theirs(hyperparameters: Any) -> Translation:
 
     Defaults and values are not part of it. Hyperparameters that can never be active are left out.
     A name that KerasTuner has several times, under mutually exclusive conditions, becomes several
-    dimensions; characters that MLflow doesn't accept become `_`.
+    dimensions; the same declaration under overlapping conditions becomes one. Characters that
+    MLflow doesn't accept become `_`.
 
     Raises:
         RequestError: A hyperparameter has no counterpart here; the message names it.
@@ -108,7 +111,8 @@ def of_theirs(hyperparameters: Any) -> Translation:
     reader = _Reader()
     for each in hyperparameters.get_config()["space"]:
         reader.add(each["class_name"], each["config"])
-    return of_ours(Space(reader.dimensions), reader.names)
+    translation = of_ours(Space(reader.dimensions), reader.names)
+    return replace(translation, notes=tuple(reader.notes))
 
 
 class _Reader:
@@ -117,9 +121,11 @@ class _Reader:
     Attributes:
         dimensions: Our dimensions so far.
         names: KerasTuner's names for them, by our names.
+        notes: What differs, for people.
     """
 
     def __init__(self) -> None:
+        self.notes: list[str] = []
         self.dimensions: dict[str, Dimension] = {}
         self.names: dict[str, str] = {}
         self._values: dict[str, Mapping[Value, Value]] = {}
@@ -134,7 +140,14 @@ class _Reader:
         when = self._when(theirs, config["conditions"])
         if when is None:
             return
+        if kind == "Choice" and len(once := list(dict.fromkeys(config["values"]))) < len(
+            config["values"]
+        ):
+            self.notes.append(f"hyperparameter {theirs} names a value twice, which counts once")
+            config = {**config, "values": once}
         dimension = _dimension(theirs, kind, config, when)
+        if self._joins(theirs, dimension):
+            return
         name = self._new_name(theirs, when)
         self.dimensions[name] = dimension
         self.names[name] = theirs
@@ -182,6 +195,24 @@ class _Reader:
         own = map(dimension.canonical, values)
         return tuple(value for value in own if value is not None)
 
+    def _joins(self, theirs: str, dimension: Dimension) -> bool:
+        """Join the conditions of a declaration with those of an equal one that overlap.
+
+        Returns:
+            Whether there is such a one, and the joined conditions are those of either.
+        """
+        for own, name in self.names.items():
+            before = self.dimensions[own]
+            if (
+                name == theirs
+                and replace(before, when={}) == replace(dimension, when={})
+                and not _exclude(before.when, dimension.when)
+                and (joined := _either(before.when, dimension.when)) is not None
+            ):
+                self.dimensions[own] = replace(before, when=joined)
+                return True
+        return False
+
     def _new_name(self, theirs: str, when: _Conditions) -> str:
         """An unused name of ours: KerasTuner's, with its conditions if that is taken."""
         for own, name in self.names.items():
@@ -207,6 +238,19 @@ def _exclude(one: _Conditions, other: _Conditions) -> bool:
     return any(not set(one[parent]) & set(other[parent]) for parent in one.keys() & other.keys())
 
 
+def _either(one: _Conditions, other: _Conditions) -> _Conditions | None:
+    """Conditions that hold where either of two holds; None where no conditions say that."""
+    if all(parent in other and set(one[parent]) >= set(other[parent]) for parent in one):
+        return one
+    if all(parent in one and set(other[parent]) >= set(one[parent]) for parent in other):
+        return other
+    differing = [parent for parent in one if set(one[parent]) != set(other.get(parent, ()))]
+    if one.keys() != other.keys() or len(differing) != 1:
+        return None
+    [parent] = differing
+    return {**one, parent: tuple(dict.fromkeys((*one[parent], *other[parent])))}
+
+
 def _dimension(name: str, kind: str, config: _Config, when: _Conditions) -> Dimension:
     match kind:
         case "Boolean":
@@ -214,10 +258,7 @@ def _dimension(name: str, kind: str, config: _Config, when: _Conditions) -> Dime
         case "Fixed":
             return Fixed(_plain(name, config["value"]), when)
         case "Choice":
-            values = tuple(_plain(name, value) for value in config["values"])
-            if len(set(values)) < len(values):
-                raise _refused(name, f"{list(values)} names a value twice")
-            return Choice(values, when)
+            return Choice(tuple(_plain(name, value) for value in config["values"]), when)
         case "Int" | "Float":
             return _range(name, kind, config, when)
     raise _refused(name, f"{kind} has no counterpart")

@@ -6,6 +6,7 @@ installed module. Nothing beside the module is looked for.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -13,7 +14,7 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,9 @@ def load(name: str) -> Target:
                 + (f"; did you mean '{meant}:{attribute}'?" if meant else "")
             ) from None
         raise RequestError(f"its import failed: {told(error)}") from error
-    except (Exception, SystemExit) as error:  # anybody's code may raise anything
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # anybody's code may raise anything
         raise RequestError(f"its import failed: {told(error)}") from error
     found: Any = module
     for part in attribute.split("."):
@@ -110,11 +113,18 @@ def _as_hypermodel(found: Any) -> Any:
             )
     elif not _takes_nothing(found):
         return _of_function(found)
+    return _made_by(found)
+
+
+def _made_by(factory: Any) -> Any:
     try:
-        made = found()
+        with no_exit("factory"):
+            made = factory()
     except Exception as error:  # anybody's code may raise anything
+        if _takes_anything(factory) and isinstance(error, TypeError | LookupError):
+            return _of_function(factory)  # a decorator's wrapper, which hands on what it is given
         raise RequestError(f"making it failed: {told(error)}") from error
-    return made if isinstance(made, kind) else _of_function(made)
+    return made if isinstance(made, keras_tuner().HyperModel) else _of_function(made)
 
 
 def _of_function(build: Any) -> Any:
@@ -141,6 +151,12 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
     return not _required(function) and "hp" not in given
 
 
+def _takes_anything(function: Callable[..., Any]) -> bool:
+    """Whether its signature doesn't say what it takes."""
+    given = inspect.signature(function).parameters.values()
+    return any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in given)
+
+
 def _takes_hp(function: Callable[..., Any]) -> bool:
     given = list(inspect.signature(function).parameters.values())
     by_keyword = inspect.Parameter.KEYWORD_ONLY
@@ -154,7 +170,23 @@ def build(target: Target, values: Mapping[str, Any]) -> tuple[Any, Any]:
         Exception: Whatever the code raises.
     """
     hyperparameters = asking(values)
-    return target.hypermodel.build(hyperparameters), hyperparameters
+    with no_exit("build"):
+        return target.hypermodel.build(hyperparameters), hyperparameters
+
+
+@contextlib.contextmanager
+def no_exit(what: str) -> Iterator[None]:
+    """Code that would end the process raises instead.
+
+    Raises:
+        RequestError: It did.
+    """
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit, or one of the code's own
+        raise RequestError(f"its {what} ends the process: {told(error)}") from error
 
 
 def asking(values: Mapping[str, Any]) -> Any:

@@ -47,8 +47,14 @@ _KERAS = {
     "keras": frozenset({"DTypePolicy"}),
     "keras.dtype_policies": frozenset({"DTypePolicy"}),
 }
-_OPERATIONS = "keras.src.ops.numpy"
-_TENSOR = "__keras_tensor__"
+_OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.activations.activations")
+# How Keras writes what an operation is called with: tensors of the network, and parts of them.
+_MARKS = frozenset({"__keras_tensor__", "__ellipsis__", "__slice__"})
+# Constants among them, as lists of numbers.
+_CONSTANTS = frozenset({"__tensor__", "__numpy__"})
+_NUMBERS = frozenset({"float16", "float32", "float64", "int32", "int64", "uint8"})
+# Layers that a layer may have as its activation: those without weights.
+ACTIVATION_LAYERS = frozenset({"ELU", "LeakyReLU", "ReLU", "Softmax"})
 # Words that Keras would look up among functions and classes.
 _LOOKED_UP = ("initializer", "regularizer", "constraint")
 # What a damaged file makes zipfile, json, h5py and the checks of the config raise.
@@ -64,7 +70,10 @@ _DAMAGE = (
     AttributeError,
 )
 # Numbers that aren't sizes: of a random stream, of an object.
-_NO_SIZES = ("seed", "shared_object_id", "epsilon", "scale", "offset", "axis")
+_NO_SIZES = (
+    *("seed", "shared_object_id", "epsilon", "scale", "offset", "axis", "mean", "variance"),
+    *("x_min", "x_max"),
+)
 
 
 class ForeignModelError(ValueError):
@@ -90,8 +99,9 @@ class _Known:
         ours = {
             "keras.layers": frozenset[str]().union(*(part.layers for part in parts)),
             "keras.initializers": frozenset[str]().union(*(part.initializers for part in parts)),
-            _OPERATIONS: frozenset[str]().union(*(part.operations for part in parts)),
         }
+        operations = frozenset[str]().union(*(part.operations for part in parts))
+        ours |= dict.fromkeys(_OPERATIONS, operations)
         activations = frozenset[str]().union(*(part.activations for part in parts))
         return cls({**_KERAS, **ours}, activations)
 
@@ -164,12 +174,12 @@ def photos_at_once(model: keras.Model, image_size: int, most: int) -> int:
 
 def _map_sizes(model: keras.Model, image_size: int) -> Iterator[int]:
     """The numbers in each layer's output for one photo."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _map_sizes(layer, image_size)
+    for operation in model.operations:
+        if isinstance(operation, keras.Model):
+            yield from _map_sizes(operation, image_size)
         else:
             # A side that isn't fixed is at most that of the photos.
-            yield math.prod(image_size if n is None else n for n in layer.output.shape[1:])
+            yield math.prod(image_size if n is None else n for n in operation.output.shape[1:])
 
 
 def _check_face(model: keras.Model) -> None:
@@ -260,7 +270,9 @@ def _check_config(config: Any, image_size: int, known: _Known, n_numbers: int) -
         raise ForeignModelError(f"is {with_article(str(config['class_name']))}, not a Functional")
     n_weights = 0
     for table in _tables(config):
-        if "class_name" in table and table["class_name"] != _TENSOR:
+        if table.get("class_name") in _CONSTANTS:
+            _check_constant(table["config"])
+        elif "class_name" in table and table["class_name"] not in _MARKS:
             _check_object(table, image_size, known)
             n_weights += _count_weights(table)
             table.pop("compile_config", None)
@@ -295,6 +307,18 @@ def _check_object(table: dict[str, Any], image_size: int, known: _Known) -> None
             _check_size(f"{name}.{key}", value)
 
 
+def _check_constant(config: Mapping[str, Any]) -> None:
+    if config["dtype"] not in _NUMBERS:
+        raise ForeignModelError(f"holds a constant of {config['dtype']}, and no numbers")
+    waiting = [config["value"]]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, list):
+            waiting += each
+        elif not isinstance(each, int | float):
+            raise ForeignModelError(f"holds a constant {each!r}, which is no number")
+
+
 def _check_size(where: str, value: Any) -> None:
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, list):
@@ -304,11 +328,18 @@ def _check_size(where: str, value: Any) -> None:
 
 
 def _check_word(key: str, value: Any, known: _Known) -> None:
-    is_unknown = key == "activation" and value not in known.activations
+    is_unknown = key == "activation" and not _is_activation(value, known)
     is_looked_up = key.endswith(_LOOKED_UP) and isinstance(value, str)
     is_other = key.startswith("lora") or (key == "data_format" and value != "channels_last")
     if value is not None and (is_unknown or is_looked_up or is_other):
         raise ForeignModelError(f"says {key} {value!r}, which is in no model of ours")
+
+
+def _is_activation(value: Any, known: _Known) -> bool:
+    """Whether it is a function that is known, or a layer, which is checked like any other."""
+    if isinstance(value, dict):
+        return value.get("class_name") in ACTIVATION_LAYERS
+    return value in known.activations
 
 
 def _count_weights(table: Mapping[str, Any]) -> int:

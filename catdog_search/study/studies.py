@@ -13,7 +13,7 @@ from typing import Any
 import catdog_search
 from catdog_search.errors import Mistakes, RequestError, StudyFileError
 from catdog_search.families import hypermodel, registry
-from catdog_search.families.base import SMALLEST_IMAGE
+from catdog_search.families.base import LARGEST_IMAGE, SMALLEST_IMAGE
 from catdog_search.families.hypermodel import Hypermodel
 from catdog_search.space import Choice, Fixed, Knob, Params, Space, did_you_mean
 from catdog_search.study.checking import check_study
@@ -34,6 +34,9 @@ _SIDE = 64
 _MOST_POINTS = 1_000_000
 
 PACKAGE = Path(catdog_search.__file__).resolve().parent
+
+_HYPERBAND = "kt-hyperband"
+_STOPS_ITSELF = f"[sampler] name: {_HYPERBAND!r} stops trials itself"
 
 
 def folders() -> list[Path]:
@@ -200,6 +203,7 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
     """
     mistakes = Mistakes()
     family = _family(table, file, mistakes)
+    table = _with_pruner(table)
     code = None if family is None else _code_of(table, file)
     space, unread = _parse_space(table, family, code, file, mistakes)
     if code is not None:
@@ -223,6 +227,29 @@ def parse(table: Mapping[str, Any], file: str) -> StudyConfig:
         _check_together(config, unread, wrong, file, mistakes)
     mistakes.require_none()
     return config
+
+
+def _with_pruner(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table with no pruner, unless it names one, where the sampler stops trials itself."""
+    sampler, pruner = table.get("sampler"), table.get("pruner", {})
+    is_hyperband = isinstance(sampler, dict) and sampler.get("name") == _HYPERBAND
+    if not is_hyperband or not isinstance(pruner, dict):
+        return table
+    return {**table, "pruner": {"name": "none", **pruner}}
+
+
+def _require_rest(table: Mapping[str, Any], file: str) -> None:
+    """Check what needs no code, before code is run for minutes.
+
+    Raises:
+        StudyFileError: Everything that is wrong with it.
+    """
+    mistakes = Mistakes()
+    rest = {"image_size": SMALLEST_IMAGE, **table, "space": Space({}), "recipes": {}}
+    config, wrong = check_study(rest, file, mistakes)
+    if wrong.isdisjoint(("sampler", "sampler.name", "pruner", "pruner.name")):
+        mistakes.found += _pruner_beside_hyperband(config, file)
+    mistakes.require_none()
 
 
 def _check_together(
@@ -288,14 +315,22 @@ def _code_of(table: Mapping[str, Any], file: str) -> Hypermodel | None:
         raise StudyFileError(
             f"{file} hypermodel: is missing or no text; it must be pkg.module:NAME"
         )
+    _require_rest(table, file)
     where = file if file.endswith(named) else f"{file} hypermodel: {named}"
     try:
-        code = hypermodel.find(named)
+        code = hypermodel.find(named, _stated_side(table))
     except RequestError as error:
         raise StudyFileError(f"{where}: {error}") from None
     if not code.space.dimensions:
         raise StudyFileError(f"{where}: asks nothing of hp; nothing to search")
     return code
+
+
+def _stated_side(table: Mapping[str, Any]) -> int | None:
+    """The side that a study states, if photos may have it; what else it says is told later."""
+    said = table.get("image_size")
+    is_side = type(said) is int and SMALLEST_IMAGE <= said <= LARGEST_IMAGE
+    return said if is_side else None
 
 
 def _image_size(code: Hypermodel, table: Mapping[str, Any], file: str) -> Any:
@@ -399,13 +434,21 @@ def _sampler_problems(config: StudyConfig, file: str) -> Iterator[str]:
 
 def _hyperband_problems(config: StudyConfig, file: str) -> Iterator[str]:
     """Only Hyperband itself decides how long a trial trains."""
-    if config.sampler.name != "kt-hyperband":
+    if config.sampler.name != _HYPERBAND:
         return
-    at = f"{file} [sampler] name: 'kt-hyperband' stops trials itself"
-    if config.pruner.name != "none":
-        yield f'{at}; [pruner] name must be "none", not {config.pruner.name!r}'
+    yield from _pruner_beside_hyperband(config, file)
     if config.found is None and any(config.domain().values("epochs")):
-        yield f"{at}; leave epochs out of [space], [training] epochs are the most"
+        yield (
+            f"{file} {_STOPS_ITSELF}; leave epochs out of [space], [training] epochs are the most"
+        )
+
+
+def _pruner_beside_hyperband(config: StudyConfig, file: str) -> Iterator[str]:
+    if config.sampler.name == _HYPERBAND and config.pruner.name != "none":
+        yield (
+            f'{file} {_STOPS_ITSELF}; [pruner] name must be "none", not {config.pruner.name!r}; '
+            "leave it out"
+        )
 
 
 def _min_epochs_problems(config: StudyConfig, file: str) -> Iterator[str]:

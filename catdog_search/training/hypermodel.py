@@ -38,7 +38,7 @@ class HypermodelTraining:
         self._task = task
         self._target = target
         self._model, self._hyperparameters = _built(task, target)
-        self._face = networks.face_of(self._model)
+        self._face = networks.face_of(self._model, task.params.labels)
         self.n_weights = int(self._model.count_params())
         self.as_trained = False
         self.phases = [Phase(task.epochs, self._begin, early_stopping=True, averaged=False)]
