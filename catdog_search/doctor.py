@@ -150,7 +150,7 @@ def _compared(state: StateFolder, name: str, repair: bool) -> Iterator[Differenc
     try:
         found = reconcile(state, name, repair=repair)
     except StudyLockedError as error:
-        yield Difference(name, str(error), "nothing to mend", mended=True)
+        yield Difference(name, str(error), "nothing to repair", mended=True)
     # A damaged row may raise anything.
     except Exception as error:
         if outside_reason(error) or isinstance(error, StateError):

@@ -281,7 +281,7 @@ def _say(root: Path, away: Displaced) -> str:
             f"{here} is a copy of {last}, where MLflow would go on to write and delete; "
             f"make it a state of its own with {cure}"
         )
-    return f"{here} was moved here from {last}, which MLflow still names; mend that with {cure}"
+    return f"{here} was moved here from {last}, which MLflow still names; repair it with {cure}"
 
 
 def relocate_command(root: Path) -> str:

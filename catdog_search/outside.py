@@ -181,7 +181,7 @@ _SAYS = {
         "no folder for temporary files can be written; set TMPDIR to one that can"
     ),
     "` configuration. Expected ": Outside(
-        "Keras doesn't take its own settings; mend keras.json in KERAS_HOME or ~/.keras"
+        "Keras doesn't take its own settings; fix keras.json in KERAS_HOME or ~/.keras"
     ),
 }
 

@@ -22,7 +22,7 @@ from catdog_search.errors import StateError
 from catdog_search.text import printable
 
 CACHE_LIMIT_GB = 20.0
-_OTHERWISE = "mend that, or choose another with --state"
+_OTHERWISE = "fix that, or choose another with --state"
 # Control characters, and bytes of a name that isn't UTF-8.
 _NO_TEXT = ("Cc", "Cs")
 # Bytes of a file's name, with room for a suffix.

@@ -94,7 +94,7 @@ def chosen_classes(text: str) -> dict[str, str]:
     named = {shown_key(ours): printable(ours) for ours in chosen.values()}
     if len(named) != N_CLASSES:
         raise ValueError(
-            f"makes {len(named)} classes ({', '.join(named.values())}) where two are wanted; write "
+            f"two classes are wanted, and this makes {', '.join(named.values())}; write "
             "FOUND=OURS,FOUND=OURS, as cats=cat,dogs=dog"
         )
     return {found: named[shown_key(ours)] for found, ours in chosen.items()}

@@ -97,6 +97,20 @@ def test_download_stopped_before_its_check_is_finished(site: str, tmp_path: Path
     assert (tmp_path / "cats.zip").read_bytes() == CONTENT
 
 
+def test_download_begins_anew_where_more_is_left_than_there_is(site: str, tmp_path: Path) -> None:
+    (tmp_path / "cats.zip.partial").write_bytes(CONTENT + b"more")
+    download(f"{site}/cats.zip", SHA256, tmp_path / "cats.zip")
+    assert (tmp_path / "cats.zip").read_bytes() == CONTENT
+
+
+def test_download_with_an_empty_checksum_is_refused(site: str, tmp_path: Path) -> None:
+    arguments = ["--to", str(tmp_path), "--url", f"{site}/cats.zip", "--sha256", ""]
+    done = CliRunner().invoke(cli.main, ["data", "download", *arguments])
+    assert done.exit_code == 1
+    assert "'' is not a SHA-256 digest" in done.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_download_removes_another_file(site: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is another file; it is removed"):
         download(f"{site}/cats.zip", "0" * 64, tmp_path / "cats.zip")

@@ -240,9 +240,9 @@ def test_label_counts_photos_of_other_classes() -> None:
 @pytest.mark.parametrize(
     ("classes", "says"),
     [
-        ("cats", "makes 1 classes"),
-        ("cats=x,dogs=x", "makes 1 classes"),
-        ("cats,dogs,cows", "makes 3 classes"),
+        ("cats", "two classes are wanted, and this makes cats;"),
+        ("cats=x,dogs=x", "two classes are wanted, and this makes x;"),
+        ("cats,dogs,cows", "and this makes cats, dogs, cows;"),
         ("cats=,dogs", "is not FOUND or FOUND=OURS"),
         ("cats,,dogs", "is not FOUND or FOUND=OURS"),
         ("cats,Cats=x", "given twice"),
@@ -330,7 +330,7 @@ def test_label_is_fast_on_twenty_thousand(patterns: list[str]) -> None:
 
 def test_how_many_classes_there_are_is_said_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     photos = [f"{name}/{n}.jpg" for name in ("cat", "cow", "dog") for n in range(3)]
-    with pytest.raises(DataError, match="makes 3 classes"):
+    with pytest.raises(DataError, match="two classes are wanted, and this makes"):
         label(photos, "here", Choice(classes="cow,cat,dog"))
     monkeypatch.setattr(text, "N_CLASSES", 3)
     found = label(photos, "here", Choice(classes="cow,cat,dog"))

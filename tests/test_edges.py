@@ -48,6 +48,19 @@ def test_path_with_a_tilde_of_a_user_without_home_folder_is_told() -> None:
     assert "set HOME" in str(outside_reason(caught.value))
 
 
+@pytest.mark.usefixtures("homeless")
+def test_libraries_of_a_user_without_home_folder_are_given_the_cache(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", "")  # so that what is set is undone
+    monkeypatch.delenv("HOME")
+    call("studies")
+    assert "HOME" not in os.environ
+    monkeypatch.setenv("CATDOG_CACHE", str(tmp_path))
+    call("studies")
+    assert Path.home() == tmp_path
+
+
 @pytest.fixture
 def read_only(home: StateFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFolder]:
     """A state that can't be written, also where root tests."""
@@ -83,6 +96,19 @@ def test_read_only_state_is_read(read_only: StateFolder, command: list[str]) -> 
         assert not used.is_relative_to(read_only.root)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["models", "nobody"], ["evaluate", "nobody", "--split", "val"], ["predict", "nobody", "x"]],
+    ids=" ".join,
+)
+def test_read_only_state_is_named_and_not_the_copy_that_is_read(
+    read_only: StateFolder, command: list[str]
+) -> None:
+    said = call(*command, "--state", str(read_only.root), code=1).output
+    assert f"`catdog-search promote STUDY --state {read_only.root}`" in said
+    assert "/catdog-search-" not in said
+
+
 def test_study_file_with_a_byte_order_mark_is_read(study_file: Callable[..., Path]) -> None:
     path = study_file()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
@@ -99,6 +125,11 @@ def test_study_file_with_a_byte_order_mark_is_read(study_file: Callable[..., Pat
         ("[space]", "[published]\nplain = 0.9\n[space]", "plain: 0.9 is not allowed"),
         ("[space]", "[space]\nnetwork = []", "network"),
         ("trials = 3", f"trials = {BIG}", "is not allowed"),
+        ("trials = 3", f"trials = {'9' * 5000}", "holds a number that can't be read"),
+        ("trials = 3", f"trials = 3\nweights = {'9' * 4000}", "999…"),
+        ("trials = 3", "trials = 3\nseeds = 2", "seeds: 2 is the number of seeds of each recipe"),
+        ("[space]", "[published.plain]\nval_accuracy = 0.9\n[space]", "it has none"),
+        ('"tiny"', '"Default"', "not Default, which is MLflow's own"),
         ("high = 0.5", "high = inf", "inf is not allowed"),
         ("high = 0.5", f"high = {BIG}", "is not allowed"),
         ("seed = 5", "seed = nan", "nan is not allowed"),
@@ -118,7 +149,7 @@ def test_study_file_that_cannot_be_meant_is_refused_in_a_line(
 
 def test_seeds_of_a_study_without_recipes_are_refused(study_file: Callable[..., Path]) -> None:
     said = call("run", "--study", str(study_file()), "--seeds", "3", code=2).output
-    assert "--seeds 3: trains each recipe" in said
+    assert "--seeds 3: is the number of seeds of each recipe" in said
 
 
 def test_study_of_which_every_trial_is_too_large_is_no_success(

@@ -84,7 +84,7 @@ def test_evaluate_scores_new_photos(
     assert best is not None
     folder = tmp_path / "figures"
     said = call("evaluate", f"run:{best.run_id}", *where, "--figures", str(folder)).output
-    assert f"0 were in train, 0 in val, 0 in test, {n} are new to it" in said
+    assert f"seen before: 0 in train, 0 in val, 0 in test; new to it: {n}" in said
     assert {p.name for p in folder.iterdir()} == {"confusion_matrix.png", "most_wrong.png"}
 
 
@@ -197,7 +197,7 @@ def test_evaluate_of_an_earlier_study_of_a_subset_says_how_many_it_took(
         connection.execute("update params set value = '20' where key = 'subset'")
     n = len(splits(fresh)["train"])
     said = call("evaluate", "catdog", "--split", "train", "--state", str(fresh.root)).output
-    assert f"{n} were in train (its training took 20 photos of train; which ones isn't" in said
+    assert f"{n} in train (its training took 20 photos of train; which ones isn't" in said
 
 
 def test_evaluate_says_how_many_photos_of_a_split_it_did_not_find(
@@ -356,7 +356,7 @@ def test_evaluate_counts_calibration_and_needs_the_cache_or_the_data(
     n = len(taken)
     assert (found["n"], found["seen"]["calibration"]) == (n, n)
     said = call("evaluate", "catdog", "--split", "calibration", *where).output
-    assert f"0 were in train, {n} in calibration, 0 in val, 0 in test, 0 are new" in said
+    assert f"0 in train, {n} in calibration, 0 in val, 0 in test; new to it: 0" in said
     monkeypatch.setenv("CATDOG_CACHE", str(tmp_path / "none"))
     refused = call("evaluate", "catdog", "--split", "val", *where, code=1).output
     assert "doesn't hold the photos of its study (dataset digest " in refused
@@ -382,7 +382,7 @@ def test_evaluate_of_photos_by_a_model_of_drawn_pictures_warns(
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("nobody", "is not registered; registered: catdog; `catdog-search promote` registers one"),
+        ("nobody", "is not registered; registered: catdog; `catdog-search promote STUDY --state "),
         ("catdgo@champion", "did you mean 'catdog'? (registered: catdog)"),
         ("run:0123", "there is no such run"),
         ("catdog/7", "can't be loaded"),
@@ -469,8 +469,12 @@ def test_evaluate_of_one_photo_says_what_takes_one(tmp_path: Path) -> None:
     photo = tmp_path / "my cat.ppm"
     photo.write_bytes(b"P6 1 1 255 abc")
     done = call("evaluate", "catdog", "--data", str(photo), "--state", str(tmp_path), code=1)
-    assert "; give the folder it lies in, or ask what one photo shows: " in done.output
-    assert f"catdog-search predict MODEL '{photo}'" in done.output
+    assert "; give the folder it lies in, or ask `catdog-search predict` what" in done.output
+    hint = f"`catdog-search predict catdog '{photo}' --state {tmp_path}`"
+    assert done.output.endswith(f"photos without labels: {hint}\n")
+    done = call("evaluate", "catdog", "--data", str(tmp_path), "--state", str(tmp_path), code=1)
+    assert "of 1 photo; two are wanted" in done.output
+    assert f"`catdog-search predict catdog {tmp_path} --state {tmp_path}`" in done.output
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,17 @@ def test_finalists_are_trained_on_new_seeds_without_the_calibration_photos(
     assert parent.class_counts["val"] == view.class_counts["val"]
 
 
+def test_models_says_which_trial_trained_a_finalist(done: tuple[Path, StateFolder, Any]) -> None:
+    _, state, said = done
+    trained = f"trial {said['choice']['trials'][0]} of light.finalists"
+    where = ["--state", str(state.root)]
+    assert f"{trained}, with the params of trial" in call("models", "catdog", *where).output
+    listed = json.loads(call("models", "--json", *where).stdout)["models"]
+    assert [v["trained_as"] for m in listed for v in m["versions"] if v["version"] == 1] == [
+        trained
+    ]
+
+
 def test_champion_is_registered_with_numbers_that_its_answers_bear_out(
     done: tuple[Path, StateFolder, Any],
 ) -> None:

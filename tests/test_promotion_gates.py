@@ -238,7 +238,7 @@ def test_best_of_several_champions_is_the_one_to_match() -> None:
         (gates.of_round_trip(9e-5, 100), "passed", 9e-5, ROUND_TRIP, "100 raw photos within 9.0"),
         (gates.of_round_trip(2e-4, 100), "failed", 2e-4, ROUND_TRIP, "2.0e-04, at most 0.0001"),
         (gates.of_round_trip(math.nan, 9), "failed", math.inf, ROUND_TRIP, "9 raw photos"),
-        (gates.of_resize(2, 100), "passed", 2, 2, "2 of 100 photos are answered otherwise"),
+        (gates.of_resize(2, 100), "passed", 2, 2, "2 of 100 photos get another answer"),
         (gates.of_resize(3, 100), "failed", 3, 2, "at most 2"),
         (gates.of_resize(3, 1500), "passed", 3, 3, "at most 3"),
         (gates.of_resize(4, 1999), "failed", 4, 3, "at most 3"),

@@ -156,7 +156,7 @@ def test_show_of_a_diverged_trial_says_why(done: tuple[StateFolder, StudyView]) 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--trial", "99"], "error: study 'tiny' has no trial 99; 0 to 9"),
+        (["--trial", "99"], "error: study 'tiny' has no trial 99; its trials are 0 to 9"),
         (["--figures", "/proc/nowhere"], "error: --figures /proc/nowhere: "),
     ],
 )

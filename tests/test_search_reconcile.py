@@ -120,7 +120,7 @@ def test_damage_is_said_left_alone_and_mended_on_request(
     assert looked.exit_code == 1
     assert "differs" in looked.output
     assert says in looked.output
-    assert "mend: " in looked.output
+    assert "repair: " in looked.output
     (finding,) = reconcile(state, "tiny", repair=False)
     mended = runner.invoke(main, ["doctor", "--repair", "--json", "--state", str(state.root)])
     assert mended.exit_code == 0, mended.output
@@ -299,8 +299,8 @@ def test_model_that_another_store_may_have_is_not_forgotten(
     shutil.rmtree(home.artifacts)
     home.artifacts.mkdir()
     said = doctor(home, "--repair", code=1)
-    assert "mended  study tiny: 2 trials in Optuna, and no run of the study in" in said
-    assert f"mend: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
+    assert "repaired  study tiny: 2 trials in Optuna, and no run of the study in" in said
+    assert f"repair: look there: MLFLOW_TRACKING_URI=sqlite:///{home.mlflow_db}" in said
     assert views.load_view(home, "tiny").trials[number].model_id == model_id
 
 

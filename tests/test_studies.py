@@ -79,7 +79,7 @@ def test_shipped_study_is_valid_and_named_as_its_file(path: Path) -> None:
         (base(data={"source": "web"}), "f.toml [data] source: 'web' is not allowed"),
         (
             base(space={"n_blocks": {"low": 2, "high": 6}}),
-            "6 blocks need an image_size of at least",
+            "6 of them need an image_size of at least",
         ),
         (base(recipes={"a": {}}), "f.toml [recipes.a] dropout: is missing"),
         (base(recipes={"a": {"dropout": 0.7}}), "[recipes.a] dropout: 0.7 is not in the space"),
@@ -239,7 +239,7 @@ def test_parse_tells_all_mistakes_of_a_file_at_once() -> None:
         (
             {"n_blocks": {"low": 6, "high": 7}, "augmentation_kinds": "spin"},
             {"n_blocks": 6},
-            "[space] n_blocks: 7 blocks need an image_size of at least 128; it is 32",
+            "[space] n_blocks: 7 of them need an image_size of at least 128; it is 32",
         ),
         (
             {"n_blocks": 1, "filters": "many", "head": "flatten", "progressive": 0.5},
@@ -430,3 +430,12 @@ def test_mixed_schedules_are_fine_without_a_pruner() -> None:
     }
     config = studies.parse(base(space=space, pruner={"name": "none"}), "f.toml")
     assert config.space.searched == ("schedule", "ema")
+
+
+def test_wanted_trials_and_most_epochs_are_those_that_a_call_has() -> None:
+    recipes = {"a": {"epochs": 1}, "b": {"epochs": 3}}
+    epochs = {"choices": [1, 3]}
+    more = {"space": {"epochs": epochs}, "pruner": {"name": "none"}, "training": {"epochs": 2}}
+    config = studies.parse(base(trials=4, seeds=3, recipes=recipes, **more), "f.toml")
+    assert (config.wanted(), config.wanted(1), config.most_epochs) == (8, 4, 3)
+    assert studies.parse(base(training={"epochs": 7}), "f.toml").most_epochs == 7

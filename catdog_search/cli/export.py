@@ -63,9 +63,11 @@ def export(name: str, form: str | None, path: Path, as_json: bool, state: str | 
 
     form = form or path.suffix.removeprefix(".")
     if form not in _FORMATS:
-        raise click.UsageError(f"--format: the name {path} tells none; give onnx or keras")
+        raise click.UsageError(
+            f"{path}: its name doesn't end in .onnx or .keras; say which with --format"
+        )
     if path.suffix.removeprefix(".") in _FORMATS and path.suffix != f".{form}":
-        raise click.UsageError(f"--format {form}: {path} is called something else")
+        raise click.UsageError(f"--format {form}: {path} is named like another format")
     say(f"writing {name} as {form}, and asking it about 200 pictures", err=True)
     done = write(StateFolder.at(state), name, form, path)
     if as_json:

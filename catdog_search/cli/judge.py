@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from catdog_search.cli.common import (
     state_option,
     writer,
 )
-from catdog_search.errors import StateError
+from catdog_search.errors import DataError, StateError
 from catdog_search.markup import as_markdown
 
 if TYPE_CHECKING:
@@ -256,11 +257,16 @@ def evaluate(  # noqa: PLR0913, PLR0917  one argument for each option
     use_backend()
     write = writer(as_json)
 
-    source = None if data is None else open_source(data, choice)
+    where = StateFolder.at(state)
+    try:
+        source = None if data is None else open_source(data, choice)
+    except DataError as error:
+        predict = where.command(f"predict {shlex.quote(model)} {shlex.quote(str(data))}")
+        raise DataError(f"{error}; photos without labels: {predict}") from None
     for note in source.notes if source else ():
         write(note)
     done = score(
-        StateFolder.at(state),
+        where,
         model,
         source,
         split=split,
@@ -325,11 +331,10 @@ def _say_evaluation(done: Evaluation) -> None:
         say("seen before: its study didn't keep which photos it had")
     else:
         seen = done.seen
-        train = f"{seen['train']} were in train{_taken(done)}"
         calibration = f"{seen['calibration']} in calibration, " if seen["calibration"] else ""
         say(
-            f"seen before: {train}, {calibration}{seen['val']} in val, "
-            f"{seen['test']} in test, {seen['new']} are new to it"
+            f"seen before: {seen['train']} in train{_taken(done)}, {calibration}{seen['val']} in "
+            f"val, {seen['test']} in test; new to it: {seen['new']}"
         )
     for line in _looks(done):
         say(line)

@@ -146,8 +146,8 @@ def _check(study: str, photos: int | None, as_json: bool) -> None:
         return
     say_wrapped(f"study {config.name} ({path}): {in_a_line(config.purpose)}")
     say_wrapped(
-        f"{counted(config.trials, 'trial')} of at most "
-        f"{counted(config.training.epochs, 'epoch')} at "
+        f"{counted(config.wanted(), 'trial')} of at most "
+        f"{counted(config.most_epochs, 'epoch')} at "
         f"{config.image_size} px; {config.direction} {config.metric}; "
         f"sampler {config.sampler.name}, pruner {config.pruner.name}, seed {config.seed}"
     )
@@ -189,10 +189,10 @@ def _say_estimate(config: StudyConfig, estimate: StudyEstimate, photos: int) -> 
     say_wrapped(f"memory: a step takes up to {estimate.memory_bytes / 1e9:.2f} GB")
     if estimate.seconds is not None:
         say_wrapped(
-            f"time: {say_time(estimate, config.trials)} on this machine's processors, for {photos} "
-            "photos of train, less what is stopped early"
+            f"time: {say_time(estimate, config.wanted())} on this machine's processors, for "
+            f"{photos} photos of train, less what is stopped early"
         )
-        if estimate.seconds * config.trials + estimate.once_seconds > _LONG_S:
+        if estimate.seconds * config.wanted() + estimate.once_seconds > _LONG_S:
             say_wrapped("hint: for less, run with --trials, --timeout or --subset; or use a GPU")
     if estimate.too_large:
         say_wrapped(f"limits: {estimate.too_large:.0%} of the space exceeds one and isn't trained")
@@ -241,8 +241,10 @@ def show(
 
 def _row(view: StudyView, number: int) -> TrialRow:
     if number >= len(view.trials):
-        last = f"0 to {len(view.trials) - 1}" if view.trials else "there is none"
-        raise StateError(f"study {view.name!r} has no trial {number}; {last}")
+        n = len(view.trials)
+        few = "trial 0 alone" if n else "none"
+        known = f"its trials are 0 to {n - 1}" if n > 1 else f"it has {few}"
+        raise StateError(f"study {view.name!r} has no trial {number}; {known}")
     return view.trials[number]
 
 

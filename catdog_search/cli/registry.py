@@ -79,7 +79,8 @@ def _say_models(rows: list[ModelRows]) -> None:
 
 def _cells(model: ModelRows, row: VersionRow) -> tuple[str, ...]:
     score = f"{row.metric or ''} {'' if row.value is None else f'{row.value:.4f}'}".strip()
-    shown = (str(row.version), ", ".join(row.aliases), row.study or "", row.trial or "", score)
+    trial = f"{row.trial or ''}{' on new seeds' if row.trained_as else ''}"
+    shown = (str(row.version), ", ".join(row.aliases), row.study or "", trial, score)
     return (model.name, *shown, _on_test(row), row.registered_at, _moved(model, row))
 
 
@@ -135,7 +136,12 @@ def _moves(model: ModelRows, row: VersionRow) -> Iterator[str]:
 def _facts(row: VersionRow) -> Iterator[str]:
     if row.study is not None:
         score = "" if row.value is None else f", {row.metric or 'objective'} {row.value:.4f} on val"
-        yield f"trial {row.trial} of {row.study}{score}"
+        params = f"trial {row.trial} of {row.study}"
+        yield (
+            f"{row.trained_as}, with the params of {params}{score}"
+            if row.trained_as
+            else (f"{params}{score}")
+        )
     if row.test is not None:
         yield f"on {row.test.n} photos of test: accuracy {_on_test(row)}"
     yield f"run {row.run_id or 'unknown'}; model {row.model_id or 'unknown'}"

@@ -148,8 +148,8 @@ def doctor(repair: bool, as_json: bool, state: str | None) -> None:
 
 def _lines_of(findings: list[Difference], state: StateFolder) -> Iterator[str]:
     for finding in findings:
-        yield f"{'mended' if finding.mended else 'differs'}  {finding.text}"
+        yield f"{'repaired' if finding.mended else 'differs'}  {finding.text}"
         if not finding.mended:
-            yield f"         mend: {finding.mend}"
+            yield f"         repair: {finding.mend}"
     if any(finding.mendable and not finding.mended for finding in findings):
-        yield f"{state.command('doctor --repair')} mends this"
+        yield f"{state.command('doctor --repair')} repairs this"

@@ -52,7 +52,7 @@ def read_manifest(entry: Path, location: str | None) -> Manifest:
 def unusable(folder: Path, error: OSError) -> DataError:
     """What to say of a cache folder that can't be written."""
     return DataError(
-        f"cache {folder}: {error.strerror or error}; mend that, or set CATDOG_CACHE to another "
+        f"cache {folder}: {error.strerror or error}; fix that, or set CATDOG_CACHE to another "
         "folder"
     )
 

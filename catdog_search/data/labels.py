@@ -307,11 +307,11 @@ def _no_way(tree: Tree, choice: Choice) -> str:
     one = [tree.outermost()] if choice.labels != NAMES else []
     found = [way for way in (*one, names) if way.names]
     said = f"one class alone, {found[0]}" if found else "no class"
-    passed = _passed_over(tree.paths)
+    passed, n = _passed_over(tree.paths), len(tree.paths)
     return (
-        f"{said}, of {len(tree.paths)} photos; two are wanted, as two folders of photos, as names "
-        "like cat.1.jpg and dog.1.jpg, or with --labels FILE.csv (a path or name and a label in "
-        f"each row){passed}"
+        f"{said}, of {n} photo{'' if n == 1 else 's'}; two are wanted, as two folders of photos, "
+        "as names like cat.1.jpg and dog.1.jpg, or with --labels FILE.csv (a path or name and a "
+        f"label in each row){passed}"
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shlex
 import threading
 import time
 import zipfile
@@ -257,7 +256,7 @@ def _no_zip(path: Path, error: zipfile.BadZipFile) -> str:
     if kind.is_photo:
         return (
             f"is not a usable zip, but a picture ({kind.name}); give the folder it lies in, or ask "
-            f"what one photo shows: catdog-search predict MODEL {shlex.quote(str(path))}"
+            "`catdog-search predict` what it shows"
         )
     if kind.name == "archive":
         return "is not a usable zip, but another archive; unpack it and give the folder"

@@ -138,7 +138,7 @@ def evaluate(
     models = LoggedModels(store)
     loaded = models.load(name)
     splits = models.known_photos(loaded.run_id)
-    shown = _shown(name, loaded, source, splits, split, progress)
+    shown = _shown(state, name, loaded, source, splits, split, progress)
     shorts = [short_hash(photo.sha256) for photo in shown.photos]
     where = None if splits is None else _where(splits)
     own = {short for short in shorts if where and where.get(short) == "test"}
@@ -227,6 +227,7 @@ class _Shown:
 
 
 def _shown(
+    state: StateFolder,
     name: str,
     loaded: Loaded,
     source: Source | None,
@@ -253,9 +254,10 @@ def _shown(
         not_found = len(wanted - {short_hash(photo.sha256) for photo in photos})
     labels = np.array([index[photo.label] for photo in decoded.photos])
     if len(set(labels)) == 1:
+        predict = state.command(f"predict {shlex.quote(name)} PATH")
         raise DataError(
-            f"{location}: photos of one class alone can't be scored; `catdog-search predict "
-            f"{shlex.quote(name)} PATH` says what photos show that have no labels"
+            f"{location}: photos of one class alone can't be scored; {predict} says what photos "
+            "show that have no labels"
         )
     return _Shown(location, decoded, labels, not_found)
 

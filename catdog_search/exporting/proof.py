@@ -64,7 +64,7 @@ class Proof:
         score = "" if self.worst_score is None else f", scores within {self.worst_score:.1e}"
         return (
             f"{self.n} photos of {self.shapes} shapes: probabilities within {self.worst:.1e}"
-            f"{score}, {self.different} answered otherwise"
+            f"{score}, {self.different} with another answer"
         )
 
 

@@ -185,7 +185,7 @@ def _too_deep(domain: Domain) -> Iterator[str]:
     most, least = _most_blocks(domain), min(domain.image_sizes)
     if 2**most > least:
         yield (
-            f"[space] n_blocks: {most} blocks need an image_size of at least {2**most}; "
+            f"[space] n_blocks: {most} of them need an image_size of at least {2**most}; "
             f"it is {least}"
         )
 

@@ -271,7 +271,7 @@ def of_round_trip(difference: float, n: int) -> Gate:
 def of_resize(different: int, n: int) -> Gate:
     """The gate on how many answers to raw photos differ from those to packed ones."""
     limit = max(_DIFFERENT, math.floor(_DIFFERENT_SHARE * n))
-    text = f"{different} of {n} photos are answered otherwise raw than packed, at most {limit}"
+    text = f"{different} of {n} photos get another answer raw than packed, at most {limit}"
     return _judged("raw and packed", different, limit, text)
 
 

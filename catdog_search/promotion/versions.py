@@ -57,6 +57,8 @@ class VersionRow:
         aliases: MLflow's, and `previous`.
         study: Study whose trial it is; None for one that something else registered.
         trial: Trial's number; None likewise.
+        trained_as: Study and trials that trained it, where they are others: those finalists of that
+            trial on new seeds. None otherwise.
         metric: Metric of `value`; None where it is no longer known.
         value: The objective on val; None where it isn't stated.
         test: What it reached on test; None where nobody looked.
@@ -75,6 +77,7 @@ class VersionRow:
     aliases: tuple[str, ...]
     study: str | None
     trial: str | None
+    trained_as: str | None
     metric: str | None
     value: float | None
     test: OnTest | None
@@ -159,8 +162,8 @@ def find_model(state: StateFolder, name: str) -> tuple[Registry, Model]:
     store = Store.of(state)
     if store.is_absent():
         raise StateError(
-            f"no registered model {name!r} {nothing_in(store.uri)}; `catdog-search promote` "
-            "registers one"
+            f"no registered model {name!r} {nothing_in(store.uri)}; "
+            f"{state.command('promote STUDY')} registers one"
         )
     registry = Registry(store)
     return registry, registry.model(name)
@@ -246,6 +249,7 @@ class _Look:
             aliases=tuple(dict.fromkeys((*version.aliases, *derived))),
             study=study,
             trial=tags.get(words.TRIAL),
+            trained_as=self._trained_as(version, study),
             metric=tags.get(words.METRIC) or self._metric(study),
             value=_number(tags.get(words.OBJECTIVE)),
             test=self._on_test(version),
@@ -259,12 +263,25 @@ class _Look:
             gone=tuple(self._gone(version, study, said)),
         )
 
+    def _run(self, version: Version) -> PromotionRun | None:
+        """The run of the promotion that registered a version; None where there is none left."""
+        if version.run_id is None or not self.registry.has_run(version.run_id):
+            return None
+        return PromotionRun.of(self._store, version.run_id)
+
+    def _trained_as(self, version: Version, study: str | None) -> str | None:
+        run = self._run(version)
+        choice = ((run.record() if run else None) or {}).get("choice", {})
+        if choice.get("trained_in") in (None, study):
+            return None
+        numbers = ", ".join(map(str, choice["trials"]))
+        return f"trial {numbers} of {choice['trained_in']}"
+
     def _on_test(self, version: Version) -> OnTest | None:
-        said = OnTest.read(version.tags)
-        if said is None or version.run_id is None or not self.registry.has_run(version.run_id):
+        said, run = OnTest.read(version.tags), self._run(version)
+        if said is None or run is None:
             return said
-        run = PromotionRun.of(self._store, version.run_id)
-        answers = run.answers("test") if run else None
+        answers = run.answers("test")
         if answers is None:
             return said
         return replace(said, looks=len(self._ledger.looks(answers.hashes.tolist()).known))

@@ -189,7 +189,7 @@ def _require_recipes(config: StudyConfig, asked: int | None) -> None:
     """Refuse several seeds where there is no recipe to train on them."""
     if asked is not None and asked > 1 and not config.recipes:
         raise RequestError(
-            f"--seeds {asked}: trains each recipe on {asked} seeds, and study {config.name} has "
+            f"--seeds {asked}: is the number of seeds of each recipe, and study {config.name} has "
             "none"
         )
 
@@ -229,8 +229,7 @@ def _with_weights(config: StudyConfig, weights: str | None) -> StudyConfig:
 
 
 def _wanted(config: StudyConfig, request: Request) -> int:
-    more = (request.seeds or config.seeds) - 1  # of each recipe
-    return request.trials or config.trials + more * len(config.recipes)
+    return request.trials or config.wanted(request.seeds)
 
 
 def _with_data_choices(config: StudyConfig, text: str, request: Request, say: Say) -> StudyConfig:

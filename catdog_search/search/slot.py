@@ -201,7 +201,7 @@ class Slot:
                 return message
             if isinstance(message, Unready):
                 raise StateError(
-                    f"a worker can't start: {message.reason}; once that is mended, run again to "
+                    f"a worker can't start: {message.reason}; once that is fixed, run again to "
                     "go on"
                 )
         return None

@@ -429,6 +429,21 @@ class StudyConfig(Table):
         data = self.data.model_copy(update={"source": "synthetic"})
         return self.model_copy(update={"name": name, "data": data})
 
+    def wanted(self, seeds: int | None = None) -> int:
+        """Number of finished trials that a call wants; `trials` counts each recipe once.
+
+        Args:
+            seeds: Number of seeds of each recipe; None for the study's own.
+        """
+        return self.trials + ((seeds or self.seeds) - 1) * len(self.recipes)
+
+    @property
+    def most_epochs(self) -> int:
+        """The most epochs that a trial can have."""
+        dimension = None if self.found else self.space.dimensions.get("epochs")
+        values = dimension.values if dimension else None
+        return max(int(value) or self.training.epochs for value in values or (0,))
+
     @property
     def loads_weights(self) -> bool:
         """Whether `weights` matters."""

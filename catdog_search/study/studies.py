@@ -142,8 +142,8 @@ def file_of_hypermodel(code: str, name: str | None) -> str:
     """
     if name is not None and (Path(name).suffix == ".toml" or name in available()):
         raise RequestError(
-            f"--study {name}: is a study file, which --hypermodel does without; choose another "
-            f'name, or write family = "hypermodel" and hypermodel = "{code}" into a file'
+            f"--study {name}: is the name of a study file, and --hypermodel needs none; choose "
+            f'another name, or write family = "hypermodel" and hypermodel = "{code}" into a file'
         )
     own = name or re.sub(r"[^A-Za-z0-9._-]+", "-", code).strip("-._")[:_LONGEST_STUDY]
     lines = {
@@ -453,11 +453,11 @@ def _pruner_beside_hyperband(config: StudyConfig, file: str) -> Iterator[str]:
 
 def _min_epochs_problems(config: StudyConfig, file: str) -> Iterator[str]:
     """A pruner whose first decision comes after the last epoch would never decide."""
-    longest = max(int(n) or config.training.epochs for n in config.domain().values("epochs"))
+    longest = config.most_epochs
     wanted = config.pruner.min_epochs
     if config.pruner.name in ("asha", "hyperband") and wanted > longest:
         yield (
-            f"{file} [pruner] min_epochs: {wanted} is more than the {longest} epochs of a trial; "
+            f"{file} [pruner] min_epochs: {wanted} is more than a trial's epochs; "
             f"it must be in [1, {longest}]"
         )
 

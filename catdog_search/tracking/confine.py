@@ -62,7 +62,7 @@ def require_below(artifacts: Path, location: str, *inside: str, owner: str = "")
         raise StateError(
             printable(
                 f"{path or location} is outside of this state's {artifacts}{whose}, so nothing was "
-                f"written or deleted there; `{cure}` says what mends it"
+                f"written or deleted there; `{cure}` says what repairs it"
             )
         )
     full, own = Path(os.path.normpath(Path(path, *inside))), os.path.realpath(artifacts)

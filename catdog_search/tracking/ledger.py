@@ -343,7 +343,7 @@ def _read(key: str | None, text: str, where: str, place: str) -> Look:
             raise ValueError("no digest")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise StateError(
-            f"{where} tells of no look at photos of test; mend or remove it {place}"
+            f"{where} tells of no look at photos of test; fix or remove it {place}"
         ) from None
     return look
 

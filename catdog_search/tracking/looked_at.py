@@ -27,7 +27,7 @@ from catdog_search.tracking import vocabulary as words
 from catdog_search.tracking.filters import all_pages
 from catdog_search.tracking.models import MODEL_URI, NEITHER_FILE, ONNX_FILE, model_id_of
 from catdog_search.tracking.recorded import hashes_of
-from catdog_search.tracking.store import Store, doctor_of, nothing_in, told
+from catdog_search.tracking.store import Store, command_for, nothing_in, told
 
 if TYPE_CHECKING:
     import keras
@@ -187,7 +187,7 @@ def _loading(client: MlflowClient, name: str) -> Iterator[None]:
         cause = error.__cause__
         no_files = isinstance(cause, FileNotFoundError | NotADirectoryError)
         if cause is not None and (no_files or is_absent(cause)):
-            cure = doctor_of(client.tracking_uri)
+            cure = command_for(client.tracking_uri, "doctor")
             raise StateError(f"{error}; it is gone: {cure} says what else is") from cause
         raise
 
@@ -403,7 +403,8 @@ def _require_registered(client: MlflowClient, name: str) -> None:
         if known:
             there = f"is not registered; {did_you_mean(plain, known, 'registered')}"
         raise StateError(
-            f"model {name}: {there}; `catdog-search promote` registers one, run:ID names a run's"
+            f"model {name}: {there}; {command_for(client.tracking_uri, 'promote STUDY')} registers "
+            "one, run:ID names a run's"
         )
 
 

@@ -176,6 +176,6 @@ def _read(model: str, key: str, text: str) -> Move:
         return Move(key, None if before is None else int(before), int(to), note, undone_at)
     except (ValueError, TypeError, KeyError, AttributeError):
         raise StateError(
-            f"registered model {model!r}: its tag {key} tells of no move of the champion; mend or "
+            f"registered model {model!r}: its tag {key} tells of no move of the champion; fix or "
             "remove it in MLflow"
         ) from None

@@ -24,7 +24,7 @@ from catdog_search.tracking.filters import all_pages, equals
 from catdog_search.tracking.looked_at import is_ledger, registered_names, said_of
 from catdog_search.tracking.models import MODEL_URI, find_model, model_id_of
 from catdog_search.tracking.moves import Move, Note, Record
-from catdog_search.tracking.store import Store, nothing_in, told
+from catdog_search.tracking.store import Store, command_for, nothing_in, told
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -145,9 +145,8 @@ class Registry:
                 known = registered_names(self._client)
             none = f"none is registered {nothing_in(self._client.tracking_uri)}"
             there = did_you_mean(name, known, "registered") if known else none
-            raise StateError(
-                f"no registered model {name!r}; {there}; `catdog-search promote` registers one"
-            )
+            promote = command_for(self._client.tracking_uri, "promote STUDY")
+            raise StateError(f"no registered model {name!r}; {there}; {promote} registers one")
         with told(f"registered model {name!r} can't be read"):
             return _model(found, self._versions(name))
 

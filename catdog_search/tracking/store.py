@@ -159,7 +159,7 @@ class Store:
         if not state.optuna_db.exists():
             raise StateError(state.nothing)
         cure = state.command("doctor --repair")
-        raise StateError(f"{self.about} is gone; {cure} makes it anew from what Optuna knows")
+        raise StateError(f"{self.about} is gone; {cure} rebuilds it from what Optuna knows")
 
     def require_open(self) -> None:
         """Make sure that a store kept elsewhere can be opened, before anything is created for it.
@@ -208,7 +208,7 @@ class Store:
             return
         cure = "give the study another name, or unset MLFLOW_TRACKING_URI"
         if self.is_own:
-            cure = f"mend that with {StateFolder(self._root).command('doctor --repair')}"
+            cure = f"repair it with {StateFolder(self._root).command('doctor --repair')}"
         raise StateError(
             printable(
                 f"experiment {name!r} keeps its artifacts in {location}, outside of this state's "
@@ -385,10 +385,10 @@ def _state_of(uri: str) -> StateFolder | None:
     return StateFolder(sqlite.original(file).parent)
 
 
-def doctor_of(uri: str) -> str:
-    """The command that says what a store has lost, and mends what can be mended."""
+def command_for(uri: str, words: str) -> str:
+    """A command line for the state whose own store a URI names, to copy into a terminal."""
     state = _state_of(uri)
-    return state.command("doctor") if state else "`catdog-search doctor`"
+    return state.command(words) if state else f"`catdog-search {words}`"
 
 
 def nothing_in(uri: str) -> str:
@@ -398,7 +398,7 @@ def nothing_in(uri: str) -> str:
         return f"in {redact(uri)}"
     if state.optuna_db.exists() and not state.mlflow_db.exists():
         cure = state.command("doctor --repair")
-        return f"in {state.root}, whose {MLFLOW_DB} isn't there; {cure} makes it anew"
+        return f"in {state.root}, whose {MLFLOW_DB} isn't there; {cure} rebuilds it"
     return f"in {state.root}{state.elsewhere}"
 
 
