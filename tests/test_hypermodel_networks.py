@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from kerastuner_code import writer_of
@@ -56,6 +57,8 @@ def exported_to(path: Path, model: Any) -> Any:
     return network
 
 
+# PyTorch has no negative steps.
+_BACKWARDS = 1 if keras.backend.backend() == "torch" else -1
 BODIES = {
     "divided": "x = x / 255.0",
     "multiplied": "x = x * (1 / 255)",
@@ -65,7 +68,7 @@ BODIES = {
     "mobilenet": "x = keras.applications.mobilenet_v2.preprocess_input(x)",
     "resnet": "x = keras.applications.resnet.preprocess_input(x) / 100",
     "densenet": "x = keras.applications.densenet.preprocess_input(x)",
-    "cut": "x = x[:, 2:-2, 2:-2, ::-1] / 255",
+    "cut": f"x = x[:, 2:-2, 2:-2, ::{_BACKWARDS}] / 255",
     "functions": """
         x = x / 255 - 0.5
         x = ops.concatenate([ops.relu(x), ops.sigmoid(x), ops.silu(x), ops.tanh(x)], -1)

@@ -48,11 +48,13 @@ class HypermodelTraining:
         data, face = self._task.data, self._face
         batches = _TrainBatches(data, _BATCH_SIZE, self._task.seed)
         batches.face = face
+        # A loop of their own begins anew.
+        seeds = [] if self._target.has_own_fit else [_SeedOfEpoch(self._task.seed)]
         return CompiledPhase(
             self._model,
             batches,
             _ValBatches(data),
-            callbacks=self._time_limit(),
+            callbacks=[*self._time_limit(), *seeds],
             logits_of=face.logits,
             own_fit=self._fit if self._target.has_own_fit else None,
         )
@@ -149,6 +151,25 @@ class _ValBatches(ValBatches):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         x, y = super().__getitem__(index)
         return x.astype(np.float32), y
+
+
+class _SeedOfEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Seeds each epoch, so that one after a resume draws as it would have.
+
+    Layers without a seed draw from the backend's own numbers on PyTorch, which no checkpoint has.
+
+    Args:
+        seed: The trial's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Seed it."""
+        del logs
+        keras.utils.set_random_seed((self._seed + epoch) % 2**32)
 
 
 class _TimeLimit(keras.callbacks.Callback):  # type: ignore[misc]
