@@ -129,7 +129,7 @@ def test_study_file_with_a_byte_order_mark_is_read(study_file: Callable[..., Pat
         ("trials = 3", f"trials = 3\nweights = {'9' * 4000}", "999…"),
         ("trials = 3", "trials = 3\nseeds = 2", "seeds: 2 is the number of seeds of each recipe"),
         ("[space]", "[published.plain]\nval_accuracy = 0.9\n[space]", "it has none"),
-        ('"tiny"', '"Default"', "not Default, which is MLflow's own"),
+        ('"tiny"', '"tiny.finalists"', "not .finalists at the end"),
         ("high = 0.5", "high = inf", "inf is not allowed"),
         ("high = 0.5", f"high = {BIG}", "is not allowed"),
         ("seed = 5", "seed = nan", "nan is not allowed"),

@@ -388,7 +388,7 @@ def test_list_of_studies_runs_no_code(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "studies" / "mine.toml").write_text(text)
     listed = CliRunner().invoke(main, ["studies"]).output
     assert "mine (studies/mine.toml, 20 trials)" in listed
-    with pytest.raises(RequestError, match="--study mine: is a study file"):
+    with pytest.raises(RequestError, match="--study mine: is the name of a study file"):
         studies.file_of_hypermodel("own:build", "mine")
 
 

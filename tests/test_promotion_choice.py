@@ -30,6 +30,7 @@ def row(number: int, value: float | None = 0.5) -> TrialRow:
         params={},
         used={},
         varied={},
+        outside={},
         recipe=None,
         replicate=0,
         run_id="r",

@@ -100,7 +100,7 @@ def test_name_is_one_that_a_study_can_have_and_its_own(length: int) -> None:
     for name in names:
         assert re.fullmatch(NAME, name)
         # Nobody else's study can have it.
-        with pytest.raises(StudyFileError, match=r"not ending in \.finalists"):
+        with pytest.raises(StudyFileError, match=r"not \.finalists at the end"):
             studies.parse({**TABLE, "name": name}, "f.toml")
         with pytest.raises(RequestError, match="holds finalists; promote '"):
             finalists.require_no_finalists(name)

@@ -113,7 +113,7 @@ def test_changed_photos_are_refused(
 ) -> None:
     run(state, pictures, 1)
     others = packing.load(SyntheticSource(120), 8, shared_cache, 10**9)
-    was = "photos were 100 drawn pictures, now 120 drawn pictures .* can't be compared"
+    was = "photos were 100 drawn pictures, now 120 drawn pictures.* can't be compared"
     with pytest.raises(StateError, match=was):
         run(state, others, 2)
 

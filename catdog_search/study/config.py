@@ -33,8 +33,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 # What follows a study's name in that of the study of its finalists.
 FINALISTS = ".finalists"
 _OF_NAMES = (
-    "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit; not Default, "
-    f"which is MLflow's own, and not ending in {FINALISTS}"
+    "letters, digits, '.', '_' and '-', at most 64, the first a letter or digit, and not "
+    f"{FINALISTS} at the end"
 )
 
 
@@ -44,7 +44,7 @@ def require_free_name(name: str) -> str:
     Raises:
         ValueError: It is; the message says what a name may be.
     """
-    if not re.fullmatch(NAME, name) or name.lower() == "default" or name.endswith(FINALISTS):
+    if not re.fullmatch(NAME, name) or name.endswith(FINALISTS):
         raise ValueError(_OF_NAMES)
     return name
 
