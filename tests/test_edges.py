@@ -61,6 +61,12 @@ def test_libraries_of_a_user_without_home_folder_are_given_the_cache(
     assert Path.home() == tmp_path
 
 
+@pytest.mark.parametrize("command", ["models", "show quick", "study list"])
+def test_state_of_a_user_who_does_not_exist_is_told_in_a_line(command: str) -> None:
+    (line,) = call(*command.split(), "--state", "~nobody-here/x", code=1).output.splitlines()
+    assert "no home folder is known for this user, or for one that a path begins with" in line
+
+
 @pytest.fixture
 def read_only(home: StateFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[StateFolder]:
     """A state that can't be written, also where root tests."""

@@ -209,6 +209,15 @@ def build(hp):
 """
 
 
+def with_loss(module: Callable[..., str], loss: str, activation: str | None) -> Any:
+    """The network that `LOSSES` builds."""
+    from catdog_search.kerastuner import targets
+
+    text = LOSSES.replace("{loss}", loss).replace("{activation}", repr(activation))
+    model, _ = targets.build(targets.load(f"{module(text)}:build"), {})
+    return model
+
+
 @pytest.mark.parametrize(
     ("loss", "activation", "form"),
     [
@@ -232,10 +241,9 @@ def build(hp):
 def test_labels_take_the_form_that_the_loss_accepts(
     module: Callable[..., str], loss: str, activation: str | None, form: str
 ) -> None:
-    from catdog_search.kerastuner import networks, targets
+    from catdog_search.kerastuner import networks
 
-    text = LOSSES.replace("{loss}", loss).replace("{activation}", repr(activation))
-    model, _ = targets.build(targets.load(f"{module(text)}:build"), {})
+    model = with_loss(module, loss, activation)
     assert networks.face_of(model).form == form
 
 
@@ -251,10 +259,9 @@ def test_labels_take_the_form_that_the_loss_accepts(
 def test_loss_that_takes_nothing_of_ours_is_refused(
     module: Callable[..., str], loss: str, activation: str | None, says: str
 ) -> None:
-    from catdog_search.kerastuner import networks, targets
+    from catdog_search.kerastuner import networks
 
-    text = LOSSES.replace("{loss}", loss).replace("{activation}", repr(activation))
-    model, _ = targets.build(targets.load(f"{module(text)}:build"), {})
+    model = with_loss(module, loss, activation)
     if "no_such" in loss:
         model.loss = "no_such_loss"
     with pytest.raises(RequestError, match=says):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
@@ -75,7 +76,10 @@ def _say_unexpected(error: Exception, state: str | None, *, debug: bool) -> None
     trace = traceback.format_exc()
     if debug:
         say_lines(trace, err=True)
-    if reason := outside_reason(error, StateFolder.at(state).root):
+    root = None
+    with contextlib.suppress(CatdogError, OSError, RuntimeError):  # the error may be of its name
+        root = StateFolder.at(state).root
+    if reason := outside_reason(error, root):
         say(f"error: {reason}", err=True)
         return
     bug = f"{type(error).__name__}: {in_a_line(str(error))}"

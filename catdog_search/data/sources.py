@@ -330,10 +330,7 @@ def require_named(config: DataConfig, given: str | None) -> None:
         DataError: Nothing is there.
     """
     if has_photos(config, given):
-        said_by = "" if given else "[data] path: "
-        if not given and os.environ.get("CATDOG_DATA"):
-            said_by = "CATDOG_DATA: "
-        _existing(_named(config, given), said_by)
+        _existing(*_named(config, given))
 
 
 def has_photos(config: DataConfig, given: str | None) -> bool:
@@ -345,8 +342,13 @@ def has_photos(config: DataConfig, given: str | None) -> bool:
     return bool(given or (named and config.source != "synthetic"))
 
 
-def _named(config: DataConfig, given: str | None) -> str:
-    return given or os.environ.get("CATDOG_DATA") or str(config.path)
+def _named(config: DataConfig, given: str | None) -> tuple[str, str]:
+    """The path that is named first, and who names it, for messages."""
+    if given:
+        return given, ""
+    if by_environment := os.environ.get("CATDOG_DATA"):
+        return by_environment, "CATDOG_DATA: "
+    return str(config.path), "[data] path: "
 
 
 def choose_source(config: DataConfig, given: str | None) -> Source:
@@ -365,7 +367,8 @@ def choose_source(config: DataConfig, given: str | None) -> Source:
     """
     choice = Choice(config.labels, config.classes, config.keep_splits)
     if has_photos(config, given):
-        return open_source(_named(config, given), choice)
+        path, _ = _named(config, given)
+        return open_source(path, choice)
     if config.source == "photos":
         raise DataError(
             'the study file says source = "photos", and there are none: name a folder or zip with '

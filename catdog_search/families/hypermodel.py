@@ -29,6 +29,14 @@ _LONGEST_S = 1800.0
 
 Labels = Literal["column", "one-hot", "integers"]
 
+# Modules of the operations that its networks may use outside of layers.
+OPERATION_MODULES = (
+    *("keras.src.ops.numpy", "keras.src.ops.nn"),
+    "keras.src.activations.activations",
+)
+# Layers that a layer may have as its activation: those without weights.
+ACTIVATION_LAYERS = ("ELU", "LeakyReLU", "ReLU", "Softmax")
+
 
 class HypermodelParams(TrialParams):
     """Params of the family `hypermodel`: those of the code, in its words and in ours."""

@@ -43,7 +43,7 @@ class Face:
     Attributes:
         units: Number of outputs per photo: 1 or 2.
         activation: Activation of the outputs; linear ones are logits.
-        form: Labels of the labels that its loss takes.
+        form: Form of the labels that its loss takes.
     """
 
     units: int
@@ -107,7 +107,7 @@ def face_of(model: keras.Model, form: Labels | None = None) -> Face:
 
     Args:
         model: The network.
-        form: Labels of the labels where it isn't compiled, if that is known.
+        form: Form of the labels where it isn't compiled, if that is known.
 
     Raises:
         RequestError: It doesn't classify two classes in one of these ways.

@@ -12,7 +12,7 @@ from keras import layers
 
 from catdog_search.errors import RequestError
 from catdog_search.families.base import CHANNELS
-from catdog_search.families.hypermodel import HYPERMODEL
+from catdog_search.families.hypermodel import ACTIVATION_LAYERS, HYPERMODEL, OPERATION_MODULES
 from catdog_search.text import with_article
 
 # Layers that do nothing outside training.
@@ -24,10 +24,6 @@ _ONLY_IN_TRAINING = (
 _SAME_SIZE = ("Activation", "BatchNormalization", "Dropout", "Identity", "Normalization")
 # RandomCrop isn't among them: outside training it resizes.
 _RANDOM = re.compile(r"Random(?!Crop\b)[A-Z]\w*")
-# Layers without weights that may be the activation of another.
-_ACTIVATION_LAYERS = (layers.ELU, layers.LeakyReLU, layers.ReLU, layers.Softmax)
-# Modules of the operations that may be used outside of layers.
-_OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.activations.activations")
 # By name; ONNX has no operation for celu's.
 _ACTIVATIONS = HYPERMODEL.parts.activations - {"celu"}
 # Enough to tell activations from each other, in rows of two for softmax.
@@ -42,7 +38,8 @@ def require(operation: Any) -> None:
     """
     kind = type(operation).__name__
     if not isinstance(operation, layers.Layer):
-        if kind not in HYPERMODEL.parts.operations or type(operation).__module__ not in _OPERATIONS:
+        is_keras = type(operation).__module__ in OPERATION_MODULES
+        if kind not in HYPERMODEL.parts.operations or not is_keras:
             raise RequestError(f"its network computes {kind} outside of layers; use a layer")
         return
     if _is_stock(operation) and isinstance(operation, layers.SpectralNormalization):
@@ -61,7 +58,7 @@ def require(operation: Any) -> None:
     if not _is_gone(kind) and activation_of(operation) is None:
         raise RequestError(
             f"its layer {operation.name} has an activation of its own; stock ones can be exported, "
-            f"by name or as {', '.join(each.__name__ for each in _ACTIVATION_LAYERS)}"
+            f"by name or as {', '.join(ACTIVATION_LAYERS)}"
         )
 
 
@@ -111,7 +108,7 @@ def activation_of(operation: Any) -> str | None:
     if given is None:
         return "linear"
     if isinstance(given, layers.Layer):
-        is_known = _is_stock(given) and isinstance(given, _ACTIVATION_LAYERS)
+        is_known = _is_stock(given) and type(given).__name__ in ACTIVATION_LAYERS
         return type(given).__name__.lower() if is_known else None
     return _name_of(given)
 

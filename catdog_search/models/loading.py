@@ -21,6 +21,7 @@ import h5py
 import keras
 
 from catdog_search.families.base import Parts
+from catdog_search.families.hypermodel import ACTIVATION_LAYERS, OPERATION_MODULES
 from catdog_search.families.registry import FAMILIES
 from catdog_search.machine.memory import free_bytes
 from catdog_search.models import neither
@@ -47,14 +48,11 @@ _KERAS = {
     "keras": frozenset({"DTypePolicy"}),
     "keras.dtype_policies": frozenset({"DTypePolicy"}),
 }
-_OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.activations.activations")
 # How Keras writes what an operation is called with: tensors of the network, and parts of them.
 _MARKS = frozenset({"__keras_tensor__", "__ellipsis__", "__slice__"})
 # Constants among them, as lists of numbers.
 _CONSTANTS = frozenset({"__tensor__", "__numpy__"})
 _NUMBERS = frozenset({"float16", "float32", "float64", "int32", "int64", "uint8"})
-# Layers that a layer may have as its activation: those without weights.
-ACTIVATION_LAYERS = frozenset({"ELU", "LeakyReLU", "ReLU", "Softmax"})
 # Words that Keras would look up among functions and classes.
 _LOOKED_UP = ("initializer", "regularizer", "constraint")
 # What a damaged file makes zipfile, json, h5py and the checks of the config raise.
@@ -101,7 +99,7 @@ class _Known:
             "keras.initializers": frozenset[str]().union(*(part.initializers for part in parts)),
         }
         operations = frozenset[str]().union(*(part.operations for part in parts))
-        ours |= dict.fromkeys(_OPERATIONS, operations)
+        ours |= dict.fromkeys(OPERATION_MODULES, operations)
         activations = frozenset[str]().union(*(part.activations for part in parts))
         return cls({**_KERAS, **ours}, activations)
 
